@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * engine.h - a virtual machine's memory, as its VMM sees it.
+ *
+ * A VMM (here: a backend) creates a VM with one scheme, creates its vCPUs, and from then on reports
+ * what the guest does: it wrote CR3, it executed INVLPG, it faulted, it stored to a table. The engine
+ * answers what the hardware is to be programmed with (struct gn_hw) and what to do about a fault
+ * (struct gn_fix). The scheme behind the answers can be exchanged on a live guest.
+ *
+ * Threads: functions that take a vCPU are called by the thread that runs it; functions that take only a
+ * VM may be called by any thread. All may sleep. None prints, exits or aborts, except on a broken
+ * invariant of the engine's own (never on guest input). Errors are 0 or -errno; what a guest may see is
+ * a result, not an error.
+ */
+#ifndef GNOMON_ENGINE_H
+#define GNOMON_ENGINE_H
+
+#include <gnomon/counters.h>
+#include <gnomon/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct gn_vm;
+struct gn_vcpu;
+struct gn_frames;
+struct gn_fmt;
+struct gn_scheme_ops;
+
+/* ---- What the hardware is programmed with ------------------------------------------------------ */
+
+enum gn_hw_kind {
+	GN_HW_SOFTWARE, /* nothing: every access is an exit (interp) */
+	GN_HW_GUEST,	/* one dimension: the guest's own tables (native) */
+	GN_HW_TABLES,	/* one dimension: tables the scheme keeps (shadow) */
+	GN_HW_NESTED,	/* two dimensions: the guest's tables, then the scheme's (EPT, NPT) */
+};
+
+/* Guest events that must exit to the engine's caller; the others run without an exit. The caller
+ * reports *all* of them to the engine (its state must follow), but pays for an exit only for these. */
+enum gn_intercept {
+	GN_ICPT_CR = 1 << 0, /* CR0, CR4, EFER */
+	GN_ICPT_CR3 = 1 << 1,
+	GN_ICPT_INVLPG = 1 << 2,
+	GN_ICPT_INVPCID = 1 << 3,
+	GN_ICPT_PF = 1 << 4, /* every #PF, also those the guest will get back */
+};
+
+/* Written by the scheme, read by the backend before each access (v: vCPU thread only). */
+struct gn_hw {
+	enum gn_hw_kind kind;
+	const struct gn_fmt *fmt; /* of the scheme's tables; NULL for SOFTWARE and GUEST */
+	hpa_t root;		  /* of the scheme's tables */
+	uint16_t pcid;		  /* the tag translations are made under */
+	uint32_t intercepts;	  /* enum gn_intercept */
+	bool nested_ad; /* nested A/D bits enabled: guest table reads count as nested writes */
+};
+
+/* ---- Guest-visible registers that steer translation -------------------------------------------- */
+
+struct gn_regs {
+	uint64_t cr0, cr3, cr4, efer;
+	uint32_t pkru;
+};
+
+/* ---- Faults ------------------------------------------------------------------------------------ */
+
+/* What the hardware reported. For a 1-D fault only `access` is meaningful (and error_code, as given to
+ * the #PF intercept); a nested violation also knows the gpa, and whether it struck on a table walk. */
+struct gn_fault {
+	struct gn_access access;
+	uint32_t error_code;
+	bool nested;
+	gpa_t gpa;     /* nested only */
+	bool on_table; /* nested only: the gpa is of a guest table entry, not of the datum */
+};
+
+enum gn_fix_kind {
+	GN_FIX_RETRY,	  /* tables changed: run the instruction again */
+	GN_FIX_INJECT,	  /* deliver #PF with .error_code, CR2 = access.va */
+	GN_FIX_INJECT_GP, /* deliver #GP(0): the address is not canonical */
+	GN_FIX_EMULATE, /* a store to a tracked guest table: carry it out with gn_vcpu_store(.gpa) */
+	GN_FIX_ACCESS,	/* software translated it: this one access may use .hpa */
+	GN_FIX_MMIO,	/* .gpa is not memory */
+	GN_FIX_DENIED,	/* the p2m forbids it (read-only or ballooned gfn): .gpa, .why */
+	GN_FIX_STOP,	/* the guest cannot go on: .why */
+};
+
+struct gn_fix {
+	enum gn_fix_kind kind;
+	uint32_t error_code;
+	gpa_t gpa;
+	hpa_t hpa;
+	const char *why; /* static text */
+};
+
+/* ---- Flushes: what a scheme asks of the backend ------------------------------------------------- */
+
+enum gn_flush_scope {
+	GN_FLUSH_VA,	    /* one page, tag .pcid, and global entries of that page */
+	GN_FLUSH_PCID,	    /* all non-global entries of one tag */
+	GN_FLUSH_NONGLOBAL, /* all tags, global entries stay */
+	GN_FLUSH_ALL,	    /* everything of this VM, nested structures too (INVEPT) */
+};
+
+struct gn_flush {
+	enum gn_flush_scope scope;
+	uint16_t pcid;
+	gva_t va;
+};
+
+/* What a backend provides. */
+struct gn_backend_ops {
+	const char *name;
+	/* Carry out @flush on @vcpu before its next access. Called by any thread; an asynchronous backend
+	 * posts it. Complete for memory safety once a grace period has passed (mmu/retire.h). */
+	void (*flush)(struct gn_vcpu *vcpu, const struct gn_flush *flush);
+	/* vcpu's struct gn_hw changed outside a call by its own thread (a scheme switch). May be NULL. */
+	void (*hw_changed)(struct gn_vcpu *vcpu);
+};
+
+/* ---- VM ---------------------------------------------------------------------------------------- */
+
+struct gn_vm_config {
+	const char *scheme;	  /* a registered name */
+	uint64_t mem_bytes;	  /* guest RAM, from GPA 0; a multiple of 4 KiB */
+	uint64_t pool_bytes;	  /* host frames the VM may use; 0: RAM + 1/4 + 64 MiB for tables */
+	unsigned vcpus;		  /* 1..GN_MAX_VCPUS */
+	unsigned guest_phys_bits; /* MAXPHYADDR the guest sees; 0: 46 */
+	unsigned backing_level;	  /* 1: 4 KiB host frames, 2: 2 MiB, 3: 1 GiB; 0: 1 */
+	unsigned max_leaf_level;  /* largest leaf a scheme may build; 0: 3 */
+	unsigned nested_levels;	  /* 4 or 5 (EPT, NPT); 0: 4 */
+	uint64_t
+		scheme_table_limit_bytes; /* budget of table frames (shadow reclaims beyond); 0: none */
+	const struct gn_backend_ops *backend; /* NULL: none; flushes go nowhere */
+};
+#define GN_MAX_VCPUS 64
+
+/* -EINVAL (bad config; see the log hook), -ENOENT (no such scheme), -ENOMEM. */
+int gn_vm_create(const struct gn_vm_config *config, struct gn_vm **out);
+void gn_vm_destroy(struct gn_vm *vm);
+
+/* Exchange the scheme of a live guest: between two guest operations, no vCPU inside the engine. On any
+ * error the old scheme is still in charge and nothing was lost. -ENOENT, -ENOMEM. */
+int gn_vm_switch_scheme(struct gn_vm *vm, const char *scheme);
+const char *gn_vm_scheme(const struct gn_vm *vm);
+
+struct gn_vcpu *gn_vm_vcpu(struct gn_vm *vm, unsigned index);
+unsigned gn_vm_vcpu_count(const struct gn_vm *vm);
+
+/* Bytes the scheme's tables cost now and at their highest: table frames + metadata. Any thread. */
+struct gn_table_usage {
+	uint64_t frames_bytes; /* pages the hardware walks */
+	uint64_t meta_bytes;   /* what the scheme keeps beside them */
+	uint64_t peak_bytes;   /* highest sum */
+};
+void gn_vm_table_usage(struct gn_vm *vm, struct gn_table_usage *out);
+
+/* ---- Guest memory, from outside ------------------------------------------------------------------ */
+
+/* Copy between guest RAM and a buffer, populating as a device would. Stores keep every cache of the
+ * p2m right (tracked tables, dirty log). -EFAULT outside RAM, -ENOMEM. Any thread. */
+int gn_vm_read(struct gn_vm *vm, gpa_t at, void *buf, size_t bytes);
+int gn_vm_write(struct gn_vm *vm, gpa_t at, const void *buf, size_t bytes);
+
+/* A checksum (XXH3-64) of guest RAM: unbacked pages count as zeros. */
+uint64_t gn_vm_memory_sum(struct gn_vm *vm);
+
+/* ---- p2m changes (ballooning, sharing, migration, MMIO) ------------------------------------------- */
+
+enum gn_p2m_state {
+	GN_P2M_UNBACKED = 0, /* RAM without a frame yet: filled on demand with zeros */
+	GN_P2M_PRIVATE,	     /* a frame of its own */
+	GN_P2M_SHARED,	     /* a frame others map too: read-only, copy on write */
+	GN_P2M_READONLY,     /* a frame the guest may not write (ROM) */
+	GN_P2M_BALLOONED, /* given back: a touch is answered by policy, never silently re-granted */
+	GN_P2M_MMIO,	  /* not memory */
+	GN_P2M_STATES
+};
+
+/* Each is one serialised p2m change; every scheme table follows before it returns. -EINVAL for a range
+ * outside RAM or a state that forbids it, -ENOMEM. Any thread that is not inside a guest access. */
+int gn_p2m_populate(struct gn_vm *vm, gfn_t start, uint64_t count);
+int gn_p2m_discard(struct gn_vm *vm, gfn_t start,
+		   uint64_t count); /* back to UNBACKED: contents lost */
+int gn_p2m_balloon(struct gn_vm *vm, gfn_t start, uint64_t count);
+int gn_p2m_unballoon(struct gn_vm *vm, gfn_t start, uint64_t count); /* BALLOONED to UNBACKED */
+int gn_p2m_protect(struct gn_vm *vm, gfn_t start, uint64_t count, bool readonly);
+int gn_p2m_set_mmio(struct gn_vm *vm, gfn_t start, uint64_t count);
+int gn_p2m_move(struct gn_vm *vm, gfn_t start, uint64_t count); /* same contents, other frames */
+int gn_p2m_share(struct gn_vm *vm, gfn_t keep, gfn_t give); /* equal contents: one frame, SHARED */
+struct gn_p2m_info {
+	enum gn_p2m_state state;
+	pfn_t pfn;
+	gn_rights_t rights;
+	unsigned level;
+};
+int gn_p2m_query(struct gn_vm *vm, gfn_t at, struct gn_p2m_info *out);
+
+/* ---- Dirty log and accessed bits ------------------------------------------------------------------ */
+
+/* One bit per gfn, bit 0 of byte 0 first; @bitmap has (count+7)/8 bytes and is overwritten. */
+int gn_dirty_start(struct gn_vm *vm);
+int gn_dirty_harvest(struct gn_vm *vm, gfn_t start, uint64_t count, uint8_t *bitmap);
+void gn_dirty_stop(struct gn_vm *vm);
+/* Test and clear: which gfns were accessed through the scheme's tables since the last harvest.
+ * -EOPNOTSUPP for a scheme that keeps no tables. */
+int gn_accessed_harvest(struct gn_vm *vm, gfn_t start, uint64_t count, uint8_t *bitmap);
+
+/* ---- vCPU: reports of what the guest did ----------------------------------------------------------- */
+
+const struct gn_regs *gn_vcpu_regs(const struct gn_vcpu *vcpu);
+const struct gn_hw *gn_vcpu_hw(const struct gn_vcpu *vcpu);
+struct gn_counters *gn_vcpu_counters(struct gn_vcpu *vcpu);
+void *gn_vcpu_backend(const struct gn_vcpu *vcpu);
+void gn_vcpu_set_backend(struct gn_vcpu *vcpu, void *backend);
+struct gn_vm *gn_vcpu_vm(const struct gn_vcpu *vcpu);
+
+/* The guest wrote a register. *gp is set when the value is one the architecture answers with #GP(0)
+ * (then nothing changed). The scheme reloads its root and asks for the flushes it needs; the flushes
+ * of *guest* semantics (MOV CR3 without bit 63, CR4.PGE toggles ...) are requested here as well, so a
+ * backend needs no rules of its own. -ENOMEM. */
+int gn_vcpu_write_cr0(struct gn_vcpu *vcpu, uint64_t value, bool *gp);
+int gn_vcpu_write_cr3(struct gn_vcpu *vcpu, uint64_t value, bool *gp);
+int gn_vcpu_write_cr4(struct gn_vcpu *vcpu, uint64_t value, bool *gp);
+int gn_vcpu_write_efer(struct gn_vcpu *vcpu, uint64_t value, bool *gp);
+void gn_vcpu_write_pkru(struct gn_vcpu *vcpu, uint32_t value);
+void gn_vcpu_invlpg(struct gn_vcpu *vcpu, gva_t va);
+void gn_vcpu_invpcid(struct gn_vcpu *vcpu, unsigned type, uint64_t pcid, gva_t va, bool *gp);
+
+/* A fault of the tables in force. *fix says what to do; -ENOMEM or -errno: the VM cannot go on now. */
+int gn_vcpu_fault(struct gn_vcpu *vcpu, const struct gn_fault *fault, struct gn_fix *fix);
+
+/* A store by the VMM on the guest's behalf (emulated, GN_FIX_EMULATE): atomic for aligned 1, 2, 4, 8.
+ * The range does not cross a page. -EFAULT if it is not writable RAM. */
+int gn_vcpu_store(struct gn_vcpu *vcpu, gpa_t at, const void *buf, unsigned bytes);
+
+/* ---- Audit ------------------------------------------------------------------------------------------ */
+
+/* Prove, slowly and naively, that every table the scheme keeps is a correct cache of guest ∘ p2m.
+ * 0: clean. -EBADMSG: violations; the first is told in @report. All vCPUs must be outside the engine. */
+struct gn_audit_report {
+	uint64_t tables, entries, violations;
+	char first[320];
+};
+int gn_audit(struct gn_vm *vm, struct gn_audit_report *report);
+
+/* ---- Schemes ----------------------------------------------------------------------------------------- */
+
+/* The registry: schemes are found by name. Register before the first VM; not thread-safe. */
+int gn_scheme_register(const struct gn_scheme_ops *ops); /* -EEXIST, -ENOSPC */
+const struct gn_scheme_ops *gn_scheme_find(const char *name);
+const struct gn_scheme_ops *gn_scheme_at(unsigned index); /* NULL past the last */
+const char *gn_scheme_name(const struct gn_scheme_ops *ops);
+const char *gn_scheme_summary(const struct gn_scheme_ops *ops);
+bool gn_scheme_keeps_tables(const struct gn_scheme_ops *ops);
+
+/* ---- Hooks --------------------------------------------------------------------------------------------- */
+
+enum gn_log_level { GN_LOG_ERROR, GN_LOG_WARN, GN_LOG_INFO, GN_LOG_DEBUG };
+typedef void gn_log_fn(void *ctx, enum gn_log_level level, const char *text);
+void gn_log_set(gn_log_fn *fn, void *ctx); /* NULL: silence, the default */
+
+/* Fail the Nth allocation from now (1 = the next), once; 0: off. For tests. Returns how many
+ * allocations were made since the last call. */
+uint64_t gn_alloc_fail_nth(uint64_t n);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

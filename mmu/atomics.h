@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * atomics.h - C17 atomics, spelled so that a C++ compiler can read our headers too.
+ */
+#ifndef GN_MMU_ATOMICS_H
+#define GN_MMU_ATOMICS_H
+
+#ifdef __cplusplus
+#include <atomic>
+#define _Atomic(T) std::atomic<T>
+using std::atomic_load_explicit;
+using std::memory_order_acquire;
+#else
+#include <stdatomic.h>
+#endif
+
+#endif

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * frames.h - host frames: a memfd-backed pool of 4 KiB frames, handed out singly or in aligned blocks
+ * of 2 MiB and 1 GiB, each counted.
+ *
+ * An HPA is an offset into the pool. The whole pool is mapped once, so a frame's host pointer is an
+ * addition. The memfd is sparse: a frame costs memory once touched; a freed one is punched out when
+ * its 2 MiB block is free as a whole, or zeroed at its next allocation (frames are always handed out
+ * zeroed). Frame numbers are handed out deterministically: the lowest fitting one.
+ *
+ * A block of level 2 or 3 is 512 or 512*512 frames with one reference each; freeing frames of a block
+ * one by one is legal (that is how a huge page is split).
+ *
+ * Threads: any; takes GN_RANK_FRAMES. gn_frames_at() takes nothing.
+ */
+#ifndef GN_MMU_FRAMES_H
+#define GN_MMU_FRAMES_H
+
+#include <gnomon/types.h>
+
+struct gn_frames {
+	uint8_t *base;	      /* (c) host address of HPA 0 */
+	uint64_t frame_count; /* (c) */
+	struct gn_frames_impl *impl;
+};
+
+int gn_frames_new(uint64_t bytes,
+		  struct gn_frames **out); /* rounded up to 2 MiB; -ENOMEM, -errno of memfd */
+void gn_frames_destroy(struct gn_frames *frames);
+int gn_frames_fd(
+	const struct gn_frames *frames); /* the memfd, for a backend that maps it elsewhere */
+
+/* One frame (level 1) or an aligned block, zeroed, each frame with one reference.
+ * -ENOMEM: the pool's limit is reached, or no aligned block of that size is free. */
+int gn_frames_alloc(struct gn_frames *frames, unsigned level, pfn_t *out);
+void gn_frames_get(struct gn_frames *frames, pfn_t frame); /* one more reference */
+bool gn_frames_put(struct gn_frames *frames,
+		   pfn_t frame); /* one less; true: it was the last, now free */
+uint32_t gn_frames_refs(const struct gn_frames *frames, pfn_t frame);
+uint64_t gn_frames_used(const struct gn_frames *frames); /* frames with a reference */
+
+static inline void *gn_frames_at(const struct gn_frames *frames, hpa_t at)
+{
+	return frames->base + at.v;
+}
+static inline bool gn_frames_valid(const struct gn_frames *frames, pfn_t frame)
+{
+	return frame.v < frames->frame_count;
+}
+
+#endif

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * p2m.h - which host frame a gfn has: the one truth.
+ *
+ * A flat array with one 64-bit word per gfn, so a lookup is a bounds check and a load. Every other table
+ * of the engine is a cache of it. Readers take nothing (they are inside an RCU read section: the frame
+ * they found is not reused before they leave). Writers are serialised by the p2m lock and change a range
+ * in three steps:
+ *
+ *     begin (sequence becomes odd) -> the scheme drops what it caches of the range -> change -> end (even)
+ *
+ * A fault reads the sequence before it looks, and checks it again under its scheme's lock before it
+ * installs (gn_p2m_retry): an install can never outlive the truth it was made from. Filling an UNBACKED
+ * gfn needs none of that, for nothing caches the absence of a frame.
+ *
+ * Word: frame number, state, rights (R W X), and the largest level at which the gfn's aligned block is
+ * one block of host frames with one state and rights, so that a large leaf may map it.
+ */
+#ifndef GN_MMU_P2M_H
+#define GN_MMU_P2M_H
+
+#include <gnomon/engine.h>
+
+#include "arena.h"
+#include "atomics.h"
+#include "lock.h"
+
+typedef struct p2m_word {
+	uint64_t v;
+} p2m_word_t;
+
+/* Layout of the word (ours, not a hardware format). */
+#define GN_P2M_STATE_SHIFT  0  /* 3 bits: enum gn_p2m_state */
+#define GN_P2M_RIGHTS_SHIFT 3  /* 3 bits: GN_R, GN_W, GN_X */
+#define GN_P2M_LEVEL_SHIFT  6  /* 2 bits: 1..3, 0 without a frame */
+#define GN_P2M_PFN_SHIFT    12 /* the frame number, 40 bits */
+
+static inline enum gn_p2m_state gn_p2m_word_state(p2m_word_t w)
+{
+	return (enum gn_p2m_state)(w.v & 7);
+}
+static inline gn_rights_t gn_p2m_word_rights(p2m_word_t w)
+{
+	return (w.v >> GN_P2M_RIGHTS_SHIFT) & GN_RWX;
+}
+static inline unsigned gn_p2m_word_level(p2m_word_t w)
+{
+	return (w.v >> GN_P2M_LEVEL_SHIFT) & 3;
+}
+static inline pfn_t gn_p2m_word_pfn(p2m_word_t w)
+{
+	return pfn(w.v >> GN_P2M_PFN_SHIFT);
+}
+/* PRIVATE, SHARED, READONLY have a frame. */
+static inline bool gn_p2m_word_has_frame(p2m_word_t w)
+{
+	enum gn_p2m_state s = gn_p2m_word_state(w);
+
+	return s == GN_P2M_PRIVATE || s == GN_P2M_SHARED || s == GN_P2M_READONLY;
+}
+
+struct gn_p2m {
+	_Atomic(uint64_t) *words;       /* (c) one per gfn */
+	uint64_t gfn_count;	       /* (c) */
+	_Atomic(uint64_t) sequence;     /* (a) odd while a range changes; written under lock */
+	struct gn_lock lock;	       /* writers */
+	unsigned backing_level;	       /* (c) */
+	_Atomic(uint64_t) backed_pages; /* (a) gfns with a frame */
+};
+
+int gn_p2m_init(struct gn_p2m *p2m, struct gn_vm *vm, uint64_t gfn_count, unsigned backing_level);
+void gn_p2m_fini(struct gn_p2m *p2m, struct gn_vm *vm);
+
+/* Past the end reads as MMIO. */
+static inline p2m_word_t gn_p2m_get(const struct gn_p2m *p2m, gfn_t at)
+{
+	p2m_word_t w;
+
+	if (__builtin_expect(at.v >= p2m->gfn_count, 0))
+		w.v = GN_P2M_MMIO;
+	else
+		w.v = atomic_load_explicit(&p2m->words[at.v], memory_order_acquire);
+	return w;
+}
+
+/* For faults: an even sequence to hold against gn_p2m_retry(); waits out a running change. */
+uint64_t gn_p2m_begin_read(const struct gn_p2m *p2m);
+/* Under the scheme's lock, before installing. True: throw the walk away and start again. */
+bool gn_p2m_retry(const struct gn_p2m *p2m, uint64_t sequence);
+
+/* Give an UNBACKED gfn its frame (a block of the backing level when the whole block is unbacked RAM and
+ * the pool has one), or copy a SHARED one for a write. Idempotent. *out is the word afterwards.
+ * 0 even when the state has no frame to give (MMIO, BALLOONED): look at *out. -ENOMEM.
+ * Not inside an RCU read section. */
+int gn_p2m_fault_in(struct gn_vm *vm, gfn_t at, bool write, p2m_word_t *out);
+
+/* Host pointer to the datum at @at when it is memory, else NULL. RCU read section. */
+void *gn_p2m_pointer(struct gn_vm *vm, gpa_t at);
+
+#endif

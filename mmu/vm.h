@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * vm.h - struct gn_vm and struct gn_vcpu, shared by the engine and its schemes.
+ *
+ * Field tags: (c) const after init, (v) vCPU thread only, (a) atomic, [m] lock m,
+ * [m+r] lock m to write, RCU to read.
+ */
+#ifndef GN_MMU_VM_H
+#define GN_MMU_VM_H
+
+#define _LGPL_SOURCE
+#include <urcu/urcu-bp.h> /* no thread registration: an embedder's threads just call us */
+
+#include "arena.h"
+#include "check.h"
+#include "frames.h"
+#include "p2m.h"
+#include "retire.h"
+#include "scheme.h"
+
+struct gn_vcpu {
+	struct gn_vm *vm;	     /* (c) */
+	unsigned index;		     /* (c) */
+	struct gn_regs regs;	     /* (v) */
+	struct gn_paging paging;     /* (v) derived from regs */
+	struct gn_hw hw;	     /* (v) written by the scheme */
+	struct gn_counters counters; /* (v) */
+	void *scheme_data;	     /* (v) */
+	void *backend_data;	     /* (c) */
+};
+
+struct gn_vm {
+	struct gn_vm_config config;	 /* (c) defaults filled in */
+	const struct gn_scheme_ops *ops; /* [lock], changed while no vCPU is inside */
+	void *scheme_data;		 /* as ops */
+	struct gn_arena *arena;		 /* (c) everything else of the VM */
+	struct gn_arena *scheme_arena;	 /* as ops: the scheme's metadata, so its bytes are exact */
+	struct gn_frames *frames;	 /* (c) */
+	struct gn_p2m p2m;
+	struct gn_retire retire;
+	struct gn_lock lock;		   /* GN_RANK_VM */
+	struct gn_lock scheme_lock;	   /* GN_RANK_SCHEME, for schemes that need one */
+	_Atomic(uint64_t) table_pages;	   /* (a) frames in use as scheme tables */
+	_Atomic(uint64_t) table_peak_bytes; /* (a) */
+	_Atomic(uint8_t *) dirty_bitmap;   /* [p2m.lock + r] one bit a gfn; NULL: no dirty log */
+	uint64_t *scratch;		   /* (c) one zero page for what must read as nothing */
+	struct gn_vcpu *vcpus;		   /* (c) */
+};
+
+/* Ask every vCPU's backend (or one's) to flush. Never waits. */
+void gn_vm_flush(struct gn_vm *vm, const struct gn_flush *flush);
+void gn_vcpu_flush(struct gn_vcpu *vcpu, const struct gn_flush *flush);
+
+/* Dirty log. A scheme maps a gfn writable only after marking it. */
+static inline bool gn_dirty_is_logged(struct gn_vm *vm)
+{
+	return atomic_load_explicit(&vm->dirty_bitmap, memory_order_acquire) != NULL;
+}
+bool gn_dirty_is_marked(struct gn_vm *vm, gfn_t at);
+void gn_dirty_mark(struct gn_vm *vm, gfn_t at);
+
+/* The smallest leaf level everyone agrees on for mapping @at: p2m block, config.max_leaf_level. */
+unsigned gn_vm_leaf_level(struct gn_vm *vm, p2m_word_t word);
+
+#endif

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * hosted.h - run a workload on the software machine. For tools; guest code never includes it.
+ */
+#ifndef GN_WORKLOADS_HOSTED_H
+#define GN_WORKLOADS_HOSTED_H
+
+#include <gnomon/soft.h>
+
+#include "workload.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Boot the guest kernel on @cpu and run @workload to its end. Counters are reset after the boot, and the
+ * progress hook, if any, is called now and then with 0..1.
+ * 0; -EBADMSG: a self-check failed; -ECANCELED: the guest was stopped; -errno. *why: a static or machine-owned
+ * text on failure. */
+int workload_run_hosted(struct gn_soft_cpu *cpu, const struct workload *workload,
+			const struct workload_params *params,
+			void (*progress)(void *ctx, double done), void *ctx, const char **why);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * workload.h - what a workload is, and the list of all.
+ *
+ * A workload is C code that runs as a guest: it drives processes through the guest kernel (kernel.h) and
+ * touches their memory through cpu.h, and it checks what it reads. One file per workload.
+ */
+#ifndef GN_WORKLOADS_WORKLOAD_H
+#define GN_WORKLOADS_WORKLOAD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct workload_params {
+	uint64_t
+		size; /* bytes of working set, or count of steps: see workload.size_unit; 0: the default */
+	uint64_t seed;
+	uint64_t mem_bytes;   /* guest RAM */
+	bool large_pages;     /* user memory in 2 MiB guest pages where aligned */
+	bool pcid;	      /* the guest kernel uses PCIDs */
+	unsigned levels;      /* guest paging levels: 4 or 5 */
+	const char *argument; /* trace:F - the file */
+};
+
+enum workload_kind { WORKLOAD_MEMORY, WORKLOAD_OS, WORKLOAD_TRACE };
+
+struct workload {
+	const char *name;
+	enum workload_kind kind;
+	const char *models;    /* one line: which real program's behaviour this is */
+	const char *size_unit; /* "bytes" or what is counted */
+	uint64_t size_default, size_quick;
+	/* Guest code, entered at CPL 3 in the first process. 0, or -1 with *why when a self-check failed. */
+	int (*run)(const struct workload_params *params, const char **why);
+};
+
+const struct workload *workload_at(unsigned index); /* NULL past the last */
+const struct workload *
+workload_find(const char *name); /* NULL: unknown. "trace:F" finds the trace replayer */
+
+#endif
