@@ -94,6 +94,10 @@ bool gn_p2m_retry(const struct gn_p2m *p2m, uint64_t sequence);
  * Not inside an RCU read section. */
 int gn_p2m_fault_in(struct gn_vm *vm, gfn_t at, bool write, p2m_word_t *out);
 
+/* gn_p2m_fault_in() and the verdict: 0 with fix->kind GN_FIX_RETRY when *word has a frame usable for the
+ * access, or GN_FIX_MMIO or GN_FIX_DENIED filled in. -ENOMEM. Not inside an RCU read section. */
+int gn_p2m_resolve(struct gn_vm *vm, gfn_t at, bool write, p2m_word_t *word, struct gn_fix *fix);
+
 /* Host pointer to the datum at @at when it is memory, else NULL. RCU read section. */
 void *gn_p2m_pointer(struct gn_vm *vm, gpa_t at);
 

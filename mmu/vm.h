@@ -51,6 +51,9 @@ struct gn_vm {
 void gn_vm_flush(struct gn_vm *vm, const struct gn_flush *flush);
 void gn_vcpu_flush(struct gn_vcpu *vcpu, const struct gn_flush *flush);
 
+/* The tag the guest's translations live under: CR3's PCID with CR4.PCIDE, else 0. */
+uint16_t gn_vcpu_guest_pcid(const struct gn_vcpu *vcpu);
+
 /* Dirty log. A scheme maps a gfn writable only after marking it. */
 static inline bool gn_dirty_is_logged(struct gn_vm *vm)
 {
