@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * arena.h - metadata memory: one jemalloc arena per VM, with exact accounting.
  *

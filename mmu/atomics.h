@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * atomics.h - C17 atomics, spelled so that a C++ compiler can read our headers too.
  */

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * fmt.h - an entry format is data: an array of levels.
  *
@@ -7,7 +7,8 @@
  *
  * A right is granted by an entry when all its `grant` bits are set and none of its `deny` bits is
  * (x86: W grants, NX denies; EPT: R, W, X grant). A right with neither is not expressed by the format and
- * counts as granted. Invariants, checked by a unit test over every format: fields of a level do not
+ * counts as granted. In every format R is granted by a present bit, so an entry encoded without any
+ * right is not present. Invariants, checked by a unit test over every format: fields of a level do not
  * overlap; software bits are ignored by the hardware; encode and decode are inverse.
  */
 #ifndef GN_MMU_FMT_H
@@ -27,7 +28,8 @@ struct gn_fmt_level {
 	uint64_t fixed;	     /* bits the hardware wants set in a present entry that is a table */
 	uint64_t fixed_leaf; /* the same for a leaf (EPT: memory type) */
 	uint64_t accessed, dirty; /* dirty: leaves only. 0: the format has none */
-	uint64_t global;
+	uint64_t global; /* leaves only, as are dirty and pkey */
+	uint64_t pkey;	 /* protection key, one contiguous field. 0: the format has none */
 	uint64_t reserved_table, reserved_leaf; /* must be zero, beyond the physical width */
 	uint64_t software;			/* ours: see entry.h for the owners */
 };
@@ -37,6 +39,7 @@ struct gn_fmt {
 	uint8_t levels;	       /* the root's level */
 	uint8_t phys_bits;     /* widest physical address of the format */
 	bool rights_need_read; /* an entry that grants W without R is a misconfiguration (EPT) */
+	bool sign_extended;    /* translates canonical addresses: bits above the top index copy it */
 	struct gn_fmt_level level[GN_MAX_LEVELS + 1]; /* [0] unused */
 };
 
@@ -64,15 +67,31 @@ static inline uint64_t gn_fmt_address(const struct gn_fmt *f, unsigned level, ui
 
 	return gn_fmt_is_leaf(f, level, entry) ? a & ~(gn_level_bytes(level) - 1) : a;
 }
+static inline unsigned gn_fmt_right(const struct gn_fmt_level *l, enum gn_right_index i,
+				    uint64_t entry)
+{
+	return (unsigned)((entry & (l->grant[i] | l->deny[i])) == l->grant[i]) << i;
+}
+/* Written out, not looped: so it folds to shifts and masks at -O2. */
 static inline gn_rights_t gn_fmt_rights(const struct gn_fmt *f, unsigned level, uint64_t entry)
 {
 	const struct gn_fmt_level *l = &f->level[level];
-	gn_rights_t rights = 0;
 
-	for (unsigned i = 0; i < GN_RIGHTS; i++)
-		if ((entry & l->grant[i]) == l->grant[i] && !(entry & l->deny[i]))
-			rights |= (gn_rights_t)(1u << i);
-	return rights;
+	return (gn_rights_t)(gn_fmt_right(l, GN_RI_R, entry) | gn_fmt_right(l, GN_RI_W, entry) |
+			     gn_fmt_right(l, GN_RI_X, entry) | gn_fmt_right(l, GN_RI_U, entry));
+}
+/* The protection key of a leaf, and the bits that say one. 0 in a format without keys. */
+static inline unsigned gn_fmt_pkey(const struct gn_fmt *f, unsigned level, uint64_t entry)
+{
+	uint64_t mask = f->level[level].pkey;
+
+	return mask ? (unsigned)((entry & mask) >> __builtin_ctzll(mask)) : 0;
+}
+static inline uint64_t gn_fmt_pkey_bits(const struct gn_fmt *f, unsigned level, unsigned pkey)
+{
+	uint64_t mask = f->level[level].pkey;
+
+	return mask ? ((uint64_t)pkey << __builtin_ctzll(mask)) & mask : 0;
 }
 /* The bits that say @rights, without address, A/D or leaf mark. */
 static inline uint64_t gn_fmt_rights_bits(const struct gn_fmt *f, unsigned level,

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * frames.h - host frames: a memfd-backed pool of 4 KiB frames, handed out singly or in aligned blocks
  * of 2 MiB and 1 GiB, each counted.

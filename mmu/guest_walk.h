@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * guest_walk.h - the guest's page walk, with the architecture's full rights logic. The oracle.
  *

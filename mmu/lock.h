@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * lock.h - mutexes with a rank. A thread takes locks in rising rank; debug builds (GN_DEBUG) check it.
  */
@@ -9,8 +9,9 @@
 
 /* Outermost first. */
 enum gn_lock_rank {
-	GN_RANK_VM = 1, /* scheme switch, vCPU set-up */
+	GN_RANK_VM = 1, /* operations from outside the vCPUs: range changes, scheme switch, dirty log */
 	GN_RANK_P2M,	/* writers of the p2m */
+	GN_RANK_DRAIN,	/* one drain of retired frames at a time */
 	GN_RANK_SCHEME, /* a scheme's tables */
 	GN_RANK_FRAMES, /* the host frame pool */
 	GN_RANK_RETIRE, /* frames waiting for a grace period */

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * retire.h - frames on their way out.
  *
@@ -13,15 +13,17 @@
 
 #include <gnomon/engine.h>
 
-#include "arena.h"
 #include "lock.h"
 
 #define GN_RETIRE_BATCH 256
 
 struct gn_retire {
-	struct gn_lock lock;
-	pfn_t *list;		/* [lock] */
-	size_t count, capacity; /* [lock] */
+	struct gn_lock drain_lock; /* GN_RANK_DRAIN: one drain at a time */
+	struct gn_lock lock;	   /* GN_RANK_RETIRE */
+	pfn_t *list;		   /* [lock] */
+	pfn_t *draining;	   /* [drain_lock] swapped with list by a drain */
+	size_t count;		   /* [lock], read without for a hint */
+	size_t capacity;	   /* (c) of each list */
 };
 
 int gn_retire_init(struct gn_vm *vm);
@@ -30,8 +32,9 @@ void gn_retire_fini(struct gn_vm *vm);
 /* Put a reference to @frame once a grace period has passed. Cannot fail; may be called under the
  * scheme's and the p2m's lock and inside a read section (it never waits there). */
 void gn_retire_frame(struct gn_vm *vm, pfn_t frame);
-/* Wait for a grace period and put all. Outside read sections and locks. */
-void gn_retire_drain(struct gn_vm *vm);
+/* Wait for a grace period and put all. Outside read sections; no lock of rank above GN_RANK_P2M held.
+ * True: something was put, so an allocation that failed is worth another try. */
+bool gn_retire_drain(struct gn_vm *vm);
 /* gn_retire_drain() if the list is long. Called by the engine at the end of each vCPU report. */
 void gn_retire_poll(struct gn_vm *vm);
 

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * vm.h - struct gn_vm and struct gn_vcpu, shared by the engine and its schemes.
  *
@@ -9,7 +9,7 @@
 #define GN_MMU_VM_H
 
 #define _LGPL_SOURCE
-#include <urcu/urcu-bp.h> /* no thread registration: an embedder's threads just call us */
+#include <urcu-bp.h> /* no thread registration: an embedder's threads just call us */
 
 #include "arena.h"
 #include "check.h"

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * cpu.h - all that guest code knows of a CPU. Two implementations: cpu_hosted.c (calls of the software
  * machine, <gnomon/soft.h>) and real instructions in the freestanding image.

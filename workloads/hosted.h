@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * hosted.h - run a workload on the software machine. For tools; guest code never includes it.
  */

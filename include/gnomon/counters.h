@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * counters.h - what is counted, under one set of names everywhere (the result file, tables, plots).
  *

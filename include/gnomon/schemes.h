@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * schemes.h - the schemes that ship with the engine. Register those you want, or all.
  */

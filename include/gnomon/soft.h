@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * soft.h - the software machine: a model CPU that executes guest operations on an engine VM.
  *

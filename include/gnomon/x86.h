@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * x86.h - architectural constants a guest or a VMM needs to name: control registers, page-table
  * entry bits, page-fault error codes.

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * run_one.c - one run: create the machine, boot, run, read everything out, prove, destroy.
+ *
+ * Every run has a machine of its own: nothing of a former run is warm. Repetitions repeat all of it, for
+ * the wall time; their counters must be equal to the last digit, and it is an error when they are not.
+ *
+ * Where the cycles went: the machine counts walks, TLB work, fault delivery and exits. It counts an exit
+ * as a whole; the world switch in it is taken as exits times the preset's cost of one, the rest is VMM
+ * work. What no cause names is shown as "other", so that the causes always add up to the cycles.
+ */
+#include "run_one.h"
+
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+#include "workloads/hosted.h"
+
+const char *run_group_name(enum workload_kind kind)
+{
+	switch (kind) {
+	case WORKLOAD_MEMORY:
+		return "memory";
+	case WORKLOAD_OS:
+		return "os";
+	case WORKLOAD_TRACE:
+		return "trace";
+	}
+	return "other";
+}
+
+const struct workload *run_find_workload(const char *name, const char **argument)
+{
+	*argument = strncmp(name, "trace:", 6) == 0 ? name + 6 : NULL;
+	return workload_find(name);
+}
+
+/* A figure of the preset, 0 when it has none of that key. */
+static double preset_figure(const struct gn_cpu_preset *preset, const char *key)
+{
+	struct gn_preset_figure figure;
+
+	for (unsigned i = 0; gn_cpu_preset_figure(preset, i, &figure); i++)
+		if (!strcmp(figure.key, key))
+			return figure.value;
+	return 0;
+}
+
+static void read_causes(const struct machine *machine, const struct gn_soft_stats *stats,
+			struct results_run *run)
+{
+	const struct gn_counters *c = &run->counters;
+	double *cause = run->cause_cycles, named = 0;
+	double exits = (double)c->exits * preset_figure(machine->cpu, "exit");
+
+	if (exits > (double)c->exit_cycles)
+		exits = (double)c->exit_cycles;
+	cause[RESULTS_BASE] = (double)c->cycles_base;
+	cause[RESULTS_TLB] = (double)(stats->tlb_cycles + stats->tlb_flush_cycles);
+	cause[RESULTS_WALK] = (double)c->walk_cycles;
+	cause[RESULTS_EXIT] = exits;
+	cause[RESULTS_VMM] = (double)c->exit_cycles - exits;
+	cause[RESULTS_GUEST_FAULT] = (double)stats->guest_fault_cycles;
+	for (unsigned i = 0; i < RESULTS_OTHER; i++)
+		named += cause[i];
+	cause[RESULTS_OTHER] = (double)c->cycles > named ? (double)c->cycles - named : 0;
+	run->has_causes = true;
+}
+
+static void read_machine(const struct run_request *request, struct gn_soft *soft,
+			 struct results_run *run)
+{
+	struct gn_soft_stats stats;
+	struct gn_table_usage usage;
+
+	gn_soft_counters(soft, &run->counters);
+	for (unsigned i = 0; gn_counter_desc(i); i++)
+		run->known |= (uint64_t)1 << i;
+	run->exits_known = ((uint64_t)1 << GN_EXIT_REASONS) - 1;
+	gn_soft_stats(soft, &stats);
+	_Static_assert(RESULTS_WALK_REFS == GN_SOFT_MAX_WALK_REFS + 1, "one slot per count");
+	memcpy(run->walk_histogram, stats.walk_refs_histogram, sizeof(run->walk_histogram));
+	run->has_histogram = true;
+	read_causes(request->machine, &stats, run);
+	gn_vm_table_usage(gn_soft_vm(soft), &usage);
+	run->table_frame_bytes = usage.frames_bytes;
+	run->table_meta_bytes = usage.meta_bytes;
+	run->table_bytes = usage.frames_bytes + usage.meta_bytes;
+	run->table_bytes_peak = usage.peak_bytes;
+	run->has_tables = true;
+	run->memory_sum = gn_vm_memory_sum(gn_soft_vm(soft));
+	run->has_sum = true;
+	if (request->stats)
+		*request->stats = stats;
+}
+
+static int run_audit(struct gn_soft *soft, struct results_run *run)
+{
+	struct gn_audit_report report;
+	int err = gn_audit(gn_soft_vm(soft), &report);
+
+	if (err == -EBADMSG)
+		snprintf(run->failure, sizeof(run->failure),
+			 "audit: %llu violations, the first: %.200s",
+			 (unsigned long long)report.violations, report.first);
+	else if (err)
+		snprintf(run->failure, sizeof(run->failure), "audit: %s", strerror(-err));
+	return err;
+}
+
+static double seconds_between(const struct timespec *a, const struct timespec *b)
+{
+	return (double)(b->tv_sec - a->tv_sec) + (double)(b->tv_nsec - a->tv_nsec) / 1e9;
+}
+
+/* One repetition; @run's counters are overwritten, a time sample is added. */
+static int run_once(const struct run_request *request, const struct workload *workload,
+		    const struct workload_params *params, struct results_run *run)
+{
+	const struct machine *machine = request->machine;
+	const struct gn_soft_config config = {
+		.vm = { .scheme = request->scheme,
+			.mem_bytes = machine->mem_bytes,
+			.vcpus = machine->vcpus,
+			.backing_level = machine->backing_level,
+			.nested_levels = machine->nested_levels },
+		.cpu = machine->cpu,
+		.seed = machine->seed,
+	};
+	struct timespec begin, end;
+	const char *why = NULL;
+	struct gn_soft *soft;
+	int err = gn_soft_create(&config, &soft);
+
+	if (err) {
+		snprintf(run->failure, sizeof(run->failure), "the machine was not created: %s",
+			 strerror(-err));
+		return err;
+	}
+	clock_gettime(CLOCK_MONOTONIC, &begin);
+	err = workload_run_hosted(gn_soft_cpu(soft, 0), workload, params, request->progress,
+				  request->progress_ctx, &why);
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	if (err) {
+		snprintf(run->failure, sizeof(run->failure), "%s%.250s",
+			 err == -EBADMSG   ? "self-check failed: " :
+			 err == -ECANCELED ? "the guest was stopped: " :
+					     "",
+			 why && *why ? why : strerror(-err));
+		goto out;
+	}
+	read_machine(request, soft, run);
+	if (results_add_sample(run, seconds_between(&begin, &end)))
+		err = -ENOMEM;
+	else if (request->audit)
+		err = run_audit(soft, run);
+out:
+	gn_soft_destroy(soft);
+	return err;
+}
+
+int run_one(const struct run_request *request, struct results_run *run)
+{
+	const struct machine *machine = request->machine;
+	const char *argument;
+	const struct workload *workload = run_find_workload(request->workload, &argument);
+	struct workload_params params = {
+		.size = request->size,
+		.seed = machine->seed,
+		.mem_bytes = machine->mem_bytes,
+		.large_pages = machine->large_pages,
+		.pcid = machine->pcid,
+		.levels = machine->guest_levels,
+		.argument = argument,
+	};
+	struct gn_counters first = { 0 };
+	uint64_t first_sum = 0;
+	int err = 0;
+
+	if (!workload)
+		return -ENOENT;
+	if (!params.size)
+		params.size = request->quick ? workload->size_quick : workload->size_default;
+	snprintf(run->backend, sizeof(run->backend), "soft");
+	snprintf(run->scheme, sizeof(run->scheme), "%s", request->scheme);
+	snprintf(run->workload, sizeof(run->workload), "%s", request->workload);
+	snprintf(run->group, sizeof(run->group), "%s", run_group_name(workload->kind));
+	snprintf(run->cpu, sizeof(run->cpu), "%s", gn_cpu_preset_name(machine->cpu));
+	run->seed = machine->seed;
+	run->vcpus = machine->vcpus;
+	run->mem_bytes = machine->mem_bytes;
+	run->params = (struct results_params){ params.size,
+					       machine->large_pages,
+					       machine->pcid,
+					       machine->backing_level,
+					       machine->guest_levels,
+					       machine->nested_levels };
+	for (unsigned i = 0; i < request->repeat && !err; i++) {
+		err = run_once(request, workload, &params, run);
+		if (!err && i &&
+		    (memcmp(&first, &run->counters, sizeof(first)) != 0 ||
+		     first_sum != run->memory_sum)) {
+			snprintf(run->failure, sizeof(run->failure),
+				 "repetition %u counted differently from the first", i + 1);
+			err = -EBADMSG;
+		}
+		first = run->counters;
+		first_sum = run->memory_sum;
+	}
+	return err;
+}

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * run_one.h - one workload under one scheme on a fresh software machine.
+ */
+#ifndef GN_BENCH_RUN_ONE_H
+#define GN_BENCH_RUN_ONE_H
+
+#include "machine.h"
+#include "results.h"
+#include "workloads/workload.h"
+
+struct run_request {
+	const struct machine *machine;
+	const char *scheme;
+	const char *workload; /* as asked: "gups", "trace:FILE" */
+	const char *argument; /* of the workload, or NULL */
+	uint64_t size;	      /* 0: the workload's default (or its quick size) */
+	bool quick, audit;
+	unsigned repeat; /* >= 1; counters of all must agree */
+	void (*progress)(void *ctx, double done);
+	void *progress_ctx;
+	struct gn_soft_stats *stats; /* filled in when not NULL */
+};
+
+/* Fill @run. 0: it ran. -EBADMSG: a self-check, the audit or determinism failed; other -errno: it could not
+ * run or was stopped. On failure run->failure tells why, in one line. */
+int run_one(const struct run_request *request, struct results_run *run);
+
+/* The workload a name asks for; "trace:FILE" gives its argument too. NULL: unknown. */
+const struct workload *run_find_workload(const char *name, const char **argument);
+const char *run_group_name(enum workload_kind kind);
+
+#endif

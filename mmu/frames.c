@@ -1,0 +1,390 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * frames.c - which host frames are taken.
+ *
+ * Two levels of bitmaps. One bit a frame says "taken"; above it, one bit a 2 MiB block says "full" (no
+ * frame left in it) and another "used" (not wholly free). The lowest free frame is found by the first
+ * block that is not full, the lowest free block by the first not used, eight zero words of `used` in a
+ * row being a free GiB. A hint remembers below which word of each bitmap nothing is to be found; it moves
+ * down when something is freed there, so a search starts where it will end. All bitmaps start as zeros,
+ * so that a pool of terabytes costs nothing until it is used.
+ *
+ * Frames are handed out zeroed, and the kernel's fresh pages are zero already: a bit a frame ("dirty")
+ * says whether it was handed out since its block was last punched, and only then is it cleared by hand,
+ * outside the lock. A block that becomes wholly free is punched out of the memfd, which gives its memory
+ * back; but a few such blocks are kept, or a guest that frees and takes one frame in turns would pay a
+ * system call each time. All of it depends on the sequence of calls alone, never on time: frame numbers
+ * are part of the deterministic result.
+ *
+ * A reference count is an atomic of its own; get() and put() of a frame in use take no lock.
+ *
+ * Deliberately absent: growing the pool, NUMA placement, and a guess at what the kernel will really give:
+ * the pool is a limit, not a reservation. A host that overcommits beyond its means is told by the kernel.
+ */
+#include "frames.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "arena.h"
+#include "check.h"
+#include "lock.h"
+
+#define BLOCK_FRAMES	 ((uint64_t)GN_TABLE_ENTRIES)
+#define BLOCK_WORDS	 (BLOCK_FRAMES / 64)
+#define BLOCK_BYTES	 (BLOCK_FRAMES * GN_PAGE_SIZE)
+#define GIB_BLOCKS	 ((uint64_t)512)
+#define KEPT_BLOCKS_MAX	 16 /* free blocks left unpunched: 32 MiB */
+#define FULL_WORD	 (~(uint64_t)0)
+#define POOL_FRAMES_MAX	 ((uint64_t)1 << 40) /* what a p2m word can name */
+
+struct gn_frames_impl {
+	struct gn_lock lock;
+	int fd;		       /* (c) */
+	uint64_t block_count;  /* (c) */
+	uint64_t block_words;  /* (c) words of a bitmap with one bit a block */
+	uint64_t *taken;       /* [lock] a bit a frame */
+	uint64_t *dirty;       /* [lock] a bit a frame: may hold a former owner's data */
+	uint64_t *full;	       /* [lock] a bit a block: no frame is free */
+	uint64_t *used;	       /* [lock] a bit a block: some frame is taken */
+	uint64_t *kept;	       /* [lock] a bit a block: wholly free, not punched */
+	uint16_t *taken_count; /* [lock] a block's frames that are taken */
+	uint64_t full_hint;    /* [lock] words of `full` below have no free frame */
+	uint64_t used_hint;    /* [lock] words of `used` below have no free block */
+	unsigned kept_count;   /* [lock] */
+	_Atomic uint32_t *refs; /* (a) one a frame */
+	_Atomic uint64_t used_frames; /* (a) */
+	void *tables;	     /* (c) the mapping that holds all of the above arrays */
+	size_t tables_bytes; /* (c) */
+};
+
+static bool bit_get(const uint64_t *map, uint64_t i)
+{
+	return map[i / 64] >> (i % 64) & 1;
+}
+
+static void bit_set(uint64_t *map, uint64_t i)
+{
+	map[i / 64] |= (uint64_t)1 << (i % 64);
+}
+
+static void bit_clear(uint64_t *map, uint64_t i)
+{
+	map[i / 64] &= ~((uint64_t)1 << (i % 64));
+}
+
+/* ---- Set-up ------------------------------------------------------------------------------------ */
+
+/* All bookkeeping lives in one lazily backed mapping. */
+static int tables_map(struct gn_frames_impl *impl, uint64_t frame_count)
+{
+	size_t frame_map_bytes = frame_count / 8, block_map_bytes = impl->block_words * 8;
+	uint8_t *p;
+
+	impl->tables_bytes = 2 * frame_map_bytes + 3 * block_map_bytes +
+			     frame_count * sizeof(*impl->refs) +
+			     impl->block_count * sizeof(*impl->taken_count);
+	p = mmap(NULL, impl->tables_bytes, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (p == MAP_FAILED)
+		return -errno;
+	impl->tables = p;
+	impl->taken = (uint64_t *)p;
+	impl->dirty = (uint64_t *)(p += frame_map_bytes);
+	impl->full = (uint64_t *)(p += frame_map_bytes);
+	impl->used = (uint64_t *)(p += block_map_bytes);
+	impl->kept = (uint64_t *)(p += block_map_bytes);
+	impl->refs = (_Atomic uint32_t *)(p += block_map_bytes);
+	impl->taken_count = (uint16_t *)(p + frame_count * sizeof(*impl->refs));
+
+	/* What is past the end of the pool is taken for good. */
+	for (uint64_t block = impl->block_count; block < impl->block_words * 64; block++) {
+		bit_set(impl->full, block);
+		bit_set(impl->used, block);
+	}
+	return 0;
+}
+
+static int pool_map(struct gn_frames *frames, uint64_t bytes)
+{
+	struct gn_frames_impl *impl = frames->impl;
+	void *base;
+	int err;
+
+	impl->fd = memfd_create("gnomon-frames", MFD_CLOEXEC);
+	if (impl->fd < 0)
+		return -errno;
+	if (ftruncate(impl->fd, (off_t)bytes)) {
+		err = -errno;
+		goto fail;
+	}
+	base = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, impl->fd, 0);
+	if (base == MAP_FAILED) {
+		err = -errno;
+		goto fail;
+	}
+	/* Fewer host TLB misses where the host allows huge pages in shared memory; no harm elsewhere. */
+	(void)madvise(base, bytes, MADV_HUGEPAGE);
+	frames->base = base;
+	return 0;
+fail:
+	close(impl->fd);
+	return err;
+}
+
+int gn_frames_new(uint64_t bytes, struct gn_frames **out)
+{
+	struct gn_frames *frames;
+	struct gn_frames_impl *impl;
+	int err = -ENOMEM;
+
+	if (!bytes || bytes > POOL_FRAMES_MAX * GN_PAGE_SIZE)
+		return -EINVAL;
+	bytes = (bytes + BLOCK_BYTES - 1) & ~(BLOCK_BYTES - 1);
+	if (gn_alloc_should_fail())
+		return -ENOMEM;
+	frames = calloc(1, sizeof(*frames));
+	impl = calloc(1, sizeof(*impl));
+	if (!frames || !impl)
+		goto fail;
+	frames->impl = impl;
+	frames->frame_count = bytes / GN_PAGE_SIZE;
+	impl->block_count = bytes / BLOCK_BYTES;
+	/* Whole GiB, so that the search for one needs no end condition of its own. */
+	impl->block_words = (impl->block_count + GIB_BLOCKS - 1) / GIB_BLOCKS * (GIB_BLOCKS / 64);
+	err = tables_map(impl, frames->frame_count);
+	if (err)
+		goto fail;
+	err = gn_alloc_should_fail() ? -ENOMEM : pool_map(frames, bytes);
+	if (err)
+		goto fail_tables;
+	gn_lock_init(&impl->lock, GN_RANK_FRAMES);
+	*out = frames;
+	return 0;
+
+fail_tables:
+	munmap(impl->tables, impl->tables_bytes);
+fail:
+	gn_log(GN_LOG_ERROR, "host frame pool of %llu MiB: %s",
+		       (unsigned long long)(bytes >> 20), strerror(-err));
+	free(impl);
+	free(frames);
+	return err;
+}
+
+void gn_frames_destroy(struct gn_frames *frames)
+{
+	struct gn_frames_impl *impl;
+
+	if (!frames)
+		return;
+	impl = frames->impl;
+	gn_lock_fini(&impl->lock);
+	munmap(frames->base, frames->frame_count * GN_PAGE_SIZE);
+	close(impl->fd);
+	munmap(impl->tables, impl->tables_bytes);
+	free(impl);
+	free(frames);
+}
+
+int gn_frames_fd(const struct gn_frames *frames)
+{
+	return frames->impl->fd;
+}
+
+/* ---- Taking -------------------------------------------------------------------------------------- */
+
+/* A block stops being wholly free. */
+static void block_enter_use(struct gn_frames_impl *impl, uint64_t block)
+{
+	bit_set(impl->used, block);
+	if (bit_get(impl->kept, block)) {
+		bit_clear(impl->kept, block);
+		impl->kept_count--;
+	}
+}
+
+static bool take_frame(struct gn_frames_impl *impl, uint64_t *frame, bool *must_clear)
+{
+	uint64_t word = impl->full_hint, block, at;
+	uint64_t *taken;
+
+	while (word < impl->block_words && impl->full[word] == FULL_WORD)
+		word++;
+	impl->full_hint = word;
+	if (word == impl->block_words)
+		return false;
+	block = word * 64 + (unsigned)__builtin_ctzll(~impl->full[word]);
+	taken = &impl->taken[block * BLOCK_WORDS];
+	for (at = 0; taken[at] == FULL_WORD; at++)
+		;
+	*frame = block * BLOCK_FRAMES + at * 64 + (unsigned)__builtin_ctzll(~taken[at]);
+
+	bit_set(impl->taken, *frame);
+	*must_clear = bit_get(impl->dirty, *frame);
+	bit_set(impl->dirty, *frame);
+	if (!impl->taken_count[block]++)
+		block_enter_use(impl, block);
+	if (impl->taken_count[block] == BLOCK_FRAMES)
+		bit_set(impl->full, block);
+	return true;
+}
+
+static bool find_block(struct gn_frames_impl *impl, uint64_t *block)
+{
+	uint64_t word = impl->used_hint;
+
+	while (word < impl->block_words && impl->used[word] == FULL_WORD)
+		word++;
+	impl->used_hint = word;
+	if (word == impl->block_words)
+		return false;
+	*block = word * 64 + (unsigned)__builtin_ctzll(~impl->used[word]);
+	return true;
+}
+
+static bool find_gib(struct gn_frames_impl *impl, uint64_t *block)
+{
+	const uint64_t gib_words = GIB_BLOCKS / 64;
+
+	for (uint64_t word = 0; word < impl->block_words; word += gib_words) {
+		uint64_t any = 0;
+
+		for (uint64_t i = 0; i < gib_words; i++)
+			any |= impl->used[word + i];
+		if (!any) {
+			*block = word * 64;
+			return true;
+		}
+	}
+	return false;
+}
+
+/* Take wholly free blocks. Their dirty frames are cleared here, under the lock: it is rare, and the bits
+ * that say which are ours to read only now. */
+static void take_blocks(struct gn_frames *frames, uint64_t first, uint64_t count)
+{
+	struct gn_frames_impl *impl = frames->impl;
+
+	for (uint64_t block = first; block < first + count; block++) {
+		uint64_t frame = block * BLOCK_FRAMES;
+
+		block_enter_use(impl, block);
+		bit_set(impl->full, block);
+		impl->taken_count[block] = BLOCK_FRAMES;
+		for (uint64_t i = 0; i < BLOCK_FRAMES; i++)
+			if (bit_get(impl->dirty, frame + i))
+				memset(gn_frames_at(frames, pfn_to_hpa(pfn(frame + i))), 0,
+				       GN_PAGE_SIZE);
+		memset(&impl->taken[block * BLOCK_WORDS], 0xff, BLOCK_FRAMES / 8);
+		memset(&impl->dirty[block * BLOCK_WORDS], 0xff, BLOCK_FRAMES / 8);
+	}
+}
+
+int gn_frames_alloc(struct gn_frames *frames, unsigned level, pfn_t *out)
+{
+	struct gn_frames_impl *impl = frames->impl;
+	uint64_t frame = 0, block = 0, count = gn_level_pages(level);
+	bool found, must_clear = false;
+
+	GN_BUG_ON(level < 1 || level > 3);
+	if (gn_alloc_should_fail())
+		return -ENOMEM;
+	gn_lock(&impl->lock);
+	if (level == 1) {
+		found = take_frame(impl, &frame, &must_clear);
+	} else {
+		found = level == 2 ? find_block(impl, &block) : find_gib(impl, &block);
+		if (found)
+			take_blocks(frames, block, count / BLOCK_FRAMES);
+		frame = block * BLOCK_FRAMES;
+	}
+	gn_unlock(&impl->lock);
+	if (!found) {
+		if (level == 1)
+			gn_log(GN_LOG_WARN, "host frame pool is full: all %llu frames are taken",
+			       (unsigned long long)frames->frame_count);
+		return -ENOMEM;
+	}
+	if (must_clear)
+		memset(gn_frames_at(frames, pfn_to_hpa(pfn(frame))), 0, GN_PAGE_SIZE);
+	for (uint64_t i = 0; i < count; i++)
+		atomic_store_explicit(&impl->refs[frame + i], 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&impl->used_frames, count, memory_order_relaxed);
+	*out = pfn(frame);
+	return 0;
+}
+
+/* ---- Giving back --------------------------------------------------------------------------------- */
+
+/* A wholly free block: give its memory back, unless few such blocks are kept yet. */
+static void block_leave_use(struct gn_frames_impl *impl, uint64_t block)
+{
+	bit_clear(impl->used, block);
+	if (block / 64 < impl->used_hint)
+		impl->used_hint = block / 64;
+	if (impl->kept_count >= KEPT_BLOCKS_MAX &&
+	    !fallocate(impl->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+		       (off_t)(block * BLOCK_BYTES), (off_t)BLOCK_BYTES)) {
+		memset(&impl->dirty[block * BLOCK_WORDS], 0, BLOCK_FRAMES / 8);
+		return;
+	}
+	bit_set(impl->kept, block);
+	impl->kept_count++;
+}
+
+static void free_frame(struct gn_frames *frames, uint64_t frame)
+{
+	struct gn_frames_impl *impl = frames->impl;
+	uint64_t block = frame / BLOCK_FRAMES;
+
+	gn_lock(&impl->lock);
+	GN_BUG_ON(!bit_get(impl->taken, frame));
+	bit_clear(impl->taken, frame);
+	bit_clear(impl->full, block);
+	if (block / 64 < impl->full_hint)
+		impl->full_hint = block / 64;
+	if (!--impl->taken_count[block])
+		block_leave_use(impl, block);
+	gn_unlock(&impl->lock);
+	atomic_fetch_sub_explicit(&impl->used_frames, 1, memory_order_relaxed);
+}
+
+void gn_frames_get(struct gn_frames *frames, pfn_t frame)
+{
+	uint32_t old;
+
+	GN_BUG_ON(!gn_frames_valid(frames, frame));
+	old = atomic_fetch_add_explicit(&frames->impl->refs[frame.v], 1, memory_order_relaxed);
+	GN_BUG_ON(old == 0 || old == UINT32_MAX);
+}
+
+bool gn_frames_put(struct gn_frames *frames, pfn_t frame)
+{
+	uint32_t old;
+
+	GN_BUG_ON(!gn_frames_valid(frames, frame));
+	/* Release what was done to the frame, acquire what the others did, before it is handed out anew. */
+	old = atomic_fetch_sub_explicit(&frames->impl->refs[frame.v], 1, memory_order_acq_rel);
+	GN_BUG_ON(old == 0);
+	if (old != 1)
+		return false;
+	free_frame(frames, frame.v);
+	return true;
+}
+
+uint32_t gn_frames_refs(const struct gn_frames *frames, pfn_t frame)
+{
+	GN_BUG_ON(!gn_frames_valid(frames, frame));
+	return atomic_load_explicit(&frames->impl->refs[frame.v], memory_order_acquire);
+}
+
+uint64_t gn_frames_used(const struct gn_frames *frames)
+{
+	return atomic_load_explicit(&frames->impl->used_frames, memory_order_relaxed);
+}

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * retire.c - the list of frames that wait for a grace period.
+ *
+ * gn_retire_frame() must not fail, for it is called half-way through a commit. So the list has room for
+ * the worst case from the start, and the memory behind that room is only backed when used. The bound: a
+ * reference waits on the list either as the only one of its frame, and then that frame can't be handed
+ * out again before a drain (<= frame_count entries); or as a sharer's, that was dropped by a copy on write,
+ * which took a frame that stays out of the pool just as long (<= frame_count more, on top of the
+ * gfn_count sharers there can be to begin with). Hence 2 * frame_count + gfn_count.
+ *
+ * A drain swaps the two lists under the list's lock, waits, and puts what it took; frames retired
+ * meanwhile belong to the next drain, since the grace period may have begun before they were unmapped.
+ * Only one drain runs at a time, and a second one waits: its caller needs the frames, not just a promise.
+ *
+ * Why no call_rcu: its thread would free frames at times of its own choosing, and the numbers of the
+ * frames handed out next (hence the cache behaviour that is modelled on them) would differ from run to run.
+ */
+#include "retire.h"
+
+#include <errno.h>
+
+#include "vm.h"
+
+int gn_retire_init(struct gn_vm *vm)
+{
+	struct gn_retire *r = &vm->retire;
+
+	r->capacity = 2 * vm->frames->frame_count + vm->p2m.gfn_count;
+	r->list = gn_arena_zalloc(vm->arena, r->capacity * sizeof(pfn_t));
+	if (!r->list)
+		return -ENOMEM;
+	r->draining = gn_arena_zalloc(vm->arena, r->capacity * sizeof(pfn_t));
+	if (!r->draining) {
+		gn_arena_free(vm->arena, r->list, r->capacity * sizeof(pfn_t));
+		return -ENOMEM;
+	}
+	gn_lock_init(&r->drain_lock, GN_RANK_DRAIN);
+	gn_lock_init(&r->lock, GN_RANK_RETIRE);
+	r->count = 0;
+	return 0;
+}
+
+void gn_retire_fini(struct gn_vm *vm)
+{
+	struct gn_retire *r = &vm->retire;
+
+	gn_retire_drain(vm);
+	gn_lock_fini(&r->lock);
+	gn_lock_fini(&r->drain_lock);
+	gn_arena_free(vm->arena, r->draining, r->capacity * sizeof(pfn_t));
+	gn_arena_free(vm->arena, r->list, r->capacity * sizeof(pfn_t));
+}
+
+void gn_retire_frame(struct gn_vm *vm, pfn_t frame)
+{
+	struct gn_retire *r = &vm->retire;
+
+	gn_lock(&r->lock);
+	GN_BUG_ON(r->count == r->capacity);
+	r->list[r->count] = frame;
+	__atomic_store_n(&r->count, r->count + 1, __ATOMIC_RELAXED);
+	gn_unlock(&r->lock);
+}
+
+bool gn_retire_drain(struct gn_vm *vm)
+{
+	struct gn_retire *r = &vm->retire;
+	size_t count;
+	pfn_t *list;
+
+	gn_lock(&r->drain_lock);
+	gn_lock(&r->lock);
+	count = r->count;
+	list = r->list;
+	r->list = r->draining;
+	r->draining = list;
+	__atomic_store_n(&r->count, 0, __ATOMIC_RELAXED);
+	gn_unlock(&r->lock);
+	if (count) {
+		synchronize_rcu();
+		for (size_t i = 0; i < count; i++)
+			gn_frames_put(vm->frames, list[i]);
+	}
+	gn_unlock(&r->drain_lock);
+	return count != 0;
+}
+
+void gn_retire_poll(struct gn_vm *vm)
+{
+	if (__atomic_load_n(&vm->retire.count, __ATOMIC_RELAXED) >= GN_RETIRE_BATCH)
+		gn_retire_drain(vm);
+}

@@ -1,0 +1,128 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# run.sh GNOMON - the command as a user meets it: exit codes, one-line errors, files complete or absent.
+set -u
+gnomon=$(realpath "$1")
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work" || exit 1
+passed=0 failed=0
+
+ok() { passed=$((passed + 1)); }
+bad() {
+	failed=$((failed + 1))
+	echo "FAIL: $1"
+	tail -n 5 out err 2>/dev/null
+}
+# expect CODE NAME ARG...: run gnomon with ARGs; its exit code must be CODE. Output in files out and err.
+expect() {
+	local code=$1 name=$2 have
+	shift 2
+	timeout 300 "$gnomon" "$@" >out 2>err </dev/null
+	have=$?
+	if [ "$have" = "$code" ]; then ok; else bad "$name: exit code $have, not $code: gnomon $*"; fi
+}
+says() { if grep -qE "$2" "$1"; then ok; else bad "no /$2/ in $1"; fi; }
+# One error line (an argp usage hint may follow it).
+one_line() { if [ "$(wc -l <err)" -le 2 ] && [ -s err ]; then ok; else bad "the error is not one line: $1"; fi; }
+
+# Help and lists.
+expect 0 "help" --help
+says out 'compare'
+for command in compare list host micro run report repro trace; do
+	expect 0 "$command --help" $command --help
+	says out '[Uu]sage'
+done
+for what in schemes workloads backends cpus; do expect 0 "list $what" list $what; done
+expect 0 "list schemes" list schemes
+for scheme in native shadow shadow-vtlb interp ept npt; do says out "^ *$scheme "; done
+expect 0 "list workloads" list workloads
+for workload in sequential stride random chase hash btree bfs transpose kv demand-zero fork-exec cow mmap-churn mprotect-gc \
+	ctx-switch pipeline build; do says out "^ *$workload "; done
+expect 0 "list cpus" list cpus
+for cpu in skylake-sp sapphire-rapids zen3 zen4; do says out "$cpu"; done
+expect 0 "host" host
+
+# Wrong use: exit 2, one clear line, nothing written.
+expect 2 "no command"
+expect 2 "unknown command" compar
+says err 'compare'
+expect 2 "unknown option" compare --no-such-option
+expect 2 "unknown scheme" compare --schemes shadw --quick
+says err 'shadw'
+one_line "unknown scheme"
+expect 2 "unknown workload" compare --workloads rndom --quick
+says err 'rndom'
+one_line "unknown workload"
+expect 2 "unknown cpu" compare --cpu z80 --quick
+one_line "unknown cpu"
+expect 2 "bad size" compare --mem 12Q --quick
+expect 2 "bad count" compare --repeat 0 --quick
+expect 2 "bad backend" compare --backend paper --quick
+expect 2 "report of nothing" report no-such-file.json -o r
+one_line "report of nothing"
+[ ! -e r ] && ok || bad "a failed report left its folder"
+echo '{"schema": "other/1"}' >wrong.json
+expect 2 "report of another schema" report wrong.json -o r
+one_line "report of another schema"
+echo '{"schema": "gnomon.results/1", "runs": [{"scheme": 7}]}' >wrong.json
+expect 2 "report of wrong types" report wrong.json -o r
+one_line "report of wrong types"
+head -c 100 /dev/urandom >wrong.json
+expect 2 "report of noise" report wrong.json -o r
+expect 2 "list nothing" list
+expect 2 "list unknown" list colours
+expect 2 "micro unknown" micro walk5_cached
+# What this build or machine cannot do: exit 3.
+expect 3 "kvm backend" compare --backend kvm --quick
+one_line "kvm backend"
+
+# A small comparison, its files, and determinism.
+expect 0 "compare" compare --quick --workloads random,fork-exec --schemes native,shadow,ept,npt --audit --json a.json --csv a.csv
+says out 'fork-exec'
+says a.json '"schema":[[:space:]]*"gnomon.results/1"'
+says a.json '"memory_sum"'
+says a.csv 'walk_refs'
+expect 0 "compare again" compare --quick --workloads random,fork-exec --schemes native,shadow,ept,npt --audit --json b.json
+strip() { grep -vE 'samples_s|median_s|ci95_s|"date"|"time"|wall' "$1"; }
+counters() { python3 -c '
+import json, sys
+print(json.dumps([[r["scheme"], r["workload"], r["counters"], r["tables"]] for r in json.load(open(sys.argv[1]))["runs"]]))' "$1"; }
+if [ "$(counters a.json)" = "$(counters b.json)" ]; then ok; else bad "two runs with one seed differ in their counters"; fi
+expect 0 "compare to stdout" compare --quick --workloads random --schemes native,ept --json -
+python3 -c 'import json,sys; json.load(open("out"))' 2>/dev/null && ok || bad "--json - is not JSON alone"
+expect 0 "run" run --quick --workload random --scheme shadow
+says out 'walk_refs'
+expect 0 "report" report a.json -o folder
+[ -s folder/index.html ] && ok || bad "no index.html"
+says folder/index.html '<svg'
+if grep -qE '(src|href)="(https?:)?//' folder/index.html; then bad "the report is not self-contained"; else ok; fi
+mkdir full && chmod 000 full
+if [ "$(id -u)" != 0 ]; then expect 2 "unwritable" report a.json -o full/x; fi
+expect 2 "csv into nowhere" compare --quick --workloads random --schemes native --csv nowhere/a.csv
+
+# Published tables.
+expect 0 "repro walkrefs" repro walkrefs
+says out '24'
+says out '35'
+
+# Traces of real programs.
+expect 0 "record" trace record -o t.gntrace --max-records 200000 -- /bin/true
+expect 0 "info" trace info t.gntrace
+expect 0 "replay" compare --quick --workloads trace:t.gntrace --schemes native,shadow,ept --audit
+expect 2 "info of nothing" trace info nothing.gntrace
+one_line "info of nothing"
+head -c 2000 t.gntrace >torn.gntrace
+expect 2 "info of a torn trace" trace info torn.gntrace
+one_line "info of a torn trace"
+expect 2 "replay of a torn trace" compare --quick --workloads trace:torn.gntrace --schemes native
+printf '\0\0\0\0' | dd of=t.gntrace bs=1 seek=300 conv=notrunc 2>/dev/null
+expect 2 "verify a corrupt trace" trace info --verify t.gntrace
+one_line "verify a corrupt trace"
+printf 'I  04000000,3\n L 1ffeffe7e0,8\n S 1ffeffe7d8,8\n M 0421c7cc,4\n' >lackey.txt
+expect 0 "convert lackey" trace convert --from lackey lackey.txt -o l.gntrace
+expect 0 "info of it" trace info l.gntrace
+expect 2 "convert unknown" trace convert --from pin lackey.txt -o x.gntrace
+
+echo "$passed passed, $failed failed"
+[ $failed = 0 ]

@@ -1,0 +1,226 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# run.sh [--quick] [STAGE...] - install what is needed, build, run all tests. The closing line counts the whole run.
+#
+# Stages, in order (default: all):
+#   lint      clang-format, clang-tidy, the arrows between rooms, each header alone in C and C++
+#   unit      unit and conformance tests (Criterion), optimised build with run-time checks
+#   model     every scheme against the oracle; audits after every operation
+#   stress    threads
+#   clang     everything again compiles with clang
+#   asan      unit, conformance, model and stress under AddressSanitizer and UBSan
+#   tsan      stress under ThreadSanitizer
+#   fuzz      each fuzz target for a few seconds
+#   coverage  line coverage of mmu, direct, shadow, ept: at least 90 %
+#   cli       the gnomon command as a user meets it
+# --quick: fewer random cases.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+quick=no stages=""
+for arg in "$@"; do
+	case $arg in
+	--quick) quick=yes ;;
+	-h | --help)
+		sed -n '3,16s/^# \{0,1\}//p' "$0"
+		exit 0
+		;;
+	-*)
+		echo "run.sh: unknown option '$arg'; it knows --quick" >&2
+		exit 2
+		;;
+	*) stages="$stages $arg" ;;
+	esac
+done
+all="lint unit model stress clang asan tsan fuzz coverage cli"
+stages=${stages:-$all}
+for stage in $stages; do
+	case " $all " in *" $stage "*) ;; *)
+		echo "run.sh: unknown stage '$stage'; it knows: $all" >&2
+		exit 2
+		;;
+	esac
+done
+
+tests/packages.sh test || exit $?
+
+passed=0 failed=0 skipped=0
+cores=$(nproc)
+logs=build/test-logs
+rm -rf "$logs"
+mkdir -p "$logs"
+
+# count NAME PASSED FAILED [SKIPPED]: add a program's counts, say so.
+count() {
+	passed=$((passed + $2)) failed=$((failed + $3)) skipped=$((skipped + ${4:-0}))
+	printf '%-6s %-44s %6s passed, %s failed%s\n' "$([ "$3" = 0 ] && echo ok || echo FAIL)" "$1" "$2" "$3" \
+		"$([ "${4:-0}" = 0 ] || echo ", $4 skipped")"
+}
+
+# check NAME COMMAND...: one test that is a command.
+check() {
+	local name=$1 log
+	shift
+	log=$logs/$(echo "$name" | tr ' /' '__').log
+	if "$@" >"$log" 2>&1; then
+		count "$name" 1 0
+	else
+		tail -n 40 "$log"
+		count "$name" 0 1
+	fi
+}
+
+# build PRESET [CMAKE-ARG...]
+build() {
+	local preset=$1
+	shift
+	check "build $preset" sh -c 'preset=$1; shift; cmake --preset "$preset" "$@" && cmake --build --preset "$preset" -j "$0"' \
+		"$cores" "$preset" -DGN_TESTS=ON "$@"
+}
+
+# criterion LABEL PROGRAM: counts from its synthesis line. A program that dies, or runs nothing, fails.
+criterion() {
+	local log="$logs/$1.log" line tested passing
+	mkdir -p "$(dirname "$log")"
+	timeout 900 "$2" --jobs "$cores" >"$log" 2>&1
+	line=$(sed 's/\x1b\[[0-9;]*m//g' "$log" | grep -o 'Tested: [0-9]* | Passing: [0-9]* | Failing: [0-9]* | Crashing: [0-9]*' | tail -n 1)
+	tested=$(echo "$line" | sed -n 's/.*Tested: \([0-9]*\).*/\1/p')
+	passing=$(echo "$line" | sed -n 's/.*Passing: \([0-9]*\).*/\1/p')
+	if [ "${tested:-0}" = 0 ]; then
+		tail -n 20 "$log"
+		count "$1" 0 1
+	else
+		[ "$tested" = "$passing" ] || grep -v PASS "$log" | tail -n 40
+		count "$1" "$passing" $((tested - passing))
+	fi
+}
+
+# plain LABEL PROGRAM [ARG...]: a program with its own main, whose last line is "N passed, N failed".
+plain() {
+	local name=$1 log line p f s code
+	log=$logs/$name.log
+	mkdir -p "$(dirname "$log")"
+	shift
+	timeout 1800 "$@" >"$log" 2>&1
+	code=$?
+	line=$(grep -E '^[0-9]+ passed, [0-9]+ failed' "$log" | tail -n 1)
+	p=$(echo "$line" | sed -n 's/^\([0-9]*\) passed.*/\1/p')
+	f=$(echo "$line" | sed -n 's/.* \([0-9]*\) failed.*/\1/p')
+	s=$(echo "$line" | sed -n 's/.* \([0-9]*\) skipped.*/\1/p')
+	if [ -z "$line" ] || { [ $code != 0 ] && [ "${f:-0}" = 0 ]; }; then
+		tail -n 20 "$log"
+		echo "$name: exit code $code"
+		count "$name" "${p:-0}" $((${f:-0} + 1)) "${s:-0}"
+	else
+		[ "$f" = 0 ] || tail -n 20 "$log"
+		count "$name" "$p" "$f" "${s:-0}"
+	fi
+}
+
+# programs PRESET KIND: paths of the built tests, one a line.
+programs() {
+	local source
+	for source in tests/"$2"/*.c; do
+		[ -e "$source" ] && echo "build/$1/tests/$2/$(basename "$source" .c)"
+	done
+}
+
+run_criterion() { # PRESET
+	local program
+	for program in $(programs "$1" unit) $(programs "$1" conformance); do
+		criterion "$1/$(basename "$(dirname "$program")")/$(basename "$program")" "$program"
+	done
+}
+
+# run_plain PRESET KIND SCALE: SCALE is passed on as GN_TEST_SCALE, the share in percent of the full number of cases.
+run_plain() {
+	local program
+	for program in $(programs "$1" "$2"); do
+		GN_TEST_SCALE=$3 plain "$1/$2/$(basename "$program")" "$program"
+	done
+}
+
+scale=100
+[ $quick = no ] || scale=5
+fuzz_seconds=20
+[ $quick = no ] || fuzz_seconds=3
+
+stage_lint() {
+	check "clang-format" sh -c 'git ls-files "*.[ch]" | xargs clang-format --dry-run -Werror'
+	check "arrows between rooms" tests/lint/arrows.sh
+	check "each header alone" tests/lint/headers.sh
+	check "shell scripts parse" sh -c 'git ls-files "*.sh" .ci/run | xargs -n 1 bash -n'
+	build debug
+	check "clang-tidy" tests/lint/tidy.sh build/debug
+}
+stage_unit() {
+	build checked
+	run_criterion checked
+}
+stage_model() {
+	build checked
+	run_plain checked model $scale
+}
+stage_stress() {
+	build checked
+	run_plain checked stress $scale
+}
+stage_clang() { build clang; }
+stage_asan() {
+	local report
+	build asan
+	export ASAN_OPTIONS=log_path=$PWD/$logs/asan.report:detect_stack_use_after_return=0 UBSAN_OPTIONS=print_stacktrace=1
+	run_criterion asan
+	run_plain asan model 1
+	run_plain asan stress $((scale / 5))
+	unset ASAN_OPTIONS UBSAN_OPTIONS
+	# LeakSanitizer's finding does not fail a Criterion test by itself.
+	for report in "$logs"/asan.report.*; do
+		[ -e "$report" ] || continue
+		head -n 30 "$report"
+		count "sanitizer report $(basename "$report")" 0 1
+	done
+}
+stage_tsan() {
+	build tsan
+	export TSAN_OPTIONS=halt_on_error=1:suppressions=$PWD/tests/stress/tsan.suppressions
+	run_plain tsan stress $((scale / 5))
+	unset TSAN_OPTIONS
+}
+stage_fuzz() {
+	local program
+	build fuzz
+	for program in $(programs fuzz fuzz); do
+		mkdir -p "build/fuzz/corpus/$(basename "$program")"
+		check "fuzz/$(basename "$program")" "$program" -max_total_time=$fuzz_seconds -timeout=10 -rss_limit_mb=2048 \
+			-artifact_prefix="$logs/" "build/fuzz/corpus/$(basename "$program")"
+	done
+}
+stage_coverage() {
+	local program
+	build coverage
+	find build/coverage -name '*.gcda' -delete
+	for program in $(programs coverage unit) $(programs coverage conformance); do
+		"$program" --jobs "$cores" >/dev/null 2>&1
+	done
+	for program in $(programs coverage model) $(programs coverage stress); do
+		GN_TEST_SCALE=1 "$program" >/dev/null 2>&1
+	done
+	check "coverage" tests/lint/coverage.sh build/coverage 90
+	cat "$logs/coverage.log"
+}
+stage_cli() {
+	check "build release" bench/run.sh --build-only
+	plain "cli" tests/cli/run.sh build/release/gnomon
+}
+
+start=$SECONDS
+for stage in $stages; do
+	echo "== $stage"
+	stage_start=$SECONDS
+	"stage_$stage"
+	echo "   ($stage: $((SECONDS - stage_start)) s)"
+done
+echo "all stages: $((SECONDS - start)) s; logs in $logs"
+echo "$passed passed, $failed failed, $skipped skipped"
+[ $failed = 0 ] && [ $passed -gt 0 ]
