@@ -19,9 +19,7 @@
 #include <unistd.h>
 #include <cpuid.h>
 
-#ifndef GN_VERSION
-#define GN_VERSION "0.1.0"
-#endif
+#include "version.h"
 
 static const struct host_field fields[] = {
 #define FIELD(key, title, member)                                                                  \

@@ -23,6 +23,8 @@
  */
 #include "builder.h"
 
+#include <errno.h>
+
 /* Two marks beside the address: the freeze bit, and for an entry that had nothing below it, the table's own
  * frame as "child" (a table is never its own child). */
 static uint64_t frozen_from(const struct gn_ept *ept, unsigned level, uint64_t entry, pfn_t self)
@@ -88,6 +90,8 @@ int gn_ept_spare_fill(struct gn_vm *vm, struct gn_ept_spare *spare)
 	if (spare->full)
 		return 0;
 	err = gn_table_new(vm, &spare->table);
+	if (err && gn_retire_drain(vm))
+		err = gn_table_new(vm, &spare->table);
 	spare->full = !err;
 	return err;
 }
@@ -109,24 +113,18 @@ static bool freeze_below(struct gn_vm *vm, struct gn_ept *ept, unsigned level, p
 	bool must_flush = false;
 
 	for (unsigned i = 0; i < GN_TABLE_ENTRIES; i++) {
-		struct gn_entry_change change;
-		uint64_t entry = gn_entry_get(&entries[i]);
-		bool won;
+		uint64_t seen = gn_entry_get(&entries[i]), old;
+		bool flush_one;
 
-		/* A fault may fill an absent entry while we look at it. */
-		do {
-			uint64_t seen = entry;
-
-			won = gn_entry_cmpxchg(vm, ept->fmt, level, &entries[i], &entry,
-					       frozen_from(ept, level, entry, table),
-					       &change.must_flush);
-			change.old = seen;
-		} while (!won);
-		must_flush |= change.must_flush;
-		if (gn_fmt_is_present(ept->fmt, level, change.old) &&
-		    !gn_fmt_is_leaf(ept->fmt, level, change.old))
-			must_flush |= freeze_below(vm, ept, level - 1,
-						   gn_ept_child(ept, level, change.old));
+		do /* until neither a fault nor the hardware was quicker */
+			old = seen;
+		while (!gn_entry_cmpxchg(vm, ept->fmt, level, &entries[i], &seen,
+					 frozen_from(ept, level, old, table), &flush_one));
+		must_flush |= flush_one;
+		if (gn_fmt_is_present(ept->fmt, level, old) &&
+		    !gn_fmt_is_leaf(ept->fmt, level, old))
+			must_flush |=
+				freeze_below(vm, ept, level - 1, gn_ept_child(ept, level, old));
 	}
 	return must_flush;
 }
@@ -281,6 +279,7 @@ static enum gn_ept_step raise_leaf(struct gn_vm *vm, struct gn_ept *ept, unsigne
 				   bool is_logged)
 {
 	enum gn_ept_step step;
+	uint64_t leaf;
 
 	if ((gn_fmt_rights(ept->fmt, level, entry) & need) == need)
 		return GN_EPT_DONE;
@@ -288,8 +287,10 @@ static enum gn_ept_step raise_leaf(struct gn_vm *vm, struct gn_ept *ept, unsigne
 		step = gn_ept_split(vm, ept, level, slot, entry, spare);
 		return step == GN_EPT_DONE ? GN_EPT_BUSY : step; /* start again, below */
 	}
-	return install(vm, ept, level, slot, entry,
-		       leaf_for(vm, ept, level, at, word, need, is_logged));
+	leaf = leaf_for(vm, ept, level, at, word, need, is_logged);
+	/* Another frame would mean that a p2m change did not sweep this entry away. */
+	GN_BUG_ON(gn_fmt_address(ept->fmt, level, entry) != gn_fmt_address(ept->fmt, level, leaf));
+	return install(vm, ept, level, slot, entry, leaf);
 }
 
 enum gn_ept_step gn_ept_map(struct gn_vm *vm, struct gn_ept *ept, gfn_t at, p2m_word_t word,

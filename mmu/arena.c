@@ -43,7 +43,7 @@
 #endif
 
 struct gn_arena {
-	unsigned index;		    /* (c) jemalloc's */
+	unsigned index;		     /* (c) jemalloc's */
 	_Atomic uint64_t live_bytes; /* (a) */
 	_Atomic uint64_t peak_bytes; /* (a) */
 };

@@ -28,8 +28,8 @@ struct gn_fmt_level {
 	uint64_t fixed;	     /* bits the hardware wants set in a present entry that is a table */
 	uint64_t fixed_leaf; /* the same for a leaf (EPT: memory type) */
 	uint64_t accessed, dirty; /* dirty: leaves only. 0: the format has none */
-	uint64_t global; /* leaves only, as are dirty and pkey */
-	uint64_t pkey;	 /* protection key, one contiguous field. 0: the format has none */
+	uint64_t global;	  /* leaves only, as are dirty and pkey */
+	uint64_t pkey;		  /* protection key, one contiguous field. 0: the format has none */
 	uint64_t reserved_table, reserved_leaf; /* must be zero, beyond the physical width */
 	uint64_t software;			/* ours: see entry.h for the owners */
 };
@@ -39,41 +39,55 @@ struct gn_fmt {
 	uint8_t levels;	       /* the root's level */
 	uint8_t phys_bits;     /* widest physical address of the format */
 	bool rights_need_read; /* an entry that grants W without R is a misconfiguration (EPT) */
-	bool sign_extended;    /* translates canonical addresses: bits above the top index copy it */
+	bool sign_extended; /* translates canonical addresses: bits above the top index copy it */
 	struct gn_fmt_level level[GN_MAX_LEVELS + 1]; /* [0] unused */
 };
+
+/* Readers of entries: always inlined, so that they fold wherever the descriptor is known. */
+#define GN_FMT_INLINE static inline __attribute__((always_inline))
 
 extern const struct gn_fmt gn_fmt_x86_4, gn_fmt_x86_5;
 extern const struct gn_fmt gn_fmt_ept_4, gn_fmt_ept_5;
 extern const struct gn_fmt gn_fmt_npt_4, gn_fmt_npt_5;
 extern const struct gn_fmt gn_fmt_fake; /* bits moved about per level: catches literals in tests */
 
-static inline unsigned gn_fmt_index(const struct gn_fmt *f, unsigned level, uint64_t address)
+GN_FMT_INLINE unsigned gn_fmt_index(const struct gn_fmt *f, unsigned level, uint64_t address)
 {
 	return (address >> f->level[level].shift) & (GN_TABLE_ENTRIES - 1);
 }
-static inline bool gn_fmt_is_present(const struct gn_fmt *f, unsigned level, uint64_t entry)
+GN_FMT_INLINE bool gn_fmt_is_present(const struct gn_fmt *f, unsigned level, uint64_t entry)
 {
 	return entry & f->level[level].present;
 }
 /* Of a present entry. */
-static inline bool gn_fmt_is_leaf(const struct gn_fmt *f, unsigned level, uint64_t entry)
+GN_FMT_INLINE bool gn_fmt_is_leaf(const struct gn_fmt *f, unsigned level, uint64_t entry)
 {
 	return level == 1 || (entry & f->level[level].leaf);
 }
-static inline uint64_t gn_fmt_address(const struct gn_fmt *f, unsigned level, uint64_t entry)
+GN_FMT_INLINE uint64_t gn_fmt_address(const struct gn_fmt *f, unsigned level, uint64_t entry)
 {
 	uint64_t a = entry & f->level[level].address;
 
 	return gn_fmt_is_leaf(f, level, entry) ? a & ~(gn_level_bytes(level) - 1) : a;
 }
-static inline unsigned gn_fmt_right(const struct gn_fmt_level *l, enum gn_right_index i,
+/* One right as its bit of gn_rights_t. A right of one bit in a descriptor known at compile time is
+ * moved into place; compilers make nothing as short of the comparison. */
+GN_FMT_INLINE unsigned gn_fmt_right(const struct gn_fmt_level *l, enum gn_right_index i,
 				    uint64_t entry)
 {
-	return (unsigned)((entry & (l->grant[i] | l->deny[i])) == l->grant[i]) << i;
+	uint64_t mask = l->grant[i] | l->deny[i];
+
+	if (__builtin_constant_p(mask) && __builtin_popcountll(mask) == 1) {
+		unsigned from = (unsigned)__builtin_ctzll(mask), to = (unsigned)i;
+		uint64_t granted = l->grant[i] ? entry : ~entry;
+
+		return (unsigned)(from >= to ? granted >> (from - to) : granted << (to - from)) &
+		       1u << to;
+	}
+	return (unsigned)((entry & mask) == l->grant[i]) << i;
 }
 /* Written out, not looped: so it folds to shifts and masks at -O2. */
-static inline gn_rights_t gn_fmt_rights(const struct gn_fmt *f, unsigned level, uint64_t entry)
+GN_FMT_INLINE gn_rights_t gn_fmt_rights(const struct gn_fmt *f, unsigned level, uint64_t entry)
 {
 	const struct gn_fmt_level *l = &f->level[level];
 
@@ -81,7 +95,7 @@ static inline gn_rights_t gn_fmt_rights(const struct gn_fmt *f, unsigned level, 
 			     gn_fmt_right(l, GN_RI_X, entry) | gn_fmt_right(l, GN_RI_U, entry));
 }
 /* The protection key of a leaf, and the bits that say one. 0 in a format without keys. */
-static inline unsigned gn_fmt_pkey(const struct gn_fmt *f, unsigned level, uint64_t entry)
+GN_FMT_INLINE unsigned gn_fmt_pkey(const struct gn_fmt *f, unsigned level, uint64_t entry)
 {
 	uint64_t mask = f->level[level].pkey;
 
@@ -120,7 +134,7 @@ static inline uint64_t gn_fmt_table(const struct gn_fmt *f, unsigned level, pfn_
 }
 /* Reserved bits set, physical width @phys_bits exceeded, or rights the format forbids: a present
  * entry the hardware answers with a reserved-bit fault or a misconfiguration. */
-static inline bool gn_fmt_is_malformed(const struct gn_fmt *f, unsigned level, uint64_t entry,
+GN_FMT_INLINE bool gn_fmt_is_malformed(const struct gn_fmt *f, unsigned level, uint64_t entry,
 				       unsigned phys_bits)
 {
 	const struct gn_fmt_level *l = &f->level[level];

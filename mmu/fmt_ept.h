@@ -17,21 +17,21 @@
 
 #include "fmt.h"
 
-#define GN_EPT_R	   ((uint64_t)1 << 0)
-#define GN_EPT_W	   ((uint64_t)1 << 1)
-#define GN_EPT_X	   ((uint64_t)1 << 2)
-#define GN_EPT_MEMTYPE_WB  ((uint64_t)6 << 3) /* bits 5:3 of a leaf; 6 is write-back */
-#define GN_EPT_IPAT	   ((uint64_t)1 << 6)
-#define GN_EPT_PS	   ((uint64_t)1 << 7) /* levels 2 and 3; ignored at level 1 */
-#define GN_EPT_A	   ((uint64_t)1 << 8)
-#define GN_EPT_D	   ((uint64_t)1 << 9)
-#define GN_EPT_XU	   ((uint64_t)1 << 10)
-#define GN_EPT_ADDRESS	   ((uint64_t)0x000ffffffffff000)
-#define GN_EPT_RESERVED_TABLE ((uint64_t)0xf << 3)  /* 6:3 of a pointer at levels 2, 3 */
-#define GN_EPT_RESERVED_UPPER ((uint64_t)0x1f << 3) /* 7:3 at levels 4, 5 */
-#define GN_EPT_RESERVED_2M ((uint64_t)0x00000000001ff000) /* 20:12 */
-#define GN_EPT_RESERVED_1G ((uint64_t)0x000000003ffff000) /* 29:12 */
-#define GN_EPT_SOFTWARE	   (((uint64_t)1 << 11) | ((uint64_t)0x1f << 52))
+#define GN_EPT_R	      ((uint64_t)1 << 0)
+#define GN_EPT_W	      ((uint64_t)1 << 1)
+#define GN_EPT_X	      ((uint64_t)1 << 2)
+#define GN_EPT_MEMTYPE_WB     ((uint64_t)6 << 3) /* bits 5:3 of a leaf; 6 is write-back */
+#define GN_EPT_IPAT	      ((uint64_t)1 << 6)
+#define GN_EPT_PS	      ((uint64_t)1 << 7) /* levels 2 and 3; ignored at level 1 */
+#define GN_EPT_A	      ((uint64_t)1 << 8)
+#define GN_EPT_D	      ((uint64_t)1 << 9)
+#define GN_EPT_XU	      ((uint64_t)1 << 10)
+#define GN_EPT_ADDRESS	      ((uint64_t)0x000ffffffffff000)
+#define GN_EPT_RESERVED_TABLE ((uint64_t)0xf << 3)	     /* 6:3 of a pointer at levels 2, 3 */
+#define GN_EPT_RESERVED_UPPER ((uint64_t)0x1f << 3)	     /* 7:3 at levels 4, 5 */
+#define GN_EPT_RESERVED_2M    ((uint64_t)0x00000000001ff000) /* 20:12 */
+#define GN_EPT_RESERVED_1G    ((uint64_t)0x000000003ffff000) /* 29:12 */
+#define GN_EPT_SOFTWARE	      (((uint64_t)1 << 11) | ((uint64_t)0x1f << 52))
 #define GN_EPT_HARDWARE                                                                            \
 	(GN_EPT_R | GN_EPT_W | GN_EPT_X | ((uint64_t)7 << 3) | GN_EPT_IPAT | GN_EPT_PS |           \
 	 GN_EPT_A | GN_EPT_D | GN_EPT_XU | GN_EPT_ADDRESS |                                        \
@@ -46,23 +46,49 @@
 #define GN_EPT_MAY_BE_LEAF                                                                         \
 	.leaf_allowed = true, .dirty = GN_EPT_D, .fixed_leaf = GN_EPT_MEMTYPE_WB | GN_EPT_IPAT
 
-#define GN_EPT_LEVEL_1 { .shift = 12, GN_EPT_ANY_ENTRY, GN_EPT_MAY_BE_LEAF }
+#define GN_EPT_LEVEL_1                                                                             \
+	{                                                                                          \
+		.shift = 12, GN_EPT_ANY_ENTRY, GN_EPT_MAY_BE_LEAF                                  \
+	}
 #define GN_EPT_LEVEL_2                                                                             \
-	{ .shift = 21, GN_EPT_ANY_ENTRY, GN_EPT_MAY_BE_LEAF, .leaf = GN_EPT_PS,                    \
-	  .reserved_table = GN_EPT_RESERVED_TABLE, .reserved_leaf = GN_EPT_RESERVED_2M }
+	{                                                                                          \
+		.shift = 21, GN_EPT_ANY_ENTRY, GN_EPT_MAY_BE_LEAF, .leaf = GN_EPT_PS,              \
+		.reserved_table = GN_EPT_RESERVED_TABLE, .reserved_leaf = GN_EPT_RESERVED_2M       \
+	}
 #define GN_EPT_LEVEL_3                                                                             \
-	{ .shift = 30, GN_EPT_ANY_ENTRY, GN_EPT_MAY_BE_LEAF, .leaf = GN_EPT_PS,                    \
-	  .reserved_table = GN_EPT_RESERVED_TABLE, .reserved_leaf = GN_EPT_RESERVED_1G }
-#define GN_EPT_LEVEL_4 { .shift = 39, GN_EPT_ANY_ENTRY, .reserved_table = GN_EPT_RESERVED_UPPER }
-#define GN_EPT_LEVEL_5 { .shift = 48, GN_EPT_ANY_ENTRY, .reserved_table = GN_EPT_RESERVED_UPPER }
+	{                                                                                          \
+		.shift = 30, GN_EPT_ANY_ENTRY, GN_EPT_MAY_BE_LEAF, .leaf = GN_EPT_PS,              \
+		.reserved_table = GN_EPT_RESERVED_TABLE, .reserved_leaf = GN_EPT_RESERVED_1G       \
+	}
+#define GN_EPT_LEVEL_4                                                                             \
+	{                                                                                          \
+		.shift = 39, GN_EPT_ANY_ENTRY, .reserved_table = GN_EPT_RESERVED_UPPER             \
+	}
+#define GN_EPT_LEVEL_5                                                                             \
+	{                                                                                          \
+		.shift = 48, GN_EPT_ANY_ENTRY, .reserved_table = GN_EPT_RESERVED_UPPER             \
+	}
 
 #define GN_FMT_EPT_4_INIT                                                                          \
-	{ .name = "ept-4", .levels = 4, .phys_bits = 52, .rights_need_read = true,                 \
-	  .level = { [1] = GN_EPT_LEVEL_1, [2] = GN_EPT_LEVEL_2, [3] = GN_EPT_LEVEL_3,             \
-		     [4] = GN_EPT_LEVEL_4 } }
+	{                                                                                          \
+		.name = "ept-4", .levels = 4, .phys_bits = 52, .rights_need_read = true,           \
+		.level = {                                                                         \
+			[1] = GN_EPT_LEVEL_1,                                                      \
+			[2] = GN_EPT_LEVEL_2,                                                      \
+			[3] = GN_EPT_LEVEL_3,                                                      \
+			[4] = GN_EPT_LEVEL_4                                                       \
+		}                                                                                  \
+	}
 #define GN_FMT_EPT_5_INIT                                                                          \
-	{ .name = "ept-5", .levels = 5, .phys_bits = 52, .rights_need_read = true,                 \
-	  .level = { [1] = GN_EPT_LEVEL_1, [2] = GN_EPT_LEVEL_2, [3] = GN_EPT_LEVEL_3,             \
-		     [4] = GN_EPT_LEVEL_4, [5] = GN_EPT_LEVEL_5 } }
+	{                                                                                          \
+		.name = "ept-5", .levels = 5, .phys_bits = 52, .rights_need_read = true,           \
+		.level = {                                                                         \
+			[1] = GN_EPT_LEVEL_1,                                                      \
+			[2] = GN_EPT_LEVEL_2,                                                      \
+			[3] = GN_EPT_LEVEL_3,                                                      \
+			[4] = GN_EPT_LEVEL_4,                                                      \
+			[5] = GN_EPT_LEVEL_5                                                       \
+		}                                                                                  \
+	}
 
 #endif

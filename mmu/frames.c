@@ -35,32 +35,32 @@
 #include "check.h"
 #include "lock.h"
 
-#define BLOCK_FRAMES	 ((uint64_t)GN_TABLE_ENTRIES)
-#define BLOCK_WORDS	 (BLOCK_FRAMES / 64)
-#define BLOCK_BYTES	 (BLOCK_FRAMES * GN_PAGE_SIZE)
-#define GIB_BLOCKS	 ((uint64_t)512)
-#define KEPT_BLOCKS_MAX	 16 /* free blocks left unpunched: 32 MiB */
-#define FULL_WORD	 (~(uint64_t)0)
-#define POOL_FRAMES_MAX	 ((uint64_t)1 << 40) /* what a p2m word can name */
+#define BLOCK_FRAMES	((uint64_t)GN_TABLE_ENTRIES)
+#define BLOCK_WORDS	(BLOCK_FRAMES / 64)
+#define BLOCK_BYTES	(BLOCK_FRAMES * GN_PAGE_SIZE)
+#define GIB_BLOCKS	((uint64_t)512)
+#define KEPT_BLOCKS_MAX 16 /* free blocks left unpunched: 32 MiB */
+#define FULL_WORD	(~(uint64_t)0)
+#define POOL_FRAMES_MAX ((uint64_t)1 << 40) /* what a p2m word can name */
 
 struct gn_frames_impl {
 	struct gn_lock lock;
-	int fd;		       /* (c) */
-	uint64_t block_count;  /* (c) */
-	uint64_t block_words;  /* (c) words of a bitmap with one bit a block */
-	uint64_t *taken;       /* [lock] a bit a frame */
-	uint64_t *dirty;       /* [lock] a bit a frame: may hold a former owner's data */
-	uint64_t *full;	       /* [lock] a bit a block: no frame is free */
-	uint64_t *used;	       /* [lock] a bit a block: some frame is taken */
-	uint64_t *kept;	       /* [lock] a bit a block: wholly free, not punched */
-	uint16_t *taken_count; /* [lock] a block's frames that are taken */
-	uint64_t full_hint;    /* [lock] words of `full` below have no free frame */
-	uint64_t used_hint;    /* [lock] words of `used` below have no free block */
-	unsigned kept_count;   /* [lock] */
-	_Atomic uint32_t *refs; /* (a) one a frame */
+	int fd;			      /* (c) */
+	uint64_t block_count;	      /* (c) */
+	uint64_t block_words;	      /* (c) words of a bitmap with one bit a block */
+	uint64_t *taken;	      /* [lock] a bit a frame */
+	uint64_t *dirty;	      /* [lock] a bit a frame: may hold a former owner's data */
+	uint64_t *full;		      /* [lock] a bit a block: no frame is free */
+	uint64_t *used;		      /* [lock] a bit a block: some frame is taken */
+	uint64_t *kept;		      /* [lock] a bit a block: wholly free, not punched */
+	uint16_t *taken_count;	      /* [lock] a block's frames that are taken */
+	uint64_t full_hint;	      /* [lock] words of `full` below have no free frame */
+	uint64_t used_hint;	      /* [lock] words of `used` below have no free block */
+	unsigned kept_count;	      /* [lock] */
+	_Atomic uint32_t *refs;	      /* (a) one a frame */
 	_Atomic uint64_t used_frames; /* (a) */
-	void *tables;	     /* (c) the mapping that holds all of the above arrays */
-	size_t tables_bytes; /* (c) */
+	void *tables;		      /* (c) the mapping that holds all of the above arrays */
+	size_t tables_bytes;	      /* (c) */
 };
 
 static bool bit_get(const uint64_t *map, uint64_t i)
@@ -170,8 +170,8 @@ int gn_frames_new(uint64_t bytes, struct gn_frames **out)
 fail_tables:
 	munmap(impl->tables, impl->tables_bytes);
 fail:
-	gn_log(GN_LOG_ERROR, "host frame pool of %llu MiB: %s",
-		       (unsigned long long)(bytes >> 20), strerror(-err));
+	gn_log(GN_LOG_ERROR, "host frame pool of %llu MiB: %s", (unsigned long long)(bytes >> 20),
+	       strerror(-err));
 	free(impl);
 	free(frames);
 	return err;

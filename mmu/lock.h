@@ -9,7 +9,8 @@
 
 /* Outermost first. */
 enum gn_lock_rank {
-	GN_RANK_VM = 1, /* operations from outside the vCPUs: range changes, scheme switch, dirty log */
+	GN_RANK_VM =
+		1, /* operations from outside the vCPUs: range changes, scheme switch, dirty log */
 	GN_RANK_P2M,	/* writers of the p2m */
 	GN_RANK_DRAIN,	/* one drain of retired frames at a time */
 	GN_RANK_SCHEME, /* a scheme's tables */

@@ -13,6 +13,10 @@
  * installs (gn_p2m_retry): an install can never outlive the truth it was made from. Filling an UNBACKED
  * gfn needs none of that, for nothing caches the absence of a frame.
  *
+ * While a range changes, the words of its frames keep state and frame but grant no right at all. So a reader
+ * that goes by the word alone (native, software translation) must look at the word's rights, not only at its
+ * state: what it may not do now is answered by gn_p2m_resolve(), which waits for the change to end.
+ *
  * Word: frame number, state, rights (R W X), and the largest level at which the gfn's aligned block is
  * one block of host frames with one state and rights, so that a large leaf may map it.
  */
@@ -51,6 +55,20 @@ static inline pfn_t gn_p2m_word_pfn(p2m_word_t w)
 {
 	return pfn(w.v >> GN_P2M_PFN_SHIFT);
 }
+static inline p2m_word_t gn_p2m_word(enum gn_p2m_state state, gn_rights_t rights, unsigned level,
+				     pfn_t frame)
+{
+	p2m_word_t w;
+
+	w.v = (uint64_t)state | (uint64_t)rights << GN_P2M_RIGHTS_SHIFT |
+	      (uint64_t)level << GN_P2M_LEVEL_SHIFT | frame.v << GN_P2M_PFN_SHIFT;
+	return w;
+}
+/* The word has a frame that grants all of @rights now. */
+static inline bool gn_p2m_word_grants(p2m_word_t w, gn_rights_t rights)
+{
+	return (gn_p2m_word_rights(w) & rights) == rights; /* without a frame there are none */
+}
 /* PRIVATE, SHARED, READONLY have a frame. */
 static inline bool gn_p2m_word_has_frame(p2m_word_t w)
 {
@@ -60,11 +78,11 @@ static inline bool gn_p2m_word_has_frame(p2m_word_t w)
 }
 
 struct gn_p2m {
-	_Atomic(uint64_t) *words;       /* (c) one per gfn */
-	uint64_t gfn_count;	       /* (c) */
-	_Atomic(uint64_t) sequence;     /* (a) odd while a range changes; written under lock */
-	struct gn_lock lock;	       /* writers */
-	unsigned backing_level;	       /* (c) */
+	_Atomic(uint64_t) *words;	/* (c) one per gfn */
+	uint64_t gfn_count;		/* (c) */
+	_Atomic(uint64_t) sequence;	/* (a) odd while a range changes; written under lock */
+	struct gn_lock lock;		/* writers */
+	unsigned backing_level;		/* (c) */
 	_Atomic(uint64_t) backed_pages; /* (a) gfns with a frame */
 };
 
@@ -83,7 +101,8 @@ static inline p2m_word_t gn_p2m_get(const struct gn_p2m *p2m, gfn_t at)
 	return w;
 }
 
-/* For faults: an even sequence to hold against gn_p2m_retry(); waits out a running change. */
+/* For faults: an even sequence to hold against gn_p2m_retry(); waits out a running change, so it must not
+ * be called inside an RCU read section (the change may wait for that section) or under a lock. */
 uint64_t gn_p2m_begin_read(const struct gn_p2m *p2m);
 /* Under the scheme's lock, before installing. True: throw the walk away and start again. */
 bool gn_p2m_retry(const struct gn_p2m *p2m, uint64_t sequence);
@@ -95,10 +114,14 @@ bool gn_p2m_retry(const struct gn_p2m *p2m, uint64_t sequence);
 int gn_p2m_fault_in(struct gn_vm *vm, gfn_t at, bool write, p2m_word_t *out);
 
 /* gn_p2m_fault_in() and the verdict: 0 with fix->kind GN_FIX_RETRY when *word has a frame usable for the
- * access, or GN_FIX_MMIO or GN_FIX_DENIED filled in. -ENOMEM. Not inside an RCU read section. */
+ * access, or GN_FIX_MMIO or GN_FIX_DENIED filled in (.gpa is the page's; refine it if you know the offset).
+ * -ENOMEM. Not inside an RCU read section. */
 int gn_p2m_resolve(struct gn_vm *vm, gfn_t at, bool write, p2m_word_t *word, struct gn_fix *fix);
 
-/* Host pointer to the datum at @at when it is memory, else NULL. RCU read section. */
+/* Host pointer to the datum at @at when it is memory, else NULL. RCU read section. To read: who writes
+ * looks at the word's rights in the same section. */
 void *gn_p2m_pointer(struct gn_vm *vm, gpa_t at);
+/* The same for a word that was looked at already and has a frame. */
+void *gn_p2m_pointer_of(struct gn_vm *vm, p2m_word_t word, gpa_t at);
 
 #endif

@@ -46,6 +46,9 @@ struct gn_scheme_ops {
 	void (*memory_written)(struct gn_vm *vm, struct gn_vcpu *vcpu, gpa_t at, unsigned bytes);
 
 	void (*range)(struct gn_vm *vm, gfn_t start, gfn_t end, enum gn_range_change change);
+	/* The dirty log is on and everything is write-protected: split large leaves now rather than at
+	 * each first write, if you like. vm->lock held, the p2m lock not; other threads fault meanwhile. */
+	void (*dirty_started)(struct gn_vm *vm);
 	/* Test and clear accessed bits into the bitmap (bit 0 = start). */
 	void (*harvest_accessed)(struct gn_vm *vm, gfn_t start, gfn_t end, uint8_t *bitmap);
 	/* The scheme's own proof; see audit.h for what it must report. */

@@ -18,7 +18,7 @@ struct gn_walk {
 	enum gn_walk_end end;
 	uint8_t level;	    /* of the entry the walk ended at */
 	uint8_t refs;	    /* entries read */
-	gn_rights_t rights; /* AND over the entries read */
+	gn_rights_t rights; /* AND over the present, well-formed entries read */
 	uint64_t entry;	    /* the last one */
 	uint64_t *slot;	    /* where it stands */
 	uint64_t address;   /* GN_WALK_LEAF: the translated address, offset included */

@@ -27,7 +27,8 @@ GN_ALWAYS_INLINE bool gn_walk_level(const struct gn_fmt *f, unsigned level,
 				    const struct gn_frames *frames, uint64_t address,
 				    struct gn_walk_cursor *cursor, struct gn_walk *out)
 {
-	uint64_t *slot = (uint64_t *)(frames->base + cursor->table) + gn_fmt_index(f, level, address);
+	uint64_t *slot =
+		(uint64_t *)(frames->base + cursor->table) + gn_fmt_index(f, level, address);
 	uint64_t entry = __atomic_load_n(slot, __ATOMIC_ACQUIRE);
 	enum gn_walk_end end;
 
@@ -58,8 +59,8 @@ GN_ALWAYS_INLINE bool gn_walk_level(const struct gn_fmt *f, unsigned level,
 	return false;
 }
 
-GN_ALWAYS_INLINE void gn_walk_body(const struct gn_fmt *f, const struct gn_frames *frames, hpa_t root,
-				   uint64_t address, struct gn_walk *out)
+GN_ALWAYS_INLINE void gn_walk_body(const struct gn_fmt *f, const struct gn_frames *frames,
+				   hpa_t root, uint64_t address, struct gn_walk *out)
 {
 	struct gn_walk_cursor cursor = { .table = root.v, .rights = GN_RWXU };
 

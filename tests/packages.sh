@@ -6,7 +6,7 @@ set -euo pipefail
 
 build="gcc g++ cmake ninja-build pkg-config liburcu-dev libjemalloc-dev libxxhash-dev libzstd-dev libcjson-dev"
 bench="$build gnuplot-nox valgrind sqlite3"
-test="$bench libcriterion-dev clang clang-format clang-tidy libclang-rt-14-dev gcovr"
+test="$bench python3 libcriterion-dev clang clang-format clang-tidy libclang-rt-14-dev gcovr"
 
 wanted=""
 for job in "${@:-build}"; do

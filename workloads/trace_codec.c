@@ -215,7 +215,8 @@ int trace_decode(const uint8_t *from, size_t bytes, struct trace_record *records
 	const uint8_t *start = from, *end = from + bytes;
 
 	for (size_t i = 0; i < count; i++) {
-		const uint8_t *next = from < end ? decode_one(&codec, from, end, &records[i]) : NULL;
+		const uint8_t *next =
+			from < end ? decode_one(&codec, from, end, &records[i]) : NULL;
 
 		*at = (size_t)(from - start);
 		*why = next ? trace_record_flaw(&records[i]) : "a torn record";

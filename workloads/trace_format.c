@@ -58,15 +58,15 @@ static const char *fields_flaw(const struct trace_record *r)
 	case TRACE_MPROTECT:
 		return range_flaw(r->address, r->value);
 	case TRACE_CR:
-		return r->address == 0 || r->address == 4 || r->address == 0xc0000080 ?
-			       NULL :
-			       "a control register other than CR0, CR4 and EFER";
+		return r->address == 0 || r->address == 4 || r->address == 0xc0000080
+			       ? NULL
+			       : "a control register other than CR0, CR4 and EFER";
 	case TRACE_TABLE_WRITE:
 		return r->address % 8 ? "a table entry not at a multiple of 8" : NULL;
 	case TRACE_P2M:
-		return r->value == 0 || r->address + r->value - 1 < r->address ?
-			       "a p2m range that is empty or wraps around" :
-			       NULL;
+		return r->value == 0 || r->address + r->value - 1 < r->address
+			       ? "a p2m range that is empty or wraps around"
+			       : NULL;
 	default:
 		return NULL;
 	}

@@ -71,21 +71,21 @@
 enum trace_recorder { TRACE_BY_OTHER, TRACE_BY_LACKEY, TRACE_BY_CHAMPSIM, TRACE_RECORDERS };
 
 enum trace_kind {
-	TRACE_NONE,	   /* never in a file */
-	TRACE_LOAD,	   /* address, size in bytes */
-	TRACE_STORE,	   /* address, size in bytes */
-	TRACE_MODIFY,	   /* load, then store, by one instruction: address, size in bytes */
-	TRACE_FETCH,	   /* execution enters the 64-byte line at address; size: instructions without
+	TRACE_NONE,	/* never in a file */
+	TRACE_LOAD,	/* address, size in bytes */
+	TRACE_STORE,	/* address, size in bytes */
+	TRACE_MODIFY,	/* load, then store, by one instruction: address, size in bytes */
+	TRACE_FETCH,	/* execution enters the 64-byte line at address; size: instructions without
 			      a memory operand that were executed since the last fetch record */
-	TRACE_MMAP,	   /* address, value: bytes, size: rights */
-	TRACE_MUNMAP,	   /* address, value: bytes */
-	TRACE_MPROTECT,	   /* address, value: bytes, size: rights */
-	TRACE_BRK,	   /* address: the new end of the heap */
-	TRACE_MARK,	   /* value: the recorder's own (phase of a program, thread switch) */
-	TRACE_CR3,	   /* value written to CR3 */
-	TRACE_CR,	   /* address: 0, 4, or 0xc0000080 (EFER); value written */
-	TRACE_INVLPG,	   /* address */
-	TRACE_INVPCID,	   /* address, value: PCID, size: type */
+	TRACE_MMAP,	/* address, value: bytes, size: rights */
+	TRACE_MUNMAP,	/* address, value: bytes */
+	TRACE_MPROTECT, /* address, value: bytes, size: rights */
+	TRACE_BRK,	/* address: the new end of the heap */
+	TRACE_MARK,	/* value: the recorder's own (phase of a program, thread switch) */
+	TRACE_CR3,	/* value written to CR3 */
+	TRACE_CR,	/* address: 0, 4, or 0xc0000080 (EFER); value written */
+	TRACE_INVLPG,	/* address */
+	TRACE_INVPCID,	/* address, value: PCID, size: type */
 	TRACE_TABLE_WRITE, /* address: guest physical, of the entry; value stored; size: level, 0 unknown */
 	TRACE_P2M,	   /* address: first gfn, value: frames, size: the new enum gn_p2m_state */
 	TRACE_KINDS
@@ -133,6 +133,6 @@ struct trace_error {
 	char text[400];
 };
 __attribute__((format(printf, 3, 4))) int trace_fail(struct trace_error *error, int code,
-						      const char *format, ...);
+						     const char *format, ...);
 
 #endif

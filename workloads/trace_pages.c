@@ -79,9 +79,9 @@ int trace_pages_add(struct trace_pages *pages, const struct trace_record *record
 	rights = rights_of[record->kind];
 	last = &pages->last[record->kind == TRACE_FETCH];
 	first = record->address >> GN_PAGE_SHIFT;
-	end = record->kind == TRACE_FETCH ?
-		      first + 1 :
-		      ((record->address + record->size - 1) >> GN_PAGE_SHIFT) + 1;
+	end = record->kind == TRACE_FETCH
+		      ? first + 1
+		      : ((record->address + record->size - 1) >> GN_PAGE_SHIFT) + 1;
 	for (uint64_t page = first; page < end; page++) {
 		int err = 0;
 

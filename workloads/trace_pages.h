@@ -11,7 +11,7 @@
 #include "trace_format.h"
 
 struct trace_pages {
-	uint64_t *slots; /* page number << 3 | rights; 0: empty */
+	uint64_t *slots;   /* page number << 3 | rights; 0: empty */
 	size_t slot_count; /* a power of two, or 0 */
 	size_t used;
 	uint64_t last[2]; /* the last slot value seen, by fetch or data: most accesses end here */

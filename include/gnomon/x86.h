@@ -14,6 +14,8 @@
 
 #define X86_CR0_PE ((uint64_t)1 << 0)
 #define X86_CR0_WP ((uint64_t)1 << 16)
+#define X86_CR0_NW ((uint64_t)1 << 29)
+#define X86_CR0_CD ((uint64_t)1 << 30)
 #define X86_CR0_PG ((uint64_t)1 << 31)
 
 #define X86_CR3_PCID_MASK ((uint64_t)0xfff)
@@ -28,9 +30,15 @@
 #define X86_CR4_SMAP  ((uint64_t)1 << 21)
 #define X86_CR4_PKE   ((uint64_t)1 << 22)
 
-#define X86_EFER_LME ((uint64_t)1 << 8)
-#define X86_EFER_LMA ((uint64_t)1 << 10)
-#define X86_EFER_NXE ((uint64_t)1 << 11)
+/* Every CR4 bit a guest may set here: VME PVI TSD DE PSE PAE MCE PGE, PCE OSFXSR OSXMMEXCPT UMIP LA57,
+ * FSGSBASE PCIDE OSXSAVE, SMEP SMAP PKE. Not VMX, SMX, CET, PKS: their features are not offered. */
+#define X86_CR4_KNOWN ((uint64_t)0x771fff)
+
+#define X86_EFER_SCE   ((uint64_t)1 << 0)
+#define X86_EFER_LME   ((uint64_t)1 << 8)
+#define X86_EFER_LMA   ((uint64_t)1 << 10)
+#define X86_EFER_NXE   ((uint64_t)1 << 11)
+#define X86_EFER_KNOWN (X86_EFER_SCE | X86_EFER_LME | X86_EFER_LMA | X86_EFER_NXE)
 
 #define X86_PTE_P	   ((uint64_t)1 << 0)
 #define X86_PTE_W	   ((uint64_t)1 << 1)

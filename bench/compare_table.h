@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * compare_table.h - a comparison on the terminal.
+ */
+#ifndef GN_BENCH_COMPARE_TABLE_H
+#define GN_BENCH_COMPARE_TABLE_H
+
+#include "summary.h"
+
+/* The overhead table, then why: references, exits and table bytes of the best and the worst scheme. */
+void compare_table_print(const struct summary *s, FILE *to, bool colour);
+
+#endif

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * plot.h - what the pictures of a report share: safe labels, colours, the terminal, the legend.
+ *
+ * Names come from a result file, which may come from anywhere; in a gnuplot script a back-quote runs a
+ * command. So a name enters a script only through plot_label(), which leaves letters, digits and a few
+ * harmless signs.
+ */
+#ifndef GN_BENCH_PLOT_H
+#define GN_BENCH_PLOT_H
+
+#include <stdio.h>
+
+#include "report.h"
+
+enum { PLOT_WIDTH = 960 };
+
+struct plot_label {
+	char text[48];
+};
+struct plot_label plot_label(const char *name);
+
+/* The same colour for a scheme in every picture. */
+const char *plot_scheme_colour(const char *scheme);
+/* Point shape (gnuplot's pt) of the nth scheme. */
+int plot_point_type(size_t scheme);
+
+/* Terminal, output file, common style. */
+void plot_begin(FILE *script, const char *name, int height);
+
+/* A row of legend entries, @y pixels from the top of a picture of @height. */
+struct plot_legend {
+	FILE *script;
+	int height, y, x, tag;
+};
+void plot_legend_begin(struct plot_legend *legend, FILE *script, int height, int y);
+void plot_legend_add(struct plot_legend *legend, const char *text, const char *colour);
+
+/* Overheads on a logarithmic axis: anything at or below 0.1 % is drawn there. */
+double plot_clamp_percent(double percent);
+
+extern const struct report_plot plot_overhead, plot_cycles, plot_walks, plot_memory,
+	plot_exit_cost, plot_tlb_reach;
+
+#endif

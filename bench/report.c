@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * report.c - `gnomon report`: from a result file to a folder.
+ *
+ *     DIR/index.html     self-contained: the plots are inside
+ *     DIR/results.json   the numbers, as read
+ *     DIR/results.csv
+ *     DIR/plots/         per picture its data, its gnuplot script and the SVG, to redo or reuse it
+ *
+ * Each file is whole or absent. A picture with nothing to show is left out.
+ */
+#include "report.h"
+
+#include <argp.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cli.h"
+#include "commands.h"
+#include "emit.h"
+
+enum { MAX_PLOTS = 16 };
+
+/* Run gnuplot in @directory with @argument; its exit status, -1 when it could not be started. */
+static int run_gnuplot(const char *directory, const char *option, const char *argument)
+{
+	int status;
+	pid_t child = fork();
+
+	if (child < 0)
+		return -1;
+	if (!child) {
+		int null = open("/dev/null", O_RDWR);
+
+		if (null >= 0) {
+			dup2(null, STDIN_FILENO);
+			dup2(null, STDOUT_FILENO);
+			if (option)
+				dup2(null, STDERR_FILENO);
+		}
+		if (directory && chdir(directory))
+			_exit(126);
+		execlp("gnuplot", "gnuplot", option ? option : argument, option ? argument : NULL,
+		       (char *)NULL);
+		_exit(127);
+	}
+	while (waitpid(child, &status, 0) < 0)
+		if (errno != EINTR)
+			return -1;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+void report_check_tools(void)
+{
+	if (run_gnuplot(NULL, "-e", "set terminal svg"))
+		cli_fail(EXIT_CANNOT, "a report needs gnuplot with its svg terminal; install it: "
+				      "apt-get install gnuplot-nox");
+}
+
+static char *join(const char *directory, const char *name, const char *suffix)
+{
+	char *path;
+
+	if (asprintf(&path, "%s/%s%s", directory, name, suffix) < 0)
+		cli_fail(EXIT_CANNOT, "out of memory");
+	return path;
+}
+
+static void open_file(struct emit *e, const char *path)
+{
+	int err = emit_open(e, path);
+
+	if (err)
+		cli_fail(EXIT_CANNOT, "%s: %s", path, strerror(-err));
+}
+
+static void commit_file(struct emit *e, const char *path)
+{
+	int err = emit_commit(e);
+
+	if (err)
+		cli_fail(EXIT_CANNOT, "%s: %s", path, strerror(-err));
+}
+
+/* The text of a file of ours; NULL: none. */
+static char *read_text(const char *path)
+{
+	FILE *f = fopen(path, "re");
+	char *text = NULL;
+	size_t bytes = 0;
+
+	if (!f)
+		return NULL;
+	if (getdelim(&text, &bytes, '\0', f) < 0) {
+		free(text);
+		text = NULL;
+	}
+	fclose(f);
+	return text;
+}
+
+/* Data, script, SVG. The SVG's text, or NULL when there was nothing to show. */
+static char *make_plot(const struct report_plot *plot, const struct summary *s,
+		       const char *directory)
+{
+	char *data_path = join(directory, plot->name, ".dat");
+	char *script_path = join(directory, plot->name, ".gp");
+	char *svg_path = join(directory, plot->name, ".svg");
+	char *script_name = join(".", plot->name, ".gp"), *svg = NULL;
+	struct emit data, script;
+
+	open_file(&data, data_path);
+	open_file(&script, script_path);
+	if (plot->write(s, data.file, script.file)) {
+		commit_file(&data, data_path);
+		commit_file(&script, script_path);
+		if (run_gnuplot(directory, NULL, script_name))
+			cli_fail(EXIT_CANNOT, "gnuplot failed on %s", script_path);
+		svg = read_text(svg_path);
+	} else {
+		emit_abort(&data);
+		emit_abort(&script);
+	}
+	free(data_path);
+	free(script_path);
+	free(svg_path);
+	free(script_name);
+	return svg;
+}
+
+static void write_numbers(const struct results *r, const char *directory)
+{
+	char *json = join(directory, "results.json", ""), *csv = join(directory, "results.csv", "");
+	struct emit e;
+
+	open_file(&e, json);
+	if (results_write_json(r, e.file))
+		cli_fail(EXIT_CANNOT, "%s: cannot be written", json);
+	commit_file(&e, json);
+	open_file(&e, csv);
+	if (results_write_csv(r, e.file))
+		cli_fail(EXIT_CANNOT, "%s: cannot be written", csv);
+	commit_file(&e, csv);
+	free(json);
+	free(csv);
+}
+
+void report_write(const struct results *r, const char *directory)
+{
+	char *plots = join(directory, "plots", ""), *page = join(directory, "index.html", "");
+	char *svg[MAX_PLOTS] = { NULL };
+	struct summary summary;
+	struct emit e;
+	int err = emit_make_directory(plots);
+
+	if (err)
+		cli_fail(EXIT_CANNOT, "%s: %s", plots, strerror(-err));
+	if (summary_init(&summary, r))
+		cli_fail(EXIT_CANNOT, "out of memory");
+	write_numbers(r, directory);
+	for (unsigned i = 0; report_plot_at(i) && i < MAX_PLOTS; i++)
+		svg[i] = make_plot(report_plot_at(i), &summary, plots);
+	open_file(&e, page);
+	report_html_write(&summary, svg, e.file);
+	commit_file(&e, page);
+	for (unsigned i = 0; i < MAX_PLOTS; i++)
+		free(svg[i]);
+	summary_fini(&summary);
+	free(plots);
+	free(page);
+}
+
+struct report_options {
+	const char *file, *directory;
+};
+
+static const struct argp_option options[] = {
+	{ "output", 'o', "DIR", 0, "the folder to write, created if need be", 0 }, { 0 }
+};
+
+static const char doc[] = "Turn a result file into a web page with plots (needs gnuplot).\v"
+			  "Example:\n"
+			  "  gnomon compare --quick --sensitivity --json results.json\n"
+			  "  gnomon report results.json -o out";
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+	struct report_options *o = state->input;
+
+	switch (key) {
+	case 'o':
+		o->directory = arg;
+		return 0;
+	case ARGP_KEY_ARG:
+		if (o->file)
+			cli_fail(EXIT_USAGE, "report: \"%s\" is one argument too many", arg);
+		o->file = arg;
+		return 0;
+	case ARGP_KEY_END:
+		if (!o->file || !o->directory)
+			cli_fail(EXIT_USAGE, "report needs a file and a folder, like `gnomon report "
+					     "results.json -o out`");
+		return 0;
+	}
+	return ARGP_ERR_UNKNOWN;
+}
+
+int report_command(int argc, char **argv)
+{
+	static const struct argp argp = { options, parse, "FILE", doc, NULL, NULL, NULL };
+	struct report_options o = { NULL, NULL };
+	struct results r;
+	char why[320];
+	int err;
+
+	argp_parse(&argp, argc, argv, 0, NULL, &o);
+	if (results_read_json(&r, o.file, why, sizeof(why)))
+		cli_fail(EXIT_USAGE, "%s: %s", o.file, why);
+	report_check_tools();
+	err = emit_make_directory(o.directory);
+	if (err)
+		cli_fail(EXIT_USAGE, "-o %s: %s", o.directory, strerror(-err));
+	report_write(&r, o.directory);
+	printf("%s/index.html\n", o.directory);
+	results_fini(&r);
+	return EXIT_FINE;
+}

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * report.h - a result file as a web page: one self-contained index.html with its plots inside, and the
+ * numbers beside it as JSON, CSV and gnuplot data.
+ */
+#ifndef GN_BENCH_REPORT_H
+#define GN_BENCH_REPORT_H
+
+#include <stdio.h>
+
+#include "summary.h"
+
+/* End the command with exit code 3 and what to install when gnuplot is missing. */
+void report_check_tools(void);
+/* Write everything into @directory, which is created. Ends the command when it cannot. */
+void report_write(const struct results *r, const char *directory);
+
+/* One picture: its data file and gnuplot script are written, gnuplot makes the SVG. */
+struct report_plot {
+	const char *name;  /* of the files: NAME.dat, NAME.gp, NAME.svg */
+	const char *title;
+	/* Write data and script. False: there is nothing to show. */
+	bool (*write)(const struct summary *s, FILE *data, FILE *script);
+	/* One sentence on what the picture shows, computed from the data. */
+	void (*sentence)(const struct summary *s, FILE *html);
+};
+const struct report_plot *report_plot_at(unsigned index);
+
+/* The page. @svg holds the text of each plot, NULL where there is none. */
+void report_html_write(const struct summary *s, char *const *svg, FILE *to);
+/* @text with <, >, & and quotes escaped. */
+void report_html_text(const char *text, FILE *to);
+
+#endif

@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * run.c - `gnomon run`: one workload, one scheme, everything that was counted.
+ */
+#include "commands.h"
+
+#include <argp.h>
+#include <inttypes.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli.h"
+#include "emit.h"
+#include "machine.h"
+#include "names.h"
+#include "progress.h"
+#include "run_one.h"
+#include "table.h"
+
+struct run_options {
+	struct machine machine;
+	const char *scheme, *workload, *json;
+	uint64_t repeat, size;
+	bool audit, quick;
+};
+
+enum { OPT_REPEAT = 0x200, OPT_SIZE, OPT_AUDIT, OPT_QUICK, OPT_JSON };
+
+static const struct argp_option options[] = {
+	{ "quick", OPT_QUICK, NULL, 0, "the workload's small size", 1 },
+	{ "size", OPT_SIZE, "SIZE", 0, "the workload's size: bytes, or a count (`gnomon list workloads`)",
+	  1 },
+	{ "repeat", OPT_REPEAT, "N", 0, "repeat N times; the counters must agree (1)", 1 },
+	{ "audit", OPT_AUDIT, NULL, 0, "prove every table right at the end", 1 },
+	{ "json", OPT_JSON, "FILE", 0, "write a result file of this one run (- is stdout)", 2 },
+	{ 0 }
+};
+
+static const char doc[] = "Run one workload under one scheme and print every counter.\v"
+			  "Examples:\n"
+			  "  gnomon run ept gups\n"
+			  "  gnomon run shadow forkexec --size 200 --audit\n"
+			  "  gnomon run ept trace:sqlite.gnt --cpu sapphire-rapids --json -";
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+	struct run_options *o = state->input;
+
+	switch (key) {
+	case ARGP_KEY_INIT:
+		state->child_inputs[0] = &o->machine;
+		return 0;
+	case OPT_REPEAT:
+		if (cli_parse_count(arg, 1, 1000, &o->repeat))
+			cli_fail(EXIT_USAGE, "--repeat %s: must be 1 to 1000", arg);
+		return 0;
+	case OPT_SIZE:
+		if (cli_parse_size(arg, &o->size) || !o->size)
+			cli_fail(EXIT_USAGE, "--size %s: must be a size like 64M, or a count", arg);
+		return 0;
+	case OPT_AUDIT:
+		o->audit = true;
+		return 0;
+	case OPT_QUICK:
+		o->quick = true;
+		return 0;
+	case OPT_JSON:
+		o->json = arg;
+		return 0;
+	case ARGP_KEY_ARG:
+		if (!o->scheme)
+			o->scheme = arg;
+		else if (!o->workload)
+			o->workload = arg;
+		else
+			cli_fail(EXIT_USAGE, "run: \"%s\" is one argument too many", arg);
+		return 0;
+	case ARGP_KEY_END:
+		if (!o->workload)
+			cli_fail(EXIT_USAGE,
+				 "run needs a scheme and a workload, like `gnomon run ept gups`");
+		return 0;
+	}
+	return ARGP_ERR_UNKNOWN;
+}
+
+static void row(struct table *t, const char *name, uint64_t value, const char *what)
+{
+	table_cell(t, TABLE_PLAIN, "%s", name);
+	table_cell(t, TABLE_PLAIN, "%" PRIu64, value);
+	table_cell(t, TABLE_DIM, "%s", what);
+}
+
+static void print_counters(struct table *t, const struct results_run *run)
+{
+	const struct gn_counter_desc *desc;
+
+	for (unsigned i = 0; (desc = gn_counter_desc(i)); i++) {
+		uint64_t value;
+
+		memcpy(&value, (const char *)&run->counters + desc->offset, sizeof(value));
+		row(t, desc->name, value, desc->what);
+	}
+	for (unsigned i = 0; i < GN_EXIT_REASONS; i++)
+		if (run->counters.exits_by[i]) {
+			table_cell(t, TABLE_PLAIN, "exits_by.%s",
+				   gn_exit_reason_name((enum gn_exit_reason)i));
+			table_cell(t, TABLE_PLAIN, "%" PRIu64, run->counters.exits_by[i]);
+			table_cell(t, TABLE_DIM, "%s", "");
+		}
+}
+
+static void print_run(const struct results_run *run, const struct gn_soft_stats *stats,
+		      FILE *to, bool colour)
+{
+	struct table t;
+
+	fprintf(to, "%s under %s: cycles modelled (preset %s), the rest counted.\n\n", run->workload,
+		run->scheme, run->cpu);
+	table_init(&t, 3, 1 | 1 << 2);
+	print_counters(&t, run);
+	row(&t, "table_bytes", run->table_bytes, "tables of the scheme now: frames and metadata");
+	row(&t, "table_bytes_peak", run->table_bytes_peak, "at their highest");
+	row(&t, "l2_tlb_hits", stats->l2_tlb_hits, "");
+	row(&t, "l2_tlb_misses", stats->l2_tlb_misses, "");
+	row(&t, "pwc_hits", stats->pwc_hits, "page-walk caches");
+	row(&t, "nested_tlb_hits", stats->nested_tlb_hits, "");
+	row(&t, "nested_tlb_misses", stats->nested_tlb_misses, "");
+	for (unsigned i = 0; i < 4; i++) {
+		static const char *const served[] = { "walk_refs.l1", "walk_refs.l2",
+						      "walk_refs.l3", "walk_refs.memory" };
+
+		row(&t, served[i], stats->cache_refs[i], "references served there");
+	}
+	for (unsigned i = 0; i < RESULTS_CAUSES; i++) {
+		table_cell(&t, TABLE_PLAIN, "cycles.%s", results_cause_name((enum results_cause)i));
+		table_cell(&t, TABLE_PLAIN, "%.0f", run->cause_cycles[i]);
+		table_cell(&t, TABLE_DIM, "%s", results_cause_title((enum results_cause)i));
+	}
+	table_print(&t, to, colour);
+	table_fini(&t);
+	fprintf(to, "\nmemory_sum %016" PRIx64 "; simulated in %.2f s (%.1f M accesses/s, measured)\n",
+		run->memory_sum, run->median_s,
+		run->median_s > 0 ? (double)run->counters.accesses / run->median_s / 1e6 : 0);
+}
+
+static void write_json(const char *path, const struct results *r)
+{
+	struct emit e;
+	int err = emit_open(&e, path);
+
+	if (!err) {
+		err = results_write_json(r, e.file);
+		if (err)
+			emit_abort(&e);
+		else
+			err = emit_commit(&e);
+	}
+	if (err)
+		cli_fail(EXIT_CANNOT, "--json %s: %s", path, strerror(-err));
+}
+
+int run_command(int argc, char **argv)
+{
+	static const struct argp_child children[] = {
+		{ &machine_argp, 0, "Machine and guest:", 10 }, { 0 }
+	};
+	static const struct argp argp = { options,  parse, "SCHEME WORKLOAD", doc,
+					  children, NULL,  NULL };
+	struct run_options o = { .repeat = 1 };
+	struct gn_soft_stats stats;
+	struct progress progress;
+	struct run_request request;
+	struct results_run *run;
+	struct results r;
+	int err;
+
+	machine_init(&o.machine);
+	results_init(&r);
+	argp_parse(&argp, argc, argv, 0, NULL, &o);
+	names_check_scheme(o.scheme);
+	names_check_workload(o.workload);
+	host_probe(&r.host);
+	r.quick = o.quick;
+	run = results_add_run(&r);
+	if (!run)
+		cli_fail(EXIT_CANNOT, "out of memory");
+	request = (struct run_request){ .machine = &o.machine,
+					.scheme = o.scheme,
+					.workload = o.workload,
+					.size = o.size,
+					.quick = o.quick,
+					.audit = o.audit,
+					.repeat = (unsigned)o.repeat,
+					.progress = progress_part,
+					.progress_ctx = &progress,
+					.stats = &stats };
+	progress_begin(&progress, 1);
+	progress_step(&progress, o.workload);
+	err = run_one(&request, run);
+	progress_end(&progress);
+	if (err)
+		cli_warn("%s under %s: %s", o.workload, o.scheme, run->failure);
+	else if (!o.json || strcmp(o.json, "-") != 0)
+		print_run(run, &stats, stdout, cli_may_colour(STDOUT_FILENO));
+	if (o.json)
+		write_json(o.json, &r);
+	results_fini(&r);
+	machine_fini(&o.machine);
+	return err ? EXIT_MISMATCH : EXIT_FINE;
+}

@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * range.c - what happens to a range of gfns: zap, write-protect, split, harvest.
+ *
+ * Zap is three passes: freeze every entry that maps part of the range, post one flush, then clear what was
+ * frozen and retire the tables that hung below. Precise: entries of other gfns stay, but for one case: a
+ * large leaf that lies partly in the range goes as a whole. Splitting it first would need memory
+ * in an operation that must not fail, and the rest of it comes back by one violation for each leaf
+ * the p2m still allows.
+ *
+ * A table whose whole span is in the range is freed with it. One that merely became empty stays: to
+ * know it is empty costs reading 512 entries at each zap of a page, and a VM that balloons page by page
+ * asks for the same tables again when it deflates. Bound: one table page per 2 MiB of RAM.
+ *
+ * Write-protect takes W from whole large leaves too (that costs a violation, never correctness), and leaves
+ * the splitting to gn_ept_split_all(), which can wait for memory, or to the fault.
+ *
+ * Harvest reads accessed bits beside everything else that goes on. A large leaf has one bit for all its
+ * gfns; it is reported for each gfn in the range, and cleared only by a harvest that covers the leaf's
+ * last gfn. So a scan in slices sees it in every slice and clears it in the last; a caller that always asks
+ * for the first part only sees "accessed" too often, never too seldom.
+ */
+#include "builder.h"
+
+/* The gfns one entry stands for. */
+struct span {
+	uint64_t first, pages;
+};
+
+static struct span span_of(unsigned level, uint64_t base, unsigned index)
+{
+	uint64_t pages = gn_level_pages(level);
+
+	return (struct span){ .first = base + index * pages, .pages = pages };
+}
+
+/* Indices of a table at @level from @base that meet [start, end): [*from, *to). */
+static void clip(unsigned level, uint64_t base, uint64_t start, uint64_t end, unsigned *from,
+		 unsigned *to)
+{
+	uint64_t pages = gn_level_pages(level);
+	uint64_t last = base + pages * GN_TABLE_ENTRIES;
+
+	*from = start <= base ? 0 : (unsigned)((start - base) / pages);
+	*to = end >= last ? GN_TABLE_ENTRIES : (unsigned)((end - base + pages - 1) / pages);
+}
+
+static bool covers(uint64_t start, uint64_t end, struct span s)
+{
+	return start <= s.first && s.first + s.pages <= end;
+}
+
+struct range {
+	struct gn_vm *vm;
+	struct gn_ept *ept;
+	uint64_t start, end;
+};
+
+static bool zap_freeze(const struct range *r, unsigned level, pfn_t table, uint64_t base)
+{
+	const struct gn_fmt *fmt = r->ept->fmt;
+	uint64_t *entries = gn_ept_table(r->vm, table);
+	bool must_flush = false;
+	unsigned i, to;
+
+	for (clip(level, base, r->start, r->end, &i, &to); i < to; i++) {
+		struct span s = span_of(level, base, i);
+		uint64_t entry = gn_entry_get(&entries[i]);
+
+		if (!gn_fmt_is_present(fmt, level, entry))
+			continue;
+		if (gn_fmt_is_leaf(fmt, level, entry) || covers(r->start, r->end, s))
+			must_flush |= gn_ept_freeze(r->vm, r->ept, level, &entries[i]);
+		else
+			must_flush |= zap_freeze(r, level - 1, gn_ept_child(r->ept, level, entry),
+						 s.first);
+	}
+	return must_flush;
+}
+
+static void zap_clear(const struct range *r, unsigned level, pfn_t table, uint64_t base)
+{
+	const struct gn_fmt *fmt = r->ept->fmt;
+	uint64_t *entries = gn_ept_table(r->vm, table);
+	unsigned i, to;
+
+	for (clip(level, base, r->start, r->end, &i, &to); i < to; i++) {
+		uint64_t entry = gn_entry_get(&entries[i]);
+
+		if (gn_ept_is_frozen(r->ept, level, entry))
+			gn_ept_clear(r->vm, r->ept, level, &entries[i], 0);
+		else if (gn_fmt_is_present(fmt, level, entry))
+			zap_clear(r, level - 1, gn_ept_child(r->ept, level, entry),
+				  span_of(level, base, i).first);
+	}
+}
+
+/* @entry without W. */
+static uint64_t without_write(const struct gn_fmt *fmt, unsigned level, uint64_t entry)
+{
+	gn_rights_t rights = gn_fmt_rights(fmt, level, entry);
+	uint64_t bits = gn_fmt_rights_bits(fmt, level, rights);
+
+	return (entry & ~bits) | gn_fmt_rights_bits(fmt, level, rights & (gn_rights_t)~GN_W);
+}
+
+static bool protect(const struct range *r, unsigned level, pfn_t table, uint64_t base)
+{
+	const struct gn_fmt *fmt = r->ept->fmt;
+	uint64_t *entries = gn_ept_table(r->vm, table);
+	bool must_flush = false, flush_one;
+	unsigned i, to;
+
+	for (clip(level, base, r->start, r->end, &i, &to); i < to; i++) {
+		uint64_t entry = gn_entry_get(&entries[i]);
+
+		if (gn_fmt_is_present(fmt, level, entry) && !gn_fmt_is_leaf(fmt, level, entry)) {
+			must_flush |= protect(r, level - 1, gn_ept_child(r->ept, level, entry),
+					      span_of(level, base, i).first);
+			continue;
+		}
+		while (gn_fmt_is_present(fmt, level, entry) &&
+		       (gn_fmt_rights(fmt, level, entry) & GN_W))
+			if (gn_entry_cmpxchg(r->vm, fmt, level, &entries[i], &entry,
+					     without_write(fmt, level, entry), &flush_one)) {
+				must_flush |= flush_one;
+				break;
+			}
+	}
+	return must_flush;
+}
+
+void gn_ept_range(struct gn_vm *vm, gfn_t start, gfn_t end, enum gn_range_change change)
+{
+	struct gn_ept *ept = (struct gn_ept *)vm->scheme_data;
+	struct range r = { .vm = vm, .ept = ept, .start = start.v, .end = end.v };
+	struct gn_flush all = { .scope = GN_FLUSH_ALL };
+	unsigned top = ept->fmt->levels;
+	bool must_flush;
+
+	if (start.v >= end.v)
+		return;
+	gn_ept_drain(ept->slots, ept->slot_count);
+	rcu_read_lock();
+	must_flush = change == GN_RANGE_ZAP ? zap_freeze(&r, top, ept->root, 0)
+					    : protect(&r, top, ept->root, 0);
+	if (must_flush)
+		gn_vm_flush(vm, &all);
+	if (change == GN_RANGE_ZAP)
+		zap_clear(&r, top, ept->root, 0);
+	rcu_read_unlock();
+}
+
+/* ---- Accessed bits ------------------------------------------------------------------------------- */
+
+struct harvest {
+	struct range r;
+	uint8_t *bitmap;
+};
+
+static void report(struct harvest *h, struct span s)
+{
+	uint64_t from = s.first > h->r.start ? s.first : h->r.start;
+	uint64_t to = s.first + s.pages < h->r.end ? s.first + s.pages : h->r.end;
+
+	for (uint64_t bit = from - h->r.start; bit < to - h->r.start; bit++)
+		h->bitmap[bit / 8] |= (uint8_t)(1u << (bit % 8));
+}
+
+static void harvest_leaf(struct harvest *h, unsigned level, uint64_t *slot, struct span s)
+{
+	const struct gn_fmt *fmt = h->r.ept->fmt;
+	uint64_t accessed = fmt->level[level].accessed, entry = gn_entry_get(slot);
+	bool is_last = s.first + s.pages <= h->r.end, must_flush;
+
+	if (!gn_fmt_is_present(fmt, level, entry) || !(entry & accessed))
+		return;
+	report(h, s);
+	while (is_last && gn_fmt_is_present(fmt, level, entry) && (entry & accessed))
+		if (gn_entry_cmpxchg(h->r.vm, fmt, level, slot, &entry, entry & ~accessed,
+				     &must_flush))
+			break;
+}
+
+static void harvest(struct harvest *h, unsigned level, pfn_t table, uint64_t base)
+{
+	const struct gn_fmt *fmt = h->r.ept->fmt;
+	uint64_t *entries = gn_ept_table(h->r.vm, table);
+	unsigned i, to;
+
+	for (clip(level, base, h->r.start, h->r.end, &i, &to); i < to; i++) {
+		struct span s = span_of(level, base, i);
+		uint64_t entry = gn_entry_get(&entries[i]);
+
+		if (!gn_fmt_is_present(fmt, level, entry))
+			continue;
+		if (gn_fmt_is_leaf(fmt, level, entry))
+			harvest_leaf(h, level, &entries[i], s);
+		else
+			harvest(h, level - 1, gn_ept_child(h->r.ept, level, entry), s.first);
+	}
+}
+
+/* The engine flushes once for the whole harvest. */
+void gn_ept_harvest_accessed(struct gn_vm *vm, gfn_t start, gfn_t end, uint8_t *bitmap)
+{
+	struct gn_ept *ept = (struct gn_ept *)vm->scheme_data;
+	struct harvest h = { .r = { .vm = vm, .ept = ept, .start = start.v, .end = end.v },
+			     .bitmap = bitmap };
+
+	if (start.v >= end.v)
+		return;
+	rcu_read_lock();
+	harvest(&h, ept->fmt->levels, ept->root, 0);
+	rcu_read_unlock();
+}
+
+/* ---- Eager split --------------------------------------------------------------------------------- */
+
+#define SPLIT_BATCH 64
+
+/* Inside the gate: go on from *cursor until a table is needed or @budget entries were looked at. */
+static bool split_some(struct gn_vm *vm, struct gn_ept *ept, uint64_t *cursor,
+		       struct gn_ept_spare *spare, unsigned budget)
+{
+	const struct gn_fmt *fmt = ept->fmt;
+
+	while (*cursor < vm->p2m.gfn_count && budget--) {
+		unsigned level = fmt->levels;
+		pfn_t table = ept->root;
+		uint64_t *slot, entry, pages;
+
+		for (;; level--) {
+			slot = gn_ept_slot_of(vm, ept, table, level, gfn(*cursor));
+			entry = gn_entry_get(slot);
+			if (level == 1 || !gn_fmt_is_present(fmt, level, entry) ||
+			    gn_fmt_is_leaf(fmt, level, entry))
+				break;
+			table = gn_ept_child(ept, level, entry);
+		}
+		if (level > 1 && gn_fmt_is_present(fmt, level, entry) &&
+		    (gn_p2m_word_rights(gn_p2m_get(&vm->p2m, gfn(*cursor))) & GN_W)) {
+			if (gn_ept_split(vm, ept, level, slot, entry, spare) == GN_EPT_NEED_TABLE)
+				return true;
+			continue; /* look again: there may be large leaves below */
+		}
+		/* Below a level-2 table there are only small leaves: on to the next one. */
+		pages = gn_level_pages(level > 1 ? level : 2);
+		*cursor = (*cursor | (pages - 1)) + 1;
+	}
+	return false;
+}
+
+void gn_ept_split_all(struct gn_vm *vm)
+{
+	struct gn_ept *ept = (struct gn_ept *)vm->scheme_data;
+	struct gn_ept_slot *slot = &ept->slots[ept->slot_count - 1];
+	struct gn_ept_spare spare = { .full = false };
+	uint64_t cursor = 0;
+
+	while (cursor < vm->p2m.gfn_count && gn_dirty_is_logged(vm)) {
+		if (!gn_ept_enter(vm, slot, gn_p2m_begin_read(&vm->p2m)))
+			continue;
+		bool need_table = split_some(vm, ept, &cursor, &spare, SPLIT_BATCH);
+
+		gn_ept_leave(slot);
+		if (need_table && gn_ept_spare_fill(vm, &spare))
+			break;
+	}
+	gn_ept_spare_drop(vm, &spare);
+}

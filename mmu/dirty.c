@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * dirty.c - which pages the guest wrote, by write protection; and which it used, by accessed bits.
+ *
+ * One bit a gfn. While the log is on, a scheme maps nothing writable without marking the gfn first, and
+ * leaves are 4 KiB; a harvest takes the marks away and write-protects what was marked again. So "not
+ * marked" means "nobody can write it": the log is never too small.
+ *
+ * Starting and harvesting are changes in the sense of p2m.c (the sequence is odd meanwhile): a fault that
+ * marked before the harvest took its mark, or looked before the log was on, may not install what it found.
+ * Both end with a grace period, after which no CPU writes through a translation from before; whoever copies
+ * the harvested pages afterwards misses nothing.
+ *
+ * Writes by the engine itself mark after the store: a harvest in between reports the page next time, and a
+ * copy made after that harvest has the new bytes anyhow.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "vm.h"
+
+static size_t bitmap_bytes(const struct gn_vm *vm)
+{
+	return (vm->p2m.gfn_count + 7) / 8;
+}
+
+static bool is_in_ram(const struct gn_vm *vm, gfn_t start, uint64_t count)
+{
+	return start.v <= vm->p2m.gfn_count && count <= vm->p2m.gfn_count - start.v;
+}
+
+static void sequence_step(struct gn_vm *vm)
+{
+	uint64_t s = atomic_load_explicit(&vm->p2m.sequence, memory_order_relaxed);
+
+	atomic_store_explicit(&vm->p2m.sequence, s + 1, memory_order_release);
+}
+
+static void wrprotect(struct gn_vm *vm, gfn_t start, gfn_t end)
+{
+	if (vm->ops->range)
+		vm->ops->range(vm, start, end, GN_RANGE_WRPROTECT);
+}
+
+/* What the hardware caches of the tables is no longer true; nobody uses it after this. */
+static void flush_and_settle(struct gn_vm *vm)
+{
+	const struct gn_flush everything = { .scope = GN_FLUSH_ALL };
+
+	gn_vm_flush(vm, &everything);
+	synchronize_rcu();
+}
+
+bool gn_dirty_is_marked(struct gn_vm *vm, gfn_t at)
+{
+	uint8_t *bitmap;
+	bool marked = false;
+
+	rcu_read_lock();
+	bitmap = atomic_load_explicit(&vm->dirty_bitmap, memory_order_acquire);
+	if (bitmap && at.v < vm->p2m.gfn_count)
+		marked = __atomic_load_n(&bitmap[at.v / 8], __ATOMIC_RELAXED) >> (at.v % 8) & 1;
+	rcu_read_unlock();
+	return marked;
+}
+
+void gn_dirty_mark(struct gn_vm *vm, gfn_t at)
+{
+	uint8_t bit = (uint8_t)(1u << (at.v % 8)), *bitmap;
+
+	rcu_read_lock();
+	bitmap = atomic_load_explicit(&vm->dirty_bitmap, memory_order_acquire);
+	if (bitmap && at.v < vm->p2m.gfn_count)
+		__atomic_fetch_or(&bitmap[at.v / 8], bit, __ATOMIC_SEQ_CST);
+	rcu_read_unlock();
+}
+
+int gn_dirty_start(struct gn_vm *vm)
+{
+	uint8_t *bitmap;
+	int err = 0;
+
+	gn_lock(&vm->lock);
+	gn_lock(&vm->p2m.lock);
+	if (vm->vcpus[0].hw.kind == GN_HW_GUEST) {
+		err = -EOPNOTSUPP;
+		goto out;
+	}
+	if (gn_dirty_is_logged(vm)) {
+		err = -EALREADY;
+		goto out;
+	}
+	bitmap = gn_arena_zalloc(vm->arena, bitmap_bytes(vm));
+	if (!bitmap) {
+		err = -ENOMEM;
+		goto out;
+	}
+	sequence_step(vm);
+	atomic_store_explicit(&vm->dirty_bitmap, bitmap, memory_order_release);
+	wrprotect(vm, gfn(0), gfn(vm->p2m.gfn_count));
+	flush_and_settle(vm);
+	sequence_step(vm);
+out:
+	gn_unlock(&vm->p2m.lock);
+	if (!err && vm->ops->dirty_started)
+		vm->ops->dirty_started(vm);
+	gn_unlock(&vm->lock);
+	return err;
+}
+
+/* Take the marks of [start, start+count) into @out; write-protect each run of marked gfns. */
+static bool take_marks(struct gn_vm *vm, uint8_t *bitmap, gfn_t start, uint64_t count, uint8_t *out)
+{
+	uint64_t run = 0; /* length of the run of marked gfns that ends before i */
+	bool any = false;
+
+	for (uint64_t i = 0; i < count; i++) {
+		uint64_t at = start.v + i;
+		uint8_t bit = (uint8_t)(1u << (at % 8));
+		uint8_t *byte = &bitmap[at / 8];
+
+		if (__atomic_load_n(byte, __ATOMIC_RELAXED) & bit) {
+			__atomic_fetch_and(byte, (uint8_t)~bit, __ATOMIC_SEQ_CST);
+			out[i / 8] |= (uint8_t)(1u << (i % 8));
+			run++;
+			any = true;
+			continue;
+		}
+		if (run)
+			wrprotect(vm, gfn(at - run), gfn(at));
+		run = 0;
+	}
+	if (run)
+		wrprotect(vm, gfn(start.v + count - run), gfn(start.v + count));
+	return any;
+}
+
+int gn_dirty_harvest(struct gn_vm *vm, gfn_t start, uint64_t count, uint8_t *bitmap)
+{
+	uint8_t *marks;
+	int err = 0;
+
+	if (!is_in_ram(vm, start, count))
+		return -EINVAL;
+	gn_lock(&vm->lock);
+	gn_lock(&vm->p2m.lock);
+	marks = atomic_load_explicit(&vm->dirty_bitmap, memory_order_relaxed);
+	if (!marks) {
+		err = -EINVAL;
+		goto out;
+	}
+	memset(bitmap, 0, (count + 7) / 8);
+	sequence_step(vm);
+	if (take_marks(vm, marks, start, count, bitmap))
+		flush_and_settle(vm);
+	sequence_step(vm);
+out:
+	gn_unlock(&vm->p2m.lock);
+	gn_unlock(&vm->lock);
+	return err;
+}
+
+/* The scheme's leaves stay as they are: the next fault on each gives W back. */
+void gn_dirty_stop(struct gn_vm *vm)
+{
+	uint8_t *bitmap;
+
+	gn_lock(&vm->lock);
+	gn_lock(&vm->p2m.lock);
+	bitmap = atomic_load_explicit(&vm->dirty_bitmap, memory_order_relaxed);
+	atomic_store_explicit(&vm->dirty_bitmap, NULL, memory_order_release);
+	if (bitmap) {
+		synchronize_rcu();
+		gn_arena_free(vm->arena, bitmap, bitmap_bytes(vm));
+	}
+	gn_unlock(&vm->p2m.lock);
+	gn_unlock(&vm->lock);
+}
+
+int gn_accessed_harvest(struct gn_vm *vm, gfn_t start, uint64_t count, uint8_t *bitmap)
+{
+	const struct gn_flush everything = { .scope = GN_FLUSH_ALL };
+	bool any = false;
+	int err = 0;
+
+	if (!is_in_ram(vm, start, count))
+		return -EINVAL;
+	gn_lock(&vm->lock);
+	if (!vm->ops->keeps_tables || !vm->ops->harvest_accessed) {
+		err = -EOPNOTSUPP;
+		goto out;
+	}
+	memset(bitmap, 0, (count + 7) / 8);
+	vm->ops->harvest_accessed(vm, start, gfn(start.v + count), bitmap);
+	for (size_t i = 0; i < (count + 7) / 8; i++)
+		any |= bitmap[i] != 0;
+	/* A cached translation is used without setting the bit again. */
+	if (any)
+		gn_vm_flush(vm, &everything);
+out:
+	gn_unlock(&vm->lock);
+	return err;
+}

@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * guest_walk.c - the guest's page walk.
+ *
+ * As walk_body.h, with three differences: a table's address is guest-physical and goes through the p2m,
+ * the registers decide what is reserved, and at the end the access is held against the rights.
+ *
+ * The order of events is the architecture's: an entry that is not present ends the walk before its
+ * reserved bits matter; both end it before any right is looked at, since without a translation there is
+ * nothing to have rights on (SDM 4.7). Rights of all levels are combined first and checked once.
+ *
+ * The way of a walk that sets no bit is kept short (it runs per TLB miss of the software machine and per
+ * shadow fault): nothing is cleared beforehand, and A and D are looked at once, on the AND of all
+ * entries. Setting them is out of line.
+ *
+ * Absent on purpose: 32-bit and PAE paging, CET shadow stacks, HLAT, protection keys for supervisor
+ * pages (PKS), linear-address masking.
+ */
+#include "guest_walk.h"
+
+#include "fmt_x86.h"
+#include "vm.h"
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+static const struct gn_fmt x86_4 = GN_FMT_X86_4_INIT;
+static const struct gn_fmt x86_5 = GN_FMT_X86_5_INIT;
+
+struct cursor {
+	const uint8_t *frames;		/* host address of HPA 0 */
+	const _Atomic(uint64_t) *words; /* the p2m's, and how many */
+	uint64_t gfn_count;
+	uint64_t va;
+	uint64_t reserved; /* paging->reserved */
+	uint64_t table;	   /* gfn of the next table to read */
+	uint64_t granted;  /* AND of the entries read, GN_X86_FLIP applied: rights, and A of each */
+};
+
+static uint64_t entry_offset(const struct gn_fmt *f, unsigned level, gva_t va)
+{
+	return gn_fmt_index(f, level, va.v) * sizeof(uint64_t);
+}
+
+static void end_at(struct gn_guest_walk *out, const struct gn_fmt *f, unsigned level,
+		   gn_rights_t rights, enum gn_guest_walk_end end, uint32_t error_code)
+{
+	out->end = end;
+	out->error_code = error_code;
+	out->refs = (uint8_t)(f->levels - level + 1);
+	out->t = (struct gn_translation){ .rights = rights, .level = (uint8_t)level };
+}
+
+/* The table has no frame. Unbacked memory reads as zeros, so the entry is not present; what is not memory
+ * is the caller's problem. */
+static __attribute__((noinline)) void end_unread(struct gn_guest_walk *out, const struct gn_fmt *f,
+						 unsigned level, const struct gn_paging *paging,
+						 const struct gn_access *access, gn_rights_t rights,
+						 bool unbacked)
+{
+	if (unbacked) {
+		out->entry[level] = 0;
+		end_at(out, f, level, rights, GN_GW_PF, gn_paging_error_base(paging, access));
+		return;
+	}
+	out->gpa = gpa(gfn_to_gpa(out->table[level]).v + entry_offset(f, level, access->va));
+	end_at(out, f, level, rights, GN_GW_NO_TABLE, 0);
+}
+
+/* The entry is not present or has a reserved bit set. */
+static __attribute__((noinline)) void
+end_unusable(struct gn_guest_walk *out, const struct gn_fmt *f, unsigned level,
+	     const struct gn_paging *paging, const struct gn_access *access, gn_rights_t rights)
+{
+	uint32_t code = gn_paging_error_base(paging, access);
+
+	if (gn_fmt_is_present(f, level, out->entry[level]))
+		code |= X86_PF_P | X86_PF_RSVD;
+	end_at(out, f, level, rights, GN_GW_PF, code);
+}
+
+/* The walk has ended at a well-formed leaf. */
+ALWAYS_INLINE void end_leaf(const struct gn_fmt *f, unsigned level, const struct cursor *cursor,
+			    uint64_t entry, struct gn_guest_walk *out)
+{
+	const struct gn_fmt_level *l = &f->level[level];
+	uint64_t offset_mask = gn_level_bytes(level) - 1;
+
+	out->end = GN_GW_OK;
+	out->refs = (uint8_t)(f->levels - level + 1);
+	out->t = (struct gn_translation){
+		.rights = gn_x86_rights(cursor->granted),
+		.level = (uint8_t)level,
+		.pkey = (uint8_t)gn_fmt_pkey(f, level, entry),
+		.global = entry & l->global,
+		.dirty = entry & l->dirty,
+		.gpa = gpa((entry & l->address & ~offset_mask) | (cursor->va & offset_mask)),
+	};
+}
+
+/* Read one level. True: go on, one level down. At a leaf out->t is complete and out->end is OK. */
+ALWAYS_INLINE bool walk_level(const struct gn_fmt *f, unsigned level,
+			      const struct gn_paging *paging, const struct gn_access *access,
+			      struct cursor *cursor, struct gn_guest_walk *out)
+{
+	const struct gn_fmt_level *l = &f->level[level];
+	gn_rights_t above = level == f->levels ? GN_RWXU : gn_x86_rights(cursor->granted);
+	p2m_word_t word = { GN_P2M_MMIO };
+	uint64_t entry, never, leaf_never;
+	const uint8_t *slots;
+
+	if (GN_LIKELY(cursor->table < cursor->gfn_count))
+		word.v = atomic_load_explicit(&cursor->words[cursor->table], memory_order_acquire);
+	out->table[level] = gfn(cursor->table);
+	out->above[level] = above;
+	if (GN_UNLIKELY(!gn_p2m_word_level(word))) { /* 0 where there is no frame */
+		end_unread(out, f, level, paging, access, above,
+			   gn_p2m_word_state(word) == GN_P2M_UNBACKED);
+		return false;
+	}
+	/* The frame's address is the last thing known: add it last. */
+	slots = cursor->frames + gn_fmt_index(f, level, cursor->va) * sizeof(uint64_t);
+	entry = __atomic_load_n((const uint64_t *)(slots + pfn_to_hpa(gn_p2m_word_pfn(word)).v),
+				__ATOMIC_ACQUIRE);
+	out->entry[level] = entry;
+	cursor->granted &= entry ^ GN_X86_FLIP;
+
+	/* A table pointer, in one comparison: present, no leaf mark, nothing reserved. */
+	never = cursor->reserved | l->reserved_table | l->leaf;
+	if (level > 1 && GN_LIKELY((entry & (never | l->present)) == l->present)) {
+		cursor->table = (entry & l->address) >> GN_PAGE_SHIFT;
+		return true;
+	}
+	leaf_never = cursor->reserved | l->reserved_leaf;
+	if (l->leaf_allowed &&
+	    GN_LIKELY((entry & (leaf_never | l->leaf | l->present)) == (l->leaf | l->present)))
+		end_leaf(f, level, cursor, entry, out);
+	else
+		end_unusable(out, f, level, paging, access, above);
+	return false;
+}
+
+/* A table may be written where it has a frame of its own: a shared one is copied first, and that is
+ * the caller's to do. */
+static bool is_writable(p2m_word_t word)
+{
+	return gn_p2m_word_grants(word, GN_W);
+}
+
+/* Set A in the entries used, D in the leaf on a write. False: an entry is no longer what the walk
+ * read, so what the walk decided may be wrong too; walk again. A frame is logged as dirty after the
+ * store, so that a harvest in between reports it (again) the next time. */
+static __attribute__((noinline)) bool set_accessed_dirty(struct gn_vm *vm, const struct gn_fmt *f,
+							 const struct gn_access *access,
+							 struct gn_guest_walk *out)
+{
+	for (unsigned level = f->levels; level >= out->t.level; level--) {
+		const struct gn_fmt_level *l = &f->level[level];
+		bool dirty = level == out->t.level && access->kind == GN_WRITE;
+		uint64_t entry = out->entry[level];
+		uint64_t want = entry | l->accessed | (dirty ? l->dirty : 0);
+		gpa_t at =
+			gpa(gfn_to_gpa(out->table[level]).v + entry_offset(f, level, access->va));
+		p2m_word_t word;
+		hpa_t host;
+
+		if (want == entry)
+			continue;
+		word = gn_p2m_get(&vm->p2m, out->table[level]);
+		if (!is_writable(word)) {
+			out->gpa = at;
+			out->end = GN_GW_NO_TABLE;
+			out->t.level = (uint8_t)level;
+			return true;
+		}
+		host = hpa(pfn_to_hpa(gn_p2m_word_pfn(word)).v + (at.v & (GN_PAGE_SIZE - 1)));
+		if (!__atomic_compare_exchange_n((uint64_t *)gn_frames_at(vm->frames, host), &entry,
+						 want, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+			return false;
+		if (gn_dirty_is_logged(vm))
+			gn_dirty_mark(vm, out->table[level]);
+		out->entry[level] = want;
+	}
+	out->t.dirty |= access->kind == GN_WRITE;
+	return true;
+}
+
+/* One attempt. False: an entry changed under it. */
+ALWAYS_INLINE bool walk_once(const struct gn_fmt *f, struct gn_vm *vm,
+			     const struct gn_paging *paging, uint64_t cr3,
+			     const struct gn_access *access, unsigned flags,
+			     struct gn_guest_walk *out)
+{
+	const struct gn_fmt_level *root = &f->level[f->levels];
+	struct cursor cursor = {
+		.frames = vm->frames->base,
+		.words = vm->p2m.words,
+		.gfn_count = vm->p2m.gfn_count,
+		.va = access->va.v,
+		.reserved = paging->reserved,
+		.table = (cr3 & root->address) >> GN_PAGE_SHIFT,
+		.granted = ~(uint64_t)0,
+	};
+
+	if ((f->levels < 5 || walk_level(f, 5, paging, access, &cursor, out)) &&
+	    walk_level(f, 4, paging, access, &cursor, out) &&
+	    walk_level(f, 3, paging, access, &cursor, out) &&
+	    walk_level(f, 2, paging, access, &cursor, out))
+		walk_level(f, 1, paging, access, &cursor, out);
+	if (GN_UNLIKELY(out->end != GN_GW_OK))
+		return true;
+
+	out->error_code = gn_paging_access(paging, &out->t, access);
+	if (GN_UNLIKELY(out->error_code)) {
+		out->end = GN_GW_PF;
+		return true;
+	}
+	if (!(flags & GN_GW_SET_AD))
+		return true;
+	if (GN_LIKELY((cursor.granted & root->accessed) &&
+		      (access->kind != GN_WRITE || out->t.dirty)))
+		return true;
+	return set_accessed_dirty(vm, f, access, out);
+}
+
+static __attribute__((noinline)) void walk_4(struct gn_vm *vm, const struct gn_paging *paging,
+					     uint64_t cr3, const struct gn_access *access,
+					     unsigned flags, struct gn_guest_walk *out)
+{
+	while (!walk_once(&x86_4, vm, paging, cr3, access, flags, out))
+		;
+}
+
+static __attribute__((noinline)) void walk_5(struct gn_vm *vm, const struct gn_paging *paging,
+					     uint64_t cr3, const struct gn_access *access,
+					     unsigned flags, struct gn_guest_walk *out)
+{
+	while (!walk_once(&x86_5, vm, paging, cr3, access, flags, out))
+		;
+}
+
+/* No table is read: identity with paging off, #GP for an address that is not canonical. */
+static void walk_nothing(const struct gn_access *access, bool paging_off, struct gn_guest_walk *out)
+{
+	out->end = paging_off ? GN_GW_OK : GN_GW_GP;
+	out->error_code = 0;
+	out->refs = 0;
+	out->t = (struct gn_translation){ 0 };
+	if (paging_off)
+		out->t = (struct gn_translation){ .rights = GN_RWXU,
+						  .level = GN_MAX_LEVELS,
+						  .dirty = true,
+						  .gpa = gpa(access->va.v) };
+}
+
+void gn_guest_walk(struct gn_vm *vm, const struct gn_paging *paging, uint64_t cr3,
+		   const struct gn_access *access, unsigned flags, struct gn_guest_walk *out)
+{
+	if (GN_UNLIKELY(!paging->levels || !gn_paging_is_canonical(paging, access->va)))
+		walk_nothing(access, !paging->levels, out);
+	else if (paging->levels == 4)
+		walk_4(vm, paging, cr3, access, flags, out);
+	else
+		walk_5(vm, paging, cr3, access, flags, out);
+}

@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * p2m.c - the array of words, and what every writer of it goes through.
+ *
+ * A writer holds the p2m lock, so words change under one hand; readers load a word and take it as it is.
+ * The one way to change a gfn that has a frame is begin -> set -> end:
+ *
+ *   begin  makes the sequence odd, takes all rights from the range's words, has the scheme forget the
+ *          range, and posts the flush. From here on nobody can make a new translation to the range: who
+ *          installs into a table checks the sequence, who goes by the word finds no right in it. Whoever
+ *          still holds an old translation is inside an RCU read section that began before.
+ *   set    gives the words their new meaning. The flush was posted before, so a CPU that sees an effect of
+ *          the new word (another CPU's store to the new frame) sees the posted flush as well.
+ *   end    makes the sequence even. Old frames were retired, not freed: the sections mentioned
+ *          above are over before they are handed out again.
+ *
+ * Large blocks: a word's level says that its whole aligned block is one block of frames with one state and one
+ * right. A change of a part splits the block first, i.e. lowers the level of every word in it; blocks do
+ * not grow together again here (a move of a whole block into a fresh one is how to get a large one back).
+ *
+ * Deliberately absent: a tree. 8 bytes a gfn, lazily backed, are 0.2 % of the guest's RAM, and a lookup
+ * is one load.
+ */
+#include "p2m.h"
+
+#include <errno.h>
+
+#include "p2m_writer.h"
+
+int gn_p2m_init(struct gn_p2m *p2m, struct gn_vm *vm, uint64_t gfn_count, unsigned backing_level)
+{
+	p2m->words = gn_arena_zalloc(vm->arena, gfn_count * sizeof(p2m->words[0]));
+	if (!p2m->words)
+		return -ENOMEM;
+	p2m->gfn_count = gfn_count;
+	p2m->backing_level = backing_level;
+	atomic_init(&p2m->sequence, 0);
+	atomic_init(&p2m->backed_pages, 0);
+	gn_lock_init(&p2m->lock, GN_RANK_P2M);
+	return 0;
+}
+
+/* The scheme is gone and no vCPU runs: frames go straight back. */
+void gn_p2m_fini(struct gn_p2m *p2m, struct gn_vm *vm)
+{
+	uint64_t left = atomic_load_explicit(&p2m->backed_pages, memory_order_relaxed);
+
+	for (uint64_t i = 0; i < p2m->gfn_count && left; i++) {
+		p2m_word_t w = gn_p2m_get(p2m, gfn(i));
+
+		if (!gn_p2m_word_has_frame(w))
+			continue;
+		gn_frames_put(vm->frames, gn_p2m_word_pfn(w));
+		left--;
+	}
+	gn_lock_fini(&p2m->lock);
+	gn_arena_free(vm->arena, (void *)p2m->words, p2m->gfn_count * sizeof(p2m->words[0]));
+}
+
+/* ---- Readers ------------------------------------------------------------------------------------- */
+
+uint64_t gn_p2m_begin_read(const struct gn_p2m *p2m)
+{
+	uint64_t sequence = atomic_load_explicit(&p2m->sequence, memory_order_acquire);
+
+#ifdef GN_DEBUG
+	GN_BUG_ON(rcu_read_ongoing());
+#endif
+	while (GN_UNLIKELY(sequence & 1)) {
+		/* The change ends before its writer lets go of the lock. */
+		struct gn_lock *lock = (struct gn_lock *)&p2m->lock;
+
+		gn_lock(lock);
+		gn_unlock(lock);
+		sequence = atomic_load_explicit(&p2m->sequence, memory_order_acquire);
+	}
+	return sequence;
+}
+
+/*
+ * Why a plain load is enough: the caller holds its scheme's lock. If it took the lock before the writer's
+ * range() did, what it installs is found and dropped by range(). If after, the writer's odd sequence is visible
+ * through that lock.
+ */
+bool gn_p2m_retry(const struct gn_p2m *p2m, uint64_t sequence)
+{
+	return atomic_load_explicit(&p2m->sequence, memory_order_acquire) != sequence;
+}
+
+void *gn_p2m_pointer(struct gn_vm *vm, gpa_t at)
+{
+	p2m_word_t w = gn_p2m_get(&vm->p2m, gpa_to_gfn(at));
+
+	return gn_p2m_word_has_frame(w) ? gn_p2m_pointer_of(vm, w, at) : NULL;
+}
+
+void *gn_p2m_pointer_of(struct gn_vm *vm, p2m_word_t word, gpa_t at)
+{
+	return (uint8_t *)gn_frames_at(vm->frames, pfn_to_hpa(gn_p2m_word_pfn(word))) +
+	       (at.v & (GN_PAGE_SIZE - 1));
+}
+
+int gn_p2m_query(struct gn_vm *vm, gfn_t at, struct gn_p2m_info *out)
+{
+	p2m_word_t w = gn_p2m_get(&vm->p2m, at);
+
+	if (at.v >= vm->p2m.gfn_count)
+		return -EINVAL;
+	out->state = gn_p2m_word_state(w);
+	out->pfn = gn_p2m_word_pfn(w);
+	out->rights = gn_p2m_word_rights(w);
+	out->level = gn_p2m_word_level(w);
+	return 0;
+}
+
+/* ---- Writers --------------------------------------------------------------------------------------- */
+
+void gn_p2m_set(struct gn_vm *vm, gfn_t at, p2m_word_t word)
+{
+	struct gn_p2m *p2m = &vm->p2m;
+	p2m_word_t old = gn_p2m_get(p2m, at);
+	uint64_t backed = atomic_load_explicit(&p2m->backed_pages, memory_order_relaxed);
+
+	backed += (uint64_t)gn_p2m_word_has_frame(word) - (uint64_t)gn_p2m_word_has_frame(old);
+	atomic_store_explicit(&p2m->backed_pages, backed, memory_order_relaxed);
+	/* Pairs with the acquire of gn_p2m_get(): the frame's contents come before its number. */
+	atomic_store_explicit(&p2m->words[at.v], word.v, memory_order_release);
+}
+
+/* Afterwards no block crosses from below @boundary to @boundary or above. */
+static void split(struct gn_vm *vm, gfn_t boundary)
+{
+	for (;;) {
+		p2m_word_t w = gn_p2m_get(&vm->p2m, boundary);
+		unsigned level = gn_p2m_word_level(w);
+		uint64_t pages, start;
+
+		if (level <= 1 || !(boundary.v & (gn_level_pages(level) - 1)))
+			return;
+		pages = gn_level_pages(level);
+		start = boundary.v & ~(pages - 1);
+		for (uint64_t i = start; i < start + pages; i++) {
+			w = gn_p2m_get(&vm->p2m, gfn(i));
+			gn_p2m_set(vm, gfn(i),
+				   gn_p2m_word(gn_p2m_word_state(w), gn_p2m_word_rights(w),
+					       level - 1, gn_p2m_word_pfn(w)));
+		}
+	}
+}
+
+/* Returns whether any word had a frame. */
+static bool revoke_rights(struct gn_vm *vm, gfn_t start, gfn_t end)
+{
+	bool any = false;
+
+	for (uint64_t i = start.v; i < end.v; i++) {
+		p2m_word_t w = gn_p2m_get(&vm->p2m, gfn(i));
+
+		if (!gn_p2m_word_has_frame(w))
+			continue;
+		gn_p2m_set(vm, gfn(i),
+			   gn_p2m_word(gn_p2m_word_state(w), 0, gn_p2m_word_level(w),
+				       gn_p2m_word_pfn(w)));
+		any = true;
+	}
+	return any;
+}
+
+void gn_p2m_change_begin(struct gn_vm *vm, gfn_t start, gfn_t end, bool settle)
+{
+	struct gn_p2m *p2m = &vm->p2m;
+	uint64_t sequence = atomic_load_explicit(&p2m->sequence, memory_order_relaxed);
+
+	gn_lock_assert_held(&p2m->lock);
+	GN_BUG_ON(sequence & 1);
+	atomic_store_explicit(&p2m->sequence, sequence + 1, memory_order_release);
+	gn_p2m_change_extend(vm, start, end, settle);
+}
+
+void gn_p2m_change_extend(struct gn_vm *vm, gfn_t start, gfn_t end, bool settle)
+{
+	const struct gn_flush everything = { .scope = GN_FLUSH_ALL };
+	bool cached;
+
+	split(vm, start);
+	split(vm, end);
+	cached = revoke_rights(vm, start, end);
+	if (vm->ops && vm->ops->range)
+		vm->ops->range(vm, start, end, GN_RANGE_ZAP);
+	if (cached)
+		gn_vm_flush(vm, &everything);
+	if (cached && settle)
+		synchronize_rcu();
+}
+
+void gn_p2m_change_end(struct gn_vm *vm)
+{
+	uint64_t sequence = atomic_load_explicit(&vm->p2m.sequence, memory_order_relaxed);
+
+	GN_BUG_ON(!(sequence & 1));
+	atomic_store_explicit(&vm->p2m.sequence, sequence + 1, memory_order_release);
+}
+
+int gn_p2m_alloc(struct gn_vm *vm, unsigned level, pfn_t *out)
+{
+	int err = gn_frames_alloc(vm->frames, level, out);
+
+	if (err == -ENOMEM && gn_retire_drain(vm))
+		err = gn_frames_alloc(vm->frames, level, out);
+	return err;
+}

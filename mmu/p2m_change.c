@@ -1,0 +1,387 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * p2m_change.c - changes of ranges, asked for from outside the guest: balloon, sharing, migration, MMIO.
+ *
+ * Each operation has two halves. The first may fail: it checks every gfn's state and allocates all it
+ * will need, into a plan of one word a gfn where the outcome is not uniform. The second can't fail:
+ * begin, set the words, retire what was there, end. So an operation happens as a whole or not at all.
+ *
+ * Who asks for equal or stable contents (share, move) gets them under protection: begin() with
+ * settle waits until no vCPU holds a translation to the range any more, and only then are bytes compared or
+ * copied. A comparison made before that would be a guess (TRAPS of every page sharer).
+ *
+ * States an operation refuses (-EINVAL), so that nothing is re-granted or lost behind the VMM's back:
+ *
+ *             UNBACKED  PRIVATE  SHARED  READONLY  BALLOONED  MMIO
+ *   populate     ok       ok       ok       ok       -         -
+ *   discard      ok       ok       ok       ok       -         ok
+ *   balloon      ok       ok       ok       -        -         -
+ *   unballoon    -        -        -        -        ok        -
+ *   protect      ok       ok       ok       ok       -         -
+ *   set_mmio     ok       ok       ok       ok       ok        ok
+ *   move         ok       ok       ok       ok       -         -
+ *   share        -        ok       ok       -        -         -
+ *
+ * Locks: vm->lock around (a scheme switch exchanges what range() goes to), then the p2m lock.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "p2m_writer.h"
+
+#define BIT_OF(state) (1u << (state))
+enum {
+	WITH_FRAME = BIT_OF(GN_P2M_PRIVATE) | BIT_OF(GN_P2M_SHARED) | BIT_OF(GN_P2M_READONLY),
+	RAM = WITH_FRAME | BIT_OF(GN_P2M_UNBACKED),
+	ANY = RAM | BIT_OF(GN_P2M_BALLOONED) | BIT_OF(GN_P2M_MMIO),
+};
+
+/* The range lies in RAM and every gfn's state is allowed. */
+static int check(struct gn_vm *vm, gfn_t start, uint64_t count, unsigned allowed)
+{
+	for (uint64_t i = 0; i < count; i++) {
+		p2m_word_t w = gn_p2m_get(&vm->p2m, gfn(start.v + i));
+
+		if (!(BIT_OF(gn_p2m_word_state(w)) & allowed))
+			return -EINVAL;
+	}
+	return 0;
+}
+
+static bool is_in_ram(const struct gn_vm *vm, gfn_t start, uint64_t count)
+{
+	return start.v <= vm->p2m.gfn_count && count <= vm->p2m.gfn_count - start.v;
+}
+
+static void lock_for_change(struct gn_vm *vm)
+{
+#ifdef GN_DEBUG
+	GN_BUG_ON(rcu_read_ongoing()); /* we wait for grace periods */
+#endif
+	gn_lock(&vm->lock);
+	gn_lock(&vm->p2m.lock);
+}
+
+static void unlock_after_change(struct gn_vm *vm)
+{
+	gn_unlock(&vm->p2m.lock);
+	gn_unlock(&vm->lock);
+	gn_retire_poll(vm);
+}
+
+/* ---- Plans ---------------------------------------------------------------------------------------- */
+
+/* What each gfn of [start, start+count) will be; a word of 0 (UNBACKED) leaves it as it is. */
+struct plan {
+	gfn_t start;
+	uint64_t count;
+	p2m_word_t *words;
+};
+
+static int plan_new(struct gn_vm *vm, struct plan *plan, gfn_t start, uint64_t count)
+{
+	plan->start = start;
+	plan->count = count;
+	plan->words = gn_arena_zalloc(vm->arena, count * sizeof(plan->words[0]));
+	return plan->words ? 0 : -ENOMEM;
+}
+
+static void plan_free(struct gn_vm *vm, struct plan *plan)
+{
+	gn_arena_free(vm->arena, plan->words, plan->count * sizeof(plan->words[0]));
+}
+
+/* Frames that were planned and will not be used. */
+static void plan_put_frames(struct gn_vm *vm, struct plan *plan)
+{
+	for (uint64_t i = 0; i < plan->count; i++)
+		if (plan->words[i].v)
+			gn_frames_put(vm->frames, gn_p2m_word_pfn(plan->words[i]));
+}
+
+/* ---- Populate --------------------------------------------------------------------------------------- */
+
+static int populate_locked(struct gn_vm *vm, gfn_t start, uint64_t count)
+{
+	uint64_t pages = gn_level_pages(vm->p2m.backing_level);
+	uint64_t first = start.v & ~(pages - 1);
+	uint64_t end = (start.v + count + pages - 1) & ~(pages - 1);
+	struct plan plan;
+	int err = 0;
+
+	/* Blocks that begin or end beyond the range are filled whole. */
+	if (end > vm->p2m.gfn_count)
+		end = vm->p2m.gfn_count;
+	err = plan_new(vm, &plan, gfn(first), end - first);
+	if (err)
+		return err;
+	for (uint64_t at = start.v; at < start.v + count; at++) {
+		struct gn_p2m_fill fill;
+
+		if (plan.words[at - first].v ||
+		    gn_p2m_word_state(gn_p2m_get(&vm->p2m, gfn(at))) != GN_P2M_UNBACKED)
+			continue;
+		err = gn_p2m_fill_alloc(vm, gfn(at), &fill);
+		if (err) {
+			plan_put_frames(vm, &plan);
+			goto out;
+		}
+		for (uint64_t i = 0; i < gn_level_pages(fill.level); i++)
+			plan.words[fill.start.v - first + i] = gn_p2m_fill_word(&fill, i);
+	}
+	for (uint64_t i = 0; i < plan.count; i++)
+		if (plan.words[i].v)
+			gn_p2m_set(vm, gfn(first + i), plan.words[i]);
+out:
+	plan_free(vm, &plan);
+	return err;
+}
+
+int gn_p2m_populate(struct gn_vm *vm, gfn_t start, uint64_t count)
+{
+	int err;
+
+	if (!is_in_ram(vm, start, count))
+		return -EINVAL;
+	if (!count)
+		return 0;
+	lock_for_change(vm);
+	err = check(vm, start, count, RAM);
+	if (!err)
+		err = populate_locked(vm, start, count);
+	unlock_after_change(vm);
+	return err;
+}
+
+/* ---- Frames leave -------------------------------------------------------------------------------------- */
+
+/* Each gfn of the range becomes @state, which has no frame. */
+static int drop(struct gn_vm *vm, gfn_t start, uint64_t count, unsigned allowed,
+		enum gn_p2m_state state)
+{
+	int err;
+
+	if (!is_in_ram(vm, start, count))
+		return -EINVAL;
+	if (!count)
+		return 0;
+	lock_for_change(vm);
+	err = check(vm, start, count, allowed);
+	if (err)
+		goto out;
+	gn_p2m_change_begin(vm, start, gfn(start.v + count), false);
+	for (uint64_t i = start.v; i < start.v + count; i++) {
+		p2m_word_t old = gn_p2m_get(&vm->p2m, gfn(i));
+
+		gn_p2m_set(vm, gfn(i), gn_p2m_word(state, 0, 0, pfn(0)));
+		if (!gn_p2m_word_has_frame(old))
+			continue;
+		gn_retire_frame(vm, gn_p2m_word_pfn(old));
+		if (gn_dirty_is_logged(vm))
+			gn_dirty_mark(vm, gfn(i)); /* its contents are gone */
+	}
+	gn_p2m_change_end(vm);
+out:
+	unlock_after_change(vm);
+	return err;
+}
+
+int gn_p2m_discard(struct gn_vm *vm, gfn_t start, uint64_t count)
+{
+	return drop(vm, start, count, ANY & ~BIT_OF(GN_P2M_BALLOONED), GN_P2M_UNBACKED);
+}
+
+int gn_p2m_balloon(struct gn_vm *vm, gfn_t start, uint64_t count)
+{
+	return drop(vm, start, count, RAM & ~BIT_OF(GN_P2M_READONLY), GN_P2M_BALLOONED);
+}
+
+int gn_p2m_unballoon(struct gn_vm *vm, gfn_t start, uint64_t count)
+{
+	return drop(vm, start, count, BIT_OF(GN_P2M_BALLOONED), GN_P2M_UNBACKED);
+}
+
+int gn_p2m_set_mmio(struct gn_vm *vm, gfn_t start, uint64_t count)
+{
+	return drop(vm, start, count, ANY, GN_P2M_MMIO);
+}
+
+/* ---- Protect --------------------------------------------------------------------------------------------- */
+
+/* A read-only gfn owns its frame: what has none gets one, what shares one gets a copy. Invisible to the
+ * guest, so it may stay if the protection then fails. */
+static int own_frames_locked(struct gn_vm *vm, gfn_t start, uint64_t count)
+{
+	int err = populate_locked(vm, start, count);
+
+	for (uint64_t i = start.v; !err && i < start.v + count; i++)
+		if (gn_p2m_word_state(gn_p2m_get(&vm->p2m, gfn(i))) == GN_P2M_SHARED)
+			err = gn_p2m_unshare(vm, gfn(i));
+	return err;
+}
+
+int gn_p2m_protect(struct gn_vm *vm, gfn_t start, uint64_t count, bool readonly)
+{
+	enum gn_p2m_state from = readonly ? GN_P2M_PRIVATE : GN_P2M_READONLY;
+	enum gn_p2m_state to = readonly ? GN_P2M_READONLY : GN_P2M_PRIVATE;
+	gn_rights_t rights = readonly ? GN_R | GN_X : GN_RWX;
+	int err;
+
+	if (!is_in_ram(vm, start, count))
+		return -EINVAL;
+	if (!count)
+		return 0;
+	lock_for_change(vm);
+	err = check(vm, start, count, RAM);
+	if (!err && readonly)
+		err = own_frames_locked(vm, start, count);
+	if (err)
+		goto out;
+	/* Settled, so that after we return no store of the guest reaches what is read-only now. */
+	gn_p2m_change_begin(vm, start, gfn(start.v + count), readonly);
+	for (uint64_t i = start.v; i < start.v + count; i++) {
+		p2m_word_t w = gn_p2m_get(&vm->p2m, gfn(i));
+		enum gn_p2m_state state = gn_p2m_word_state(w);
+		bool changes = state == from || state == to;
+
+		if (state == GN_P2M_UNBACKED)
+			continue;
+		/* What was SHARED stays as it was (only when unprotecting). */
+		gn_p2m_set(vm, gfn(i),
+			   gn_p2m_word(changes ? to : state, changes ? rights : GN_R | GN_X,
+				       gn_p2m_word_level(w), gn_p2m_word_pfn(w)));
+	}
+	gn_p2m_change_end(vm);
+out:
+	unlock_after_change(vm);
+	return err;
+}
+
+/* ---- Move -------------------------------------------------------------------------------------------------- */
+
+static gn_rights_t rights_of(enum gn_p2m_state state)
+{
+	return state == GN_P2M_PRIVATE ? GN_RWX : GN_R | GN_X;
+}
+
+/* New frames for every gfn that has one, in blocks as large as the old ones where they fit the range. */
+static int plan_move(struct gn_vm *vm, struct plan *plan)
+{
+	uint64_t end = plan->start.v + plan->count, pages;
+
+	for (uint64_t at = plan->start.v; at < end; at += pages) {
+		p2m_word_t w = gn_p2m_get(&vm->p2m, gfn(at));
+		enum gn_p2m_state state = gn_p2m_word_state(w);
+		unsigned level = gn_p2m_word_level(w);
+		pfn_t frame;
+		int err;
+
+		pages = 1;
+		if (!gn_p2m_word_has_frame(w))
+			continue;
+		while (level > 1 &&
+		       ((at & (gn_level_pages(level) - 1)) || gn_level_pages(level) > end - at))
+			level--;
+		while ((err = gn_p2m_alloc(vm, level, &frame)) && level > 1)
+			level--;
+		if (err)
+			return err;
+		pages = gn_level_pages(level);
+		for (uint64_t i = 0; i < pages; i++)
+			plan->words[at - plan->start.v + i] =
+				gn_p2m_word(state, rights_of(state), level, pfn(frame.v + i));
+	}
+	return 0;
+}
+
+static void commit_move(struct gn_vm *vm, const struct plan *plan)
+{
+	for (uint64_t i = 0; i < plan->count; i++) {
+		gfn_t at = gfn(plan->start.v + i);
+		pfn_t old = gn_p2m_word_pfn(gn_p2m_get(&vm->p2m, at));
+
+		if (!plan->words[i].v)
+			continue;
+		memcpy(gn_frames_at(vm->frames, pfn_to_hpa(gn_p2m_word_pfn(plan->words[i]))),
+		       gn_frames_at(vm->frames, pfn_to_hpa(old)), GN_PAGE_SIZE);
+		gn_p2m_set(vm, at, plan->words[i]);
+		gn_retire_frame(vm, old);
+	}
+}
+
+int gn_p2m_move(struct gn_vm *vm, gfn_t start, uint64_t count)
+{
+	struct plan plan;
+	int err;
+
+	if (!is_in_ram(vm, start, count))
+		return -EINVAL;
+	if (!count)
+		return 0;
+	lock_for_change(vm);
+	err = check(vm, start, count, RAM);
+	if (err)
+		goto out;
+	err = plan_new(vm, &plan, start, count);
+	if (err)
+		goto out;
+	err = plan_move(vm, &plan);
+	if (err) {
+		plan_put_frames(vm, &plan);
+	} else {
+		gn_p2m_change_begin(vm, start, gfn(start.v + count), true);
+		commit_move(vm, &plan);
+		gn_p2m_change_end(vm);
+	}
+	plan_free(vm, &plan);
+out:
+	unlock_after_change(vm);
+	return err;
+}
+
+/* ---- Share -------------------------------------------------------------------------------------------------- */
+
+/* One change of two gfns that need not be neighbours. */
+static int share_locked(struct gn_vm *vm, gfn_t keep, gfn_t give)
+{
+	pfn_t kept = gn_p2m_word_pfn(gn_p2m_get(&vm->p2m, keep));
+	pfn_t given = gn_p2m_word_pfn(gn_p2m_get(&vm->p2m, give));
+	p2m_word_t old_keep, old_give;
+	bool equal;
+
+	if (kept.v == given.v)
+		return 0;
+	gn_p2m_change_begin(vm, keep, gfn(keep.v + 1), false);
+	gn_p2m_change_extend(vm, give, gfn(give.v + 1), true);
+	old_keep = gn_p2m_get(&vm->p2m, keep);
+	old_give = gn_p2m_get(&vm->p2m, give);
+	equal = !memcmp(gn_frames_at(vm->frames, pfn_to_hpa(kept)),
+			gn_frames_at(vm->frames, pfn_to_hpa(given)), GN_PAGE_SIZE);
+	if (equal) {
+		gn_frames_get(vm->frames, kept);
+		gn_p2m_set(vm, keep, gn_p2m_word(GN_P2M_SHARED, GN_R | GN_X, 1, kept));
+		gn_p2m_set(vm, give, gn_p2m_word(GN_P2M_SHARED, GN_R | GN_X, 1, kept));
+		gn_retire_frame(vm, given);
+	} else {
+		enum gn_p2m_state k = gn_p2m_word_state(old_keep), g = gn_p2m_word_state(old_give);
+
+		gn_p2m_set(vm, keep, gn_p2m_word(k, rights_of(k), 1, kept));
+		gn_p2m_set(vm, give, gn_p2m_word(g, rights_of(g), 1, given));
+	}
+	gn_p2m_change_end(vm);
+	return equal ? 0 : -EINVAL;
+}
+
+int gn_p2m_share(struct gn_vm *vm, gfn_t keep, gfn_t give)
+{
+	const unsigned allowed = BIT_OF(GN_P2M_PRIVATE) | BIT_OF(GN_P2M_SHARED);
+	int err = -EINVAL;
+
+	if (keep.v == give.v || !is_in_ram(vm, keep, 1) || !is_in_ram(vm, give, 1))
+		return -EINVAL;
+	lock_for_change(vm);
+	if (!check(vm, keep, 1, allowed) && !check(vm, give, 1, allowed))
+		err = share_locked(vm, keep, give);
+	unlock_after_change(vm);
+	return err;
+}

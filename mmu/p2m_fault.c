@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * p2m_fault.c - a gfn gets its frame: on first touch, and on the first write to a shared one.
+ *
+ * First touch needs no begin and end: nothing caches the absence of a frame, so publishing the word is the
+ * whole change. With a backing level above 1 the block around the gfn is given as one if nothing
+ * of it has a frame yet; when the pool has no such block, smaller ones do.
+ *
+ * The write to a shared frame is a change of one gfn: copy, revoke, publish. The copy may be made
+ * first, for nobody may write a shared frame. If the others have all left, the frame is simply ours
+ * again: an upgrade, after which stale read-only translations cost a fault and nothing else.
+ *
+ * gn_p2m_resolve() adds the verdict every scheme needs: this much memory is there, that much is not.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "p2m_writer.h"
+
+/* The largest level <= the backing level at which the block around @at is unbacked RAM as a whole. */
+static unsigned unbacked_level(const struct gn_p2m *p2m, gfn_t at)
+{
+	unsigned level = p2m->backing_level;
+
+	for (; level > 1; level--) {
+		uint64_t pages = gn_level_pages(level), start = at.v & ~(pages - 1), i = 0;
+
+		if (start + pages > p2m->gfn_count)
+			continue;
+		while (i < pages &&
+		       gn_p2m_word_state(gn_p2m_get(p2m, gfn(start + i))) == GN_P2M_UNBACKED)
+			i++;
+		if (i == pages)
+			break;
+	}
+	return level;
+}
+
+int gn_p2m_fill_alloc(struct gn_vm *vm, gfn_t at, struct gn_p2m_fill *out)
+{
+	unsigned level = unbacked_level(&vm->p2m, at);
+
+	while (level > 1 && gn_frames_alloc(vm->frames, level, &out->frame))
+		level--;
+	if (level == 1) {
+		int err = gn_p2m_alloc(vm, 1, &out->frame);
+
+		if (err)
+			return err;
+	}
+	out->level = level;
+	out->start = gfn(at.v & ~(gn_level_pages(level) - 1));
+	return 0;
+}
+
+static int fill(struct gn_vm *vm, gfn_t at)
+{
+	struct gn_p2m_fill f;
+	int err = gn_p2m_fill_alloc(vm, at, &f);
+
+	if (err)
+		return err;
+	for (uint64_t i = 0; i < gn_level_pages(f.level); i++)
+		gn_p2m_set(vm, gfn(f.start.v + i), gn_p2m_fill_word(&f, i));
+	return 0;
+}
+
+int gn_p2m_unshare(struct gn_vm *vm, gfn_t at)
+{
+	p2m_word_t w = gn_p2m_get(&vm->p2m, at);
+	pfn_t old = gn_p2m_word_pfn(w), own;
+	int err;
+
+	GN_BUG_ON(gn_p2m_word_state(w) != GN_P2M_SHARED);
+	if (gn_frames_refs(vm->frames, old) == 1) {
+		gn_p2m_set(vm, at, gn_p2m_word(GN_P2M_PRIVATE, GN_RWX, 1, old));
+		return 0;
+	}
+	err = gn_p2m_alloc(vm, 1, &own);
+	if (err)
+		return err;
+	memcpy(gn_frames_at(vm->frames, pfn_to_hpa(own)), gn_frames_at(vm->frames, pfn_to_hpa(old)),
+	       GN_PAGE_SIZE);
+	gn_p2m_change_begin(vm, at, gfn(at.v + 1), false);
+	gn_p2m_set(vm, at, gn_p2m_word(GN_P2M_PRIVATE, GN_RWX, 1, own));
+	gn_retire_frame(vm, old);
+	gn_p2m_change_end(vm);
+	return 0;
+}
+
+/* The word needs nothing of us: usable, or without a frame to give. In the midst of a change it has no
+ * rights, and the caller waits for the lock. */
+static bool is_settled(p2m_word_t w, bool write)
+{
+	switch (gn_p2m_word_state(w)) {
+	case GN_P2M_PRIVATE:
+		return gn_p2m_word_grants(w, GN_RWX);
+	case GN_P2M_SHARED:
+		return !write && gn_p2m_word_grants(w, GN_R);
+	case GN_P2M_READONLY:
+		return gn_p2m_word_grants(w, GN_R);
+	case GN_P2M_UNBACKED:
+		return false;
+	default:
+		return true;
+	}
+}
+
+int gn_p2m_fault_in(struct gn_vm *vm, gfn_t at, bool write, p2m_word_t *out)
+{
+	p2m_word_t w = gn_p2m_get(&vm->p2m, at);
+	int err = 0;
+
+	if (GN_LIKELY(is_settled(w, write))) {
+		*out = w;
+		return 0;
+	}
+#ifdef GN_DEBUG
+	GN_BUG_ON(rcu_read_ongoing());
+#endif
+	gn_lock(&vm->p2m.lock);
+	w = gn_p2m_get(&vm->p2m, at);
+	if (gn_p2m_word_state(w) == GN_P2M_UNBACKED)
+		err = fill(vm, at);
+	else if (gn_p2m_word_state(w) == GN_P2M_SHARED && write)
+		err = gn_p2m_unshare(vm, at);
+	w = gn_p2m_get(&vm->p2m, at);
+	gn_unlock(&vm->p2m.lock);
+	if (!err)
+		*out = w;
+	return err;
+}
+
+int gn_p2m_resolve(struct gn_vm *vm, gfn_t at, bool write, p2m_word_t *word, struct gn_fix *fix)
+{
+	int err = gn_p2m_fault_in(vm, at, write, word);
+
+	if (err)
+		return err;
+	fix->kind = GN_FIX_RETRY;
+	fix->gpa = gfn_to_gpa(at);
+	switch (gn_p2m_word_state(*word)) {
+	case GN_P2M_READONLY:
+		if (write) {
+			fix->kind = GN_FIX_DENIED;
+			fix->why = "write to read-only memory";
+		}
+		break;
+	case GN_P2M_BALLOONED:
+		fix->kind = GN_FIX_DENIED;
+		fix->why = "touch of a page given back to the balloon";
+		break;
+	case GN_P2M_MMIO:
+		fix->kind = GN_FIX_MMIO;
+		break;
+	default:
+		break;
+	}
+	return 0;
+}

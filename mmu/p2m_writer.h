@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * p2m_writer.h - what the writers of the p2m share (p2m_change.c, p2m_fault.c); nobody else includes it.
+ *
+ * All of it with the p2m lock held and outside RCU read sections.
+ */
+#ifndef GN_MMU_P2M_WRITER_H
+#define GN_MMU_P2M_WRITER_H
+
+#include "vm.h"
+
+/* Publish a word and keep the count of backed pages. */
+void gn_p2m_set(struct gn_vm *vm, gfn_t at, p2m_word_t word);
+
+/* A change of [start, end): the sequence becomes odd, blocks that cross a boundary are split, words with a
+ * frame lose their rights, the scheme forgets the range, a flush of everything is posted if there was
+ * anything to cache. Then the caller sets each word anew, and ends. @settle: also wait until nobody uses
+ * an old translation, so that the contents of the range's frames stand still until the end. */
+void gn_p2m_change_begin(struct gn_vm *vm, gfn_t start, gfn_t end, bool settle);
+/* The running change takes in another range. */
+void gn_p2m_change_extend(struct gn_vm *vm, gfn_t start, gfn_t end, bool settle);
+void gn_p2m_change_end(struct gn_vm *vm);
+
+/* A zeroed frame or block. Waits for retired frames before it says -ENOMEM. */
+int gn_p2m_alloc(struct gn_vm *vm, unsigned level, pfn_t *out);
+
+/* Frames for the UNBACKED gfn @at: a block of the backing level if the block around @at is unbacked as a
+ * whole and the pool has one, else smaller. The caller sets the words of the block. */
+struct gn_p2m_fill {
+	gfn_t start;
+	unsigned level;
+	pfn_t frame;
+};
+int gn_p2m_fill_alloc(struct gn_vm *vm, gfn_t at, struct gn_p2m_fill *out);
+/* The word of the ith gfn of a fill. */
+static inline p2m_word_t gn_p2m_fill_word(const struct gn_p2m_fill *fill, uint64_t i)
+{
+	return gn_p2m_word(GN_P2M_PRIVATE, GN_RWX, fill->level, pfn(fill->frame.v + i));
+}
+
+/* Give a SHARED gfn a frame of its own with the same contents. */
+int gn_p2m_unshare(struct gn_vm *vm, gfn_t at);
+
+#endif
