@@ -67,7 +67,7 @@ static const char doc[] =
 	"Run workloads under translation schemes and compare what they cost.\v"
 	"Examples:\n"
 	"  gnomon compare --quick\n"
-	"  gnomon compare --schemes native,shadow,ept --workloads gups,forkexec --audit\n"
+	"  gnomon compare --schemes native,shadow,ept --workloads random,fork-exec --audit\n"
 	"  gnomon compare --cpu zen4 --backing 2m --json zen4.json\n"
 	"  gnomon compare --workloads all,trace:sqlite.gnt --report out\n\n"
 	"Exit codes: 0 fine; 1 a self-check, the audit or the comparison of the guest's memory failed; "
@@ -178,7 +178,7 @@ static bool run_all(const struct compare *c, const struct cli_list *schemes,
 				.progress = progress_part,
 				.progress_ctx = &progress,
 			};
-			char what[96];
+			char what[128];
 
 			if (!run)
 				cli_fail(EXIT_CANNOT, "out of memory");

@@ -42,23 +42,16 @@ static void print_overhead_cell(struct table *t, const struct summary *s, size_t
 static void print_geomean(struct table *t, const struct summary *s, const char *title,
 			  const char *group)
 {
+	int best = summary_best_mean(s, group);
 	char text[32];
-	double best = 0;
 
-	for (size_t c = 0; c < s->scheme_count; c++) {
-		double mean = summary_geomean(s, c, group);
-
-		if (!summary_is_baseline(s, c) && mean > 0 && (!(best > 0) || mean < best))
-			best = mean;
-	}
-	if (!(best > 0))
+	if (best < 0)
 		return;
 	table_cell(t, TABLE_HEAD, "%s", title);
 	for (size_t c = 0; c < s->scheme_count; c++) {
-		double mean = summary_geomean(s, c, group);
-		bool is_best = !summary_is_baseline(s, c) && mean > 0 && mean <= best * 1.00005;
+		bool is_best = (int)c == best;
 
-		summary_format_overhead(mean, text, sizeof(text));
+		summary_format_overhead(summary_geomean(s, c, group), text, sizeof(text));
 		table_cell(t, is_best ? TABLE_BEST : TABLE_HEAD, "%s%s", text, is_best ? "*" : " ");
 	}
 }

@@ -32,31 +32,26 @@ struct plot_label plot_label(const char *name)
 	return label;
 }
 
-static const struct {
-	const char *scheme, *colour;
-} colours[] = {
-	{ "native", "#8a8a8a" }, { "shadow", "#e69f00" }, { "shadow-vtlb", "#d55e00" },
-	{ "ept", "#0072b2" },	 { "npt", "#56b4e9" },	  { "interp", "#cc79a7" },
-	{ "pv", "#009e73" },	 { "agile", "#b8a800" },
+static const struct plot_style styles[] = {
+	{ "native", "#8a8a8a", 2, "×" },      { "shadow", "#e69f00", 7, "●" },
+	{ "shadow-vtlb", "#d55e00", 9, "▲" }, { "ept", "#0072b2", 5, "■" },
+	{ "npt", "#56b4e9", 13, "◆" },	      { "interp", "#cc79a7", 11, "▼" },
+	{ "pv", "#009e73", 7, "●" },	      { "agile", "#b8a800", 9, "▲" },
+	/* others, by the hash of their name */
+	{ "", "#009e73", 13, "◆" },	      { "", "#b8a800", 5, "■" },
 };
+#define STYLES (sizeof(styles) / sizeof(styles[0]))
 
-const char *plot_scheme_colour(const char *scheme)
+const struct plot_style *plot_style_of(const char *scheme)
 {
 	unsigned hash = 5381;
 
-	for (size_t i = 0; i < sizeof(colours) / sizeof(colours[0]); i++)
-		if (!strcmp(colours[i].scheme, scheme))
-			return colours[i].colour;
+	for (size_t i = 0; i < STYLES - 2; i++)
+		if (!strcmp(styles[i].scheme, scheme))
+			return &styles[i];
 	for (; *scheme; scheme++)
 		hash = hash * 33 + (unsigned char)*scheme;
-	return hash & 1 ? "#009e73" : "#b8a800";
-}
-
-int plot_point_type(size_t scheme)
-{
-	static const int types[] = { 2, 7, 9, 5, 13, 11, 1, 3 };
-
-	return types[scheme % (sizeof(types) / sizeof(types[0]))];
+	return &styles[STYLES - 2 + (hash & 1)];
 }
 
 void plot_begin(FILE *script, const char *name, int height)
@@ -67,7 +62,7 @@ void plot_begin(FILE *script, const char *name, int height)
 		"set encoding utf8\n"
 		"set border lc rgb '#000000' lw 0.6\n"
 		"set grid lc rgb '#a0a0a0' lw 0.4 dt 3\n"
-		"set style line 1 lc rgb '#a0a0a0' lw 0.4\n",
+		"set tics scale 0.5\n",
 		PLOT_WIDTH, height, name);
 }
 
@@ -77,15 +72,23 @@ void plot_legend_begin(struct plot_legend *legend, FILE *script, int height, int
 	*legend = (struct plot_legend){ script, height, y, 24, 1000 };
 }
 
-void plot_legend_add(struct plot_legend *legend, const char *text, const char *colour)
+void plot_legend_add(struct plot_legend *legend, const char *text, const char *colour,
+		     const char *glyph)
 {
-	double y = 1 - (double)legend->y / legend->height;
+	int width = 34 + 7 * (int)strlen(text);
+	double y;
 
-	fprintf(legend->script, "set label %d '■' at screen %.4f,%.4f left tc rgb '%s'\n",
-		legend->tag++, (double)legend->x / PLOT_WIDTH, y, colour);
-	fprintf(legend->script, "set label %d '%s' at screen %.4f,%.4f left\n", legend->tag++, text,
+	if (legend->x + width > PLOT_WIDTH) {
+		legend->x = 24;
+		legend->y += 20;
+	}
+	y = 1 - (double)legend->y / legend->height;
+	fprintf(legend->script, "set label %d '%s' at screen %.4f,%.4f left tc rgb '%s'\n",
+		legend->tag++, glyph, (double)legend->x / PLOT_WIDTH, y, colour);
+	/* Double quotes: the text is ours or has been through plot_label(). */
+	fprintf(legend->script, "set label %d \"%s\" at screen %.4f,%.4f left\n", legend->tag++, text,
 		(double)(legend->x + 16) / PLOT_WIDTH, y);
-	legend->x += 40 + 8 * (int)strlen(text);
+	legend->x += width;
 }
 
 double plot_clamp_percent(double percent)

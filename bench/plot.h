@@ -20,21 +20,25 @@ struct plot_label {
 };
 struct plot_label plot_label(const char *name);
 
-/* The same colour for a scheme in every picture. */
-const char *plot_scheme_colour(const char *scheme);
-/* Point shape (gnuplot's pt) of the nth scheme. */
-int plot_point_type(size_t scheme);
+/* The same colour and point in every picture. */
+struct plot_style {
+	const char *scheme, *colour;
+	int point;	   /* gnuplot's pt */
+	const char *glyph; /* the same shape as text, for legends */
+};
+const struct plot_style *plot_style_of(const char *scheme);
 
 /* Terminal, output file, common style. */
 void plot_begin(FILE *script, const char *name, int height);
 
-/* A row of legend entries, @y pixels from the top of a picture of @height. */
+/* Legend entries from @y pixels below the top of a picture of @height, in rows. */
 struct plot_legend {
 	FILE *script;
 	int height, y, x, tag;
 };
 void plot_legend_begin(struct plot_legend *legend, FILE *script, int height, int y);
-void plot_legend_add(struct plot_legend *legend, const char *text, const char *colour);
+void plot_legend_add(struct plot_legend *legend, const char *text, const char *colour,
+		     const char *glyph);
 
 /* Overheads on a logarithmic axis: anything at or below 0.1 % is drawn there. */
 double plot_clamp_percent(double percent);

@@ -9,7 +9,7 @@
 
 #include <string.h>
 
-enum { COLUMNS = 3, PANEL_HEIGHT = 156, TOP = 44 };
+enum { COLUMNS = 3, PANEL_HEIGHT = 156, TOP = 58 };
 
 static const char *const cause_colours[RESULTS_CAUSES] = {
 	"#b0b0b0", "#56b4e9", "#0072b2", "#d55e00", "#e69f00", "#009e73", "#cc79a7",
@@ -84,9 +84,9 @@ static bool write_plot(const struct summary *s, FILE *data, FILE *script)
 	plot_legend_begin(&legend, script, height, 18);
 	for (unsigned i = 0; i < RESULTS_CAUSES; i++)
 		plot_legend_add(&legend, results_cause_title((enum results_cause)i),
-				cause_colours[i]);
+				cause_colours[i], "■");
 	fprintf(script,
-		"unset key\nset xrange [0:*]\nset xtics nomirror font ',11'\nunset grid\nset grid x\n"
+		"unset key\nset xrange [0:*]\nset xtics nomirror font ',11'\nset tics scale 0\nunset grid\nset grid x\n"
 		"set multiplot\n");
 	for (size_t w = 0; w < s->workload_count; w++) {
 		double top, left;

@@ -40,11 +40,14 @@ static bool write_plot(const struct summary *s, FILE *data, FILE *script)
 			w + 1);
 	fputs(")\n", script);
 	plot_legend_begin(&legend, script, height, 20);
+	for (size_t c = 0; c < s->scheme_count; c++)
+		if (has_tables(s, c))
+			plot_legend_add(&legend, plot_label(s->schemes[c]).text,
+					plot_style_of(s->schemes[c])->colour,
+					plot_style_of(s->schemes[c])->glyph);
 	for (size_t c = 0; c < s->scheme_count; c++) {
 		if (!has_tables(s, c))
 			continue;
-		plot_legend_add(&legend, plot_label(s->schemes[c]).text,
-				plot_scheme_colour(s->schemes[c]));
 		fprintf(data, "# %s: KiB, row\n", plot_label(s->schemes[c]).text);
 		for (size_t w = 0; w < s->workload_count; w++)
 			if (peak_bytes(s, w, c))
@@ -54,8 +57,8 @@ static bool write_plot(const struct summary *s, FILE *data, FILE *script)
 							0.6);
 		fputs("NaN NaN\n\n\n", data);
 		fprintf(script, "%s'memory.dat' index %zu using 1:2 with points pt %d ps 0.8 lc rgb '%s'",
-			block ? ", \\\n" : "plot ", block, plot_point_type(c),
-			plot_scheme_colour(s->schemes[c]));
+			block ? ", \\\n" : "plot ", block, plot_style_of(s->schemes[c])->point,
+			plot_style_of(s->schemes[c])->colour);
 		block++;
 	}
 	fputc('\n', script);

@@ -35,7 +35,7 @@ static bool write_plot(const struct summary *s, FILE *data, FILE *script)
 		"set lmargin at screen 0.20\nset rmargin at screen 0.97\n"
 		"set tmargin at screen %.4f\nset bmargin at screen %.4f\n"
 		"set logscale x 10\nset xrange [0.08:*]\nset yrange [%.2f:0.4]\n"
-		"set xtics nomirror ('≤0.1 %%' 0.1, '1 %%' 1, '10 %%' 10, '100 %%' 100, '×11' 1000, "
+		"set xtics nomirror ('≤0.1 %%%%' 0.1, '1 %%%%' 1, '10 %%%%' 10, '100 %%%%' 100, '×11' 1000, "
 		"'×101' 10000, '×1001' 100000)\n"
 		"set xlabel 'overhead over native (modelled cycles), logarithmic'\n"
 		"unset key\nset ytics nomirror ( \\\n",
@@ -48,7 +48,8 @@ static bool write_plot(const struct summary *s, FILE *data, FILE *script)
 	for (size_t c = 0; c < s->scheme_count; c++)
 		if (!summary_is_baseline(s, c))
 			plot_legend_add(&legend, plot_label(s->schemes[c]).text,
-					plot_scheme_colour(s->schemes[c]));
+					plot_style_of(s->schemes[c])->colour,
+					plot_style_of(s->schemes[c])->glyph);
 	fputs("plot ", script);
 	for (size_t c = 0; c < s->scheme_count; c++) {
 		if (summary_is_baseline(s, c))
@@ -66,8 +67,8 @@ static bool write_plot(const struct summary *s, FILE *data, FILE *script)
 		}
 		fputs("NaN NaN\n\n\n", data);
 		fprintf(script, "%s'overhead.dat' index %zu using 1:2 with points pt %d ps 0.8 lc rgb '%s'",
-			block ? ", \\\n" : "", block, plot_point_type(c),
-			plot_scheme_colour(s->schemes[c]));
+			block ? ", \\\n" : "", block, plot_style_of(s->schemes[c])->point,
+			plot_style_of(s->schemes[c])->colour);
 		block++;
 	}
 	fputc('\n', script);

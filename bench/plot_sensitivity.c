@@ -16,7 +16,7 @@ enum { PANEL_HEIGHT = 300, TOP = 44, MAX_NAMES = 16 };
 struct axis {
 	const char *workloads[MAX_NAMES], *schemes[MAX_NAMES];
 	size_t workload_count, scheme_count;
-	double base; /* the preset's own figure */
+	double base, low, high; /* the preset's own figure; the least and the greatest */
 };
 
 static void add_name(const char **names, size_t *count, const char *name)
@@ -40,6 +40,10 @@ static bool find_axis(const struct results *r, const char *name, struct axis *ax
 		add_name(axis->schemes, &axis->scheme_count, point->scheme);
 		if (fabs(point->factor - 1) < 1e-9)
 			axis->base = point->value;
+		if (!(axis->low > 0) || point->value < axis->low)
+			axis->low = point->value;
+		if (point->value > axis->high)
+			axis->high = point->value;
 	}
 	return axis->workload_count > 0;
 }
@@ -79,7 +83,8 @@ static bool write_axis(const struct summary *s, const char *name, const char *la
 	plot_legend_begin(&legend, script, height, 18);
 	for (size_t c = 0; c < axis.scheme_count; c++)
 		plot_legend_add(&legend, plot_label(axis.schemes[c]).text,
-				plot_scheme_colour(axis.schemes[c]));
+				plot_style_of(axis.schemes[c])->colour,
+				plot_style_of(axis.schemes[c])->glyph);
 	fputs("unset key\nset logscale xy\nset yrange [0.08:*]\nset xtics nomirror font ',11'\n"
 	      "set ytics nomirror ('≤0.1' 0.1, '1' 1, '10' 10, '100' 100, '1,000' 1000, '10,000' "
 	      "10000, '100,000' 100000)\nset multiplot\n",
@@ -93,9 +98,10 @@ static bool write_axis(const struct summary *s, const char *name, const char *la
 			"set tmargin at screen %.4f\nset bmargin at screen %.4f\n"
 			"set title '%s' offset 0,-0.6\nset xlabel '%s'\n%s",
 			left + 0.075, left + 1.0 / 3 - 0.012, top - 24.0 / height,
-			top - (PANEL_HEIGHT - 52.0) / height, plot_label(axis.workloads[w]).text,
+			top - (PANEL_HEIGHT - 68.0) / height, plot_label(axis.workloads[w]).text,
 			label, w % 3 ? "unset ylabel\n" : "set ylabel 'overhead over native, %'\n");
-		fputs("set xtics (", script);
+		fprintf(script, "set xrange [%.6g:%.6g]\nset xtics (", axis.low * 0.8,
+			axis.high * 1.25);
 		for (size_t i = 0, n = 0; i < s->results->point_count; i++) {
 			const struct results_point *point = &s->results->points[i];
 
@@ -117,8 +123,9 @@ static bool write_axis(const struct summary *s, const char *name, const char *la
 			fprintf(script,
 				"%s'%s.dat' index %zu using 1:2 with linespoints pt %d ps 0.6 lw 1.6 lc "
 				"rgb '%s'",
-				c ? ", \\\n" : "", name, block++, plot_point_type(c + 1),
-				plot_scheme_colour(axis.schemes[c]));
+				c ? ", \\\n" : "", name, block++,
+				plot_style_of(axis.schemes[c])->point,
+				plot_style_of(axis.schemes[c])->colour);
 		}
 		fputc('\n', script);
 		if (!w)

@@ -48,7 +48,7 @@ static bool write_plot(const struct summary *s, FILE *data, FILE *script)
 	plot_begin(script, "walks", height);
 	fprintf(script,
 		"unset key\nset xrange [-0.7:%u.7]\nset yrange [0:100]\nset ytics nomirror (0, 50, "
-		"'100 %%' 100)\nset style fill solid 0.9\nset boxwidth 0.7\nset multiplot\n"
+		"'100 %%%%' 100)\nset style fill solid 0.9\nset boxwidth 0.7\nset multiplot\n"
 		"set lmargin at screen 0.14\nset rmargin at screen 0.97\n",
 		most);
 	for (size_t c = 0; c < s->scheme_count; c++) {
@@ -73,7 +73,7 @@ static bool write_plot(const struct summary *s, FILE *data, FILE *script)
 			top, top - (STRIP - 14.0) / height, plot_label(s->schemes[c]).text,
 			last ? "%g" : "",
 			last ? "set xlabel 'entries read by one hardware walk (counted)'\n" : "",
-			sum.refs / sum.walks, block, plot_scheme_colour(s->schemes[c]));
+			sum.refs / sum.walks, block, plot_style_of(s->schemes[c])->colour);
 		block++;
 	}
 	fputs("unset multiplot\n", script);

@@ -15,7 +15,7 @@ struct progress {
 	size_t done, total; /* steps */
 	double part;	    /* of the running step, 0..1 */
 	double started_s, drawn_s;
-	char what[96];
+	char what[128];
 };
 
 void progress_begin(struct progress *p, size_t total);

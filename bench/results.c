@@ -15,7 +15,7 @@
 
 static const char *const cause_names[] = { "base", "tlb",	  "walk", "exit",
 					   "vmm",  "guest_fault", "other" };
-static const char *const cause_titles[] = { "guest's own work", "TLB look-ups and flushes",
+static const char *const cause_titles[] = { "the guest's own work", "TLB look-ups and flushes",
 					    "page walks",	"exits",
 					    "VMM work in exits", "faults delivered to the guest",
 					    "other" };

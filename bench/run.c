@@ -38,8 +38,8 @@ static const struct argp_option options[] = {
 
 static const char doc[] = "Run one workload under one scheme and print every counter.\v"
 			  "Examples:\n"
-			  "  gnomon run ept gups\n"
-			  "  gnomon run shadow forkexec --size 200 --audit\n"
+			  "  gnomon run ept random\n"
+			  "  gnomon run shadow fork-exec --size 200 --audit\n"
 			  "  gnomon run ept trace:sqlite.gnt --cpu sapphire-rapids --json -";
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -78,7 +78,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case ARGP_KEY_END:
 		if (!o->workload)
 			cli_fail(EXIT_USAGE,
-				 "run needs a scheme and a workload, like `gnomon run ept gups`");
+				 "run needs a scheme and a workload, like `gnomon run ept random`");
 		return 0;
 	}
 	return ARGP_ERR_UNKNOWN;

@@ -52,7 +52,9 @@ static void read_causes(const struct machine *machine, const struct gn_soft_stat
 {
 	const struct gn_counters *c = &run->counters;
 	double *cause = run->cause_cycles, named = 0;
-	double exits = (double)c->exits * preset_figure(machine->cpu, "exit");
+	/* interp leaves no guest: its accesses are translated where the VMM is. */
+	double exits = (double)(c->exits - c->exits_by[GN_EXIT_SOFTWARE]) *
+		       preset_figure(machine->cpu, "exit_cycles");
 
 	if (exits > (double)c->exit_cycles)
 		exits = (double)c->exit_cycles;

@@ -12,7 +12,7 @@
 struct run_request {
 	const struct machine *machine;
 	const char *scheme;
-	const char *workload; /* as asked: "gups", "trace:FILE" */
+	const char *workload; /* as asked: "random", "trace:FILE" */
 	const char *argument; /* of the workload, or NULL */
 	uint64_t size;	      /* 0: the workload's default (or its quick size) */
 	bool quick, audit;

@@ -8,6 +8,7 @@
  */
 #include "sensitivity.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "progress.h"
@@ -17,10 +18,10 @@ enum { MAX_WORKLOADS = 3, MAX_SCHEMES = 8 };
 
 static const struct axis {
 	const char *name;
-	const char *keys[4]; /* figures scaled together; the first is the value shown */
+	const char *keys[4]; /* figures scaled together where they can be; the first is the value shown */
 } axes[] = {
 	{ "exit_cost", { "exit_cycles" } },
-	{ "tlb_reach", { "l2_tlb_entries" } },
+	{ "tlb_reach", { "stlb_entries", "stlb_1g_entries" } },
 };
 static const double factors[] = { 0.25, 0.5, 1, 2, 4 };
 #define AXES	(sizeof(axes) / sizeof(axes[0]))
@@ -35,27 +36,16 @@ struct study {
 	bool fine;
 };
 
-/* One that misses the TLB, one that changes tables, one that switches among processes: of the workloads
- * asked for, the first of each line that is there. */
+/* One that misses the TLB, one that changes tables, one that switches among processes; or, when none of them
+ * was asked for, the first that was. */
 static void choose_workloads(struct study *study, const struct cli_list *asked)
 {
-	static const char *const wanted[MAX_WORKLOADS][4] = {
-		{ "random", "gups", "hashtable", "chase" },
-		{ "fork-exec", "forkexec", "fork", "mmap-churn" },
-		{ "switch", "context-switch", "ctxswitch", "pipeline" },
-	};
+	static const char *const wanted[MAX_WORKLOADS] = { "random", "fork-exec", "ctx-switch" };
 
-	for (size_t line = 0; line < MAX_WORKLOADS; line++)
-		for (size_t i = 0; i < 4; i++) {
-			size_t j = 0;
-
-			while (j < asked->count && strcmp(asked->items[j], wanted[line][i]) != 0)
-				j++;
-			if (j < asked->count) {
+	for (size_t i = 0; i < MAX_WORKLOADS; i++)
+		for (size_t j = 0; j < asked->count; j++)
+			if (!strcmp(asked->items[j], wanted[i]))
 				study->workloads[study->workload_count++] = asked->items[j];
-				break;
-			}
-		}
 	for (size_t j = 0; j < asked->count && !study->workload_count; j++)
 		if (strncmp(asked->items[j], "trace:", 6) != 0)
 			study->workloads[study->workload_count++] = asked->items[j];
@@ -79,7 +69,7 @@ static double cycles_of(struct study *study, const struct machine *machine, cons
 	struct results one;
 	struct results_run *run;
 	double cycles = 0;
-	char what[96];
+	char what[128];
 
 	snprintf(what, sizeof(what), "sensitivity: %.40s under %.30s", workload, scheme);
 	progress_step(&study->progress, what);
@@ -116,14 +106,14 @@ static struct gn_cpu_preset *scaled_preset(const struct gn_cpu_preset *base,
 
 	for (size_t i = 0; i < 4 && axis->keys[i]; i++) {
 		struct gn_cpu_preset *next;
-		double value = figure_of(base, axis->keys[i]) * factor;
+		double value = round(figure_of(base, axis->keys[i]) * factor);
 
 		if (!(value > 0))
 			continue;
 		if (gn_cpu_preset_vary(preset ? preset : base, axis->keys[i], value, &next)) {
-			if (preset)
-				gn_cpu_preset_free(preset);
-			return NULL;
+			if (!i)
+				return NULL;
+			continue;
 		}
 		if (preset)
 			gn_cpu_preset_free(preset);

@@ -133,6 +133,18 @@ double summary_geomean(const struct summary *s, size_t scheme, const char *group
 	return stats_geomean_value(&mean);
 }
 
+int summary_best_mean(const struct summary *s, const char *group)
+{
+	int best = -1;
+
+	for (size_t c = 0; c < s->scheme_count; c++)
+		if (!summary_is_baseline(s, c) && summary_geomean(s, c, group) > 0 &&
+		    (best < 0 ||
+		     summary_geomean(s, c, group) < summary_geomean(s, (size_t)best, group)))
+			best = (int)c;
+	return best;
+}
+
 size_t summary_group_size(const struct summary *s, const char *group)
 {
 	size_t count = 0;

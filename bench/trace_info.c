@@ -75,18 +75,6 @@ static void parse_info_arguments(int argc, char **argv, struct info_options *o)
 		cli_fail(EXIT_USAGE, "trace info needs a trace file");
 }
 
-static int verify(struct trace_reader *reader, struct trace_error *error)
-{
-	const struct trace_record *records;
-	size_t count;
-	int err;
-
-	do {
-		err = trace_reader_next(reader, &records, &count, error);
-	} while (!err && count);
-	return err;
-}
-
 /* 1,234,567 */
 static const char *grouped(uint64_t value, char out[32])
 {
@@ -217,12 +205,9 @@ int trace_info_command(int argc, char **argv)
 	int code = EXIT_FINE;
 
 	parse_info_arguments(argc, argv, &o);
-	if (trace_reader_open(o.path, &reader, &error))
+	if ((o.verify && trace_reader_verify(o.path, &error)) ||
+	    trace_reader_open(o.path, &reader, &error))
 		cli_fail(EXIT_USAGE, "%s", error.text);
-	if (o.verify && verify(reader, &error)) {
-		trace_reader_close(reader);
-		cli_fail(EXIT_USAGE, "%s", error.text);
-	}
 	if (o.json)
 		code = print_json(reader, &o);
 	else

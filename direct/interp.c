@@ -55,9 +55,9 @@ static bool compose(struct gn_vm *vm, gpa_t at, gn_rights_t need, struct gn_fix 
 
 static gn_rights_t rights_needed(const struct gn_access *access)
 {
-	static const gn_rights_t need[] = { [GN_READ] = GN_R,
-					    [GN_WRITE] = GN_R | GN_W,
-					    [GN_FETCH] = GN_R | GN_X };
+	static const gn_rights_t need[] = {
+		[GN_READ] = GN_R, [GN_WRITE] = GN_R | GN_W, [GN_FETCH] = GN_R | GN_X
+	};
 
 	return need[access->kind];
 }

@@ -185,8 +185,7 @@ enum gn_ept_step gn_ept_split(struct gn_vm *vm, struct gn_ept *ept, unsigned lev
 	if (!spare->full)
 		return GN_EPT_NEED_TABLE;
 	entries = gn_ept_table(vm, spare->table);
-	marks = (entry & l->accessed ? below->accessed : 0) |
-		(entry & l->dirty ? below->dirty : 0);
+	marks = (entry & l->accessed ? below->accessed : 0) | (entry & l->dirty ? below->dirty : 0);
 	for (unsigned i = 0; i < GN_TABLE_ENTRIES; i++)
 		gn_entry_set(vm, ept->fmt, level - 1, &entries[i],
 			     gn_fmt_leaf(ept->fmt, level - 1,
@@ -323,9 +322,8 @@ enum gn_ept_step gn_ept_map(struct gn_vm *vm, struct gn_ept *ept, gfn_t at, p2m_
 			return raise_leaf(vm, ept, level, target, slot, entry, at, word, need,
 					  spare, is_logged);
 		if (level == target)
-			return gn_ept_collapse(
-				vm, ept, level, slot, entry,
-				leaf_for(vm, ept, level, at, word, need, is_logged));
+			return gn_ept_collapse(vm, ept, level, slot, entry,
+					       leaf_for(vm, ept, level, at, word, need, is_logged));
 		table = gn_ept_child(ept, level, entry);
 		level--;
 	}

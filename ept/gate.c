@@ -17,7 +17,7 @@ void gn_ept_drain(struct gn_ept_slot *slots, unsigned slot_count)
 		unsigned spins = 0;
 
 		/* C2, pairs with F1 and F4. */
-		while (atomic_fetch_add_explicit(&slots[i].inside, 0, memory_order_acq_rel)) {
+		while (__atomic_fetch_add(&slots[i].inside, 0, __ATOMIC_ACQ_REL)) {
 			if (++spins > SPINS_BEFORE_YIELD)
 				sched_yield();
 			else

@@ -32,7 +32,7 @@
 #define GN_EPT_CACHE_LINE_BYTES 64
 
 struct gn_ept_slot {
-	_Atomic(uint32_t) inside; /* (a) */
+	uint32_t inside; /* (a) */
 	uint8_t pad[GN_EPT_CACHE_LINE_BYTES - sizeof(uint32_t)];
 };
 
@@ -41,17 +41,17 @@ struct gn_ept_slot {
 static inline bool gn_ept_enter(struct gn_vm *vm, struct gn_ept_slot *slot, uint64_t sequence)
 {
 	rcu_read_lock();
-	atomic_fetch_add_explicit(&slot->inside, 1, memory_order_acq_rel); /* F1, pairs with C2 */
+	__atomic_fetch_add(&slot->inside, 1, __ATOMIC_ACQ_REL); /* F1, pairs with C2 */
 	if (GN_LIKELY(!gn_p2m_retry(&vm->p2m, sequence)))
 		return true;
-	atomic_fetch_sub_explicit(&slot->inside, 1, memory_order_release);
+	__atomic_fetch_sub(&slot->inside, 1, __ATOMIC_RELEASE);
 	rcu_read_unlock();
 	return false;
 }
 
 static inline void gn_ept_leave(struct gn_ept_slot *slot)
 {
-	atomic_fetch_sub_explicit(&slot->inside, 1, memory_order_release); /* F4, pairs with C2 */
+	__atomic_fetch_sub(&slot->inside, 1, __ATOMIC_RELEASE); /* F4, pairs with C2 */
 	rcu_read_unlock();
 }
 

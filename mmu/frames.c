@@ -143,8 +143,10 @@ int gn_frames_new(uint64_t bytes, struct gn_frames **out)
 	struct gn_frames_impl *impl;
 	int err = -ENOMEM;
 
-	if (!bytes || bytes > POOL_FRAMES_MAX * GN_PAGE_SIZE)
+	if (!bytes || bytes > POOL_FRAMES_MAX * GN_PAGE_SIZE) {
+		gn_log(GN_LOG_ERROR, "host frame pool: the size must be 1 byte to 4 PiB");
 		return -EINVAL;
+	}
 	bytes = (bytes + BLOCK_BYTES - 1) & ~(BLOCK_BYTES - 1);
 	if (gn_alloc_should_fail())
 		return -ENOMEM;

@@ -41,41 +41,44 @@ static uint64_t entry_offset(const struct gn_fmt *f, unsigned level, gva_t va)
 	return gn_fmt_index(f, level, va.v) * sizeof(uint64_t);
 }
 
-static void end_at(struct gn_guest_walk *out, const struct gn_fmt *f, unsigned level,
-		   gn_rights_t rights, enum gn_guest_walk_end end, uint32_t error_code)
+/* Ends that are rare, out of line. */
+static __attribute__((noinline)) void end_early(struct gn_guest_walk *out, const struct gn_fmt *f,
+						unsigned level, uint64_t granted,
+						enum gn_guest_walk_end end, uint32_t error_code)
 {
 	out->end = end;
 	out->error_code = error_code;
 	out->refs = (uint8_t)(f->levels - level + 1);
-	out->t = (struct gn_translation){ .rights = rights, .level = (uint8_t)level };
+	out->t = (struct gn_translation){ .rights = gn_x86_rights(granted),
+					  .level = (uint8_t)level };
 }
 
 /* The table has no frame. Unbacked memory reads as zeros, so the entry is not present; what is not memory
  * is the caller's problem. */
 static __attribute__((noinline)) void end_unread(struct gn_guest_walk *out, const struct gn_fmt *f,
 						 unsigned level, const struct gn_paging *paging,
-						 const struct gn_access *access, gn_rights_t rights,
+						 const struct gn_access *access, uint64_t granted,
 						 bool unbacked)
 {
-	if (unbacked) {
-		out->entry[level] = 0;
-		end_at(out, f, level, rights, GN_GW_PF, gn_paging_error_base(paging, access));
-		return;
-	}
+	out->entry[level] = 0;
 	out->gpa = gpa(gfn_to_gpa(out->table[level]).v + entry_offset(f, level, access->va));
-	end_at(out, f, level, rights, GN_GW_NO_TABLE, 0);
+	if (unbacked)
+		end_early(out, f, level, granted, GN_GW_PF, gn_paging_error_base(paging, access));
+	else
+		end_early(out, f, level, granted, GN_GW_NO_TABLE, 0);
 }
 
 /* The entry is not present or has a reserved bit set. */
-static __attribute__((noinline)) void
-end_unusable(struct gn_guest_walk *out, const struct gn_fmt *f, unsigned level,
-	     const struct gn_paging *paging, const struct gn_access *access, gn_rights_t rights)
+static __attribute__((noinline)) void end_unusable(struct gn_guest_walk *out,
+						   const struct gn_fmt *f, unsigned level,
+						   const struct gn_paging *paging,
+						   const struct gn_access *access, uint64_t granted)
 {
 	uint32_t code = gn_paging_error_base(paging, access);
 
 	if (gn_fmt_is_present(f, level, out->entry[level]))
 		code |= X86_PF_P | X86_PF_RSVD;
-	end_at(out, f, level, rights, GN_GW_PF, code);
+	end_early(out, f, level, granted, GN_GW_PF, code);
 }
 
 /* The walk has ended at a well-formed leaf. */
@@ -103,15 +106,14 @@ ALWAYS_INLINE bool walk_level(const struct gn_fmt *f, unsigned level,
 			      struct cursor *cursor, struct gn_guest_walk *out)
 {
 	const struct gn_fmt_level *l = &f->level[level];
-	gn_rights_t above = level == f->levels ? GN_RWXU : gn_x86_rights(cursor->granted);
+	uint64_t table = cursor->table, above = cursor->granted, never, entry;
 	p2m_word_t word = { GN_P2M_MMIO };
-	uint64_t entry, never, leaf_never;
 	const uint8_t *slots;
 
-	if (GN_LIKELY(cursor->table < cursor->gfn_count))
-		word.v = atomic_load_explicit(&cursor->words[cursor->table], memory_order_acquire);
-	out->table[level] = gfn(cursor->table);
-	out->above[level] = above;
+	out->table[level] = gfn(table);
+	out->above[level] = level == f->levels ? GN_RWXU : gn_x86_rights(above);
+	if (GN_LIKELY(table < cursor->gfn_count))
+		word.v = atomic_load_explicit(&cursor->words[table], memory_order_acquire);
 	if (GN_UNLIKELY(!gn_p2m_word_level(word))) { /* 0 where there is no frame */
 		end_unread(out, f, level, paging, access, above,
 			   gn_p2m_word_state(word) == GN_P2M_UNBACKED);
@@ -130,25 +132,21 @@ ALWAYS_INLINE bool walk_level(const struct gn_fmt *f, unsigned level,
 		cursor->table = (entry & l->address) >> GN_PAGE_SHIFT;
 		return true;
 	}
-	leaf_never = cursor->reserved | l->reserved_leaf;
+	never = cursor->reserved | l->reserved_leaf;
 	if (l->leaf_allowed &&
-	    GN_LIKELY((entry & (leaf_never | l->leaf | l->present)) == (l->leaf | l->present)))
+	    GN_LIKELY((entry & (never | l->leaf | l->present)) == (l->leaf | l->present)))
 		end_leaf(f, level, cursor, entry, out);
 	else
 		end_unusable(out, f, level, paging, access, above);
 	return false;
 }
 
-/* A table may be written where it has a frame of its own: a shared one is copied first, and that is
- * the caller's to do. */
-static bool is_writable(p2m_word_t word)
-{
-	return gn_p2m_word_grants(word, GN_W);
-}
-
 /* Set A in the entries used, D in the leaf on a write. False: an entry is no longer what the walk
- * read, so what the walk decided may be wrong too; walk again. A frame is logged as dirty after the
- * store, so that a harvest in between reports it (again) the next time. */
+ * read, so what the walk decided may be wrong too; walk again.
+ *
+ * A table may be written where its p2m word grants it: a shared frame is copied first, and that is the
+ * caller's to do. A frame is logged as dirty after the store, so that a harvest in between reports it
+ * (again) the next time. */
 static __attribute__((noinline)) bool set_accessed_dirty(struct gn_vm *vm, const struct gn_fmt *f,
 							 const struct gn_access *access,
 							 struct gn_guest_walk *out)
@@ -158,22 +156,21 @@ static __attribute__((noinline)) bool set_accessed_dirty(struct gn_vm *vm, const
 		bool dirty = level == out->t.level && access->kind == GN_WRITE;
 		uint64_t entry = out->entry[level];
 		uint64_t want = entry | l->accessed | (dirty ? l->dirty : 0);
-		gpa_t at =
-			gpa(gfn_to_gpa(out->table[level]).v + entry_offset(f, level, access->va));
+		uint64_t offset = entry_offset(f, level, access->va);
 		p2m_word_t word;
-		hpa_t host;
+		hpa_t slot;
 
 		if (want == entry)
 			continue;
 		word = gn_p2m_get(&vm->p2m, out->table[level]);
-		if (!is_writable(word)) {
-			out->gpa = at;
+		if (!gn_p2m_word_grants(word, GN_W)) {
+			out->gpa = gpa(gfn_to_gpa(out->table[level]).v + offset);
 			out->end = GN_GW_NO_TABLE;
 			out->t.level = (uint8_t)level;
 			return true;
 		}
-		host = hpa(pfn_to_hpa(gn_p2m_word_pfn(word)).v + (at.v & (GN_PAGE_SIZE - 1)));
-		if (!__atomic_compare_exchange_n((uint64_t *)gn_frames_at(vm->frames, host), &entry,
+		slot = hpa(pfn_to_hpa(gn_p2m_word_pfn(word)).v + offset);
+		if (!__atomic_compare_exchange_n((uint64_t *)gn_frames_at(vm->frames, slot), &entry,
 						 want, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
 			return false;
 		if (gn_dirty_is_logged(vm))
@@ -184,30 +181,12 @@ static __attribute__((noinline)) bool set_accessed_dirty(struct gn_vm *vm, const
 	return true;
 }
 
-/* One attempt. False: an entry changed under it. */
-ALWAYS_INLINE bool walk_once(const struct gn_fmt *f, struct gn_vm *vm,
-			     const struct gn_paging *paging, uint64_t cr3,
-			     const struct gn_access *access, unsigned flags,
-			     struct gn_guest_walk *out)
+/* The walk succeeded: may the access use it? False: walk again. */
+ALWAYS_INLINE bool finish(const struct gn_fmt *f, struct gn_vm *vm, const struct gn_paging *paging,
+			  const struct gn_access *access, unsigned flags, uint64_t granted,
+			  struct gn_guest_walk *out)
 {
 	const struct gn_fmt_level *root = &f->level[f->levels];
-	struct cursor cursor = {
-		.frames = vm->frames->base,
-		.words = vm->p2m.words,
-		.gfn_count = vm->p2m.gfn_count,
-		.va = access->va.v,
-		.reserved = paging->reserved,
-		.table = (cr3 & root->address) >> GN_PAGE_SHIFT,
-		.granted = ~(uint64_t)0,
-	};
-
-	if ((f->levels < 5 || walk_level(f, 5, paging, access, &cursor, out)) &&
-	    walk_level(f, 4, paging, access, &cursor, out) &&
-	    walk_level(f, 3, paging, access, &cursor, out) &&
-	    walk_level(f, 2, paging, access, &cursor, out))
-		walk_level(f, 1, paging, access, &cursor, out);
-	if (GN_UNLIKELY(out->end != GN_GW_OK))
-		return true;
 
 	out->error_code = gn_paging_access(paging, &out->t, access);
 	if (GN_UNLIKELY(out->error_code)) {
@@ -216,26 +195,47 @@ ALWAYS_INLINE bool walk_once(const struct gn_fmt *f, struct gn_vm *vm,
 	}
 	if (!(flags & GN_GW_SET_AD))
 		return true;
-	if (GN_LIKELY((cursor.granted & root->accessed) &&
-		      (access->kind != GN_WRITE || out->t.dirty)))
+	if (GN_LIKELY((granted & root->accessed) && (access->kind != GN_WRITE || out->t.dirty)))
 		return true;
 	return set_accessed_dirty(vm, f, access, out);
+}
+
+ALWAYS_INLINE void walk(const struct gn_fmt *f, struct gn_vm *vm, const struct gn_paging *paging,
+			uint64_t cr3, const struct gn_access *access, unsigned flags,
+			struct gn_guest_walk *out)
+{
+	struct cursor c = {
+		.frames = vm->frames->base,
+		.words = vm->p2m.words,
+		.gfn_count = vm->p2m.gfn_count,
+		.va = access->va.v,
+		.reserved = paging->reserved,
+	};
+
+	do {
+		c.table = gpa_to_gfn(gpa(cr3 & f->level[f->levels].address)).v;
+		c.granted = ~(uint64_t)0;
+		if ((f->levels < 5 || walk_level(f, 5, paging, access, &c, out)) &&
+		    walk_level(f, 4, paging, access, &c, out) &&
+		    walk_level(f, 3, paging, access, &c, out) &&
+		    walk_level(f, 2, paging, access, &c, out))
+			walk_level(f, 1, paging, access, &c, out);
+	} while (GN_LIKELY(out->end == GN_GW_OK) &&
+		 GN_UNLIKELY(!finish(f, vm, paging, access, flags, c.granted, out)));
 }
 
 static __attribute__((noinline)) void walk_4(struct gn_vm *vm, const struct gn_paging *paging,
 					     uint64_t cr3, const struct gn_access *access,
 					     unsigned flags, struct gn_guest_walk *out)
 {
-	while (!walk_once(&x86_4, vm, paging, cr3, access, flags, out))
-		;
+	walk(&x86_4, vm, paging, cr3, access, flags, out);
 }
 
 static __attribute__((noinline)) void walk_5(struct gn_vm *vm, const struct gn_paging *paging,
 					     uint64_t cr3, const struct gn_access *access,
 					     unsigned flags, struct gn_guest_walk *out)
 {
-	while (!walk_once(&x86_5, vm, paging, cr3, access, flags, out))
-		;
+	walk(&x86_5, vm, paging, cr3, access, flags, out);
 }
 
 /* No table is read: identity with paging off, #GP for an address that is not canonical. */
@@ -257,7 +257,7 @@ void gn_guest_walk(struct gn_vm *vm, const struct gn_paging *paging, uint64_t cr
 {
 	if (GN_UNLIKELY(!paging->levels || !gn_paging_is_canonical(paging, access->va)))
 		walk_nothing(access, !paging->levels, out);
-	else if (paging->levels == 4)
+	else if (GN_LIKELY(paging->levels == 4))
 		walk_4(vm, paging, cr3, access, flags, out);
 	else
 		walk_5(vm, paging, cr3, access, flags, out);

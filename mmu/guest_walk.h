@@ -137,9 +137,10 @@ struct gn_guest_walk {
 	gn_rights_t above[GN_MAX_LEVELS + 1];
 };
 
-enum {
-	GN_GW_SET_AD = 1
-}; /* set A on the way and D on a write, by cmpxchg, restarting when beaten */
+enum gn_guest_walk_flag {
+	GN_GW_SET_AD =
+		1, /* set A on the way and D on a write, by cmpxchg, restarting when beaten */
+};
 
 /* Walk the tables of @vm from @cr3. One rule for A and D, here and in the software machine: they are set
  * when the access is allowed and not before, A in every entry used, D in the leaf on a write. (SDM 4.8

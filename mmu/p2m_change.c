@@ -106,8 +106,9 @@ static int populate_locked(struct gn_vm *vm, gfn_t start, uint64_t count)
 	uint64_t pages = gn_level_pages(vm->p2m.backing_level);
 	uint64_t first = start.v & ~(pages - 1);
 	uint64_t end = (start.v + count + pages - 1) & ~(pages - 1);
+	gfn_t planned = { 0 }; /* the end of the last fill */
 	struct plan plan;
-	int err = 0;
+	int err;
 
 	/* Blocks that begin or end beyond the range are filled whole. */
 	if (end > vm->p2m.gfn_count)
@@ -121,13 +122,14 @@ static int populate_locked(struct gn_vm *vm, gfn_t start, uint64_t count)
 		if (plan.words[at - first].v ||
 		    gn_p2m_word_state(gn_p2m_get(&vm->p2m, gfn(at))) != GN_P2M_UNBACKED)
 			continue;
-		err = gn_p2m_fill_alloc(vm, gfn(at), &fill);
+		err = gn_p2m_fill_alloc(vm, gfn(at), planned, &fill);
 		if (err) {
 			plan_put_frames(vm, &plan);
 			goto out;
 		}
 		for (uint64_t i = 0; i < gn_level_pages(fill.level); i++)
 			plan.words[fill.start.v - first + i] = gn_p2m_fill_word(&fill, i);
+		planned = gfn(fill.start.v + gn_level_pages(fill.level));
 	}
 	for (uint64_t i = 0; i < plan.count; i++)
 		if (plan.words[i].v)

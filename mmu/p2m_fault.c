@@ -17,15 +17,16 @@
 
 #include "p2m_writer.h"
 
-/* The largest level <= the backing level at which the block around @at is unbacked RAM as a whole. */
-static unsigned unbacked_level(const struct gn_p2m *p2m, gfn_t at)
+/* The largest level <= the backing level at which the block around @at is unbacked RAM as a whole, and
+ * begins at @floor or above. */
+static unsigned unbacked_level(const struct gn_p2m *p2m, gfn_t at, gfn_t floor)
 {
 	unsigned level = p2m->backing_level;
 
 	for (; level > 1; level--) {
 		uint64_t pages = gn_level_pages(level), start = at.v & ~(pages - 1), i = 0;
 
-		if (start + pages > p2m->gfn_count)
+		if (start < floor.v || start + pages > p2m->gfn_count)
 			continue;
 		while (i < pages &&
 		       gn_p2m_word_state(gn_p2m_get(p2m, gfn(start + i))) == GN_P2M_UNBACKED)
@@ -36,9 +37,9 @@ static unsigned unbacked_level(const struct gn_p2m *p2m, gfn_t at)
 	return level;
 }
 
-int gn_p2m_fill_alloc(struct gn_vm *vm, gfn_t at, struct gn_p2m_fill *out)
+int gn_p2m_fill_alloc(struct gn_vm *vm, gfn_t at, gfn_t floor, struct gn_p2m_fill *out)
 {
-	unsigned level = unbacked_level(&vm->p2m, at);
+	unsigned level = unbacked_level(&vm->p2m, at, floor);
 
 	while (level > 1 && gn_frames_alloc(vm->frames, level, &out->frame))
 		level--;
@@ -56,7 +57,7 @@ int gn_p2m_fill_alloc(struct gn_vm *vm, gfn_t at, struct gn_p2m_fill *out)
 static int fill(struct gn_vm *vm, gfn_t at)
 {
 	struct gn_p2m_fill f;
-	int err = gn_p2m_fill_alloc(vm, at, &f);
+	int err = gn_p2m_fill_alloc(vm, at, gfn(0), &f);
 
 	if (err)
 		return err;

@@ -25,13 +25,14 @@ void gn_p2m_change_end(struct gn_vm *vm);
 int gn_p2m_alloc(struct gn_vm *vm, unsigned level, pfn_t *out);
 
 /* Frames for the UNBACKED gfn @at: a block of the backing level if the block around @at is unbacked as a
- * whole and the pool has one, else smaller. The caller sets the words of the block. */
+ * whole and the pool has one, else smaller. Nothing below @floor is given: it has frames in a plan that no
+ * word tells of yet. The caller sets the words of the block. */
 struct gn_p2m_fill {
 	gfn_t start;
 	unsigned level;
 	pfn_t frame;
 };
-int gn_p2m_fill_alloc(struct gn_vm *vm, gfn_t at, struct gn_p2m_fill *out);
+int gn_p2m_fill_alloc(struct gn_vm *vm, gfn_t at, gfn_t floor, struct gn_p2m_fill *out);
 /* The word of the ith gfn of a fill. */
 static inline p2m_word_t gn_p2m_fill_word(const struct gn_p2m_fill *fill, uint64_t i)
 {

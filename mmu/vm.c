@@ -307,10 +307,8 @@ int gn_vm_switch_scheme(struct gn_vm *vm, const char *scheme)
 	}
 	gn_lock(&vm->lock);
 	if (ops != vm->ops) {
+		gn_retire_drain(vm); /* for a while there are tables of both: make room */
 		err = switch_locked(vm, ops);
-		/* Room that only waits for its grace period is room. */
-		if (err == -ENOMEM && gn_retire_drain(vm))
-			err = switch_locked(vm, ops);
 	}
 	gn_unlock(&vm->lock);
 	return err;

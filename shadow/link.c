@@ -55,8 +55,8 @@ static bool is_present(const struct gn_shadow *s, const struct gn_shadow_page *p
 
 static void store(struct gn_shadow *s, struct gn_shadow_page *page, unsigned index, uint64_t entry)
 {
-	struct gn_entry_change change = gn_entry_set(s->vm, s->fmt, page->key.role.level,
-						     &page->entries[index], entry);
+	struct gn_entry_change change =
+		gn_entry_set(s->vm, s->fmt, page->key.role.level, &page->entries[index], entry);
 
 	s->flush_owed |= change.must_flush;
 }
@@ -89,10 +89,10 @@ struct gn_shadow_page *gn_shadow_entry_drop(struct gn_shadow *s, struct gn_shado
 	if (child)
 		gn_slots_remove(arena, &child->parents, slot);
 	else
-		gn_slots_remove(arena,
-				gn_rmap_leaves(s, gn_shadow_leaf_gfn(page, index),
-					       page->key.role.level),
-				slot);
+		gn_slots_remove(
+			arena,
+			gn_rmap_leaves(s, gn_shadow_leaf_gfn(page, index), page->key.role.level),
+			slot);
 	page->present_count--;
 	store(s, page, index, 0);
 	if (child && child->key.role.direct)
@@ -112,7 +112,8 @@ int gn_shadow_leaf_set(struct gn_shadow *s, struct gn_shadow_page *page, unsigne
 	int err;
 
 	if (GN_UNLIKELY(gn_fmt_is_present(s->fmt, level, old))) {
-		if (gn_fmt_is_leaf(s->fmt, level, old) && gn_shadow_leaf_gfn(page, index).v == at.v) {
+		if (gn_fmt_is_leaf(s->fmt, level, old) &&
+		    gn_shadow_leaf_gfn(page, index).v == at.v) {
 			if ((old ^ entry) & ~(l->accessed | l->dirty))
 				store(s, page, index, entry);
 			return 0;

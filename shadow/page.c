@@ -22,9 +22,9 @@
 #include <errno.h>
 #include <string.h>
 
-#define FIRST_BUCKETS	256
-#define CHUNK_BYTES	(GN_TABLE_ENTRIES * sizeof(struct gn_shadow_page *))
-#define GFNS_BYTES	(GN_TABLE_ENTRIES * sizeof(uint32_t))
+#define FIRST_BUCKETS 256
+#define CHUNK_BYTES   (GN_TABLE_ENTRIES * sizeof(struct gn_shadow_page *))
+#define GFNS_BYTES    (GN_TABLE_ENTRIES * sizeof(uint32_t))
 
 static struct gn_arena *arena_of(const struct gn_shadow *s)
 {
@@ -51,8 +51,8 @@ static int owner_prepare(struct gn_shadow *s, pfn_t table)
 
 static struct gn_shadow_page **owner_of(struct gn_shadow *s, pfn_t table)
 {
-	struct gn_shadow_page **chunk = atomic_load_explicit(&s->owners[table.v / GN_TABLE_ENTRIES],
-							     memory_order_acquire);
+	struct gn_shadow_page **chunk =
+		atomic_load_explicit(&s->owners[table.v / GN_TABLE_ENTRIES], memory_order_acquire);
 
 	return chunk ? &chunk[table.v % GN_TABLE_ENTRIES] : NULL;
 }
@@ -263,7 +263,8 @@ static void unlink_parents(struct gn_shadow *s, struct gn_shadow_page *page)
 	while (!gn_slots_is_empty(&page->parents)) {
 		uint64_t *slot = gn_slots_last(&page->parents);
 
-		gn_shadow_entry_drop(s, gn_shadow_page_of_slot(s, slot), gn_shadow_slot_index(slot));
+		gn_shadow_entry_drop(s, gn_shadow_page_of_slot(s, slot),
+				     gn_shadow_slot_index(slot));
 	}
 }
 
@@ -274,7 +275,7 @@ static void unhash(struct gn_shadow *s, struct gn_shadow_page *page)
 		gn_rmap_set_standing(s, page->key.gfn, 0);
 }
 
-static void forget_entries(struct gn_shadow *s, struct gn_shadow_page *page)
+void gn_shadow_page_empty(struct gn_shadow *s, struct gn_shadow_page *page)
 {
 	for (unsigned i = 0; page->present_count && i < GN_TABLE_ENTRIES; i++)
 		if (gn_fmt_is_present(s->fmt, page->key.role.level, page->entries[i]))
@@ -306,7 +307,7 @@ void gn_shadow_page_zap(struct gn_shadow *s, struct gn_shadow_page *page)
 	unlink_parents(s, page);
 	if (page->is_doomed) /* a direct page dies with its last parent */
 		return;
-	forget_entries(s, page);
+	gn_shadow_page_empty(s, page);
 	if (page->cache_refs)
 		gn_shadow_roots_forget(s, page);
 	gn_shadow_page_doom(s, page);
@@ -347,6 +348,5 @@ void gn_shadow_pages_fini(struct gn_shadow *s)
 			      atomic_load_explicit(&s->owners[i], memory_order_relaxed),
 			      CHUNK_BYTES);
 	gn_arena_free(arena_of(s), s->owners, s->owner_chunk_count * sizeof(*s->owners));
-	gn_arena_free(arena_of(s), s->buckets,
-		      s->bucket_count * sizeof(struct gn_shadow_page *));
+	gn_arena_free(arena_of(s), s->buckets, s->bucket_count * sizeof(struct gn_shadow_page *));
 }

@@ -29,11 +29,12 @@ union gn_shadow_role {
 		uint32_t level : 3;  /* of the entries in the page */
 		uint32_t levels : 3; /* of the guest's tables; 0: paging is off */
 		uint32_t direct : 1;
-		uint32_t access : 4; /* AND of the guest's rights above; direct: the guest leaf's too */
+		uint32_t
+			access : 4; /* AND of the guest's rights above; direct: the guest leaf's too */
 		uint32_t nxe : 1;
 		uint32_t wp : 1;
 		uint32_t smep_without_wp : 1;
-		uint32_t user_guard_without_wp : 1; /* SMAP or PKE: see fault.c */
+		uint32_t user_guard_without_wp : 1;	  /* SMAP or PKE: see fault.c */
 		uint32_t dirty : 1, global : 1, pkey : 4; /* of the guest leaf, direct only */
 	};
 	uint32_t word;
@@ -54,7 +55,8 @@ struct gn_shadow_page {
 	struct gn_shadow_key key;
 	pfn_t table;
 	uint64_t *entries; /* of .table */
-	uint32_t *gfns;	   /* by index, the gfn of the leaf there; NULL where it follows from the key */
+	uint32_t
+		*gfns; /* by index, the gfn of the leaf there; NULL where it follows from the key */
 	struct gn_slots parents;
 	uint64_t protect_seq;	  /* of the write-protection it relies on: see rmap.h */
 	uint64_t unsync_below[8]; /* by index: an unsync page is reachable there */
@@ -109,6 +111,8 @@ struct gn_shadow_page *gn_shadow_page_take(struct gn_shadow *s, struct gn_shadow
 /* Unlink @page everywhere and forget all it maps. It is gone once the lock is released, or, when a vCPU has
  * it as its root, once that vCPU has loaded another. */
 void gn_shadow_page_zap(struct gn_shadow *s, struct gn_shadow_page *page);
+/* Remove every entry of @page; it stays what and where it is. */
+void gn_shadow_page_empty(struct gn_shadow *s, struct gn_shadow_page *page);
 /* gn_shadow_page_zap() without the search in root caches, for who drops the last reference. */
 void gn_shadow_page_doom(struct gn_shadow *s, struct gn_shadow_page *page);
 /* Give doomed pages back. Their flush has been posted. */

@@ -32,7 +32,7 @@ struct gn_shadow;
 #define GN_RMAP_TRACKED ((uintptr_t)2) /* marks of a gfn's set */
 #define GN_RMAP_UNSYNC	((uintptr_t)4)
 
-struct gn_rmap_block { /* 2 MiB */
+struct gn_rmap_block {			  /* 2 MiB */
 	_Atomic(struct gn_slots *) pages; /* one set per gfn; NULL: none needed yet */
 	struct gn_slots large;
 	uint32_t shadowed_count;

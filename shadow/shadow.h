@@ -23,27 +23,29 @@
 #define GN_SHADOW_CACHED_ROOTS 16
 
 struct gn_shadow {
-	struct gn_vm *vm;	       /* (c) */
-	const struct gn_fmt *fmt;      /* (c) entry layouts; the same at each level for 4 and 5 levels */
-	bool is_vtlb;		       /* (c) nothing tracked, pages private to a vCPU */
-	bool is_single;		       /* (c) one vCPU: every posted flush has settled */
-	struct gn_shadow_page **buckets; /* [l] */
-	size_t bucket_count;	       /* [l] a power of two */
-	size_t hashed_count;	       /* [l] */
-	size_t page_count;	       /* [l] pages in the list */
-	struct gn_shadow_list pages;   /* [l] */
-	struct gn_shadow_list doomed;  /* [l] empty whenever the lock is free */
+	struct gn_vm *vm;	  /* (c) */
+	const struct gn_fmt *fmt; /* (c) entry layouts; the same at each level for 4 and 5 levels */
+	bool is_vtlb;		  /* (c) nothing tracked, pages private to a vCPU */
+	bool is_single;		  /* (c) one vCPU: every posted flush has settled */
+	struct gn_shadow_page **buckets;	   /* [l] */
+	size_t bucket_count;			   /* [l] a power of two */
+	size_t hashed_count;			   /* [l] */
+	size_t page_count;			   /* [l] pages in the list */
+	struct gn_shadow_list pages;		   /* [l] */
+	struct gn_shadow_list doomed;		   /* [l] empty whenever the lock is free */
 	_Atomic(struct gn_shadow_page **) *owners; /* (c) by frame / 512, chunks made on demand */
-	size_t owner_chunk_count;      /* (c) */
-	struct gn_rmap rmap;	       /* [l], prepared blocks (a) */
-	bool flush_owed, flush_due;    /* [l] */
-	uint64_t flush_seq, settled_seq; /* [l] flushes posted; those a grace period has passed since */
+	size_t owner_chunk_count;		   /* (c) */
+	struct gn_rmap rmap;			   /* [l], prepared blocks (a) */
+	struct gn_shadow_vcpu **vcpus;		   /* [l] by index, NULL before its init */
+	bool flush_owed, flush_due;		   /* [l] */
+	uint64_t flush_seq,
+		settled_seq; /* [l] flushes posted; those a grace period has passed since */
 };
 
 struct gn_shadow_vcpu {
 	struct gn_shadow_page *root; /* [l] to write; written by the vCPU's thread only */
 	struct gn_shadow_page *cache[GN_SHADOW_CACHED_ROOTS]; /* [l] most recent first */
-	union gn_shadow_role base;	/* (v) role bits of the paging mode in force */
+	union gn_shadow_role base;	  /* (v) role bits of the paging mode in force */
 	struct gn_shadow_reserve reserve; /* (v) */
 };
 
@@ -107,7 +109,8 @@ struct gn_shadow_key gn_shadow_walk_key(union gn_shadow_role base, const struct 
 /* The page that @entry of an indirect @page leads to. */
 struct gn_shadow_key gn_shadow_entry_key(const struct gn_shadow_page *page, uint64_t entry);
 /* The paging mode of a role, to judge guest entries with. */
-void gn_shadow_role_paging(const struct gn_vm *vm, union gn_shadow_role role, struct gn_paging *out);
+void gn_shadow_role_paging(const struct gn_vm *vm, union gn_shadow_role role,
+			   struct gn_paging *out);
 
 /* ---- sync.c ------------------------------------------------------------------------------------------- */
 
@@ -129,10 +132,10 @@ void gn_shadow_mark_unsync(struct gn_shadow *s, struct gn_shadow_page *page, uns
 
 /* ---- write.c ------------------------------------------------------------------------------------------ */
 
-/* A store of the guest, allowed by its tables, to the tracked table @at. True: @at is no longer
- * tracked, map it writable. False: the store must be emulated. @walk is the access's own. */
-bool gn_shadow_write_to_table(struct gn_shadow *s, gfn_t at, const struct gn_access *access,
-			      const struct gn_guest_walk *walk);
+struct gn_shadow_fill;
+/* The store of @fill, allowed by the guest, goes to a tracked table. True: it is tracked no longer, map it
+ * writable. False: the store must be emulated. */
+bool gn_shadow_write_to_table(struct gn_shadow *s, const struct gn_shadow_fill *fill);
 /* Zap all shadows of the table @at. */
 void gn_shadow_unshadow(struct gn_shadow *s, gfn_t at);
 void gn_shadow_memory_written(struct gn_vm *vm, struct gn_vcpu *vcpu, gpa_t at, unsigned bytes);
@@ -150,7 +153,6 @@ struct gn_shadow_fill {
 	struct gn_vcpu *vcpu;
 	const struct gn_access *access;
 	struct gn_guest_walk walk;
-	uint8_t guest_level; /* pages above or at it shadow guest tables, below are direct */
 	uint8_t leaf_level;
 	uint64_t p2m_sequence;
 	p2m_word_t word;
@@ -166,7 +168,6 @@ int gn_shadow_path(struct gn_shadow *s, struct gn_shadow_fill *fill, struct gn_s
 int gn_shadow_vcpu_init(struct gn_vcpu *vcpu);
 void gn_shadow_vcpu_fini(struct gn_vcpu *vcpu);
 int gn_shadow_load_root(struct gn_vcpu *vcpu);
-int gn_shadow_mode_change(struct gn_vcpu *vcpu);
 void gn_shadow_invlpg(struct gn_vcpu *vcpu, gva_t va);
 void gn_shadow_flush_guest(struct gn_vcpu *vcpu, const struct gn_flush *what);
 /* Forget @page in every root cache. */

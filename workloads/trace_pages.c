@@ -121,7 +121,8 @@ int trace_pages_finish(struct trace_pages *pages, struct trace_region **regions,
 	for (size_t i = 0; i < pages->slot_count; i++)
 		if (pages->slots[i])
 			pages->slots[filled++] = pages->slots[i];
-	qsort(pages->slots, filled, sizeof(*pages->slots), by_page);
+	if (filled)
+		qsort(pages->slots, filled, sizeof(*pages->slots), by_page);
 	made = malloc((filled + 1) * sizeof(*made));
 	if (!made)
 		return -ENOMEM;

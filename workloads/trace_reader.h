@@ -35,6 +35,8 @@ const struct trace_region *trace_reader_regions(const struct trace_reader *reade
  * of the header have been checked too. -EBADMSG, -EIO. */
 int trace_reader_next(struct trace_reader *reader, const struct trace_record **records,
 		      size_t *count, struct trace_error *error);
+/* Read and check all of the file at @path: 0, or the error that reading it would meet somewhere. */
+int trace_reader_verify(const char *path, struct trace_error *error);
 /* Go on with block @block (0: start over). -EINVAL past the last. */
 int trace_reader_seek(struct trace_reader *reader, uint64_t block);
 

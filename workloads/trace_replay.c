@@ -27,6 +27,7 @@
 
 #include "cpu.h"
 #include "kernel.h"
+#include "list.h"
 #include "trace_source.h"
 
 #define BATCH	    4096

@@ -59,6 +59,7 @@ int gn_soft_create(const struct gn_soft_config *config, struct gn_soft **out);
 void gn_soft_destroy(struct gn_soft *soft);
 struct gn_vm *gn_soft_vm(struct gn_soft *soft);
 struct gn_soft_cpu *gn_soft_cpu(struct gn_soft *soft, unsigned index);
+struct gn_soft *gn_soft_machine(const struct gn_soft_cpu *cpu); /* the one it belongs to */
 
 /* Run @guest on @cpu until it returns or is stopped. 0; -ECANCELED: stopped (see gn_soft_stop_reason);
  * -ENOMEM: the host ran out. */
@@ -158,6 +159,9 @@ struct gn_soft_op {
 };
 typedef void gn_soft_op_fn(void *ctx, const struct gn_soft_op *op);
 void gn_soft_set_op_hook(struct gn_soft_cpu *cpu, gn_soft_op_fn *fn, void *ctx);
+/* The guest's own note of an operation the machine cannot tell from others (GN_OP_TABLE_WRITE: a the
+ * guest-physical address, b the value): passed to the hook, nothing else. */
+void gn_soft_note(struct gn_soft_cpu *cpu, const struct gn_soft_op *op);
 
 #ifdef __cplusplus
 }

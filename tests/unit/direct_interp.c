@@ -11,7 +11,7 @@
 #include <gnomon/schemes.h>
 #include <gnomon/x86.h>
 
-#define RAM_BYTES ((uint64_t)4 << 20)
+#define RAM_BYTES  ((uint64_t)4 << 20)
 #define TABLE_BITS (X86_PTE_P | X86_PTE_W | X86_PTE_U)
 
 /* Four tables at gfns 1..4 map VA 0 + n * 4 KiB to gfn 16 + n for n < 64. */
@@ -145,7 +145,8 @@ Test(direct_interp, p2m_states_under_the_datum)
 	cr_assert_eq(gn_p2m_protect(vm, gfn(FIRST_DATA + 2), 1, true), 0);
 	cr_assert_eq(access_ok(vm, 0x2000, GN_READ).kind, GN_FIX_ACCESS);
 	cr_assert_eq(access_ok(vm, 0x2010, GN_WRITE).kind, GN_FIX_DENIED);
-	cr_assert_eq(access_ok(vm, 0x2010, GN_WRITE).gpa.v, ((FIRST_DATA + 2) << GN_PAGE_SHIFT) + 0x10);
+	cr_assert_eq(access_ok(vm, 0x2010, GN_WRITE).gpa.v,
+		     ((FIRST_DATA + 2) << GN_PAGE_SHIFT) + 0x10);
 	cr_assert_eq(gn_p2m_balloon(vm, gfn(FIRST_DATA + 3), 1), 0);
 	cr_assert_eq(access_ok(vm, 0x3000, GN_READ).kind, GN_FIX_DENIED);
 	gn_vm_destroy(vm);

@@ -23,7 +23,8 @@ static struct gn_vm *native_vm(void)
 	return vm;
 }
 
-static enum gn_fix_kind touch(struct gn_vm *vm, uint64_t at, enum gn_access_kind kind, bool on_table)
+static enum gn_fix_kind touch(struct gn_vm *vm, uint64_t at, enum gn_access_kind kind,
+			      bool on_table)
 {
 	struct gn_fault fault = { .access = { .kind = (uint8_t)kind, .size = 8 },
 				  .nested = true,

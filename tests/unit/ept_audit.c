@@ -47,8 +47,8 @@ struct damage {
 	uint64_t (*entry)(struct gn_vm *vm, uint64_t *slot);
 };
 static const struct damage damages[] = {
-	{ "another frame", 3, other_frame },   { "a frame beyond the pool", 3, beyond_the_pool },
-	{ "a frozen leaf", 3, frozen },	       { "our root, mapped", 3, our_root },
+	{ "another frame", 3, other_frame }, { "a frame beyond the pool", 3, beyond_the_pool },
+	{ "a frozen leaf", 3, frozen },	     { "our root, mapped", 3, our_root },
 	{ "a right too many", 4, writable },
 };
 
@@ -69,7 +69,8 @@ Test(ept_audit, notices_each_damage_of_a_leaf)
 			slot = rig_walk(vm, damages[d].at).slot;
 			old = *slot;
 			*slot = damages[d].entry(vm, slot);
-			cr_assert_eq(gn_audit(vm, &report), -EBADMSG, "%s: not noticed", damages[d].name);
+			cr_assert_eq(gn_audit(vm, &report), -EBADMSG, "%s: not noticed",
+				     damages[d].name);
 			cr_assert_geq(report.violations, 1);
 			*slot = old;
 			rig_audit(vm, "after the repair");
@@ -104,7 +105,8 @@ Test(ept_audit, notices_a_table_referred_to_twice_and_a_wrong_count)
 	rig_touch(vm, 3, GN_WRITE);
 	table = ept->root;
 	for (unsigned l = ept->fmt->levels; l > 2; l--)
-		table = gn_ept_child(ept, l, gn_entry_get(gn_ept_slot_of(vm, ept, table, l, gfn(3))));
+		table = gn_ept_child(ept, l,
+				     gn_entry_get(gn_ept_slot_of(vm, ept, table, l, gfn(3))));
 	slot = gn_ept_slot_of(vm, ept, table, 2, gfn(3));
 	slot[1] = slot[0];
 	cr_assert_eq(gn_audit(vm, &report), -EBADMSG);

@@ -20,7 +20,8 @@ Test(ept_map, demand_fill_maps_the_frame_of_the_p2m)
 		for (uint64_t at = 0; at < 600; at += 7) {
 			cr_assert_eq(rig_touch(vm, at, GN_READ), GN_FIX_RETRY);
 			cr_assert_eq(gn_p2m_query(vm, gfn(at), &info), 0);
-			cr_assert(rig_maps(vm, at, GN_RWX), "%s gfn %lu", config.scheme, (unsigned long)at);
+			cr_assert(rig_maps(vm, at, GN_RWX), "%s gfn %lu", config.scheme,
+				  (unsigned long)at);
 			cr_assert_eq(rig_walk(vm, at).address, pfn_to_hpa(info.pfn).v);
 			cr_assert_eq(rig_walk(vm, at).refs, config.nested_levels);
 		}
@@ -35,7 +36,8 @@ Test(ept_map, the_root_is_one_for_all_vcpus_and_nothing_is_intercepted)
 	for (unsigned v = 0; v < RIG_VARIANTS; v++) {
 		struct gn_vm_config config = rig_config(&rig_variants[v], 4 * MIB, 1);
 		struct gn_vm *vm = rig_vm(&config);
-		const struct gn_hw *a = gn_vcpu_hw(gn_vm_vcpu(vm, 0)), *b = gn_vcpu_hw(gn_vm_vcpu(vm, 1));
+		const struct gn_hw *a = gn_vcpu_hw(gn_vm_vcpu(vm, 0)),
+				   *b = gn_vcpu_hw(gn_vm_vcpu(vm, 1));
 
 		cr_assert_eq(a->kind, GN_HW_NESTED);
 		cr_assert_eq(a->root.v, b->root.v);
@@ -75,7 +77,8 @@ Test(ept_map, the_largest_leaf_that_block_and_configuration_allow)
 	for (unsigned v = 0; v < RIG_VARIANTS; v++)
 		for (unsigned c = 0; c < sizeof(leaf_cases) / sizeof(leaf_cases[0]); c++) {
 			const struct leaf_case *k = &leaf_cases[c];
-			struct gn_vm_config config = rig_config(&rig_variants[v], 2 * GIB, k->backing);
+			struct gn_vm_config config =
+				rig_config(&rig_variants[v], 2 * GIB, k->backing);
 			struct gn_p2m_info info;
 			struct gn_vm *vm;
 			uint64_t at = 262144 + 777; /* in the second GiB */

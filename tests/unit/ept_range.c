@@ -18,7 +18,8 @@ static uint64_t *slot_at(struct gn_vm *vm, uint64_t at, unsigned level)
 	pfn_t table = ept->root;
 
 	for (unsigned l = ept->fmt->levels; l > level; l--)
-		table = gn_ept_child(ept, l, gn_entry_get(gn_ept_slot_of(vm, ept, table, l, gfn(at))));
+		table = gn_ept_child(ept, l,
+				     gn_entry_get(gn_ept_slot_of(vm, ept, table, l, gfn(at))));
 	return gn_ept_slot_of(vm, ept, table, level, gfn(at));
 }
 
@@ -30,12 +31,14 @@ static bool saw_frozen, saw_child_frozen, saw_child_alive;
 static void watch(struct gn_vm *vm)
 {
 	struct gn_ept *ept = ept_of(vm);
-	pfn_t child = { ((uint64_t)((uint8_t *)watched_child - vm->frames->base)) >> GN_PAGE_SHIFT };
+	pfn_t child = { ((uint64_t)((uint8_t *)watched_child - vm->frames->base)) >>
+			GN_PAGE_SHIFT };
 
 	saw_frozen = gn_ept_is_frozen(ept, watched_level, gn_entry_get(watched_slot));
 	saw_child_frozen = true;
 	for (unsigned i = 0; watched_child && i < GN_TABLE_ENTRIES; i++)
-		saw_child_frozen &= gn_ept_is_frozen(ept, watched_level - 1, gn_entry_get(&watched_child[i]));
+		saw_child_frozen &=
+			gn_ept_is_frozen(ept, watched_level - 1, gn_entry_get(&watched_child[i]));
 	saw_child_alive = !watched_child || gn_frames_refs(vm->frames, child) == 1;
 }
 
@@ -44,8 +47,8 @@ static void watch_next_flush(struct gn_vm *vm, uint64_t at, unsigned level)
 	watched_slot = slot_at(vm, at, level);
 	watched_level = level;
 	watched_child = level > 1 ? (uint64_t *)((uintptr_t)slot_at(vm, at, level - 1) &
-						 ~(uintptr_t)(GN_PAGE_SIZE - 1)) :
-				    NULL;
+						 ~(uintptr_t)(GN_PAGE_SIZE - 1))
+				  : NULL;
 	saw_frozen = saw_child_frozen = saw_child_alive = false;
 	rig_flushes = 0;
 	rig_on_flush = watch;
@@ -117,8 +120,9 @@ Test(ept_range, nothing_usable_changed_means_no_flush)
 /* Ranges against a naive set of mapped gfns. */
 Test(ept_range, zap_is_precise)
 {
-	static const uint64_t ranges[][2] = { { 0, 1 },	      { 511, 513 },   { 512, 1024 }, { 1000, 2000 },
-					      { 2047, 2048 }, { 100, 2048 }, { 0, 2048 } };
+	static const uint64_t ranges[][2] = { { 0, 1 },	      { 511, 513 },   { 512, 1024 },
+					      { 1000, 2000 }, { 2047, 2048 }, { 100, 2048 },
+					      { 0, 2048 } };
 
 	for (unsigned v = 0; v < RIG_VARIANTS; v++)
 		for (unsigned r = 0; r < sizeof(ranges) / sizeof(ranges[0]); r++) {
@@ -131,8 +135,8 @@ Test(ept_range, zap_is_precise)
 			for (uint64_t at = 0; at < 2048; at++) {
 				bool gone = at >= ranges[r][0] && at < ranges[r][1];
 
-				cr_assert_eq(rig_walk(vm, at).end == GN_WALK_ABSENT, gone, "range %u gfn %lu", r,
-					     (unsigned long)at);
+				cr_assert_eq(rig_walk(vm, at).end == GN_WALK_ABSENT, gone,
+					     "range %u gfn %lu", r, (unsigned long)at);
 			}
 			rig_audit(vm, "after a range");
 			gn_vm_destroy(vm);
@@ -255,8 +259,9 @@ Test(ept_range, a_split_says_what_the_leaf_said)
 		rig_flushes = 0;
 		cr_assert_eq(gn_ept_split(vm, ept, 2, slot, *slot, &spare), GN_EPT_NEED_TABLE);
 		cr_assert_eq(gn_ept_spare_fill(vm, &spare), 0);
-		cr_assert_eq(gn_ept_split(vm, ept, 2, slot, *slot ^ ept->fmt->level[2].dirty, &spare), GN_EPT_BUSY,
-			     "the entry changed meanwhile");
+		cr_assert_eq(
+			gn_ept_split(vm, ept, 2, slot, *slot ^ ept->fmt->level[2].dirty, &spare),
+			GN_EPT_BUSY, "the entry changed meanwhile");
 		cr_assert_eq(gn_ept_split(vm, ept, 2, slot, *slot, &spare), GN_EPT_DONE);
 		cr_assert_not(spare.full);
 		cr_assert_eq(rig_flushes, 0);

@@ -14,13 +14,16 @@
 #include "ept/builder.h"
 #include "mmu/walk.h"
 
-static const struct gn_scheme_ops *const rig_schemes[] = { &gn_scheme_native, &gn_scheme_ept, &gn_scheme_npt };
+static const struct gn_scheme_ops *const rig_schemes[] = { &gn_scheme_native, &gn_scheme_ept,
+							   &gn_scheme_npt };
 
 struct rig_variant {
 	const char *scheme;
 	unsigned levels;
 };
-static const struct rig_variant rig_variants[] = { { "ept", 4 }, { "ept", 5 }, { "npt", 4 }, { "npt", 5 } };
+static const struct rig_variant rig_variants[] = {
+	{ "ept", 4 }, { "ept", 5 }, { "npt", 4 }, { "npt", 5 }
+};
 #define RIG_VARIANTS (sizeof(rig_variants) / sizeof(rig_variants[0]))
 
 static unsigned rig_flushes; /* of GN_FLUSH_ALL */
@@ -74,10 +77,12 @@ static inline void rig_audit(struct gn_vm *vm, const char *when)
 static inline int rig_fault_of(struct gn_vm *vm, unsigned vcpu, gfn_t at, enum gn_access_kind kind,
 			       bool on_table, struct gn_fix *fix)
 {
-	struct gn_fault fault = { .access = { .va = gva(gfn_to_gpa(at).v), .kind = (uint8_t)kind, .size = 8 },
-				  .nested = true,
-				  .gpa = gfn_to_gpa(at),
-				  .on_table = on_table };
+	struct gn_fault fault = {
+		.access = { .va = gva(gfn_to_gpa(at).v), .kind = (uint8_t)kind, .size = 8 },
+		.nested = true,
+		.gpa = gfn_to_gpa(at),
+		.on_table = on_table
+	};
 
 	memset(fix, 0, sizeof(*fix));
 	return gn_vcpu_fault(gn_vm_vcpu(vm, vcpu), &fault, fix);

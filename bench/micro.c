@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * micro.c - `gnomon micro`: the cost of the engine's operations.
+ *
+ * Samples of the operation, its limit and its peer are taken in turn; medians with a confidence interval
+ * are reported. CPU time, not wall time: the machines this runs on are shared.
+ */
+#include "micro.h"
+
+#include <argp.h>
+#include <string.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cjson/cJSON.h>
+
+#include "cli.h"
+#include "commands.h"
+#include "emit.h"
+#include "host.h"
+#include "progress.h"
+#include "stats.h"
+#include "table.h"
+
+static const struct micro *const micros[] = {
+	&micro_walk4_cached, &micro_p2m_lookup, &micro_shadow_fill,
+	&micro_ept_fill,     &micro_soft_hit,	&micro_soft_random_ept,
+};
+#define MICROS (sizeof(micros) / sizeof(micros[0]))
+
+enum { SAMPLES_DEFAULT = 21, SAMPLES_MAX = 1001 };
+
+struct micro_result {
+	const struct micro *micro;
+	struct stats_summary subject, limit, peer;
+	char failure[256];
+};
+
+struct micro_options {
+	const struct micro *chosen[MICROS];
+	size_t count;
+	const char *json;
+	uint64_t samples;
+};
+
+uint64_t micro_now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static void measure(const struct micro *micro, size_t samples, struct progress *progress,
+		    struct micro_result *result)
+{
+	const struct micro_side *sides[] = { &micro->subject, &micro->limit, &micro->peer };
+	struct stats_summary *summaries[] = { &result->subject, &result->limit, &result->peer };
+	double *values[3];
+	void *context;
+
+	result->micro = micro;
+	context = micro->setup(result->failure, sizeof(result->failure));
+	if (!context)
+		return;
+	for (size_t i = 0; i < 3; i++) {
+		values[i] = calloc(samples, sizeof(double));
+		if (!values[i])
+			cli_fail(EXIT_CANNOT, "out of memory");
+		if (sides[i]->sample)
+			sides[i]->sample(context); /* warm up */
+	}
+	for (size_t n = 0; n < samples; n++) {
+		for (size_t i = 0; i < 3; i++)
+			if (sides[i]->sample)
+				values[i][n] = sides[i]->sample(context);
+		progress_part(progress, (double)n / (double)samples);
+	}
+	for (size_t i = 0; i < 3; i++) {
+		*summaries[i] = (struct stats_summary){ .median = sides[i]->published };
+		if (sides[i]->sample)
+			*summaries[i] = stats_summarise(values[i], samples);
+		free(values[i]);
+	}
+	micro->teardown(context);
+}
+
+static void side_to_json(cJSON *to, const char *key, const struct micro_side *side, double median)
+{
+	cJSON *json;
+
+	if (!side->name)
+		return;
+	json = cJSON_AddObjectToObject(to, key);
+	cJSON_AddStringToObject(json, "name", side->name);
+	cJSON_AddNumberToObject(json, "median", median);
+	cJSON_AddStringToObject(json, "origin", side->sample ? "measured in this run" : "recorded elsewhere");
+}
+
+static void write_json(const char *path, const struct micro_result *results, size_t count)
+{
+	cJSON *json = cJSON_CreateObject(), *list, *host_json;
+	const struct host_field *field;
+	struct host_info host;
+	struct emit e;
+	char *text;
+	int err;
+
+	cJSON_AddStringToObject(json, "schema", "gnomon.micro/1");
+	host_probe(&host);
+	host_json = cJSON_AddObjectToObject(json, "host");
+	for (unsigned i = 0; (field = host_field(i)); i++)
+		if (*((const char *)&host + field->offset))
+			cJSON_AddStringToObject(host_json, field->key,
+						(const char *)&host + field->offset);
+	list = cJSON_AddArrayToObject(json, "results");
+	for (size_t i = 0; i < count; i++) {
+		const struct micro_result *r = &results[i];
+		const double ci95[2] = { r->subject.low, r->subject.high };
+		cJSON *item = cJSON_CreateObject();
+
+		cJSON_AddItemToArray(list, item);
+		cJSON_AddStringToObject(item, "name", r->micro->name);
+		cJSON_AddStringToObject(item, "unit", r->micro->unit);
+		cJSON_AddStringToObject(item, "what", r->micro->what);
+		if (r->failure[0]) {
+			cJSON_AddStringToObject(item, "failure", r->failure);
+			continue;
+		}
+		cJSON_AddNumberToObject(item, "median", r->subject.median);
+		cJSON_AddItemToObject(item, "ci95", cJSON_CreateDoubleArray(ci95, 2));
+		cJSON_AddNumberToObject(item, "target", r->micro->target);
+		side_to_json(item, "limit", &r->micro->limit, r->limit.median);
+		side_to_json(item, "peer", &r->micro->peer, r->peer.median);
+	}
+	text = cJSON_Print(json);
+	cJSON_Delete(json);
+	if (!text)
+		cli_fail(EXIT_CANNOT, "out of memory");
+	err = emit_open(&e, path);
+	if (!err) {
+		fprintf(e.file, "%s\n", text);
+		err = emit_commit(&e);
+	}
+	if (err)
+		cli_fail(EXIT_CANNOT, "--json %s: %s", path, strerror(-err));
+	free(text);
+}
+
+static bool meets_target(const struct micro_result *r)
+{
+	return r->micro->more_is_better ? r->subject.median >= r->micro->target :
+					  r->subject.median <= r->micro->target;
+}
+
+static void print_row(struct table *t, const struct micro_result *r)
+{
+	const struct micro *m = r->micro;
+
+	table_cell(t, TABLE_HEAD, "%s", m->name);
+	if (r->failure[0]) {
+		table_cell(t, TABLE_BAD, "failed");
+		for (int i = 0; i < 3; i++)
+			table_cell(t, TABLE_PLAIN, "%s", "");
+		table_cell(t, TABLE_BAD, "%s", r->failure);
+		return;
+	}
+	table_cell(t, meets_target(r) ? TABLE_BEST : TABLE_BAD, "%.3g", r->subject.median);
+	table_cell(t, TABLE_DIM, "%.3g-%.3g", r->subject.low, r->subject.high);
+	table_cell(t, TABLE_PLAIN, "%s", m->unit);
+	table_cell(t, TABLE_PLAIN, "%s %g%s", m->more_is_better ? ">=" : "<=", m->target,
+		   meets_target(r) ? "" : " MISSED");
+	if (m->peer.name)
+		table_cell(t, TABLE_PLAIN, "limit %.3g (%s); peer %.3g (%s)", r->limit.median,
+			   m->limit.name, r->peer.median, m->peer.name);
+	else
+		table_cell(t, TABLE_PLAIN, "limit %.3g (%s)", r->limit.median, m->limit.name);
+}
+
+static void print_results(const struct micro_result *results, size_t count)
+{
+	struct table t;
+
+	puts("Measured on this host, CPU time of one thread; medians with 95 % confidence intervals.\n");
+	table_init(&t, 6, 1 | 1 << 3 | 1 << 4 | 1 << 5);
+	table_cell(&t, TABLE_HEAD, "operation");
+	table_cell(&t, TABLE_HEAD, "median");
+	table_cell(&t, TABLE_HEAD, "95 %%");
+	table_cell(&t, TABLE_HEAD, "unit");
+	table_cell(&t, TABLE_HEAD, "promised");
+	table_cell(&t, TABLE_HEAD, "beside it");
+	for (size_t i = 0; i < count; i++)
+		print_row(&t, &results[i]);
+	table_print(&t, stdout, cli_may_colour(STDOUT_FILENO));
+	table_fini(&t);
+}
+
+enum { OPT_JSON = 0x200, OPT_SAMPLES };
+
+static const struct argp_option options[] = {
+	{ "json", OPT_JSON, "FILE", 0, "write the results (- is stdout)", 0 },
+	{ "samples", OPT_SAMPLES, "N", 0, "samples of each side (21)", 0 },
+	{ 0 }
+};
+
+static const char doc[] =
+	"Measure the engine's operations, each beside the least any implementation must do.\v"
+	"Operations: walk4_cached, p2m_lookup, shadow_fill, ept_fill, soft_hit, soft_random_ept.\n\n"
+	"Examples:\n"
+	"  gnomon micro\n"
+	"  gnomon micro walk4_cached p2m_lookup --json micro.json";
+
+static const char *micro_name(unsigned i)
+{
+	return i < MICROS ? micros[i]->name : NULL;
+}
+
+static void choose(struct micro_options *o, const char *name)
+{
+	const char *near;
+
+	for (size_t i = 0; i < MICROS; i++)
+		if (!strcmp(micros[i]->name, name)) {
+			for (size_t j = 0; j < o->count; j++)
+				if (o->chosen[j] == micros[i])
+					return;
+			o->chosen[o->count++] = micros[i];
+			return;
+		}
+	near = cli_nearest(name, micro_name);
+	cli_fail(EXIT_USAGE, "no operation \"%s\"%s%s%s; `gnomon micro --help` lists them", name,
+		 near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
+}
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+	struct micro_options *o = state->input;
+
+	switch (key) {
+	case OPT_JSON:
+		o->json = arg;
+		return 0;
+	case OPT_SAMPLES:
+		if (cli_parse_count(arg, 1, SAMPLES_MAX, &o->samples))
+			cli_fail(EXIT_USAGE, "--samples %s: must be 1 to %d", arg, SAMPLES_MAX);
+		return 0;
+	case ARGP_KEY_ARG:
+		choose(o, arg);
+		return 0;
+	}
+	return ARGP_ERR_UNKNOWN;
+}
+
+int micro_command(int argc, char **argv)
+{
+	static const struct argp argp = { options, parse, "[OPERATION...]", doc, NULL, NULL, NULL };
+	struct micro_result results[MICROS];
+	struct micro_options o = { .samples = SAMPLES_DEFAULT };
+	struct progress progress;
+	bool fine = true;
+
+	argp_parse(&argp, argc, argv, 0, NULL, &o);
+	if (!o.count)
+		for (size_t i = 0; i < MICROS; i++)
+			choose(&o, micros[i]->name);
+	memset(results, 0, sizeof(results));
+	progress_begin(&progress, o.count);
+	for (size_t i = 0; i < o.count; i++) {
+		progress_step(&progress, o.chosen[i]->name);
+		measure(o.chosen[i], o.samples, &progress, &results[i]);
+		fine &= !results[i].failure[0];
+	}
+	progress_end(&progress);
+	if (!o.json || strcmp(o.json, "-") != 0)
+		print_results(results, o.count);
+	if (o.json)
+		write_json(o.json, results, o.count);
+	return fine ? EXIT_FINE : EXIT_CANNOT;
+}

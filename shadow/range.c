@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * range.c - what a p2m change, the dirty log and working-set sampling do to shadow leaves.
+ *
+ * The reverse map says where a gfn is mapped, so all of these cost by what is mapped and not by the size
+ * of the tables. A guest table in a range that is zapped is unshadowed: its contents are about to be others.
+ * What they take away may still be in a TLB though no entry says so (law 3 of shadow.h), so a flush that
+ * is owed becomes due here.
+ */
+#include "shadow.h"
+
+static void pay(struct gn_shadow *s)
+{
+	s->flush_due |= s->flush_owed;
+}
+
+static void zap_one(struct gn_shadow *s, gfn_t at)
+{
+	if (gn_rmap_marks(s, at))
+		gn_shadow_unshadow(s, at);
+	gn_rmap_drop(s, at);
+}
+
+void gn_shadow_range(struct gn_vm *vm, gfn_t start, gfn_t end, enum gn_range_change change)
+{
+	struct gn_shadow *s = gn_shadow_of(vm);
+
+	gn_shadow_enter(s);
+	for (uint64_t at = start.v; at < end.v && at < s->rmap.gfn_count; at++) {
+		if (change == GN_RANGE_ZAP)
+			zap_one(s, gfn(at));
+		else if (gn_rmap_protect(s, gfn(at)))
+			s->flush_due = true;
+	}
+	pay(s);
+	gn_shadow_leave(s);
+}
+
+/* ---- Accessed bits --------------------------------------------------------------------------------------- */
+
+struct harvest {
+	uint64_t start, end;
+	uint8_t *bitmap;
+};
+
+static bool clear_accessed(struct gn_shadow *s, uint64_t *slot, unsigned level)
+{
+	uint64_t accessed = s->fmt->level[level].accessed, old = gn_entry_get(slot);
+	bool must_flush;
+
+	do {
+		if (!(old & accessed))
+			return false;
+	} while (!gn_entry_cmpxchg(s->vm, s->fmt, level, slot, &old, old & ~accessed, &must_flush));
+	s->flush_due |= must_flush;
+	return true;
+}
+
+static void harvest_leaves(struct gn_shadow *s, const struct harvest *h, uint64_t at,
+			   unsigned level)
+{
+	const struct gn_slots *set = gn_rmap_leaves(s, gfn(at), level);
+	uint32_t count = set ? gn_slots_count(set) : 0;
+	uint64_t pages = gn_level_pages(level), first = at & ~(pages - 1), last = first + pages;
+	bool accessed = false;
+
+	for (uint32_t i = 0; i < count; i++)
+		accessed |= clear_accessed(s, gn_slots_at(set, i), level);
+	if (!accessed)
+		return;
+	if (first < h->start)
+		first = h->start;
+	if (last > h->end)
+		last = h->end;
+	for (; first < last; first++)
+		h->bitmap[(first - h->start) / 8] |= (uint8_t)(1u << ((first - h->start) % 8));
+}
+
+void gn_shadow_harvest_accessed(struct gn_vm *vm, gfn_t start, gfn_t end, uint8_t *bitmap)
+{
+	struct gn_shadow *s = gn_shadow_of(vm);
+	struct harvest h = { start.v, end.v, bitmap };
+
+	if (h.end > s->rmap.gfn_count)
+		h.end = s->rmap.gfn_count;
+	gn_shadow_enter(s);
+	for (uint64_t at = h.start; at < h.end; at++) {
+		harvest_leaves(s, &h, at, 1);
+		if (at == h.start || at % gn_level_pages(2) == 0)
+			harvest_leaves(s, &h, at, 2);
+		if (at == h.start || at % gn_level_pages(3) == 0)
+			harvest_leaves(s, &h, at, 3);
+	}
+	gn_shadow_leave(s);
+}

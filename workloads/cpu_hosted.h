@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * cpu_hosted.h - which CPU of the software machine this thread's guest runs on. For hosted.c and tests.
+ */
+#ifndef GN_WORKLOADS_CPU_HOSTED_H
+#define GN_WORKLOADS_CPU_HOSTED_H
+
+#include <gnomon/soft.h>
+
+typedef void cpu_hosted_progress_fn(void *ctx, double done);
+
+/* From here on cpu.h acts on @cpu in this thread. The progress hook may be NULL. */
+void cpu_hosted_enter(struct gn_soft_cpu *cpu, cpu_hosted_progress_fn *progress, void *ctx);
+void cpu_hosted_leave(void);
+
+#endif
