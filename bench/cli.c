@@ -99,7 +99,8 @@ int cli_parse_count(const char *text, uint64_t min, uint64_t max, uint64_t *out)
 	if (*text < '0' || *text > '9')
 		return -EINVAL;
 	errno = 0;
-	value = strtoull(text, &end, text[0] == '0' && (text[1] == 'x' || text[1] == 'X') ? 16 : 10);
+	value = strtoull(text, &end,
+			 text[0] == '0' && (text[1] == 'x' || text[1] == 'X') ? 16 : 10);
 	if (*end)
 		return -EINVAL;
 	if (errno || value < min || value > max)

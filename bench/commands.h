@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * commands.h - the subcommands. Each is a main of its own: argv[0] is "gnomon NAME", the result is the
  * exit code (cli.h).

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * compare.c - `gnomon compare`: the same guest under every scheme.
  *
@@ -50,9 +50,10 @@ static const struct argp_option options[] = {
 	{ "workloads", OPT_WORKLOADS, "X,Y", 0,
 	  "workloads to run: names, memory, os, all, trace:FILE (all)", 1 },
 	{ "quick", OPT_QUICK, NULL, 0, "small sizes: seconds instead of minutes", 1 },
-	{ "size", OPT_SIZE, "SIZE", 0, "size of the one workload given, instead of its default", 1 },
-	{ "repeat", OPT_REPEAT, "N", 0, "repeat each run N times, for the simulator's wall time (1)",
+	{ "size", OPT_SIZE, "SIZE", 0, "size of the one workload given, instead of its default",
 	  1 },
+	{ "repeat", OPT_REPEAT, "N", 0,
+	  "repeat each run N times, for the simulator's wall time (1)", 1 },
 	{ "audit", OPT_AUDIT, NULL, 0, "prove every table right after each run", 1 },
 	{ "json", OPT_JSON, "FILE", 0, "write the result file (- is stdout)", 2 },
 	{ "csv", OPT_CSV, "FILE", 0, "write the runs as CSV (- is stdout)", 2 },
@@ -69,8 +70,9 @@ static const char doc[] =
 	"  gnomon compare --quick\n"
 	"  gnomon compare --schemes native,shadow,ept --workloads random,fork-exec --audit\n"
 	"  gnomon compare --cpu zen4 --backing 2m --json zen4.json\n"
-	"  gnomon compare --workloads all,trace:sqlite.gnt --report out\n\n"
-	"Exit codes: 0 fine; 1 a self-check, the audit or the comparison of the guest's memory failed; "
+	"  gnomon compare --workloads all,trace:sqlite.gntrace --report out\n\n"
+	"Exit codes: 0 fine; 1 a self-check, the audit or the comparison of the guest's memory "
+	"failed; "
 	"2 usage; 3 this machine cannot.";
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -114,8 +116,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		c->report = arg;
 		return 0;
 	case ARGP_KEY_ARG:
-		cli_fail(EXIT_USAGE, "compare: \"%s\" is not an option; workloads go into --workloads",
-			 arg);
+		cli_fail(EXIT_USAGE,
+			 "compare: \"%s\" is not an option; workloads go into --workloads", arg);
 	}
 	return ARGP_ERR_UNKNOWN;
 }
@@ -208,7 +210,8 @@ static bool check_memory(const struct results *r)
 				first = &r->runs[j];
 		if (!first || !run->has_sum || first->memory_sum == run->memory_sum)
 			continue;
-		cli_warn("%s: guest memory differs: %016" PRIx64 " under %s, %016" PRIx64 " under %s",
+		cli_warn("%s: guest memory differs: %016" PRIx64 " under %s, %016" PRIx64
+			 " under %s",
 			 run->workload, first->memory_sum, first->scheme, run->memory_sum,
 			 run->scheme);
 		fine = false;

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * compare_table.c - what a person reads after `gnomon compare`.
  *
@@ -138,12 +138,15 @@ void compare_table_print(const struct summary *s, FILE *to, bool colour)
 	if (!run)
 		return;
 	if (s->has_baseline)
-		fprintf(to, "Overhead over native in %% (×N: N times native); * the cheapest virtualized "
+		fprintf(to, "Overhead over native in %% (×N: N times native); * the cheapest "
+			    "virtualized "
 			    "scheme.\n");
 	else
-		fprintf(to, "Million cycles (no native run to compare with); * the cheapest scheme.\n");
-	fprintf(to, "Cycles are modelled (preset %s), references, exits and bytes are counted. "
-		    "%s guest, seed %llu%s.\n\n",
+		fprintf(to,
+			"Million cycles (no native run to compare with); * the cheapest scheme.\n");
+	fprintf(to,
+		"Cycles are modelled (preset %s), references, exits and bytes are counted. "
+		"%s guest, seed %llu%s.\n\n",
 		run->cpu, cli_format_bytes(run->mem_bytes, mem, sizeof(mem)),
 		(unsigned long long)run->seed, s->results->quick ? ", quick sizes" : "");
 	print_overheads(s, to, colour);

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * guest_tables.c - write x86 tables through the device's door (gn_vm_write), as a loader would.
  */

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * guest_tables.h - a guest's page tables, written from outside: for measurements that need a certain
  * geometry and no kernel.

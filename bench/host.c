@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * host.c - `gnomon host`: what this machine is, and what gnomon can do on it.
  */
@@ -33,8 +33,9 @@ static void print_host(const struct host_info *host, struct table *t)
 	table_cell(t, TABLE_HEAD, "backend soft");
 	table_cell(t, TABLE_PLAIN, "can run here: it needs nothing of the machine");
 	table_cell(t, TABLE_HEAD, "backend kvm");
-	table_cell(t, TABLE_PLAIN, "not in this build; the cost of an exit on this machine is therefore "
-				   "not measured");
+	table_cell(t, TABLE_PLAIN,
+		   "not in this build; the cost of an exit on this machine is therefore "
+		   "not measured");
 }
 
 int host_command(int argc, char **argv)

@@ -23,7 +23,10 @@
 
 static const struct host_field fields[] = {
 #define FIELD(key, title, member)                                                                  \
-	{ key, title, offsetof(struct host_info, member), sizeof(((struct host_info *)0)->member) }
+	{                                                                                          \
+		key, title, offsetof(struct host_info, member),                                    \
+			sizeof(((struct host_info *)0)->member)                                    \
+	}
 	FIELD("cpu", "CPU", cpu),
 	FIELD("cpus", "CPUs", cpus),
 	FIELD("memory", "memory", memory),
@@ -180,7 +183,9 @@ void host_probe(struct host_info *host)
 	}
 	if (read_line("/sys/kernel/mm/ksm/run", text, sizeof(text)))
 		snprintf(host->ksm, sizeof(host->ksm), "%s",
-			 text[0] == '1' ? "running" : text[0] == '2' ? "unmerged" : "off");
+			 text[0] == '1'	  ? "running"
+			 : text[0] == '2' ? "unmerged"
+					  : "off");
 	snprintf(host->gnomon, sizeof(host->gnomon), "%s", GN_VERSION);
 	snprintf(host->compiler, sizeof(host->compiler), "%.90s",
 #ifdef __clang__

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * list.c - `gnomon list schemes|workloads|backends|cpus`.
  */
@@ -68,7 +68,8 @@ static void list_workloads(struct table *t)
 static void list_backends(struct table *t)
 {
 	table_cell(t, TABLE_HEAD, "soft");
-	table_cell(t, TABLE_PLAIN, "a model CPU: counts are exact, cycles are modelled from a preset");
+	table_cell(t, TABLE_PLAIN,
+		   "a model CPU: counts are exact, cycles are modelled from a preset");
 }
 
 static void list_figures(struct table *t, const struct gn_cpu_preset *cpu)
@@ -120,9 +121,9 @@ static const char *list_name(unsigned i)
 
 int list_command(int argc, char **argv)
 {
-	static const struct argp argp = {
-		options, parse, "schemes|workloads|backends|cpus", doc, NULL, NULL, NULL
-	};
+	static const struct argp argp = { options, parse, "schemes|workloads|backends|cpus",
+					  doc,	   NULL,  NULL,
+					  NULL };
 	struct list_options o = { NULL, false };
 	struct table t;
 
@@ -142,9 +143,10 @@ int list_command(int argc, char **argv)
 		const char *near = cli_nearest(o.what, list_name);
 
 		if (near)
-			cli_fail(EXIT_USAGE, "no list of \"%s\"; did you mean \"%s\"?", o.what, near);
-		cli_fail(EXIT_USAGE, "no list of \"%s\"; there are schemes, workloads, backends, cpus",
-			 o.what);
+			cli_fail(EXIT_USAGE, "no list of \"%s\"; did you mean \"%s\"?", o.what,
+				 near);
+		cli_fail(EXIT_USAGE,
+			 "no list of \"%s\"; there are schemes, workloads, backends, cpus", o.what);
 	}
 	table_print(&t, stdout, cli_may_colour(STDOUT_FILENO));
 	if (!strcmp(o.what, "cpus") && o.verbose)

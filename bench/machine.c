@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * machine.c - parse the machine's options.
  *
@@ -32,7 +32,8 @@ static const struct argp_option options[] = {
 	{ "cpu", OPT_CPU, "PRESET", 0,
 	  "CPU model: a name of `gnomon list cpus`, or a file of key = value lines", 10 },
 	{ "mem", OPT_MEM, "SIZE", 0, "guest memory (1G)", 10 },
-	{ "vcpus", OPT_VCPUS, "N", 0, "vCPUs of the guest; the workload runs on the first (1)", 10 },
+	{ "vcpus", OPT_VCPUS, "N", 0, "vCPUs of the guest; the workload runs on the first (1)",
+	  10 },
 	{ "seed", OPT_SEED, "N", 0, "seed of the workloads (1): same seed, same counts", 10 },
 	{ "large-pages", OPT_LARGE_PAGES, NULL, 0, "guest user memory in 2 MiB pages", 11 },
 	{ "backing", OPT_BACKING, "4k|2m|1g", 0, "host frames behind the guest's memory (4k)", 11 },
@@ -124,8 +125,8 @@ static void parse_mem(struct machine *machine, const char *text)
 		cli_fail(EXIT_USAGE, "--mem %s: not a size; give one like 512M or 4G", text);
 	if (machine->mem_bytes < (16u << 20) || machine->mem_bytes > (uint64_t)1 << 42 ||
 	    machine->mem_bytes % GN_PAGE_SIZE)
-		cli_fail(EXIT_USAGE,
-			 "--mem %s: must be a multiple of 4 KiB between 16M and 4096G", text);
+		cli_fail(EXIT_USAGE, "--mem %s: must be a multiple of 4 KiB between 16M and 4096G",
+			 text);
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)

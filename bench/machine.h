@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * machine.h - the options that describe the machine and the guest, the same for compare and run.
  */

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * main.c - the `gnomon` command: find the subcommand, hand over.
  *
@@ -20,7 +20,8 @@ static const struct command {
 	const char *name, *what;
 	int (*run)(int argc, char **argv);
 } commands[] = {
-	{ "compare", "schemes x workloads: overhead, counts, memory; table, JSON, report", compare_command },
+	{ "compare", "schemes x workloads: overhead, counts, memory; table, JSON, report",
+	  compare_command },
 	{ "run", "one workload under one scheme, every counter", run_command },
 	{ "micro", "cost of the engine's operations, each beside its limit", micro_command },
 	{ "repro", "published figures, ours beside theirs", repro_command },
@@ -46,7 +47,8 @@ static void print_help(FILE *to)
 	fputs("\n`gnomon COMMAND --help` tells more, with examples. A first look:\n\n"
 	      "  gnomon compare --quick\n"
 	      "  gnomon compare --quick --report out && xdg-open out/index.html\n\n"
-	      "Exit codes: 0 fine, 1 a comparison or audit failed, 2 usage, 3 this machine cannot.\n",
+	      "Exit codes: 0 fine, 1 a comparison or audit failed, 2 usage, 3 this machine "
+	      "cannot.\n",
 	      to);
 }
 

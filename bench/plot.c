@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * plot.c - the shared parts of pictures, and the list of them.
  *
@@ -33,12 +33,17 @@ struct plot_label plot_label(const char *name)
 }
 
 static const struct plot_style styles[] = {
-	{ "native", "#8a8a8a", 2, "×" },      { "shadow", "#e69f00", 7, "●" },
-	{ "shadow-vtlb", "#d55e00", 9, "▲" }, { "ept", "#0072b2", 5, "■" },
-	{ "npt", "#56b4e9", 13, "◆" },	      { "interp", "#cc79a7", 11, "▼" },
-	{ "pv", "#009e73", 7, "●" },	      { "agile", "#b8a800", 9, "▲" },
+	{ "native", "#8a8a8a", 2, "×" },
+	{ "shadow", "#e69f00", 7, "●" },
+	{ "shadow-vtlb", "#d55e00", 9, "▲" },
+	{ "ept", "#0072b2", 5, "■" },
+	{ "npt", "#56b4e9", 13, "◆" },
+	{ "interp", "#cc79a7", 11, "▼" },
+	{ "pv", "#009e73", 7, "●" },
+	{ "agile", "#b8a800", 9, "▲" },
 	/* others, by the hash of their name */
-	{ "", "#009e73", 13, "◆" },	      { "", "#b8a800", 5, "■" },
+	{ "", "#009e73", 13, "◆" },
+	{ "", "#b8a800", 5, "■" },
 };
 #define STYLES (sizeof(styles) / sizeof(styles[0]))
 
@@ -86,8 +91,8 @@ void plot_legend_add(struct plot_legend *legend, const char *text, const char *c
 	fprintf(legend->script, "set label %d '%s' at screen %.4f,%.4f left tc rgb '%s'\n",
 		legend->tag++, glyph, (double)legend->x / PLOT_WIDTH, y, colour);
 	/* Double quotes: the text is ours or has been through plot_label(). */
-	fprintf(legend->script, "set label %d \"%s\" at screen %.4f,%.4f left\n", legend->tag++, text,
-		(double)(legend->x + 16) / PLOT_WIDTH, y);
+	fprintf(legend->script, "set label %d \"%s\" at screen %.4f,%.4f left\n", legend->tag++,
+		text, (double)(legend->x + 16) / PLOT_WIDTH, y);
 	legend->x += width;
 }
 

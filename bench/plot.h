@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * plot.h - what the pictures of a report share: safe labels, colours, the terminal, the legend.
  *
@@ -43,7 +43,7 @@ void plot_legend_add(struct plot_legend *legend, const char *text, const char *c
 /* Overheads on a logarithmic axis: anything at or below 0.1 % is drawn there. */
 double plot_clamp_percent(double percent);
 
-extern const struct report_plot plot_overhead, plot_cycles, plot_walks, plot_memory,
-	plot_exit_cost, plot_tlb_reach;
+extern const struct report_plot plot_overhead, plot_cycles, plot_walks, plot_memory, plot_exit_cost,
+	plot_tlb_reach;
 
 #endif

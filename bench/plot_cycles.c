@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * plot_cycles.c - where the cycles go: a panel a workload, a bar a scheme, stacked by cause, in units of
  * the native run.
@@ -37,7 +37,8 @@ static void write_panel(const struct summary *s, size_t w, size_t block, FILE *d
 {
 	size_t count = shown_schemes(s, w), row = 0;
 
-	fprintf(script, "set title '%s' offset 0,-0.6\nset yrange [%zu.6:0.4]\nset ytics nomirror (",
+	fprintf(script,
+		"set title '%s' offset 0,-0.6\nset yrange [%zu.6:0.4]\nset ytics nomirror (",
 		plot_label(s->workloads[w]).text, count);
 	fprintf(data, "# %s: left, right, middle, low, high, colour\n",
 		plot_label(s->workloads[w]).text);
@@ -55,15 +56,16 @@ static void write_panel(const struct summary *s, size_t w, size_t block, FILE *d
 			double width = run->cause_cycles[i] * unit;
 
 			if (width > 0)
-				fprintf(data, "%.6f %.6f %zu %.2f %.2f 0x%s\n", at, at + width,
-					row, (double)row - 0.36, (double)row + 0.36,
+				fprintf(data, "%.6f %.6f %zu %.2f %.2f 0x%s\n", at, at + width, row,
+					(double)row - 0.36, (double)row + 0.36,
 					cause_colours[i] + 1);
 			at += width;
 		}
 	}
 	fputs("0 0 0 0 0 0\n\n\n", data);
 	fprintf(script,
-		")\nplot 'cycles.dat' index %zu using (($1+$2)/2):3:1:2:4:5:6 with boxxyerror fs solid 1 "
+		")\nplot 'cycles.dat' index %zu using (($1+$2)/2):3:1:2:4:5:6 with boxxyerror fs "
+		"solid 1 "
 		"noborder lc rgb variable\n",
 		block);
 }
@@ -85,9 +87,9 @@ static bool write_plot(const struct summary *s, FILE *data, FILE *script)
 	for (unsigned i = 0; i < RESULTS_CAUSES; i++)
 		plot_legend_add(&legend, results_cause_title((enum results_cause)i),
 				cause_colours[i], "■");
-	fprintf(script,
-		"unset key\nset xrange [0:*]\nset xtics nomirror font ',11'\nset tics scale 0\nunset grid\nset grid x\n"
-		"set multiplot\n");
+	fprintf(script, "unset key\nset xrange [0:*]\nset xtics nomirror font ',11'\nset tics "
+			"scale 0\nunset grid\nset grid x\n"
+			"set multiplot\n");
 	for (size_t w = 0; w < s->workload_count; w++) {
 		double top, left;
 

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * plot_memory.c - what the tables of a scheme cost at their highest: a row a workload, a mark a scheme.
  */
@@ -32,7 +32,8 @@ static bool write_plot(const struct summary *s, FILE *data, FILE *script)
 		"set lmargin at screen 0.20\nset rmargin at screen 0.97\n"
 		"set tmargin at screen %.4f\nset bmargin at screen %.4f\n"
 		"set logscale x 10\nset yrange [%zu.6:0.4]\nset xtics nomirror\n"
-		"set xlabel 'tables and their metadata at their highest, KiB (counted), logarithmic'\n"
+		"set xlabel 'tables and their metadata at their highest, KiB (counted), "
+		"logarithmic'\n"
 		"unset key\nset ytics nomirror ( \\\n",
 		1 - (double)TOP / height, (double)BOTTOM / height, s->workload_count);
 	for (size_t w = 0; w < s->workload_count; w++)
@@ -53,10 +54,11 @@ static bool write_plot(const struct summary *s, FILE *data, FILE *script)
 			if (peak_bytes(s, w, c))
 				fprintf(data, "%.3f %.3f\n", (double)peak_bytes(s, w, c) / 1024,
 					(double)w + 1 +
-						(((double)c + 0.5) / (double)s->scheme_count - 0.5) *
-							0.6);
+						(((double)c + 0.5) / (double)s->scheme_count -
+						 0.5) * 0.6);
 		fputs("NaN NaN\n\n\n", data);
-		fprintf(script, "%s'memory.dat' index %zu using 1:2 with points pt %d ps 0.8 lc rgb '%s'",
+		fprintf(script,
+			"%s'memory.dat' index %zu using 1:2 with points pt %d ps 0.8 lc rgb '%s'",
 			block ? ", \\\n" : "plot ", block, plot_style_of(s->schemes[c])->point,
 			plot_style_of(s->schemes[c])->colour);
 		block++;

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * plot_overhead.c - overhead over native: one row a workload, one mark a scheme, on a logarithmic axis,
  * since a few per cent and a hundred times must both be readable.
@@ -35,7 +35,8 @@ static bool write_plot(const struct summary *s, FILE *data, FILE *script)
 		"set lmargin at screen 0.20\nset rmargin at screen 0.97\n"
 		"set tmargin at screen %.4f\nset bmargin at screen %.4f\n"
 		"set logscale x 10\nset xrange [0.08:*]\nset yrange [%.2f:0.4]\n"
-		"set xtics nomirror ('≤0.1 %%%%' 0.1, '1 %%%%' 1, '10 %%%%' 10, '100 %%%%' 100, '×11' 1000, "
+		"set xtics nomirror ('≤0.1 %%%%' 0.1, '1 %%%%' 1, '10 %%%%' 10, '100 %%%%' 100, "
+		"'×11' 1000, "
 		"'×101' 10000, '×1001' 100000)\n"
 		"set xlabel 'overhead over native (modelled cycles), logarithmic'\n"
 		"unset key\nset ytics nomirror ( \\\n",
@@ -66,7 +67,8 @@ static bool write_plot(const struct summary *s, FILE *data, FILE *script)
 			any = true;
 		}
 		fputs("NaN NaN\n\n\n", data);
-		fprintf(script, "%s'overhead.dat' index %zu using 1:2 with points pt %d ps 0.8 lc rgb '%s'",
+		fprintf(script,
+			"%s'overhead.dat' index %zu using 1:2 with points pt %d ps 0.8 lc rgb '%s'",
 			block ? ", \\\n" : "", block, plot_style_of(s->schemes[c])->point,
 			plot_style_of(s->schemes[c])->colour);
 		block++;
@@ -96,8 +98,9 @@ static void write_sentence(const struct summary *s, FILE *html)
 	if (!most)
 		return;
 	report_html_text(s->schemes[best_scheme], html);
-	fprintf(html, " is the cheapest (or as cheap as the cheapest) on %zu of %zu workloads. "
-		      "Geometric means over native: ",
+	fprintf(html,
+		" is the cheapest (or as cheap as the cheapest) on %zu of %zu workloads. "
+		"Geometric means over native: ",
 		most, compared);
 	for (size_t c = 0; c < s->scheme_count; c++) {
 		double mean = summary_geomean(s, c, NULL);

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * plot_sensitivity.c - how overheads move with the cost of an exit and with the reach of the TLB: a panel a
  * workload, a line a scheme.
@@ -114,14 +114,16 @@ static bool write_axis(const struct summary *s, const char *name, const char *la
 		fputs(")\n", script);
 		if (axis.base > 0)
 			fprintf(script,
-				"set arrow 1 from first %.6g, graph 0 to first %.6g, graph 1 nohead dt 2 lw "
+				"set arrow 1 from first %.6g, graph 0 to first %.6g, graph 1 "
+				"nohead dt 2 lw "
 				"0.8 lc rgb '#808080'\n",
 				axis.base, axis.base);
 		fputs("plot ", script);
 		for (size_t c = 0; c < axis.scheme_count; c++) {
 			write_line(s->results, name, axis.workloads[w], axis.schemes[c], data);
 			fprintf(script,
-				"%s'%s.dat' index %zu using 1:2 with linespoints pt %d ps 0.6 lw 1.6 lc "
+				"%s'%s.dat' index %zu using 1:2 with linespoints pt %d ps 0.6 lw "
+				"1.6 lc "
 				"rgb '%s'",
 				c ? ", \\\n" : "", name, block++,
 				plot_style_of(axis.schemes[c])->point,

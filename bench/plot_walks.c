@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * plot_walks.c - how many page-table entries a hardware walk reads, over all workloads: a strip a scheme.
  */
@@ -67,7 +67,8 @@ static bool write_plot(const struct summary *s, FILE *data, FILE *script)
 		top = 1 - (double)(TOP + STRIP * (int)block) / height;
 		fprintf(script,
 			"set tmargin at screen %.4f\nset bmargin at screen %.4f\n"
-			"set ylabel '%s' rotate by 0 offset -1,0\nset xtics nomirror 1 format '%s'\n%s"
+			"set ylabel '%s' rotate by 0 offset -1,0\nset xtics nomirror 1 format "
+			"'%s'\n%s"
 			"set label 1 'mean %.2f' at graph 0.98,0.82 right\n"
 			"plot 'walks.dat' index %zu using 1:2 with boxes lc rgb '%s'\n",
 			top, top - (STRIP - 14.0) / height, plot_label(s->schemes[c]).text,

@@ -31,8 +31,9 @@ static void draw(struct progress *p)
 	bar[WIDTH] = '\0';
 	length = snprintf(line, sizeof(line), "\r\033[K[%s] %3.0f %%  %zu/%zu  %4.0f s  %s", bar,
 			  done * 100, p->done, p->total, now_s() - p->started_s, p->what);
-	if (length > 0 && write(STDERR_FILENO, line,
-				(size_t)length < sizeof(line) ? (size_t)length : sizeof(line) - 1) < 0)
+	if (length > 0 &&
+	    write(STDERR_FILENO, line,
+		  (size_t)length < sizeof(line) ? (size_t)length : sizeof(line) - 1) < 0)
 		p->on = false;
 }
 

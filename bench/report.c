@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * report.c - `gnomon report`: from a result file to a folder.
  *
@@ -202,8 +202,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case ARGP_KEY_END:
 		if (!o->file || !o->directory)
-			cli_fail(EXIT_USAGE, "report needs a file and a folder, like `gnomon report "
-					     "results.json -o out`");
+			cli_fail(EXIT_USAGE,
+				 "report needs a file and a folder, like `gnomon report "
+				 "results.json -o out`");
 		return 0;
 	}
 	return ARGP_ERR_UNKNOWN;

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * report.h - a result file as a web page: one self-contained index.html with its plots inside, and the
  * numbers beside it as JSON, CSV and gnuplot data.
@@ -17,7 +17,7 @@ void report_write(const struct results *r, const char *directory);
 
 /* One picture: its data file and gnuplot script are written, gnuplot makes the SVG. */
 struct report_plot {
-	const char *name;  /* of the files: NAME.dat, NAME.gp, NAME.svg */
+	const char *name; /* of the files: NAME.dat, NAME.gp, NAME.svg */
 	const char *title;
 	/* Write data and script. False: there is nothing to show. */
 	bool (*write)(const struct summary *s, FILE *data, FILE *script);

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * report_html.c - the page.
  *
@@ -13,20 +13,26 @@
 #include "cli.h"
 
 static const char style[] =
-	":root{color-scheme:light dark;--ink:#1c1c1c;--dim:#666;--line:#ddd;--ground:#fff;--best:#e3f3e6}\n"
+	":root{color-scheme:light "
+	"dark;--ink:#1c1c1c;--dim:#666;--line:#ddd;--ground:#fff;--best:#e3f3e6}\n"
 	"@media(prefers-color-scheme:dark){:root{--ink:#e4e4e4;--dim:#a0a0a0;--line:#3a3a3a;"
 	"--ground:#16181b;--best:#1d3a26}}\n"
-	"body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--ground);max-width:62rem;"
+	"body{font:16px/1.5 "
+	"system-ui,sans-serif;color:var(--ink);background:var(--ground);max-width:62rem;"
 	"margin:2rem auto;padding:0 1rem}\n"
 	"h1{font-size:1.6rem;margin-bottom:.2rem}h2{font-size:1.2rem;margin-top:2.4rem}\n"
 	".dim,caption{color:var(--dim)}caption{text-align:left;padding-bottom:.4rem}\n"
-	".scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}\n"
-	"th,td{padding:.2rem .7rem;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}\n"
+	".scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}"
+	"\n"
+	"th,td{padding:.2rem .7rem;text-align:right;border-bottom:1px solid "
+	"var(--line);white-space:nowrap}\n"
 	"th:first-child,td:first-child,dl,.left{text-align:left}td.best{background:var(--best);"
 	"font-weight:600}td.failed{color:#d04040}\n"
-	"tr.group th{padding-top:.9rem;color:var(--dim);font-weight:500}tr.mean td{font-weight:600}\n"
+	"tr.group th{padding-top:.9rem;color:var(--dim);font-weight:500}tr.mean "
+	"td{font-weight:600}\n"
 	"figure{margin:1rem 0}figure svg{width:100%;height:auto}figcaption{margin-bottom:.4rem}\n"
-	"dl{display:grid;grid-template-columns:max-content 1fr;gap:.1rem 1rem}dt{color:var(--dim)}dd{margin:0}\n"
+	"dl{display:grid;grid-template-columns:max-content 1fr;gap:.1rem "
+	"1rem}dt{color:var(--dim)}dd{margin:0}\n"
 	"summary{cursor:pointer;margin-top:1rem}\n";
 
 void report_html_text(const char *text, FILE *to)
@@ -121,10 +127,12 @@ static void write_overheads(const struct summary *s, FILE *to)
 {
 	const char *group = "";
 
-	fprintf(to, "<div class=\"scroll\"><table><caption>%s; the cheapest virtualized scheme of a row "
-		    "is marked.</caption>\n<tr><th>workload</th>",
-		s->has_baseline ? "Overhead over native in % (×N: N times native), modelled cycles" :
-				  "Million modelled cycles (no native run to compare with)");
+	fprintf(to,
+		"<div class=\"scroll\"><table><caption>%s; the cheapest virtualized scheme of a "
+		"row "
+		"is marked.</caption>\n<tr><th>workload</th>",
+		s->has_baseline ? "Overhead over native in % (×N: N times native), modelled cycles"
+				: "Million modelled cycles (no native run to compare with)");
 	for (size_t c = 0; c < s->scheme_count; c++) {
 		fputs("<th>", to);
 		report_html_text(s->schemes[c], to);
@@ -173,10 +181,14 @@ static void write_why_row(const struct results_run *run, FILE *to)
 static void write_why(const struct summary *s, FILE *to)
 {
 	fputs("<details><summary>Why: what each run counted</summary><div class=\"scroll\"><table>"
-	      "<caption>Counted, except the last column: accesses the simulator made per second of wall "
-	      "time (measured on the host below).</caption>\n<tr><th>workload</th><th class=\"left\">"
-	      "scheme</th><th>accesses</th><th>walks / access</th><th>references / access</th><th>exits / "
-	      "1000</th><th>guest faults</th><th>table writes trapped</th><th>tables, KiB</th><th>M/s"
+	      "<caption>Counted, except the last column: accesses the simulator made per second of "
+	      "wall "
+	      "time (measured on the host below).</caption>\n<tr><th>workload</th><th "
+	      "class=\"left\">"
+	      "scheme</th><th>accesses</th><th>walks / access</th><th>references / "
+	      "access</th><th>exits / "
+	      "1000</th><th>guest faults</th><th>table writes trapped</th><th>tables, "
+	      "KiB</th><th>M/s"
 	      "</th></tr>\n",
 	      to);
 	for (size_t w = 0; w < s->workload_count; w++)
@@ -207,10 +219,14 @@ static void write_origin(const struct summary *s, FILE *to)
 	const struct host_field *field;
 	char text[256], mem[32];
 
-	fputs("<h2>Where the numbers come from</h2>\n<p><b>Counted</b>: references, walks, exits, faults and "
-	      "bytes are exact for the modelled machine. <b>Modelled</b>: cycles follow from the counts and "
-	      "the figures of the CPU preset (<code>gnomon list cpus --verbose</code> shows each with its "
-	      "source). <b>Measured</b>: only the simulator's own speed, on this host. Nothing here was "
+	fputs("<h2>Where the numbers come from</h2>\n<p><b>Counted</b>: references, walks, exits, "
+	      "faults and "
+	      "bytes are exact for the modelled machine. <b>Modelled</b>: cycles follow from the "
+	      "counts and "
+	      "the figures of the CPU preset (<code>gnomon list cpus --verbose</code> shows each "
+	      "with its "
+	      "source). <b>Measured</b>: only the simulator's own speed, on this host. Nothing "
+	      "here was "
 	      "measured on hardware nested paging.</p>\n<dl>\n",
 	      to);
 	write_term("command", r->command, to);
@@ -221,12 +237,13 @@ static void write_origin(const struct summary *s, FILE *to)
 		 r->quick ? ", quick sizes" : "");
 	write_term("guest", text, to);
 	snprintf(text, sizeof(text),
-		 "guest tables of %u levels%s, PCID %s; host frames of %s; nested tables of %u levels",
+		 "guest tables of %u levels%s, PCID %s; host frames of %s; nested tables of %u "
+		 "levels",
 		 run->params.guest_levels, run->params.large_pages ? ", 2 MiB user pages" : "",
 		 run->params.pcid ? "on" : "off",
-		 run->params.backing_level == 3 ? "1 GiB" :
-		 run->params.backing_level == 2 ? "2 MiB" :
-						  "4 KiB",
+		 run->params.backing_level == 3	  ? "1 GiB"
+		 : run->params.backing_level == 2 ? "2 MiB"
+						  : "4 KiB",
 		 run->params.nested_levels);
 	write_term("paging", text, to);
 	for (unsigned i = 0; (field = host_field(i)); i++)
@@ -256,13 +273,17 @@ void report_html_write(const struct summary *s, char *const *svg, FILE *to)
 	fprintf(to,
 		"<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
 		"<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n"
-		"<title>Gnomon: %zu schemes on %zu workloads</title>\n<style>\n%s</style></head><body>\n"
-		"<h1>%zu translation schemes on %zu workloads</h1>\n<p class=\"dim\">Cycles are modelled "
+		"<title>Gnomon: %zu schemes on %zu "
+		"workloads</title>\n<style>\n%s</style></head><body>\n"
+		"<h1>%zu translation schemes on %zu workloads</h1>\n<p class=\"dim\">Cycles are "
+		"modelled "
 		"(preset ",
 		s->scheme_count, s->workload_count, style, s->scheme_count, s->workload_count);
 	report_html_text(run->cpu, to);
-	fputs("); references, exits and bytes are counted. Numbers: <a href=\"results.json\">results.json</a>, "
-	      "<a href=\"results.csv\">results.csv</a>; plot data and scripts in <a href=\"plots/\">plots/</a>."
+	fputs("); references, exits and bytes are counted. Numbers: <a "
+	      "href=\"results.json\">results.json</a>, "
+	      "<a href=\"results.csv\">results.csv</a>; plot data and scripts in <a "
+	      "href=\"plots/\">plots/</a>."
 	      "</p>\n",
 	      to);
 	write_overheads(s, to);

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * repro.c - `gnomon repro`: published figures, ours beside theirs.
  */

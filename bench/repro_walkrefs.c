@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * repro_walkrefs.c - how many entries a page walk reads when every cache is cold.
  *
@@ -22,9 +22,9 @@ struct geometry {
 	unsigned guest_levels, guest_leaf, nested_levels, nested_leaf;
 };
 
-static const gva_t probe_va = { 0x140000000 };	      /* 5 GiB: not index 0 everywhere */
-static const gpa_t area = { 0x200000 };		      /* tables */
-static const gpa_t data = { (uint64_t)1 << 30 };      /* the page: aligned for every leaf */
+static const gva_t probe_va = { 0x140000000 };	 /* 5 GiB: not index 0 everywhere */
+static const gpa_t area = { 0x200000 };		 /* tables */
+static const gpa_t data = { (uint64_t)1 << 30 }; /* the page: aligned for every leaf */
 static const uint64_t mem_bytes = (uint64_t)2 << 30;
 
 static int access_once(struct gn_soft_cpu *cpu)
@@ -151,8 +151,8 @@ static int check_scheme(const char *scheme, bool nested, struct table *t, unsign
 					 * guest's leaf decides when the host's is as large. */
 					const struct geometry g = { scheme, guest_levels,
 								    guest_leaf, nested_levels,
-								    nested ? nested_leaf :
-									     guest_leaf };
+								    nested ? nested_leaf
+									   : guest_leaf };
 					int result = check_geometry(&g, nested, t);
 
 					if (result < 0)
@@ -192,8 +192,10 @@ static int run(bool colour)
 	}
 	if (differs >= 0) {
 		table_print(&t, stdout, colour);
-		printf("\n%u geometries, %s. Guest and nested: levels x leaf. Counted on the software "
-		       "machine, all caches cold.\nPublished: Bhargava et al., ASPLOS 2008, and its "
+		printf("\n%u geometries, %s. Guest and nested: levels x leaf. Counted on the "
+		       "software "
+		       "machine, all caches cold.\nPublished: Bhargava et al., ASPLOS 2008, and "
+		       "its "
 		       "closed form (g+1)(h+1)-1.\n",
 		       checked, differs ? "NOT all equal" : "all equal to the closed form");
 	}
@@ -201,6 +203,5 @@ static int run(bool colour)
 	return differs;
 }
 
-const struct repro repro_walkrefs = {
-	"walkrefs", "entries read by one page walk, nothing cached", run
-};
+const struct repro repro_walkrefs = { "walkrefs", "entries read by one page walk, nothing cached",
+				      run };

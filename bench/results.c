@@ -15,10 +15,10 @@
 
 static const char *const cause_names[] = { "base", "tlb",	  "walk", "exit",
 					   "vmm",  "guest_fault", "other" };
-static const char *const cause_titles[] = { "the guest's own work", "TLB look-ups and flushes",
-					    "page walks",	"exits",
-					    "VMM work in exits", "faults delivered to the guest",
-					    "other" };
+static const char *const cause_titles[] = {
+	"the guest's own work", "TLB look-ups and flushes",	 "page walks", "exits",
+	"VMM work in exits",	"faults delivered to the guest", "other"
+};
 
 const char *results_cause_name(enum results_cause cause)
 {

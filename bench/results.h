@@ -94,7 +94,8 @@ struct results_run *results_add_run(struct results *r);
 struct results_point *results_add_point(struct results *r);
 const struct results_run *results_find(const struct results *r, const char *workload,
 				       const char *scheme);
-int results_add_sample(struct results_run *run, double seconds); /* -ENOMEM; updates median and ci */
+int results_add_sample(struct results_run *run,
+		       double seconds); /* -ENOMEM; updates median and ci */
 
 /* Ratio of a run's cycles to those of the native run of its workload. False: no such pair. */
 bool results_ratio(const struct results *r, const struct results_run *run, double *ratio);

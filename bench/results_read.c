@@ -233,7 +233,8 @@ static void read_histogram(struct reader *rd, const cJSON *run_json, struct resu
 		double value = cJSON_IsNumber(item) ? item->valuedouble : -1;
 
 		if (!(value >= 0 && value < 0x1p64 && value == floor(value))) {
-			fail(rd, "walk_refs_histogram", "holds something that is not a whole number");
+			fail(rd, "walk_refs_histogram",
+			     "holds something that is not a whole number");
 			return;
 		}
 		run->walk_histogram[i++] = (uint64_t)value;
@@ -250,7 +251,8 @@ static void read_time(struct reader *rd, const cJSON *run_json, struct results_r
 		return;
 	cJSON_ArrayForEach(item, samples)
 	{
-		if (!cJSON_IsNumber(item) || !isfinite(item->valuedouble) || item->valuedouble < 0) {
+		if (!cJSON_IsNumber(item) || !isfinite(item->valuedouble) ||
+		    item->valuedouble < 0) {
 			fail(rd, "time.samples_s", "holds something that is not a time");
 			return;
 		}
@@ -413,7 +415,8 @@ int results_parse_json(struct results *r, const char *text, size_t bytes, char *
 	while (end < text + bytes && (*end == ' ' || *end == '\n' || *end == '\r' || *end == '\t'))
 		end++;
 	if (end < text + bytes)
-		fail(&rd, "", "something follows the JSON value, at byte %zu", (size_t)(end - text));
+		fail(&rd, "", "something follows the JSON value, at byte %zu",
+		     (size_t)(end - text));
 	results_init(r);
 	if (!rd.failed)
 		read_file(&rd, json, r);
@@ -438,8 +441,8 @@ int results_read_json(struct results *r, const char *path, char *why, size_t why
 	}
 	if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size > RESULTS_MAX_BYTES) {
 		snprintf(why, why_bytes, "%s",
-			 S_ISREG(st.st_mode) ? "is larger than 256 MiB: not a result file" :
-					       "is not a regular file");
+			 S_ISREG(st.st_mode) ? "is larger than 256 MiB: not a result file"
+					     : "is not a regular file");
 		err = -EINVAL;
 		goto out;
 	}

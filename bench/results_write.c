@@ -91,7 +91,8 @@ static cJSON *run_to_json(const struct results_run *run)
 		cJSON *causes = cJSON_AddObjectToObject(json, "cycles_by_cause");
 
 		for (unsigned i = 0; i < RESULTS_CAUSES; i++)
-			add_u64(causes, results_cause_name((enum results_cause)i), (uint64_t)run->cause_cycles[i]);
+			add_u64(causes, results_cause_name((enum results_cause)i),
+				(uint64_t)run->cause_cycles[i]);
 	}
 	if (run->has_histogram) {
 		array = cJSON_AddArrayToObject(json, "walk_refs_histogram");

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * run.c - `gnomon run`: one workload, one scheme, everything that was counted.
  */
@@ -24,12 +24,23 @@ struct run_options {
 	bool audit, quick;
 };
 
-enum { OPT_REPEAT = 0x200, OPT_SIZE, OPT_AUDIT, OPT_QUICK, OPT_JSON };
+enum {
+	OPT_SCHEME = 0x200,
+	OPT_WORKLOAD,
+	OPT_REPEAT,
+	OPT_SIZE,
+	OPT_AUDIT,
+	OPT_QUICK,
+	OPT_JSON,
+};
 
 static const struct argp_option options[] = {
-	{ "quick", OPT_QUICK, NULL, 0, "the workload's small size", 1 },
-	{ "size", OPT_SIZE, "SIZE", 0, "the workload's size: bytes, or a count (`gnomon list workloads`)",
+	{ "scheme", OPT_SCHEME, "NAME", 0, "the scheme, when it is not the first argument", 1 },
+	{ "workload", OPT_WORKLOAD, "NAME", 0, "the workload, when it is not the second argument",
 	  1 },
+	{ "quick", OPT_QUICK, NULL, 0, "the workload's small size", 1 },
+	{ "size", OPT_SIZE, "SIZE", 0,
+	  "the workload's size: bytes, or a count (`gnomon list workloads`)", 1 },
 	{ "repeat", OPT_REPEAT, "N", 0, "repeat N times; the counters must agree (1)", 1 },
 	{ "audit", OPT_AUDIT, NULL, 0, "prove every table right at the end", 1 },
 	{ "json", OPT_JSON, "FILE", 0, "write a result file of this one run (- is stdout)", 2 },
@@ -40,7 +51,7 @@ static const char doc[] = "Run one workload under one scheme and print every cou
 			  "Examples:\n"
 			  "  gnomon run ept random\n"
 			  "  gnomon run shadow fork-exec --size 200 --audit\n"
-			  "  gnomon run ept trace:sqlite.gnt --cpu sapphire-rapids --json -";
+			  "  gnomon run ept trace:sqlite.gntrace --cpu sapphire-rapids --json -";
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
@@ -49,6 +60,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	switch (key) {
 	case ARGP_KEY_INIT:
 		state->child_inputs[0] = &o->machine;
+		return 0;
+	case OPT_SCHEME:
+		o->scheme = arg;
+		return 0;
+	case OPT_WORKLOAD:
+		o->workload = arg;
 		return 0;
 	case OPT_REPEAT:
 		if (cli_parse_count(arg, 1, 1000, &o->repeat))
@@ -76,7 +93,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 			cli_fail(EXIT_USAGE, "run: \"%s\" is one argument too many", arg);
 		return 0;
 	case ARGP_KEY_END:
-		if (!o->workload)
+		if (!o->scheme || !o->workload)
 			cli_fail(EXIT_USAGE,
 				 "run needs a scheme and a workload, like `gnomon run ept random`");
 		return 0;
@@ -110,13 +127,13 @@ static void print_counters(struct table *t, const struct results_run *run)
 		}
 }
 
-static void print_run(const struct results_run *run, const struct gn_soft_stats *stats,
-		      FILE *to, bool colour)
+static void print_run(const struct results_run *run, const struct gn_soft_stats *stats, FILE *to,
+		      bool colour)
 {
 	struct table t;
 
-	fprintf(to, "%s under %s: cycles modelled (preset %s), the rest counted.\n\n", run->workload,
-		run->scheme, run->cpu);
+	fprintf(to, "%s under %s: cycles modelled (preset %s), the rest counted.\n\n",
+		run->workload, run->scheme, run->cpu);
 	table_init(&t, 3, 1 | 1 << 2);
 	print_counters(&t, run);
 	row(&t, "table_bytes", run->table_bytes, "tables of the scheme now: frames and metadata");
@@ -139,7 +156,8 @@ static void print_run(const struct results_run *run, const struct gn_soft_stats 
 	}
 	table_print(&t, to, colour);
 	table_fini(&t);
-	fprintf(to, "\nmemory_sum %016" PRIx64 "; simulated in %.2f s (%.1f M accesses/s, measured)\n",
+	fprintf(to,
+		"\nmemory_sum %016" PRIx64 "; simulated in %.2f s (%.1f M accesses/s, measured)\n",
 		run->memory_sum, run->median_s,
 		run->median_s > 0 ? (double)run->counters.accesses / run->median_s / 1e6 : 0);
 }
@@ -165,8 +183,8 @@ int run_command(int argc, char **argv)
 	static const struct argp_child children[] = {
 		{ &machine_argp, 0, "Machine and guest:", 10 }, { 0 }
 	};
-	static const struct argp argp = { options,  parse, "SCHEME WORKLOAD", doc,
-					  children, NULL,  NULL };
+	static const struct argp argp = { options, parse, "SCHEME WORKLOAD", doc, children,
+					  NULL,	   NULL };
 	struct run_options o = { .repeat = 1 };
 	struct gn_soft_stats stats;
 	struct progress progress;

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * run_one.c - one run: create the machine, boot, run, read everything out, prove, destroy.
  *
@@ -146,9 +146,9 @@ static int run_once(const struct run_request *request, const struct workload *wo
 	clock_gettime(CLOCK_MONOTONIC, &end);
 	if (err) {
 		snprintf(run->failure, sizeof(run->failure), "%s%.250s",
-			 err == -EBADMSG   ? "self-check failed: " :
-			 err == -ECANCELED ? "the guest was stopped: " :
-					     "",
+			 err == -EBADMSG     ? "self-check failed: "
+			 : err == -ECANCELED ? "the guest was stopped: "
+					     : "",
 			 why && *why ? why : strerror(-err));
 		goto out;
 	}
@@ -192,12 +192,9 @@ int run_one(const struct run_request *request, struct results_run *run)
 	run->seed = machine->seed;
 	run->vcpus = machine->vcpus;
 	run->mem_bytes = machine->mem_bytes;
-	run->params = (struct results_params){ params.size,
-					       machine->large_pages,
-					       machine->pcid,
-					       machine->backing_level,
-					       machine->guest_levels,
-					       machine->nested_levels };
+	run->params = (struct results_params){ params.size,	      machine->large_pages,
+					       machine->pcid,	      machine->backing_level,
+					       machine->guest_levels, machine->nested_levels };
 	for (unsigned i = 0; i < request->repeat && !err; i++) {
 		err = run_once(request, workload, &params, run);
 		if (!err && i &&

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * sensitivity.c - run again with one figure of the CPU model changed.
  *
@@ -18,7 +18,8 @@ enum { MAX_WORKLOADS = 3, MAX_SCHEMES = 8 };
 
 static const struct axis {
 	const char *name;
-	const char *keys[4]; /* figures scaled together where they can be; the first is the value shown */
+	const char *keys
+		[4]; /* figures scaled together where they can be; the first is the value shown */
 } axes[] = {
 	{ "exit_cost", { "exit_cycles" } },
 	{ "tlb_reach", { "stlb_entries", "stlb_1g_entries" } },
@@ -54,7 +55,8 @@ static void choose_workloads(struct study *study, const struct cli_list *asked)
 static void choose_schemes(struct study *study, const struct cli_list *asked)
 {
 	for (size_t i = 0; i < asked->count && study->scheme_count < MAX_SCHEMES; i++)
-		if (strcmp(asked->items[i], "native") != 0 && strcmp(asked->items[i], "interp") != 0)
+		if (strcmp(asked->items[i], "native") != 0 &&
+		    strcmp(asked->items[i], "interp") != 0)
 			study->schemes[study->scheme_count++] = asked->items[i];
 }
 
@@ -129,8 +131,8 @@ static void add_points(struct study *study, const struct axis *axis, double fact
 		double native = cycles_of(study, machine, study->workloads[w], "native");
 
 		for (size_t s = 0; s < study->scheme_count; s++) {
-			double cycles = cycles_of(study, machine, study->workloads[w],
-						  study->schemes[s]);
+			double cycles =
+				cycles_of(study, machine, study->workloads[w], study->schemes[s]);
 			struct results_point *point;
 
 			if (!(native > 0) || !(cycles > 0))
@@ -175,8 +177,8 @@ bool sensitivity_run(struct results *r, const struct machine *machine,
 	choose_schemes(&study, schemes);
 	if (!study.workload_count || !study.scheme_count)
 		return true;
-	progress_begin(&study.progress, (AXES * FACTORS - 1) * study.workload_count *
-						(study.scheme_count + 1));
+	progress_begin(&study.progress,
+		       (AXES * FACTORS - 1) * study.workload_count * (study.scheme_count + 1));
 	for (size_t a = 0; a < AXES; a++)
 		for (size_t f = 0; f < FACTORS; f++) {
 			struct gn_cpu_preset *preset;

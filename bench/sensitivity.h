@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * sensitivity.h - how much the verdict depends on two figures of the CPU model.
  */

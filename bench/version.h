@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * version.h - the version the command reports and writes into result files. Follows CMakeLists.txt.
  */

@@ -22,6 +22,10 @@
 
 #include "vm.h"
 
+#ifdef GN_TSAN
+char gn_grace_token;
+#endif
+
 int gn_retire_init(struct gn_vm *vm)
 {
 	struct gn_retire *r = &vm->retire;

@@ -18,6 +18,34 @@
 #include "retire.h"
 #include "scheme.h"
 
+/* ThreadSanitizer knows nothing of RCU: tell it that what was done in a read section happens before the end of
+ * a later grace period. */
+#if defined(__SANITIZE_THREAD__)
+#define GN_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define GN_TSAN 1
+#endif
+#endif
+#ifdef GN_TSAN
+#include <sanitizer/tsan_interface.h>
+extern char gn_grace_token;
+static inline void gn_tsan_read_unlock(void)
+{
+	__tsan_release(&gn_grace_token);
+	rcu_read_unlock();
+}
+static inline void gn_tsan_synchronize(void)
+{
+	synchronize_rcu();
+	__tsan_acquire(&gn_grace_token);
+}
+#undef rcu_read_unlock
+#undef synchronize_rcu
+#define rcu_read_unlock gn_tsan_read_unlock
+#define synchronize_rcu gn_tsan_synchronize
+#endif
+
 struct gn_vcpu {
 	struct gn_vm *vm;	     /* (c) */
 	unsigned index;		     /* (c) */
@@ -38,13 +66,13 @@ struct gn_vm {
 	struct gn_frames *frames;	 /* (c) */
 	struct gn_p2m p2m;
 	struct gn_retire retire;
-	struct gn_lock lock;		   /* GN_RANK_VM */
-	struct gn_lock scheme_lock;	   /* GN_RANK_SCHEME, for schemes that need one */
-	_Atomic(uint64_t) table_pages;	   /* (a) frames in use as scheme tables */
+	struct gn_lock lock;		    /* GN_RANK_VM */
+	struct gn_lock scheme_lock;	    /* GN_RANK_SCHEME, for schemes that need one */
+	_Atomic(uint64_t) table_pages;	    /* (a) frames in use as scheme tables */
 	_Atomic(uint64_t) table_peak_bytes; /* (a) */
-	_Atomic(uint8_t *) dirty_bitmap;   /* [p2m.lock + r] one bit a gfn; NULL: no dirty log */
-	uint64_t *scratch;		   /* (c) one zero page for what must read as nothing */
-	struct gn_vcpu *vcpus;		   /* (c) */
+	_Atomic(uint8_t *) dirty_bitmap;    /* [p2m.lock + r] one bit a gfn; NULL: no dirty log */
+	uint64_t *scratch;		    /* (c) one zero page for what must read as nothing */
+	struct gn_vcpu *vcpus;		    /* (c) */
 };
 
 /* Ask every vCPU's backend (or one's) to flush. Never waits. */

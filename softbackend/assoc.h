@@ -40,8 +40,10 @@ struct gn_assoc_entry {
 	uint8_t rights; /* of the dimension the entry translates (gn_rights_t) */
 	uint8_t outer_rights; /* of the nested dimension below it */
 	uint8_t pkey;
-	uint8_t dirty; /* D is set wherever a write needs it */
+	uint8_t flags;
 };
+#define GN_ENTRY_DIRTY	((uint8_t)1) /* D is set wherever a write needs it */
+#define GN_ENTRY_GLOBAL ((uint8_t)2)
 
 struct gn_assoc {
 	uint8_t *sets;

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * cpu.h - all that guest code knows of a CPU. Two implementations: cpu_hosted.c (calls of the software
  * machine, <gnomon/soft.h>) and real instructions in the freestanding image.
@@ -63,7 +63,7 @@ void cpu_set_exception_handler(cpu_exception_fn *fn);
 
 /* What a guest tells its observer; none changes what the guest does. */
 void cpu_note_table_write(uint64_t pa, uint64_t value); /* about to store a page-table entry */
-void cpu_measure(void); /* warm-up is over: counters start here */
+void cpu_measure(void);					/* warm-up is over: counters start here */
 void cpu_progress(uint64_t done, uint64_t total);
 
 #endif

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * cpu_hosted.c - cpu.h as calls of the software machine.
  *
@@ -147,10 +147,9 @@ void cpu_panic(const char *why)
 
 static bool deliver(struct gn_soft_cpu *cpu, const struct gn_soft_exception *e, void *ctx)
 {
-	struct cpu_exception exception = { .vector = e->vector,
-					   .error_code = e->error_code,
-					   .cr2 = e->cr2.v,
-					   .user = e->user };
+	struct cpu_exception exception = {
+		.vector = e->vector, .error_code = e->error_code, .cr2 = e->cr2.v, .user = e->user
+	};
 
 	(void)cpu;
 	(void)ctx;

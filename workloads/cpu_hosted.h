@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * cpu_hosted.h - which CPU of the software machine this thread's guest runs on. For hosted.c and tests.
  */

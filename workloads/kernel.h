@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * kernel.h - the guest kernel, as its workloads see it.
  *
@@ -45,15 +45,16 @@ void kernel_boot(const struct kernel_config *config);
 /* ---- Memory ------------------------------------------------------------------------------------------ */
 enum { K_PROT_NONE = 0, K_READ = 1, K_WRITE = 2, K_EXEC = 4 };
 enum {
-	K_MAP_FIXED = 1,    /* at the hint, replacing what is there */
-	K_MAP_POPULATE = 2, /* fill now, as a first touch of each page would (writable: by a write) */
-	K_MAP_SMALL = 4,    /* never in 2 MiB pages */
+	K_MAP_FIXED = 1, /* at the hint, replacing what is there */
+	K_MAP_POPULATE =
+		2,	 /* fill now, as a first touch of each page would (writable: by a write) */
+	K_MAP_SMALL = 4, /* never in 2 MiB pages */
 };
 /* Anonymous, private, zero-filled. The address (never 0), or 0: no room, bad arguments. */
 uint64_t sys_mmap(uint64_t hint, uint64_t bytes, unsigned prot, unsigned flags);
 /* Pages [first, ...) of an image, private: read through the page cache, copied on write. */
 uint64_t sys_mmap_image(int image, uint64_t first_page, uint64_t bytes, unsigned prot);
-int sys_munmap(uint64_t va, uint64_t bytes); /* holes are fine; page multiples */
+int sys_munmap(uint64_t va, uint64_t bytes);		      /* holes are fine; page multiples */
 int sys_mprotect(uint64_t va, uint64_t bytes, unsigned prot); /* K_ENOMEM: a hole in the range */
 
 /* Of the current process: called at CPL 3 when it touches memory it does not have or may not use.
@@ -70,7 +71,8 @@ int sys_getpid(void);
 int sys_fork(void);	   /* the child's pid; the parent stays current */
 int sys_switch(int pid);   /* K_ESRCH */
 void sys_exit(int status); /* the current process ends; its parent becomes current */
-int sys_wait(int pid);	   /* reap: the status; K_ESRCH, K_EAGAIN while it lives. Parents only: K_EPERM */
+int sys_wait(
+	int pid); /* reap: the status; K_ESRCH, K_EAGAIN while it lives. Parents only: K_EPERM */
 
 /* ---- Executables --------------------------------------------------------------------------------------- */
 struct kernel_image {

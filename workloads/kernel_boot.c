@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * kernel_boot.c - from paging off to the first process.
  *
@@ -57,8 +57,8 @@ void k_leave(void)
 static void map_direct(uint64_t base)
 {
 	struct kernel *k = k_now;
-	uint64_t flags = X86_PTE_P | X86_PTE_W | X86_PTE_A | X86_PTE_D | X86_PTE_PS | X86_PTE_G |
-			 X86_PTE_NX;
+	uint64_t flags =
+		X86_PTE_P | X86_PTE_W | X86_PTE_A | X86_PTE_D | X86_PTE_PS | X86_PTE_G | X86_PTE_NX;
 
 	k->init_mm.root = pt_table_new();
 	for (uint64_t at = 0; at < k->config.mem_bytes; at += K_LARGE_PAGE)

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * kernel_fault.c - the exception handler: demand paging, copy on write, signals.
  *
@@ -171,7 +171,8 @@ void k_populate(struct mm *mm, const struct vma *v)
 		pt_find(mm, va, &at);
 		if (!at.value)
 			k_fault_in(mm, v, va, write);
-		va = at.level == 2 && at.value ? (va & ~(K_LARGE_PAGE - 1)) + K_LARGE_PAGE : va + K_PAGE;
+		va = at.level == 2 && at.value ? (va & ~(K_LARGE_PAGE - 1)) + K_LARGE_PAGE
+					       : va + K_PAGE;
 	}
 }
 

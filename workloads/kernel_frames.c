@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * kernel_frames.c - the page allocator: 4 KiB frames and aligned blocks of 512, counted.
  *

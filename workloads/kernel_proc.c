@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * kernel_proc.c - processes: fork, switch, exit, wait; the making and unmaking of address spaces.
  *

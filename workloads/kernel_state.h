@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * kernel_state.h - the guest kernel's own state and the face its parts show to each other.
  *

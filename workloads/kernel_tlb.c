@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * kernel_tlb.c - address-space switches, PCIDs and TLB flushes, by Linux's rules for one CPU.
  *

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * kernel_vma.c - regions of an address space: mmap, munmap, mprotect.
  *
@@ -63,7 +63,9 @@ struct vma *k_vma_add(struct mm *mm, uint64_t start, uint64_t end, unsigned prot
 	struct vma **link = link_to(mm, start);
 	struct vma *v = vma_alloc();
 
-	*v = (struct vma){ .start = start, .end = end, .prot = (uint8_t)prot, .image = -1, .next = *link };
+	*v = (struct vma){
+		.start = start, .end = end, .prot = (uint8_t)prot, .image = -1, .next = *link
+	};
 	*link = v;
 	return v;
 }
@@ -97,7 +99,8 @@ static void split_region_at(struct mm *mm, uint64_t va)
 
 static bool is_continued_by(const struct vma *a, const struct vma *b)
 {
-	if (a->end != b->start || a->prot != b->prot || a->small != b->small || a->image != b->image)
+	if (a->end != b->start || a->prot != b->prot || a->small != b->small ||
+	    a->image != b->image)
 		return false;
 	return a->image < 0 || a->image_page + (a->end - a->start) / K_PAGE == b->image_page;
 }
@@ -124,7 +127,8 @@ static bool is_user_range(uint64_t va, uint64_t bytes)
 {
 	uint64_t end = k_now->user_end - K_PAGE;
 
-	return va && !(va % K_PAGE) && !(bytes % K_PAGE) && bytes && bytes <= end && va <= end - bytes;
+	return va && !(va % K_PAGE) && !(bytes % K_PAGE) && bytes && bytes <= end &&
+	       va <= end - bytes;
 }
 
 bool k_vma_allows(struct mm *mm, uint64_t va, uint64_t bytes, unsigned prot)

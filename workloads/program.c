@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * program.c - exec and the touches of a program's start.
  *
@@ -49,7 +49,8 @@ static int relocate_data(const struct program *p, uint64_t data, const char **wh
 			continue;
 		cpu_store64(at, ~word);
 		if (cpu_load64(at) != ~word ||
-		    cpu_load64(at + 64) != kernel_image_word(p->seed, p->parts.text_pages + page, 1))
+		    cpu_load64(at + 64) !=
+			    kernel_image_word(p->seed, p->parts.text_pages + page, 1))
 			return workload_fail(why, "exec: a private copy of data is wrong");
 	}
 	return 0;
@@ -64,7 +65,8 @@ static int use_fresh(uint64_t base, uint64_t pages, uint64_t step, const char **
 			return workload_fail(why, "exec: fresh memory was not zero");
 		cpu_store64(at, mix64(at));
 		if (cpu_load64(at) != mix64(at))
-			return workload_fail(why, "exec: fresh memory does not hold what was written");
+			return workload_fail(why,
+					     "exec: fresh memory does not hold what was written");
 	}
 	return 0;
 }

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * program.h - a small program, for workloads that run many: its image, its start, and what each run touches.
  */

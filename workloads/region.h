@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * region.h - what memory workloads need around their data: a region of it, and a number of steps.
  */
@@ -13,7 +13,8 @@
 static inline uint64_t region_map(const struct workload_params *params, uint64_t bytes)
 {
 	uint64_t unit = params->large_pages ? K_LARGE_PAGE : K_PAGE;
-	uint64_t va = sys_mmap(0, (bytes + unit - 1) & ~(unit - 1), K_READ | K_WRITE, K_MAP_POPULATE);
+	uint64_t va =
+		sys_mmap(0, (bytes + unit - 1) & ~(unit - 1), K_READ | K_WRITE, K_MAP_POPULATE);
 
 	if (!va)
 		cpu_panic("guest: mmap of the workload's data failed");

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * rng.h - random numbers, hashes and permutations of integers, the same everywhere.
  *

@@ -28,14 +28,16 @@ static int check_magic(struct trace_reader *r, struct trace_error *error)
 {
 	uint8_t start[TRACE_AT_FLAGS];
 	uint32_t version;
+	int err;
 
 	if (r->file_bytes < sizeof(start))
 		return trace_fail(error, -EINVAL,
 				  "%s: not a gnomon trace: %" PRIu64
 				  " bytes, the header alone has %d",
 				  r->name, r->file_bytes, TRACE_HEADER_BYTES);
-	if (trace_read_at(r, 0, start, sizeof(start), error))
-		return -EBADMSG;
+	err = trace_read_at(r, 0, start, sizeof(start), error);
+	if (err)
+		return err;
 	if (memcmp(start, TRACE_MAGIC, 8))
 		return trace_fail(error, -EINVAL,
 				  "%s: byte 0: not a gnomon trace (it would start with GNTRACE; "
@@ -116,14 +118,14 @@ static int check_header_values(struct trace_reader *r, const uint8_t *h, struct 
 	return 0;
 }
 
-static int check_trailer(struct trace_reader *r, uint64_t *index_checksum,
-			 struct trace_error *error)
+static int check_trailer(struct trace_reader *r, struct trace_error *error)
 {
 	uint8_t t[TRACE_TRAILER_BYTES];
 	uint64_t at = r->file_bytes - TRACE_TRAILER_BYTES, file_bytes;
+	int err = trace_read_at(r, at, t, sizeof(t), error);
 
-	if (trace_read_at(r, at, t, sizeof(t), error))
-		return -EBADMSG;
+	if (err)
+		return err;
 	if (memcmp(t + TRACE_AT_END_MAGIC, TRACE_END_MAGIC, 8))
 		return TRACE_BAD(
 			r, error, at,
@@ -142,11 +144,11 @@ static int check_trailer(struct trace_reader *r, uint64_t *index_checksum,
 				   r->header_checksum))
 		return TRACE_BAD(r, error, at + TRACE_AT_HEADER_CHECKSUM,
 				 "the trailer belongs to another trace's header");
-	*index_checksum = trace_get64(t + TRACE_AT_INDEX_CHECKSUM);
+	r->index_checksum = trace_get64(t + TRACE_AT_INDEX_CHECKSUM);
 	return 0;
 }
 
-static int read_header(struct trace_reader *r, uint64_t *index_checksum, struct trace_error *error)
+static int read_header(struct trace_reader *r, struct trace_error *error)
 {
 	uint8_t h[TRACE_HEADER_BYTES];
 	uint64_t padded, checksum;
@@ -157,7 +159,7 @@ static int read_header(struct trace_reader *r, uint64_t *index_checksum, struct 
 	if (err)
 		return err;
 	decode_header(r, h);
-	err = check_trailer(r, index_checksum, error);
+	err = check_trailer(r, error);
 	if (!err)
 		err = check_sizes(r, error);
 	if (err)
@@ -273,7 +275,7 @@ static int decode_regions(struct trace_reader *r, const uint8_t *index, struct t
 	return 0;
 }
 
-static int read_index(struct trace_reader *r, uint64_t index_checksum, struct trace_error *error)
+static int read_index(struct trace_reader *r, struct trace_error *error)
 {
 	uint8_t *index = malloc(r->index_bytes + 1);
 	int err;
@@ -287,7 +289,7 @@ static int read_index(struct trace_reader *r, uint64_t index_checksum, struct tr
 	err = trace_read_at(r, r->index_offset, index, r->index_bytes, error);
 	if (err)
 		goto out;
-	if (trace_checksum_differs(r, index_checksum, XXH64(index, r->index_bytes, 0)))
+	if (trace_checksum_differs(r, r->index_checksum, XXH64(index, r->index_bytes, 0)))
 		err = TRACE_BAD(r, error, r->index_offset, "corrupt: the index fails its checksum");
 	if (!err)
 		err = decode_blocks(r, index, error);
@@ -300,8 +302,7 @@ out:
 
 int trace_read_head(struct trace_reader *r, struct trace_error *error)
 {
-	uint64_t index_checksum;
-	int err = read_header(r, &index_checksum, error);
+	int err = read_header(r, error);
 
-	return err ? err : read_index(r, index_checksum, error);
+	return err ? err : read_index(r, error);
 }

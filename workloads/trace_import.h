@@ -42,6 +42,7 @@ struct trace_lackey {
 	struct trace_import import;
 	uint64_t lines, bad_lines;
 	uint64_t first_bad_line; /* its number, from 1 */
+	bool ended_by_valgrind;	 /* the last line was valgrind's own: it saw the program end */
 	char first_bad[80];
 	char carry[TRACE_LACKEY_LINE_MAX]; /* a line whose end has not come yet */
 	size_t carried;

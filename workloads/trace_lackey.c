@@ -82,6 +82,7 @@ static int take_line(struct trace_lackey *lackey, const char *line, size_t bytes
 	uint32_t size;
 
 	lackey->lines++;
+	lackey->ended_by_valgrind = bytes && is_valgrind_speaking(line, bytes);
 	if (bytes > 3 && line[2] == ' ' && parse_operand(line + 3, line + bytes, &address, &size)) {
 		if (line[0] == 'I' && line[1] == ' ')
 			return trace_import_instruction(import, address, size, error);

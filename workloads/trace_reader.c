@@ -221,7 +221,7 @@ int trace_reader_next(struct trace_reader *r, const struct trace_record **record
 int trace_reader_verify(const char *path, struct trace_error *error)
 {
 	const struct trace_record *records;
-	struct trace_reader *reader;
+	struct trace_reader *reader = NULL;
 	size_t count;
 	int err = trace_reader_open(path, &reader, error);
 

@@ -26,7 +26,7 @@ struct trace_reader {
 
 	struct trace_info info;
 	uint32_t provenance_bytes;
-	uint64_t index_offset, index_bytes, header_checksum;
+	uint64_t index_offset, index_bytes, index_checksum, header_checksum;
 	char *provenance;
 	struct trace_block *blocks;
 	struct trace_region *regions;

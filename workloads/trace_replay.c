@@ -52,9 +52,9 @@ struct replay {
 	uint64_t brk;
 	bool has_mappings;
 	int pid;
-	unsigned context_count;
+	unsigned context, context_count;
 	struct {
-		uint64_t cr3;
+		uint64_t cr3, brk;
 		int pid;
 	} contexts[CONTEXTS];
 	struct stamp stamps[STAMPS]; /* by page and process */
@@ -215,7 +215,6 @@ static int move_brk(struct replay *r, uint64_t brk)
 static int switch_context(struct replay *r, uint64_t cr3)
 {
 	unsigned i = 0;
-	int pid;
 
 	while (i < r->context_count && r->contexts[i].cr3 != cr3)
 		i++;
@@ -223,17 +222,19 @@ static int switch_context(struct replay *r, uint64_t cr3)
 		return workload_fail(r->why,
 				     "the trace switches between more than 64 values of CR3");
 	if (i == r->context_count) {
-		pid = i ? sys_fork() : r->pid;
-		if (pid < 0)
-			return workload_fail(r->why, "the guest kernel cannot fork for a new CR3");
 		r->contexts[i].cr3 = cr3;
-		r->contexts[i].pid = pid;
+		r->contexts[i].brk = r->brk;
+		r->contexts[i].pid = i ? sys_fork() : r->pid;
+		if (r->contexts[i].pid < 0)
+			return workload_fail(r->why, "the guest kernel cannot fork for a new CR3");
 		r->context_count++;
 	}
-	pid = r->contexts[i].pid;
-	if (pid != r->pid && sys_switch(pid))
+	r->contexts[r->context].brk = r->brk;
+	r->context = i;
+	r->brk = r->contexts[i].brk;
+	if (r->contexts[i].pid != r->pid && sys_switch(r->contexts[i].pid))
 		return workload_fail(r->why, "a replayed process is gone");
-	r->pid = pid;
+	r->pid = r->contexts[i].pid;
 	return 0;
 }
 

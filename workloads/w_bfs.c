@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * w_bfs.c - breadth-first search of a scale-free graph.
  *
@@ -113,7 +113,8 @@ static uint64_t search(const struct graph *g, uint64_t root)
 	return tail;
 }
 
-static int check_vertex(const struct graph *g, uint64_t v, uint64_t root, bool edges, const char **why)
+static int check_vertex(const struct graph *g, uint64_t v, uint64_t root, bool edges,
+			const char **why)
 {
 	uint64_t parent = get(g, v, PARENT), level = get(g, v, LEVEL);
 
@@ -125,10 +126,12 @@ static int check_vertex(const struct graph *g, uint64_t v, uint64_t root, bool e
 		uint64_t other = cpu_load32(g->adjacency + i * 4), there;
 
 		if (other >= g->vertices || !get(g, other, PARENT))
-			return workload_fail(why, "bfs: a neighbour of a reached vertex is not reached");
+			return workload_fail(why,
+					     "bfs: a neighbour of a reached vertex is not reached");
 		there = get(g, other, LEVEL);
 		if (there + 1 < level || there > level + 1)
-			return workload_fail(why, "bfs: an edge joins levels that are not neighbours");
+			return workload_fail(why,
+					     "bfs: an edge joins levels that are not neighbours");
 	}
 	return 0;
 }

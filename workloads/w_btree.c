@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * w_btree.c - look-ups in a B+-tree.
  *
@@ -18,7 +18,7 @@
 #define KEY_GAP	      ((uint64_t)1 << 20)
 #define COMPUTE_LEVEL 20
 /* Inner node: word 0 count, then from byte 16 pairs of (lowest key, child). */
-#define PAIR(node, i) ((node) + 16 + (uint64_t)(i) * 16)
+#define PAIR(node, i) ((node) + 16 + (uint64_t)(i)*16)
 /* Leaf: word 0 count, word 1 next leaf, then records of (key, value, ...). */
 #define RECORD(leaf, i) ((leaf) + ((uint64_t)(i) + 1) * RECORD_BYTES)
 
@@ -55,7 +55,8 @@ static void build_leaves(struct tree *t, uint64_t base, uint64_t leaves)
 }
 
 /* One inner level over @count nodes from @below, each covering @span records. The nodes made. */
-static uint64_t build_level(struct tree *t, uint64_t below, uint64_t count, uint64_t span, uint64_t at)
+static uint64_t build_level(struct tree *t, uint64_t below, uint64_t count, uint64_t span,
+			    uint64_t at)
 {
 	uint64_t made = 0;
 
@@ -135,7 +136,8 @@ static int run(const struct workload_params *params, const char **why)
 	if (!leaves)
 		leaves = 1;
 	/* Inner levels: 1/254 of the leaves, and so on; LEVELS_MAX more for the odd node of each. */
-	build(&t, region_map(params, (leaves + leaves / (FANOUT - 1) + LEVELS_MAX) * K_PAGE), leaves);
+	build(&t, region_map(params, (leaves + leaves / (FANOUT - 1) + LEVELS_MAX) * K_PAGE),
+	      leaves);
 	cpu_measure();
 	for (uint64_t i = 0; i < steps; i++) {
 		if (look_up(&t, rng_below(&rng, t.records), i % 16 == 0, why))

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * w_build.c - a parallel build.
  *
@@ -14,7 +14,7 @@
 
 #define JOBS	      4
 #define SLICES	      6
-#define HEAP_PAGES    48 /* a slice adds */
+#define HEAP_PAGES    48   /* a slice adds */
 #define TOUCHES	      2000 /* a slice makes in the heap */
 #define SOURCE_PAGES  32
 #define HEADER_PAGES  64
@@ -26,7 +26,8 @@
 static const struct kernel_image compiler = {
 	.text_pages = 384, .data_pages = 24, .bss_pages = 32, .stack_pages = 16
 };
-static const struct kernel_image sources = { .text_pages = HEADER_PAGES, .data_pages = SOURCE_PAGES };
+static const struct kernel_image sources = { .text_pages = HEADER_PAGES,
+					     .data_pages = SOURCE_PAGES };
 
 struct job {
 	int pid;
@@ -59,7 +60,8 @@ static int read_sources(const struct build *b, const char **why)
 			uint64_t word = cpu_load64(va + page * K_PAGE + line * 64);
 
 			if (word != kernel_image_word(b->files.seed, page, line))
-				return workload_fail(why, "build: a source file has other contents");
+				return workload_fail(why,
+						     "build: a source file has other contents");
 			cpu_compute(COMPUTE_TOUCH);
 		}
 	}
@@ -90,7 +92,8 @@ static int touch_heap(struct job *j, unsigned slices, const char **why)
 		uint64_t word = cpu_load64(va);
 
 		if (word && word != value_of(j, va))
-			return workload_fail(why, "build: the heap holds what was never written there");
+			return workload_fail(why,
+					     "build: the heap holds what was never written there");
 		if (!word)
 			cpu_store64(va, value_of(j, va));
 		cpu_compute(COMPUTE_TOUCH);

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * w_cow.c - copy on write after a fork.
  *
@@ -29,7 +29,8 @@ static uint64_t value_of(const struct store *s, uint64_t page, uint64_t round)
 /* The snapshot process saves its share of a slice. */
 static int save(const struct store *s, uint64_t slice, uint64_t round, const char **why)
 {
-	for (uint64_t page = slice * s->pages / SLICES; page < (slice + 1) * s->pages / SLICES; page++) {
+	for (uint64_t page = slice * s->pages / SLICES; page < (slice + 1) * s->pages / SLICES;
+	     page++) {
 		uint64_t word = cpu_load64(s->base + page * K_PAGE);
 
 		if ((word | 0xff) != (value_of(s, page, 0) | 0xff))

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * w_ctx_switch.c - a token around a ring of processes.
  *
@@ -14,7 +14,7 @@
 #define ARRAY_PAGES  16
 #define LINES	     (ARRAY_PAGES * K_PAGE / 64)
 #define LINES_STEP   4 /* of the array, every fourth line in one turn */
-#define TURNS	     4000
+#define TURNS_EACH   250
 #define RING_MAX     128
 #define COMPUTE_LINE 10
 
@@ -57,7 +57,8 @@ static int turn(struct ring *r, uint64_t number, const char **why)
 		return workload_fail(why, "ctx-switch: a wrong token came");
 	for (uint64_t line = number % LINES_STEP; line < LINES; line += LINES_STEP) {
 		if (cpu_load64(r->array + line * 64) != value_of(r, member, line))
-			return workload_fail(why, "ctx-switch: a process sees another one's memory");
+			return workload_fail(why,
+					     "ctx-switch: a process sees another one's memory");
 		cpu_compute(COMPUTE_LINE);
 	}
 	cpu_store64(r->token, mix64(r->seed + number + 1));
@@ -69,12 +70,13 @@ static int turn(struct ring *r, uint64_t number, const char **why)
 static int run(const struct workload_params *params, const char **why)
 {
 	struct ring r = { .seed = params->seed, .count = params->size };
-	uint64_t turns = params->size >= workload_ctx_switch.size_default ? TURNS : TURNS / 8;
+	uint64_t turns;
 
 	if (r.count < 2)
 		r.count = 2;
 	if (r.count > RING_MAX)
 		r.count = RING_MAX;
+	turns = r.count * TURNS_EACH;
 	r.array = region_map(params, ARRAY_PAGES * K_PAGE);
 	r.token = region_map(params, K_PAGE);
 	r.pipe = sys_pipe();

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * w_demand_zero.c - the first touch of memory.
  *
@@ -34,9 +34,11 @@ static int touch(uint64_t base, uint64_t pages, uint64_t seed, unsigned round, c
 		uint64_t at = base + page * K_PAGE + page % 64 * 64;
 
 		if (cpu_load64(at) != value_of(seed, page, round))
-			return workload_fail(why, "demand-zero: a page does not hold what was written");
+			return workload_fail(why,
+					     "demand-zero: a page does not hold what was written");
 		if (cpu_load64(base + page * K_PAGE + (page + 1) % 64 * 64))
-			return workload_fail(why, "demand-zero: the rest of a fresh page was not zero");
+			return workload_fail(why,
+					     "demand-zero: the rest of a fresh page was not zero");
 	}
 	return 0;
 }

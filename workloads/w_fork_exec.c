@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * w_fork_exec.c - a storm of short processes.
  *
@@ -38,7 +38,8 @@ static uint64_t round_before(uint64_t round)
 	return round > period ? round - period : 0;
 }
 
-static int child(const struct program *p, uint64_t base, uint64_t seed, uint64_t round, const char **why)
+static int child(const struct program *p, uint64_t base, uint64_t seed, uint64_t round,
+		 const char **why)
 {
 	struct kernel_layout layout;
 
@@ -46,7 +47,8 @@ static int child(const struct program *p, uint64_t base, uint64_t seed, uint64_t
 		uint64_t page = page_of(round, i);
 
 		if (cpu_load64(base + page * K_PAGE) != value_of(seed, page, round_before(round)))
-			return workload_fail(why, "fork-exec: the child sees what the parent wrote later");
+			return workload_fail(
+				why, "fork-exec: the child sees what the parent wrote later");
 	}
 	if (program_start(p, 24, &layout, why))
 		return -1;

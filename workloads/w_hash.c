@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * w_hash.c - look-ups in a hash table.
  *
@@ -69,7 +69,8 @@ static int run(const struct workload_params *params, const char **why)
 
 		cpu_compute(COMPUTE_STEP);
 		if (found != known)
-			return workload_fail(why, "hash: a key was lost, or found though never put in");
+			return workload_fail(why,
+					     "hash: a key was lost, or found though never put in");
 		if (found && cpu_load64(at + 8) != value_of(key))
 			return workload_fail(why, "hash: a key has another key's value");
 		region_progress(i, steps);

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * w_kv.c - a key-value store under skewed load.
  *
@@ -68,7 +68,8 @@ static int operate(const struct store *s, uint64_t i, bool update, const char **
 	cpu_compute(COMPUTE_STEP);
 	for (unsigned w = 1; w <= WORDS; w++) {
 		if (cpu_load64(at + w * 192) != word_of(key, version, w))
-			return workload_fail(why, "kv: a record's words are not those of its version");
+			return workload_fail(why,
+					     "kv: a record's words are not those of its version");
 		if (update)
 			cpu_store64(at + w * 192, word_of(key, version + 1, w));
 	}

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * w_mprotect_gc.c - a collector that learns of writes by protecting pages.
  *
@@ -46,7 +46,8 @@ static void mutate(const struct heap *h, struct rng *rng, uint64_t cycle)
 	for (uint64_t i = 0; i < h->pages / 4; i++) {
 		uint64_t page = rng_below(rng, h->pages);
 
-		cpu_store64(h->base + page * K_PAGE + i % WORDS_SCANNED * 8, word_of(h, page, cycle));
+		cpu_store64(h->base + page * K_PAGE + i % WORDS_SCANNED * 8,
+			    word_of(h, page, cycle));
 		cpu_compute(COMPUTE_WRITE);
 	}
 }
@@ -89,7 +90,8 @@ static int collect(const struct heap *h, uint64_t cycle, const char **why)
 
 static int run(const struct workload_params *params, const char **why)
 {
-	struct heap h = { .pages = (params->size / K_PAGE + 7) & ~(uint64_t)7, .seed = params->seed };
+	struct heap h = { .pages = (params->size / K_PAGE + 7) & ~(uint64_t)7,
+			  .seed = params->seed };
 	struct rng rng = rng_seeded(params->seed);
 
 	if (!h.pages)

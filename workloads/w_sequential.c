@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * w_sequential.c - memory read and written in order.
  *
@@ -10,8 +10,8 @@
 #include "region.h"
 #include "rng.h"
 
-#define LINE		((uint64_t)64)
-#define COMPUTE_LINE	12 /* the other seven words of the line, and the loop */
+#define LINE	     ((uint64_t)64)
+#define COMPUTE_LINE 12 /* the other seven words of the line, and the loop */
 
 static uint64_t value_of(uint64_t seed, uint64_t line, uint64_t pass)
 {
@@ -28,7 +28,8 @@ static int run(const struct workload_params *params, const char **why)
 	cpu_measure();
 	for (uint64_t i = 0; i < lines; i++) {
 		if (cpu_load64(base + i * LINE) != value_of(seed, i, 0))
-			return workload_fail(why, "sequential: a line read back is not what was written");
+			return workload_fail(
+				why, "sequential: a line read back is not what was written");
 		cpu_compute(COMPUTE_LINE);
 		region_progress(i, 2 * lines);
 	}

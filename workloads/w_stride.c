@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * w_stride.c - one reference a page, page after page.
  *
@@ -11,8 +11,8 @@
 #include "region.h"
 #include "rng.h"
 
-#define PASSES		16
-#define COMPUTE_STEP	4
+#define PASSES	     16
+#define COMPUTE_STEP 4
 
 static uint64_t place(uint64_t base, uint64_t page, uint64_t pass)
 {
@@ -35,8 +35,10 @@ static int run(const struct workload_params *params, const char **why)
 	/* Each pass reads what the one before wrote, and writes the next line of the page. */
 	for (uint64_t pass = 1; pass <= PASSES / 2; pass++) {
 		for (uint64_t page = 0; page < pages; page++) {
-			if (cpu_load64(place(base, page, pass - 1)) != value_of(seed, page, pass - 1))
-				return workload_fail(why, "stride: a page does not hold what was written");
+			if (cpu_load64(place(base, page, pass - 1)) !=
+			    value_of(seed, page, pass - 1))
+				return workload_fail(
+					why, "stride: a page does not hold what was written");
 			cpu_store64(place(base, page, pass), value_of(seed, page, pass));
 			cpu_compute(COMPUTE_STEP);
 			region_progress((pass - 1) * pages + page, PASSES / 2 * pages);

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * workload.c - the list of all workloads: memory first, then operating system, the trace replayer last.
  */
@@ -7,11 +7,11 @@
 #include "list.h"
 
 static const struct workload *const all[] = {
-	&workload_sequential,  &workload_stride,      &workload_random,	   &workload_chase,
-	&workload_hash,	       &workload_btree,	      &workload_bfs,	   &workload_transpose,
-	&workload_kv,	       &workload_demand_zero, &workload_fork_exec, &workload_cow,
-	&workload_mmap_churn,  &workload_mprotect_gc, &workload_ctx_switch, &workload_pipeline,
-	&workload_build,       &workload_trace,
+	&workload_sequential, &workload_stride,	     &workload_random,	   &workload_chase,
+	&workload_hash,	      &workload_btree,	     &workload_bfs,	   &workload_transpose,
+	&workload_kv,	      &workload_demand_zero, &workload_fork_exec,  &workload_cow,
+	&workload_mmap_churn, &workload_mprotect_gc, &workload_ctx_switch, &workload_pipeline,
+	&workload_build,      &workload_trace,
 };
 
 const struct workload *workload_at(unsigned index)

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: MIT */
 /*
  * workload.h - what a workload is, and the list of all.
  *
@@ -6,7 +6,8 @@
  * touches their memory through cpu.h, and it checks what it reads. One file per workload.
  *
  * The memory workloads fill their data, call cpu_measure() and then do what is measured: steady state.
- * The operating-system ones are measured from their first call: there the cold start is the subject.
+ * The operating-system ones are measured from their first call: there the cold start is the subject
+ * (ctx-switch, whose subject is not the forks, from its first turn).
  */
 #ifndef GN_WORKLOADS_WORKLOAD_H
 #define GN_WORKLOADS_WORKLOAD_H

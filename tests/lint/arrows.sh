@@ -10,7 +10,7 @@ bad=0
 for room in "${!below[@]}"; do
 	while IFS=: read -r file line text; do
 		target=$(echo "$text" | sed -n 's/.*[<"]\([a-z_]*\)\/.*[>"].*/\1/p')
-		[ -n "${below[$target]+room}" ] || continue
+		[ -n "$target" ] && [ -n "${below[$target]+room}" ] || continue
 		case " $room ${below[$room]} " in
 		*" $target "*) ;;
 		*) echo "$file:$line: $room may not include $target"; bad=1 ;;

@@ -17,6 +17,7 @@
  */
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -28,7 +29,7 @@
 
 #define VCPUS	 3
 #define CHANGERS 2
-#define PAGES	 1024u
+#define PAGES	 64u /* few, so that they meet */
 #define STAMP_AT 0   /* and 511 */
 #define OWN_AT	 16u /* a slot a vCPU, which only that vCPU writes */
 
@@ -38,14 +39,16 @@ struct machine {
 	uint64_t tlb[PAGES]; /* p2m words; 0: nothing */
 	uint64_t own[PAGES]; /* what this machine last stored to its slot */
 	uint64_t x, hits, fills, stores;
+	_Atomic uint64_t accesses;
 };
 
 static struct gn_vm *vm;
+static struct machine machines[VCPUS];
 static bool with_table;
 static _Atomic uint64_t table[PAGES];
 static atomic_bool stop;
 static _Atomic uint64_t failures, changes, shares;
-static uint64_t operations = 60000;
+static uint64_t operations = 20000;
 
 __attribute__((format(printf, 1, 2))) static void fail(const char *format, ...)
 {
@@ -118,7 +121,7 @@ static const struct gn_backend_ops backend = { .name = "stress", .flush = flush 
 /* ---- Machines ------------------------------------------------------------------------------------------------- */
 
 /* Outside read sections. False: no such memory now. */
-static bool fault(uint64_t at, bool write)
+static bool fault(struct machine *m, uint64_t at, bool write)
 {
 	struct gn_fix fix = { 0 };
 	p2m_word_t w;
@@ -133,6 +136,8 @@ static bool fault(uint64_t at, bool write)
 			return false;
 		if (!with_table)
 			return true;
+		if (next(&m->x) % 8 == 0)
+			sched_yield(); /* let somebody change it */
 		gn_lock(&vm->scheme_lock);
 		stale = gn_p2m_retry(&vm->p2m, sequence);
 		if (!stale)
@@ -197,6 +202,7 @@ static bool visit(struct machine *m, uint64_t at, bool write)
 {
 	unsigned slot = OWN_AT + m->vcpu->index;
 	bool seen[2] = { false, false };
+	unsigned looks = next(&m->x) % 64 ? 2 : 20000; /* now and then longer than a change takes */
 	uint64_t *p;
 
 	for (;;) {
@@ -205,19 +211,21 @@ static bool visit(struct machine *m, uint64_t at, bool write)
 		if (p)
 			break;
 		rcu_read_unlock();
-		if (!fault(at, write))
+		if (!fault(m, at, write))
 			return false;
 	}
-	for (unsigned i = 0; i < 4; i++) {
+	for (unsigned i = 0; i < looks; i++) {
 		check_stamp(p, at, STAMP_AT, &seen[0]);
 		check_stamp(p, at, 511, &seen[1]);
 	}
+	if (!gn_frames_refs(vm->frames, gn_p2m_word_pfn((p2m_word_t){ m->tlb[at] })))
+		fail("gfn %u: its frame is free while it is looked at", (unsigned)at);
 	if (at % 4 >= 2 && peek(&p[slot]) != m->own[at])
 		fail("gfn %u: a store of vCPU %u is lost: %llu, not %llu", (unsigned)at,
 		     m->vcpu->index, (unsigned long long)peek(&p[slot]),
 		     (unsigned long long)m->own[at]);
 	if (write) {
-		/* Pages of the sharing class are mostly equal: their slots are mostly 0. */
+		/* Slots of the sharing class are 0 or 1, so that pages are often equal. */
 		uint64_t v = at % 4 == 2 ? m->own[at] + 1 : !m->own[at];
 
 		poke(&p[STAMP_AT], stamp_of(at));
@@ -238,10 +246,10 @@ static void *run_machine(void *ctx)
 
 	while (!atomic_load_explicit(&stop, memory_order_relaxed)) {
 		uint64_t r = next(&m->x), at = (r >> 20) % PAGES;
-		bool write = (r >> 50) % (at % 4 == 3 ? 64 : 4) == 0;
+		bool write = (r >> 50) % (at % 4 == 3 ? 16 : 4) == 0;
 
-		if (visit(m, at, write) && write && at % 4 == 3)
-			visit(m, at, true); /* equal again */
+		visit(m, at, write);
+		atomic_fetch_add_explicit(&m->accesses, 1, memory_order_relaxed);
 	}
 	return NULL;
 }
@@ -291,11 +299,20 @@ static void change_kept(uint64_t r, uint64_t at)
 	}
 }
 
+static uint64_t accesses_made(void)
+{
+	uint64_t sum = 0;
+
+	for (unsigned i = 0; i < VCPUS; i++)
+		sum += atomic_load_explicit(&machines[i].accesses, memory_order_relaxed);
+	return sum;
+}
+
 static void *run_changer(void *ctx)
 {
 	uint64_t x = *(uint64_t *)ctx;
 
-	for (uint64_t i = 0; i < operations / CHANGERS; i++) {
+	for (uint64_t i = 0; i < operations / CHANGERS || accesses_made() < 2 * operations; i++) {
 		uint64_t r = next(&x), at = (r >> 8) % PAGES;
 		uint8_t byte;
 
@@ -303,8 +320,10 @@ static void *run_changer(void *ctx)
 			change_volatile(r, at);
 		else
 			change_kept(r, at);
+		if (at % 4 < 2)
+			gn_retire_drain(vm); /* have frames reused soon */
 		if (i % 64 == 0)
-			gn_vm_read(vm, gpa(((r >> 30) % PAGES) << GN_PAGE_SHIFT), &byte, 1);
+			gn_vm_read(vm, gpa((((r >> 30) % PAGES) << GN_PAGE_SHIFT) + 800), &byte, 1);
 		atomic_fetch_add_explicit(&changes, 1, memory_order_relaxed);
 	}
 	return NULL;
@@ -314,11 +333,10 @@ static void *run_changer(void *ctx)
 
 static void run(uint64_t seed, bool table_mode)
 {
-	static struct machine machines[VCPUS];
 	struct gn_vm_config config = { .scheme = "stress",
 				       .mem_bytes = PAGES * GN_PAGE_SIZE,
 				       .vcpus = VCPUS,
-				       .pool_bytes = 2 * PAGES * GN_PAGE_SIZE,
+				       .pool_bytes = (uint64_t)2 << 20,
 				       .backend = &backend };
 	pthread_t threads[VCPUS + CHANGERS];
 	uint64_t seeds[CHANGERS], hits = 0, fills = 0, stores = 0;

@@ -108,7 +108,8 @@ static inline void plain_memory_written(struct gn_vm *vm, struct gn_vcpu *vcpu, 
 	plain.written_from_outside = !vcpu;
 }
 
-static inline void plain_range(struct gn_vm *vm, gfn_t start, gfn_t end, enum gn_range_change change)
+static inline void plain_range(struct gn_vm *vm, gfn_t start, gfn_t end,
+			       enum gn_range_change change)
 {
 	plain.ranges++;
 	plain.start = start;

@@ -160,13 +160,15 @@ Test(alloc_failure, operations)
 				cr_assert_eq(err, -ENOMEM, "%s: %d", ops[i].name, err);
 				after = measure(vm);
 				/* Giving a gfn its frame is invisible, and may stay. */
-				cr_assert_eq(before.arena_bytes, after.arena_bytes, "%s", ops[i].name);
+				cr_assert_eq(before.arena_bytes, after.arena_bytes, "%s",
+					     ops[i].name);
 				cr_assert_eq(before.scheme_bytes, after.scheme_bytes, "%s",
 					     ops[i].name);
 				cr_assert_eq(after.frames_used - before.frames_used,
 					     after.backed - before.backed, "%s", ops[i].name);
 				cr_assert_eq(before.tables, after.tables, "%s", ops[i].name);
-				cr_assert_eq(before.memory_sum, after.memory_sum, "%s", ops[i].name);
+				cr_assert_eq(before.memory_sum, after.memory_sum, "%s",
+					     ops[i].name);
 			}
 			if (backing == 1)
 				cr_assert_geq(failures, ops[i].sites_min, "%s", ops[i].name);

@@ -155,3 +155,52 @@ Test(ept_audit, notices_a_write_the_dirty_log_would_miss)
 	rig_audit(vm, "without a log");
 	gn_vm_destroy(vm);
 }
+
+Test(ept_audit, notices_a_malformed_entry)
+{
+	for (unsigned v = 0; v < RIG_VARIANTS; v++) {
+		struct gn_vm_config config = rig_config(&rig_variants[v], 4 * MIB, 1);
+		struct gn_vm *vm = rig_vm(&config);
+		struct gn_ept *ept = ept_of(vm);
+		uint64_t reserved = ept->fmt->level[ept->fmt->levels].reserved_table, *slot;
+		struct gn_audit_report report;
+
+		rig_touch(vm, 3, GN_WRITE);
+		slot = gn_ept_slot_of(vm, ept, ept->root, ept->fmt->levels, gfn(3));
+		*slot |= reserved;
+		cr_assert_eq(gn_audit(vm, &report), -EBADMSG);
+		*slot &= ~reserved;
+		rig_audit(vm, "after the repair");
+		gn_vm_destroy(vm);
+	}
+}
+
+Test(ept_audit, notices_a_table_given_to_the_guest)
+{
+	struct gn_vm_config config = rig_config(&rig_variants[0], 4 * MIB, 1);
+	struct gn_vm *vm = rig_vm(&config);
+	struct gn_audit_report report;
+	p2m_word_t bad = gn_p2m_word(GN_P2M_READONLY, GN_R | GN_X, 1, ept_of(vm)->root);
+
+	rig_touch(vm, 3, GN_WRITE);
+	atomic_store(&vm->p2m.words[7], bad.v);
+	cr_assert_eq(gn_audit(vm, &report), -EBADMSG);
+	atomic_store(&vm->p2m.words[7], 0);
+	rig_audit(vm, "after the repair");
+	gn_vm_destroy(vm);
+}
+
+Test(ept_audit, without_memory_nothing_is_called_clean)
+{
+	struct gn_vm_config config = rig_config(&rig_variants[0], 4 * MIB, 1);
+	struct gn_vm *vm = rig_vm(&config);
+	struct gn_audit_report report;
+
+	for (uint64_t n = 1; n <= 2; n++) {
+		gn_alloc_fail_nth(n);
+		cr_assert_neq(gn_audit(vm, &report), 0);
+		gn_alloc_fail_nth(0);
+	}
+	rig_audit(vm, "with memory");
+	gn_vm_destroy(vm);
+}

@@ -113,14 +113,14 @@ Test(p2m, every_state_under_every_operation)
 	/* The state afterwards, or NO: -EINVAL and unchanged. */
 	static const int after[OPS][GN_P2M_STATES] = {
 		/*		U   P   S   R   B   M */
-		/* populate */	{ P, P, S, R, NO, NO },
-		/* discard */	{ U, U, U, U, NO, U },
-		/* balloon */	{ B, B, B, NO, NO, NO },
+		/* populate */ { P, P, S, R, NO, NO },
+		/* discard */ { U, U, U, U, NO, U },
+		/* balloon */ { B, B, B, NO, NO, NO },
 		/* unballoon */ { NO, NO, NO, NO, U, NO },
-		/* protect */	{ R, R, R, R, NO, NO },
+		/* protect */ { R, R, R, R, NO, NO },
 		/* unprotect */ { U, P, S, P, NO, NO },
-		/* set_mmio */	{ M, M, M, M, M, M },
-		/* move */	{ U, P, S, R, NO, NO },
+		/* set_mmio */ { M, M, M, M, M, M },
+		/* move */ { U, P, S, R, NO, NO },
 	};
 
 	for (unsigned op = 0; op < OPS; op++) {
@@ -648,14 +648,14 @@ static void history(unsigned backing_level)
 
 				if (op == 1 || op == 2 || op == 3 || op == 6)
 					model[i].byte = 0;
-				model[i].state = (uint8_t)(op == 0 ? (s ? s : GN_P2M_PRIVATE) :
-							   op == 1 || op == 3 ? GN_P2M_UNBACKED :
-							   op == 2 ? GN_P2M_BALLOONED :
-							   op == 4 ? GN_P2M_READONLY :
-							   op == 5 && s == GN_P2M_READONLY ?
-								     GN_P2M_PRIVATE :
-							   op == 6 ? GN_P2M_MMIO :
-								     s);
+				model[i].state =
+					(uint8_t)(op == 0	       ? (s ? s : GN_P2M_PRIVATE)
+						  : op == 1 || op == 3 ? GN_P2M_UNBACKED
+						  : op == 2	       ? GN_P2M_BALLOONED
+						  : op == 4	       ? GN_P2M_READONLY
+						  : op == 5 && s == GN_P2M_READONLY ? GN_P2M_PRIVATE
+						  : op == 6			    ? GN_P2M_MMIO
+										    : s);
 			}
 		}
 		/* Blocks are filled whole: follow what the p2m filled beyond what was asked for. */

@@ -25,12 +25,12 @@ Test(shadow_roles, trap01_role_key_pde_toggle)
 		unsigned i = round % 4;
 
 		CHECK_OK(rig_poke(&rig, pde, block | USER_RW));
-		rig_invlpg(&rig, USER);
+		rig_invlpg(&rig, USER + i * 4096);
 		CHECK_OK(rig_user_load(&rig, USER + i * 4096));
 		cr_assert_eq(rig_gpa(&rig, USER + i * 4096), block + (i + 1) * 4096);
 		CHECK_AUDIT(&rig);
 		CHECK_OK(rig_poke(&rig, pde, block | USER_RW | LARGE));
-		rig_invlpg(&rig, USER);
+		rig_invlpg(&rig, USER + i * 4096);
 		CHECK_OK(rig_user_load(&rig, USER + i * 4096));
 		cr_assert_eq(rig_gpa(&rig, USER + i * 4096), block + i * 4096);
 		CHECK_AUDIT(&rig);

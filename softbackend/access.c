@@ -1,0 +1,378 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * access.c - loads, stores, fetches, batches of references, probes.
+ *
+ * The common case, one page and an L1 TLB hit, is a handful of instructions on purpose and inlined into
+ * each entry point. Everything else goes through access_pieces(): one piece per page, all translated in one
+ * read section before any is written, with faults answered outside of it and the rest tried again.
+ *
+ * A piece whose answer is not memory (an emulated store, MMIO, a dropped store) keeps that answer over
+ * the retries of the other one, and is carried out once both have a place to go.
+ */
+#include "cpu.h"
+
+#include <errno.h>
+#include <string.h>
+
+struct piece {
+	struct gn_access access;
+	uint16_t bit;
+	struct gn_soft_target target;
+	unsigned offset; /* of its first byte in the datum */
+};
+
+static inline bool crosses_page(uint64_t va, unsigned bytes)
+{
+	return (va & (GN_PAGE_SIZE - 1)) + bytes > GN_PAGE_SIZE;
+}
+
+/* L1 TLB beyond the entry used last; false: a miss, or something to look at closely. */
+static inline bool hit_l1(struct gn_soft_cpu *cpu, uint64_t va, unsigned side, uint16_t bit,
+			  uint64_t *address)
+{
+	struct gn_soft_recent *r = &cpu->recent[side];
+	struct gn_assoc_entry *e;
+	unsigned level;
+	uint64_t mask;
+
+	if ((uint64_t)((int64_t)(va << cpu->spare_bits) >> cpu->spare_bits) != va)
+		return false;
+	e = gn_tlb_find(&cpu->l1[side], va, cpu->tag, &level);
+	if (!e || !(e->known & e->allow & bit))
+		return false;
+	mask = ~(gn_level_bytes(level) - 1);
+	r->base = va & mask;
+	r->mask = mask;
+	r->frame = e->frame;
+	r->allow = e->allow & e->known;
+	*address = e->frame | (va & ~mask);
+	return true;
+}
+
+static inline bool hit(struct gn_soft_cpu *cpu, uint64_t va, unsigned kind, unsigned mode,
+		       uint64_t *address)
+{
+	unsigned side = kind == GN_FETCH;
+	const struct gn_soft_recent *r = &cpu->recent[side];
+	uint16_t bit = gn_soft_access_bit(kind, mode);
+
+	if (GN_LIKELY(((va ^ r->base) & r->mask) == 0 && (r->allow & bit)))
+		*address = r->frame | (va & ~r->mask);
+	else if (!hit_l1(cpu, va, side, bit, address))
+		return false;
+	return !cpu->is_native || gn_soft_native(cpu, kind, address);
+}
+
+/* The guest's own part of an access whose line is at @hpa. */
+static inline uint32_t data_cycles(struct gn_soft_cpu *cpu, unsigned kind, uint64_t hpa)
+{
+	if (kind == GN_FETCH)
+		return cpu->cost.access;
+	return cpu->cost.data[gn_caches_use(&cpu->caches, hpa)];
+}
+
+static inline uint64_t load_memory(const uint8_t *at, unsigned bytes)
+{
+	uint64_t value = 0;
+
+	if (GN_LIKELY(bytes == 8 && !((uintptr_t)at & 7)))
+		return __atomic_load_n((const uint64_t *)(const void *)at, __ATOMIC_RELAXED);
+	if (bytes == 4 && !((uintptr_t)at & 3))
+		return __atomic_load_n((const uint32_t *)(const void *)at, __ATOMIC_RELAXED);
+	memcpy(&value, at, bytes);
+	return value;
+}
+
+static inline void store_memory(uint8_t *at, unsigned bytes, uint64_t value)
+{
+	if (GN_LIKELY(bytes == 8 && !((uintptr_t)at & 7)))
+		__atomic_store_n((uint64_t *)(void *)at, value, __ATOMIC_RELAXED);
+	else if (bytes == 4 && !((uintptr_t)at & 3))
+		__atomic_store_n((uint32_t *)(void *)at, (uint32_t)value, __ATOMIC_RELAXED);
+	else
+		memcpy(at, &value, bytes);
+}
+
+/* Pieces whose place is memory; inside the read section. @datum NULL: translate only. */
+static void perform_memory(struct gn_soft_cpu *cpu, struct piece *pieces, unsigned count,
+			   uint8_t *datum)
+{
+	for (unsigned i = 0; i < count; i++) {
+		struct piece *p = &pieces[i];
+		uint64_t value = 0;
+
+		if (p->target.kind != GN_TARGET_MEMORY)
+			continue;
+		gn_soft_charge_base(cpu, data_cycles(cpu, p->access.kind, p->target.hpa) -
+						 (i ? cpu->cost.access : 0));
+		if (!datum || p->access.kind == GN_FETCH)
+			continue;
+		if (p->access.kind == GN_READ) {
+			value = load_memory(cpu->memory + p->target.hpa, p->access.size);
+			memcpy(datum + p->offset, &value, p->access.size);
+		} else {
+			memcpy(&value, datum + p->offset, p->access.size);
+			store_memory(cpu->memory + p->target.hpa, p->access.size, value);
+		}
+	}
+}
+
+/* The others; outside the read section. False: the guest was stopped. */
+static bool perform_special(struct gn_soft_cpu *cpu, struct piece *p, uint8_t *datum)
+{
+	int err;
+
+	if (p->target.kind == GN_TARGET_MMIO && p->access.kind != GN_WRITE && datum)
+		memset(datum + p->offset, 0xff, p->access.size);
+	if (p->target.kind != GN_TARGET_MEMORY)
+		gn_soft_charge_base(cpu, p->offset ? 0 : cpu->cost.access);
+	if (p->target.kind != GN_TARGET_EMULATE || !datum)
+		return true;
+	gn_soft_call(cpu);
+	err = gn_vcpu_store(cpu->vcpu, p->target.gpa, datum + p->offset, p->access.size);
+	gn_soft_return(cpu);
+	if (!err)
+		return true;
+	gn_soft_fail(cpu, err == -ENOMEM ? err : -ECANCELED,
+		     "an emulated store to guest-physical %#llx failed: error %d",
+		     (unsigned long long)p->target.gpa.v, -err);
+	return false;
+}
+
+/* Translate what has no place yet. The index of a piece that faulted, or @count. Read section. */
+static unsigned translate_pieces(struct gn_soft_cpu *cpu, struct piece *pieces, unsigned count,
+				 struct gn_soft_fault *fault)
+{
+	for (unsigned i = 0; i < count; i++) {
+		struct piece *p = &pieces[i];
+
+		if (p->target.kind != GN_TARGET_NONE)
+			continue;
+		if (!gn_soft_translate(cpu, &p->access, p->bit, &p->target.hpa, fault))
+			return i;
+	}
+	return count;
+}
+
+/* Memory that software found for us (interp) stays found; what the hardware found is looked up again. */
+static void mark_memory(struct piece *pieces, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++)
+		if (pieces[i].target.kind == GN_TARGET_NONE)
+			pieces[i].target.kind = GN_TARGET_MEMORY;
+}
+
+static __attribute__((noinline)) bool access_pieces(struct gn_soft_cpu *cpu, struct piece *pieces,
+						    unsigned count, uint8_t *datum)
+{
+	struct gn_soft_fault fault;
+
+	cpu->counters->accesses++;
+	for (unsigned tries = 0;; tries++) {
+		unsigned at;
+		enum gn_soft_verdict verdict;
+
+		gn_soft_enter(cpu);
+		at = translate_pieces(cpu, pieces, count, &fault);
+		if (GN_LIKELY(at == count)) {
+			mark_memory(pieces, count);
+			perform_memory(cpu, pieces, count, datum);
+			gn_soft_leave();
+			break;
+		}
+		gn_soft_leave();
+		verdict = gn_soft_answer(cpu, &pieces[at].access, &fault, &pieces[at].target);
+		if (verdict == GN_SOFT_END)
+			return false;
+		if (GN_UNLIKELY(tries == GN_SOFT_MAX_RETRIES)) {
+			gn_soft_fail(cpu, -ECANCELED,
+				     "an access to %#llx did not get through in %d tries",
+				     (unsigned long long)pieces[at].access.va.v,
+				     GN_SOFT_MAX_RETRIES);
+			return false;
+		}
+	}
+	for (unsigned i = 0; i < count; i++)
+		if (pieces[i].target.kind != GN_TARGET_MEMORY &&
+		    !perform_special(cpu, &pieces[i], datum))
+			return false;
+	return true;
+}
+
+/* One access of the guest that runs, by the long way. False: it was stopped, outside gn_soft_run(). */
+static __attribute__((noinline)) bool access_slowly(struct gn_soft_cpu *cpu, uint64_t va,
+						    unsigned kind, unsigned bytes, uint64_t *value)
+{
+	struct piece pieces[2] = { { .bit = gn_soft_access_bit(kind, cpu->mode) } };
+	unsigned first = crosses_page(va, bytes) ? (unsigned)(-va & (GN_PAGE_SIZE - 1)) : bytes;
+	unsigned count = first < bytes ? 2 : 1;
+
+	pieces[0].access = (struct gn_access){ .va = gva(va),
+					       .kind = (uint8_t)kind,
+					       .size = (uint8_t)first,
+					       .user = cpu->user,
+					       .ac = cpu->ac };
+	if (count == 2) {
+		pieces[1] = pieces[0];
+		pieces[1].access.va = gva(va + first);
+		pieces[1].access.size = (uint8_t)(bytes - first);
+		pieces[1].offset = first;
+	}
+	return access_pieces(cpu, pieces, count, (uint8_t *)value);
+}
+
+static inline void count_hit(struct gn_soft_cpu *cpu, unsigned kind, uint64_t hpa)
+{
+	cpu->counters->accesses++;
+	gn_soft_charge_base(cpu, data_cycles(cpu, kind, hpa));
+}
+
+uint64_t gn_soft_load(struct gn_soft_cpu *cpu, gva_t va, unsigned bytes)
+{
+	uint64_t hpa, value = 0;
+
+	if (GN_LIKELY(!crosses_page(va.v, bytes))) {
+		gn_soft_enter(cpu);
+		if (GN_LIKELY(hit(cpu, va.v, GN_READ, cpu->mode, &hpa))) {
+			value = load_memory(cpu->memory + hpa, bytes);
+			count_hit(cpu, GN_READ, hpa);
+			gn_soft_leave();
+			return value;
+		}
+		gn_soft_leave();
+	}
+	if (!access_slowly(cpu, va.v, GN_READ, bytes, &value))
+		return ~(uint64_t)0;
+	return value;
+}
+
+void gn_soft_store(struct gn_soft_cpu *cpu, gva_t va, unsigned bytes, uint64_t value)
+{
+	uint64_t hpa;
+
+	if (GN_LIKELY(!crosses_page(va.v, bytes))) {
+		gn_soft_enter(cpu);
+		if (GN_LIKELY(hit(cpu, va.v, GN_WRITE, cpu->mode, &hpa))) {
+			store_memory(cpu->memory + hpa, bytes, value);
+			count_hit(cpu, GN_WRITE, hpa);
+			gn_soft_leave();
+			return;
+		}
+		gn_soft_leave();
+	}
+	access_slowly(cpu, va.v, GN_WRITE, bytes, &value);
+}
+
+void gn_soft_fetch(struct gn_soft_cpu *cpu, gva_t va)
+{
+	uint64_t hpa;
+
+	gn_soft_enter(cpu);
+	if (GN_LIKELY(hit(cpu, va.v, GN_FETCH, cpu->mode, &hpa))) {
+		count_hit(cpu, GN_FETCH, hpa);
+		gn_soft_leave();
+		return;
+	}
+	gn_soft_leave();
+	access_slowly(cpu, va.v, GN_FETCH, 1, NULL);
+}
+
+void gn_soft_compute(struct gn_soft_cpu *cpu, uint64_t count)
+{
+	uint64_t q16 = count * cpu->cost.instruction_q16 + cpu->instruction_rest_q16;
+
+	cpu->instruction_rest_q16 = q16 & 0xffff;
+	gn_soft_charge_base(cpu, q16 >> 16);
+}
+
+#define BATCH 64 /* references per read section */
+
+/* Refs from @first until one is not a plain hit; how many were done. */
+static inline size_t run_hits(struct gn_soft_cpu *cpu, const struct gn_soft_ref *refs, size_t count)
+{
+	unsigned mode = cpu->mode;
+	uint64_t cycles = 0;
+	size_t i;
+
+	for (i = 0; i < count; i++) {
+		uint64_t va = (uint64_t)((int64_t)((uint64_t)refs[i].va << 4) >> 4), hpa;
+		unsigned kind = refs[i].kind;
+
+		if (GN_UNLIKELY(!hit(cpu, va, kind, mode, &hpa)))
+			break;
+		cycles += data_cycles(cpu, kind, hpa);
+	}
+	cpu->counters->accesses += i;
+	gn_soft_charge_base(cpu, cycles);
+	return i;
+}
+
+void gn_soft_refs(struct gn_soft_cpu *cpu, const struct gn_soft_ref *refs, size_t count)
+{
+	size_t i = 0;
+
+	while (i < count) {
+		size_t batch = count - i < BATCH ? count - i : BATCH, done;
+
+		gn_soft_enter(cpu);
+		done = run_hits(cpu, refs + i, batch);
+		gn_soft_leave();
+		i += done;
+		if (done < batch) {
+			uint64_t va = (uint64_t)((int64_t)((uint64_t)refs[i].va << 4) >> 4);
+
+			if (!access_slowly(cpu, va, refs[i].kind, 1, NULL))
+				return;
+			i++;
+		}
+	}
+}
+
+static unsigned mode_of(const struct gn_access *access)
+{
+	if (access->implicit)
+		return GN_MODE_IMPLICIT;
+	if (access->user)
+		return GN_MODE_USER;
+	return access->ac ? GN_MODE_KERNEL_AC : GN_MODE_KERNEL;
+}
+
+/* Shadow tables translate to host addresses without ever naming a GPA, and TLB entries don't keep it: the
+ * guest's tables say it. */
+static gpa_t find_gpa(struct gn_soft_cpu *cpu, const struct gn_access *access)
+{
+	struct gn_guest_walk walk;
+
+	rcu_read_lock();
+	gn_guest_walk(cpu->vm, &cpu->vcpu->paging, cpu->vcpu->regs.cr3, access, 0, &walk);
+	rcu_read_unlock();
+	return walk.end == GN_GW_OK ? walk.t.gpa : gpa(0);
+}
+
+int gn_soft_probe(struct gn_soft_cpu *cpu, const struct gn_access *access, uint64_t *value,
+		  struct gn_soft_outcome *out)
+{
+	struct piece piece = { .access = *access,
+			       .bit = gn_soft_access_bit(access->kind, mode_of(access)) };
+	uint64_t datum = access->kind == GN_WRITE && value ? *value : 0;
+	bool done;
+
+	if (!access->size || access->size > 8 || crosses_page(access->va.v, access->size) ||
+	    access->kind > GN_FETCH)
+		return -EINVAL;
+	*out = (struct gn_soft_outcome){ .faulted = false };
+	cpu->probe = out;
+	cpu->error = 0;
+	done = access_pieces(cpu, &piece, 1, (uint8_t *)&datum);
+	cpu->probe = NULL;
+	if (!done)
+		return cpu->error;
+	if (access->kind == GN_READ && value)
+		*value = datum;
+	out->gpa = piece.target.gpa;
+	if (piece.target.kind == GN_TARGET_MEMORY) {
+		out->hpa = hpa(piece.target.hpa);
+		out->gpa = find_gpa(cpu, access);
+	}
+	return 0;
+}

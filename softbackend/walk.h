@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * walk.h - what the hardware walkers have in common: a reference, a bit set in an entry, a fault.
+ *
+ * The walkers read the tables that guests and schemes really wrote, in host frames, atomically; each read is
+ * one walk reference and goes through the data caches. A and D are set by compare-and-exchange against
+ * what was read, as a locked read-modify-write of the hardware would: a plain OR could set A in an
+ * entry that was cleared in between. When it fails, the walk starts again.
+ */
+#ifndef GN_SOFT_WALK_H
+#define GN_SOFT_WALK_H
+
+#include "cpu.h"
+
+#define GN_WALK_INLINE static inline __attribute__((always_inline))
+
+GN_WALK_INLINE uint64_t gn_walk_ref(struct gn_soft_cpu *cpu, struct gn_soft_walk *w, uint64_t hpa,
+				    uint64_t **slot)
+{
+	enum gn_cache_level served = gn_caches_use(&cpu->caches, hpa);
+
+	w->refs++;
+	w->cycles += cpu->cost.latency[served];
+	cpu->stats.cache_refs[served]++;
+	*slot = (uint64_t *)(void *)(cpu->memory + hpa);
+	return __atomic_load_n(*slot, __ATOMIC_ACQUIRE);
+}
+
+/* False: the entry is no longer @entry. */
+GN_WALK_INLINE bool gn_walk_set_bits(uint64_t *slot, uint64_t entry, uint64_t bits)
+{
+	return __atomic_compare_exchange_n(slot, &entry, entry | bits, false, __ATOMIC_ACQ_REL,
+					   __ATOMIC_ACQUIRE);
+}
+
+GN_WALK_INLINE bool gn_walk_page_fault(struct gn_soft_walk *w, uint32_t error_code)
+{
+	w->fault = (struct gn_soft_fault){ .kind = GN_SOFT_PF, .error_code = error_code };
+	return false;
+}
+GN_WALK_INLINE bool gn_walk_nested_fault(struct gn_soft_walk *w, gpa_t at, bool on_table)
+{
+	w->fault = (struct gn_soft_fault){ .kind = GN_SOFT_NESTED, .gpa = at, .on_table = on_table };
+	return false;
+}
+
+#endif

@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * walk_guest.c - the hardware walks the guest's own tables: native, and the guest dimension of nested
+ * paging.
+ *
+ *     CR3 --nested--> table --[index]--> entry --nested--> table ... --> leaf --nested--> datum
+ *
+ * Both are the same walk; they differ in how a GPA becomes a place in memory. Native: through the
+ * p2m, free of cost, since a machine without a hypervisor has its memory. Nested: through walk_nested.c,
+ * whose references count here. So a cold walk of g guest and h nested levels makes (g+1)(h+1)-1.
+ *
+ * The order of things is that of mmu/guest_walk.c, the oracle: entries down to the leaf, the rights of the
+ * whole path against the access, then A and D, then the datum's own GPA.
+ */
+#include "walk.h"
+
+#include <gnomon/x86.h>
+
+#include "mmu/fmt_x86.h"
+
+static const struct gn_fmt x86_4 = GN_FMT_X86_4_INIT;
+static const struct gn_fmt x86_5 = GN_FMT_X86_5_INIT;
+
+struct path {
+	uint64_t table[GN_MAX_LEVELS + 1]; /* by level: GPA of the table read */
+	uint64_t host[GN_MAX_LEVELS + 1];  /* its HPA */
+	gn_rights_t outer[GN_MAX_LEVELS + 1]; /* what the nested dimension lets us do to it */
+	uint64_t *slot[GN_MAX_LEVELS + 1];
+	uint64_t entry[GN_MAX_LEVELS + 1];
+	gn_rights_t rights[GN_MAX_LEVELS + 1];
+	unsigned top, leaf;
+};
+
+/* Where the table at @gpa_table is; @offset: of the entry that is wanted. False: w->fault. */
+GN_WALK_INLINE bool find_table(struct gn_soft_cpu *cpu, struct gn_soft_walk *w, bool is_nested,
+			       uint64_t offset, unsigned level, struct path *p)
+{
+	gpa_t at = gpa(p->table[level] + offset);
+
+	if (is_nested) {
+		struct gn_soft_nested n;
+
+		if (!cpu->nested_walk(cpu, w, at, cpu->table_need, false, &n))
+			return false;
+		p->host[level] = n.hpa.v & ~(GN_PAGE_SIZE - 1);
+		p->outer[level] = n.rights;
+	} else {
+		p2m_word_t word = gn_p2m_get(&cpu->vm->p2m, gpa_to_gfn(at));
+
+		if (GN_UNLIKELY(!gn_p2m_word_has_frame(word)))
+			return gn_walk_nested_fault(w, at, true);
+		p->host[level] = pfn_to_hpa(gn_p2m_word_pfn(word)).v;
+		p->outer[level] = gn_p2m_word_rights(word);
+		if (gn_p2m_word_state(word) != GN_P2M_PRIVATE)
+			p->outer[level] &= (gn_rights_t)~GN_W;
+	}
+	return true;
+}
+
+GN_WALK_INLINE bool descend(struct gn_soft_cpu *cpu, const struct gn_access *access,
+			    struct gn_soft_walk *w, const struct gn_fmt *f, bool is_nested,
+			    struct path *p)
+{
+	const struct gn_assoc_entry *known = NULL;
+	uint64_t va = access->va.v;
+	gn_rights_t rights = GN_RWXU;
+	unsigned level = f->levels, found;
+	bool has_host = false;
+
+	if (cpu->pwc.exists) {
+		w->cycles += cpu->cost.pwc;
+		known = gn_pwc_find(&cpu->pwc, va, cpu->tag, f->levels, &found);
+	}
+	p->table[level] = cpu->vcpu->regs.cr3 & f->level[level].address;
+	if (known) {
+		cpu->stats.pwc_hits++;
+		level = found - 1;
+		rights = known->rights;
+		has_host = is_nested && cpu->cost.pwc_holds_hpa;
+		if (has_host) {
+			p->host[level] = known->frame;
+			p->outer[level] = known->outer_rights;
+		}
+		p->table[level] = known->frame; /* with has_host: never looked at */
+	}
+	for (p->top = level;; level--) {
+		uint64_t offset = gn_fmt_index(f, level, va) * sizeof(uint64_t), entry;
+
+		if (!has_host && !find_table(cpu, w, is_nested, offset, level, p))
+			return false;
+		has_host = false;
+		entry = gn_walk_ref(cpu, w, p->host[level] + offset, &p->slot[level]);
+		if (GN_UNLIKELY(!gn_fmt_is_present(f, level, entry)))
+			return gn_walk_page_fault(w, gn_paging_error_base(&cpu->paging, access));
+		if (GN_UNLIKELY(gn_paging_is_reserved(&cpu->paging, level, entry)))
+			return gn_walk_page_fault(w, gn_paging_error_base(&cpu->paging, access) |
+							     X86_PF_P | X86_PF_RSVD);
+		rights &= gn_fmt_rights(f, level, entry);
+		p->entry[level] = entry;
+		p->rights[level] = rights;
+		p->leaf = level;
+		if (gn_fmt_is_leaf(f, level, entry))
+			return true;
+		p->table[level - 1] = gn_fmt_address(f, level, entry);
+	}
+}
+
+enum set_bits { BITS_SET, BITS_BEATEN, BITS_REFUSED };
+
+/* Set A on the way and D in the leaf. REFUSED: a table's page may not be written; w->fault. */
+GN_WALK_INLINE enum set_bits set_accessed_dirty(struct gn_soft_walk *w, const struct gn_fmt *f,
+						const struct gn_access *access, struct path *p)
+{
+	for (unsigned level = p->top; level >= p->leaf; level--) {
+		const struct gn_fmt_level *l = &f->level[level];
+		bool dirty = level == p->leaf && access->kind == GN_WRITE;
+		uint64_t want = l->accessed | (dirty ? l->dirty : 0);
+
+		if (GN_LIKELY((p->entry[level] & want) == want))
+			continue;
+		if (GN_UNLIKELY(!(p->outer[level] & GN_W))) {
+			uint64_t offset =
+				gn_fmt_index(f, level, access->va.v) * sizeof(uint64_t);
+
+			gn_walk_nested_fault(w, gpa(p->table[level] + offset), true);
+			return BITS_REFUSED;
+		}
+		if (!gn_walk_set_bits(p->slot[level], p->entry[level], want))
+			return BITS_BEATEN;
+		p->entry[level] |= want;
+	}
+	return BITS_SET;
+}
+
+GN_WALK_INLINE void keep_path(struct gn_soft_cpu *cpu, const struct gn_fmt *f, bool is_nested,
+			      const struct path *p, uint64_t va)
+{
+	bool has_host = is_nested && cpu->cost.pwc_holds_hpa;
+
+	for (unsigned level = p->top; level > p->leaf; level--) {
+		/* Where A could not be set, a violation must name the table's GPA: walk there. */
+		if (has_host && !(p->outer[level - 1] & GN_W))
+			continue;
+		gn_pwc_insert(&cpu->pwc, va, cpu->tag, level,
+			      has_host ? p->host[level - 1] :
+					 gn_fmt_address(f, level, p->entry[level]),
+			      p->rights[level], p->outer[level - 1]);
+	}
+}
+
+/* The datum's GPA, and what the TLB is to know. */
+GN_WALK_INLINE bool finish(struct gn_soft_cpu *cpu, const struct gn_access *access,
+			   struct gn_soft_walk *w, bool is_nested)
+{
+	static const gn_rights_t need[] = { [GN_READ] = GN_R | GN_U,
+					    [GN_WRITE] = GN_W | GN_U,
+					    [GN_FETCH] = GN_X | GN_U };
+	struct gn_soft_nested n;
+
+	w->dirty = w->t.dirty;
+	w->level = w->t.level;
+	if (!is_nested) {
+		w->outer_rights = GN_RWXU;
+		w->address = w->t.gpa.v;
+		return true;
+	}
+	if (!cpu->nested_walk(cpu, w, w->t.gpa, need[access->kind], true, &n))
+		return false;
+	w->address = n.hpa.v;
+	w->outer_rights = n.rights;
+	w->dirty = w->dirty && n.dirty;
+	if (n.level < w->level)
+		w->level = n.level;
+	return true;
+}
+
+GN_WALK_INLINE bool walk(struct gn_soft_cpu *cpu, const struct gn_access *access,
+			 struct gn_soft_walk *w, const struct gn_fmt *f, bool is_nested)
+{
+	uint64_t va = access->va.v;
+	enum set_bits bits;
+	struct path p;
+	uint32_t denied;
+	uint64_t leaf;
+
+	do {
+		if (GN_UNLIKELY(!descend(cpu, access, w, f, is_nested, &p)))
+			return false;
+		leaf = p.entry[p.leaf];
+		w->t.rights = p.rights[p.leaf];
+		w->t.pkey = (uint8_t)gn_fmt_pkey(f, p.leaf, leaf);
+		denied = gn_paging_access(&cpu->paging, &w->t, access);
+		if (GN_UNLIKELY(denied))
+			return gn_walk_page_fault(w, denied);
+		bits = set_accessed_dirty(w, f, access, &p);
+		if (GN_UNLIKELY(bits == BITS_REFUSED))
+			return false;
+	} while (GN_UNLIKELY(bits == BITS_BEATEN));
+	keep_path(cpu, f, is_nested, &p, va);
+
+	leaf = p.entry[p.leaf];
+	w->t.level = (uint8_t)p.leaf;
+	w->t.global = cpu->paging.pge && (leaf & f->level[p.leaf].global);
+	w->t.dirty = leaf & f->level[p.leaf].dirty;
+	w->t.gpa = gpa(gn_fmt_address(f, p.leaf, leaf) | (va & (gn_level_bytes(p.leaf) - 1)));
+	return finish(cpu, access, w, is_nested);
+}
+
+/* Paging off: the guest dimension is the identity and makes no reference. */
+GN_WALK_INLINE bool walk_identity(struct gn_soft_cpu *cpu, const struct gn_access *access,
+				  struct gn_soft_walk *w, bool is_nested)
+{
+	w->t = (struct gn_translation){ .rights = GN_RWXU,
+					.level = GN_TLB_LEVELS,
+					.dirty = true,
+					.gpa = gpa(access->va.v) };
+	return finish(cpu, access, w, is_nested);
+}
+
+static bool walk_native_off(struct gn_soft_cpu *cpu, const struct gn_access *access,
+			    struct gn_soft_walk *w)
+{
+	return walk_identity(cpu, access, w, false);
+}
+
+static bool walk_native_4(struct gn_soft_cpu *cpu, const struct gn_access *access,
+			  struct gn_soft_walk *w)
+{
+	return walk(cpu, access, w, &x86_4, false);
+}
+
+static bool walk_native_5(struct gn_soft_cpu *cpu, const struct gn_access *access,
+			  struct gn_soft_walk *w)
+{
+	return walk(cpu, access, w, &x86_5, false);
+}
+
+static bool walk_nested_off(struct gn_soft_cpu *cpu, const struct gn_access *access,
+			    struct gn_soft_walk *w)
+{
+	return walk_identity(cpu, access, w, true);
+}
+
+static bool walk_nested_4(struct gn_soft_cpu *cpu, const struct gn_access *access,
+			  struct gn_soft_walk *w)
+{
+	return walk(cpu, access, w, &x86_4, true);
+}
+
+static bool walk_nested_5(struct gn_soft_cpu *cpu, const struct gn_access *access,
+			  struct gn_soft_walk *w)
+{
+	return walk(cpu, access, w, &x86_5, true);
+}
+
+gn_soft_walk_fn *gn_soft_guest_walker(unsigned levels, bool is_nested)
+{
+	if (!levels)
+		return is_nested ? walk_nested_off : walk_native_off;
+	if (levels == 4)
+		return is_nested ? walk_nested_4 : walk_native_4;
+	return is_nested ? walk_nested_5 : walk_native_5;
+}

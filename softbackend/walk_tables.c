@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * walk_tables.c - one dimension: the hardware walks tables the scheme keeps (shadow paging).
+ *
+ * As a CPU walks its CR3, and the tables happen to be ours: present, reserved, rights, A and D, #PF. The
+ * rules are the guest's registers with the paging bits a shadowing VMM fixes: CR0.WP and EFER.NXE are on and
+ * all 52 address bits are legal (gn_soft_refresh). An address the format cannot express, which the guest
+ * can only name with paging off, is not present.
+ */
+#include "walk.h"
+
+#include <gnomon/x86.h>
+
+#include "mmu/fmt_x86.h"
+
+static const struct gn_fmt x86_4 = GN_FMT_X86_4_INIT;
+static const struct gn_fmt x86_5 = GN_FMT_X86_5_INIT;
+
+struct path {
+	uint64_t *slot[GN_MAX_LEVELS + 1];
+	uint64_t entry[GN_MAX_LEVELS + 1];
+	gn_rights_t rights[GN_MAX_LEVELS + 1];
+	unsigned top, leaf;
+};
+
+/* False: a #PF that knows nothing of rights; w->fault is set. */
+GN_WALK_INLINE bool descend(struct gn_soft_cpu *cpu, const struct gn_access *access,
+			    struct gn_soft_walk *w, const struct gn_fmt *f, struct path *p)
+{
+	const struct gn_assoc_entry *known = NULL;
+	uint64_t va = access->va.v, table = cpu->vcpu->hw.root.v;
+	gn_rights_t rights = GN_RWXU;
+	unsigned level = f->levels, found;
+
+	if (cpu->pwc.exists) {
+		w->cycles += cpu->cost.pwc;
+		known = gn_pwc_find(&cpu->pwc, va, cpu->tag, f->levels, &found);
+	}
+	if (known) {
+		cpu->stats.pwc_hits++;
+		table = known->frame;
+		rights = known->rights;
+		level = found - 1;
+	}
+	for (p->top = level;; level--) {
+		uint64_t entry = gn_walk_ref(cpu, w,
+					     table + gn_fmt_index(f, level, va) * sizeof(uint64_t),
+					     &p->slot[level]);
+
+		if (!gn_fmt_is_present(f, level, entry))
+			return gn_walk_page_fault(w, gn_paging_error_base(&cpu->paging, access));
+		if (GN_UNLIKELY(gn_fmt_is_malformed(f, level, entry, f->phys_bits) ||
+				!gn_frames_valid(cpu->vm->frames,
+						 hpa_to_pfn(hpa(gn_fmt_address(f, level, entry))))))
+			return gn_walk_page_fault(w, gn_paging_error_base(&cpu->paging, access) |
+							     X86_PF_P | X86_PF_RSVD);
+		rights &= gn_fmt_rights(f, level, entry);
+		p->entry[level] = entry;
+		p->rights[level] = rights;
+		p->leaf = level;
+		if (gn_fmt_is_leaf(f, level, entry))
+			return true;
+		table = gn_fmt_address(f, level, entry);
+	}
+}
+
+GN_WALK_INLINE bool set_accessed_dirty(const struct gn_fmt *f, struct path *p, bool is_write)
+{
+	for (unsigned level = p->top; level >= p->leaf; level--) {
+		const struct gn_fmt_level *l = &f->level[level];
+		uint64_t want = l->accessed | (level == p->leaf && is_write ? l->dirty : 0);
+
+		if (GN_LIKELY((p->entry[level] & want) == want))
+			continue;
+		if (!gn_walk_set_bits(p->slot[level], p->entry[level], want))
+			return false;
+		p->entry[level] |= want;
+	}
+	return true;
+}
+
+GN_WALK_INLINE bool walk(struct gn_soft_cpu *cpu, const struct gn_access *access,
+			 struct gn_soft_walk *w, const struct gn_fmt *f)
+{
+	uint64_t va = access->va.v;
+	struct path p;
+	uint32_t denied;
+	uint64_t leaf;
+
+	if (GN_UNLIKELY(!gn_paging_is_canonical(&cpu->paging, access->va)))
+		return gn_walk_page_fault(w, gn_paging_error_base(&cpu->paging, access));
+	do {
+		if (GN_UNLIKELY(!descend(cpu, access, w, f, &p)))
+			return false;
+		leaf = p.entry[p.leaf];
+		w->t.rights = p.rights[p.leaf];
+		w->t.pkey = (uint8_t)gn_fmt_pkey(f, p.leaf, leaf);
+		denied = gn_paging_access(&cpu->paging, &w->t, access);
+		if (GN_UNLIKELY(denied))
+			return gn_walk_page_fault(w, denied);
+	} while (GN_UNLIKELY(!set_accessed_dirty(f, &p, access->kind == GN_WRITE)));
+
+	for (unsigned level = p.top; level > p.leaf; level--)
+		gn_pwc_insert(&cpu->pwc, va, cpu->tag, level,
+			      gn_fmt_address(f, level, p.entry[level]), p.rights[level], GN_RWXU);
+	leaf = p.entry[p.leaf];
+	w->t.level = w->level = (uint8_t)p.leaf;
+	w->t.global = cpu->paging.pge && (leaf & f->level[p.leaf].global);
+	w->t.dirty = w->dirty = !f->level[p.leaf].dirty || (leaf & f->level[p.leaf].dirty);
+	w->outer_rights = GN_RWXU;
+	w->address = gn_fmt_address(f, p.leaf, leaf) | (va & (gn_level_bytes(p.leaf) - 1));
+	return true;
+}
+
+static bool walk_x86_4(struct gn_soft_cpu *cpu, const struct gn_access *access,
+		       struct gn_soft_walk *w)
+{
+	return walk(cpu, access, w, &x86_4);
+}
+
+static bool walk_x86_5(struct gn_soft_cpu *cpu, const struct gn_access *access,
+		       struct gn_soft_walk *w)
+{
+	return walk(cpu, access, w, &x86_5);
+}
+
+static bool walk_other(struct gn_soft_cpu *cpu, const struct gn_access *access,
+		       struct gn_soft_walk *w)
+{
+	return walk(cpu, access, w, cpu->fmt);
+}
+
+gn_soft_walk_fn *gn_soft_table_walker(const struct gn_fmt *fmt)
+{
+	if (fmt == &gn_fmt_x86_4)
+		return walk_x86_4;
+	return fmt == &gn_fmt_x86_5 ? walk_x86_5 : walk_other;
+}

@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * schemes_host.c - the suite over every registered scheme, second half: what the host does to a running
+ * guest. Changes of the p2m, under data and under tables; dirty log and accessed harvest; another scheme in mid-flight;
+ * allocations that fail; and at the end, memory that is equal whatever the scheme.
+ */
+#include "conformance/schemes_rig.h"
+
+/* ---- The p2m under a running guest -------------------------------------------------------------- */
+
+SCENARIO(p2m_changes)
+{
+	uint64_t va = USER;
+	struct gn_p2m_info info;
+
+	for (unsigned i = 0; i < 16; i++) {
+		map(rig, rig->root, va + i * 0x1000, 1, 1024 + i, RW_U);
+		store(rig, va + i * 0x1000, 0x100 + i);
+	}
+	EXPECT(rig, gn_p2m_move(rig->vm, gfn(1024), 16) == 0);
+	audit(rig);
+	for (unsigned i = 0; i < 16; i++)
+		EXPECT(rig, load(rig, va + i * 0x1000) == 0x100 + i);
+	EXPECT(rig, gn_p2m_discard(rig->vm, gfn(1025), 2) == 0);
+	audit(rig);
+	EXPECT(rig, load(rig, va + 0x1000) == 0);
+	touch(rig, va + 0x2000);
+	EXPECT(rig, gn_p2m_balloon(rig->vm, gfn(1027), 2) == 0);
+	audit(rig);
+	access_as(rig, va + 0x3000, GN_READ, true, 0);
+	access_as(rig, va + 0x4000, GN_WRITE, false, 0);
+	EXPECT(rig, gn_p2m_unballoon(rig->vm, gfn(1027), 2) == 0);
+	touch(rig, va + 0x3000);
+	EXPECT(rig, gn_p2m_protect(rig->vm, gfn(1029), 2, true) == 0);
+	audit(rig);
+	EXPECT(rig, load(rig, va + 0x5000) == 0x105);
+	access_as(rig, va + 0x5000, GN_WRITE, true, 1);
+	access_as(rig, va + 0x6000, GN_WRITE, false, 1);
+	EXPECT(rig, load(rig, va + 0x5000) == 0x105);
+	EXPECT(rig, gn_p2m_protect(rig->vm, gfn(1029), 2, false) == 0);
+	touch(rig, va + 0x5000);
+	/* Equal contents share a frame until one of them is written. */
+	store(rig, va + 0x7000, 0);
+	store(rig, va + 0x8000, 0);
+	EXPECT(rig, gn_p2m_share(rig->vm, gfn(1031), gfn(1032)) == 0);
+	audit(rig);
+	EXPECT(rig, load(rig, va + 0x8000) == 0);
+	store(rig, va + 0x8000, 0x55);
+	EXPECT(rig, load(rig, va + 0x7000) == 0);
+	EXPECT(rig, !gn_p2m_query(rig->vm, gfn(1032), &info) && info.state == GN_P2M_PRIVATE);
+	store(rig, va + 0x7000, 0x66);
+	EXPECT(rig, load(rig, va + 0x8000) == 0x55);
+}
+
+SCENARIO(p2m_changes_under_tables)
+{
+	uint64_t va = USER, table, twin;
+
+	map(rig, rig->root, va, 1, DATA, RW_U);
+	store(rig, va, 0x42);
+	for (unsigned level = 1; level <= rig->setup->guest_levels; level++) {
+		EXPECT(rig,
+		       gn_p2m_move(rig->vm, gfn(table_for(rig, rig->root, va, level)), 1) == 0);
+		audit(rig);
+		EXPECT(rig, load(rig, va) == 0x42);
+	}
+	/* Two equal tables in one frame; then each goes its way. */
+	table = table_for(rig, rig->root, va, 1);
+	twin = rig->next_table++;
+	for (unsigned i = 0; i < GN_TABLE_ENTRIES; i++)
+		if (get(rig, table, i))
+			put(rig, twin, i, get(rig, table, i));
+	put(rig, table_for(rig, rig->root, va, 2), index_of(va, 2) + 1,
+	    twin << GN_PAGE_SHIFT | RW_U);
+	touch(rig, va);
+	touch(rig, va + 0x200000);
+	if (gn_p2m_share(rig->vm, gfn(table), gfn(twin)) == 0)
+		audit(rig);
+	EXPECT(rig, load(rig, va) == load(rig, va + 0x200000));
+	map(rig, rig->root, va + 0x201000, 1, DATA + 1, RW_U);
+	touch(rig, va + 0x201000);
+	touch(rig, va + 0x1000);
+	map(rig, rig->root, va + 0x1000, 1, DATA + 2, RW_U);
+	touch(rig, va + 0x1000);
+	touch(rig, va + 0x201000);
+}
+
+/* ---- Dirty log and accessed harvest ------------------------------------------------------------- */
+
+static bool harvested(const uint8_t *bitmap, uint64_t at)
+{
+	return (bitmap[at / 8] >> (at % 8)) & 1;
+}
+
+SCENARIO(dirty_log)
+{
+	static uint8_t bitmap[RAM_GFNS / 8];
+	uint64_t va = USER;
+	int err;
+
+	for (unsigned i = 0; i < 32; i++) {
+		map(rig, rig->root, va + i * 0x1000, 1, 1024 + i, RW_U);
+		touch(rig, va + i * 0x1000);
+	}
+	err = gn_dirty_start(rig->vm);
+	if (gn_vcpu_hw(vcpu_of(rig))->kind == GN_HW_GUEST) {
+		EXPECT(rig, err == -EOPNOTSUPP);
+		return;
+	}
+	EXPECT(rig, err == 0);
+	audit(rig);
+	for (unsigned round = 0; round < 3; round++) {
+		for (unsigned i = 0; i < 32; i++) {
+			access_as(rig, va + i * 0x1000, GN_READ, true, 0);
+			if (i % 3 == round)
+				access_as(rig, va + i * 0x1000, GN_WRITE, i & 1, i);
+		}
+		EXPECT(rig,
+		       gn_vm_write(rig->vm, gpa((uint64_t)2000 << GN_PAGE_SHIFT), "x", 1) == 0);
+		EXPECT(rig, gn_dirty_harvest(rig->vm, gfn(0), RAM_GFNS, bitmap) == 0);
+		audit(rig);
+		for (unsigned i = 0; i < 32; i++)
+			EXPECT(rig, harvested(bitmap, 1024 + i) == (i % 3 == round));
+		EXPECT(rig, harvested(bitmap, 2000));
+	}
+	/* A page newly mapped while the log runs, and A and D in the guest's table. */
+	map(rig, rig->root, va + 0x30000, 1, 1100, RW_U);
+	EXPECT(rig, gn_dirty_harvest(rig->vm, gfn(0), RAM_GFNS, bitmap) == 0);
+	EXPECT(rig, harvested(bitmap, table_for(rig, rig->root, va, 1)));
+	EXPECT(rig, !harvested(bitmap, 1100));
+	access_as(rig, va + 0x30000, GN_WRITE, true, 7);
+	EXPECT(rig, gn_dirty_harvest(rig->vm, gfn(0), RAM_GFNS, bitmap) == 0);
+	EXPECT(rig, harvested(bitmap, table_for(rig, rig->root, va, 1)));
+	EXPECT(rig, harvested(bitmap, 1100));
+	gn_dirty_stop(rig->vm);
+	audit(rig);
+	touch(rig, va);
+}
+
+SCENARIO(accessed_harvest)
+{
+	static uint8_t bitmap[RAM_GFNS / 8];
+	const struct gn_scheme_ops *ops = gn_scheme_find(rig->scheme);
+	uint64_t va = USER;
+	int err;
+
+	/* One page in each of four 2 MiB blocks, for a large leaf has one bit. */
+	for (unsigned i = 0; i < 4; i++) {
+		map(rig, rig->root, va + i * 0x1000, 1, 2048 + i * 512, RW_U);
+		touch(rig, va + i * 0x1000);
+	}
+	err = gn_accessed_harvest(rig->vm, gfn(0), RAM_GFNS, bitmap);
+	if (!gn_scheme_keeps_tables(ops)) {
+		EXPECT(rig, err == -EOPNOTSUPP);
+		return;
+	}
+	EXPECT(rig, err == 0);
+	for (unsigned i = 0; i < 4; i++)
+		EXPECT(rig, harvested(bitmap, 2048 + i * 512));
+	access_as(rig, va + 0x1000, GN_READ, true, 0);
+	EXPECT(rig, gn_accessed_harvest(rig->vm, gfn(2048), 2048, bitmap) == 0);
+	for (unsigned i = 0; i < 4; i++)
+		EXPECT(rig, harvested(bitmap, i * 512) == (i == 1));
+	audit(rig);
+}
+
+/* ---- The scheme itself -------------------------------------------------------------------------- */
+
+SCENARIO(switches_of_the_scheme)
+{
+	const struct gn_scheme_ops *ops;
+	uint64_t va = USER;
+
+	for (unsigned i = 0; i < 8; i++) {
+		map(rig, rig->root, va + i * 0x1000, 1, 1024 + i, RW_U);
+		store(rig, va + i * 0x1000, i);
+	}
+	for (unsigned n = 0; (ops = gn_scheme_at(n)); n++) {
+		EXPECT(rig, gn_vm_switch_scheme(rig->vm, gn_scheme_name(ops)) == 0);
+		audit(rig);
+		for (unsigned i = 0; i < 8; i++)
+			EXPECT(rig, load(rig, va + i * 0x1000) == i + n * 16);
+		map(rig, rig->root, va + 0x3000, 1, 1100 + n, RW_U);
+		invlpg(rig, va + 0x3000);
+		touch(rig, va + 0x3000);
+		EXPECT(rig, gn_vm_switch_scheme(rig->vm, rig->scheme) == 0);
+		audit(rig);
+		map(rig, rig->root, va + 0x3000, 1, 1027, RW_U);
+		invlpg(rig, va + 0x3000);
+		for (unsigned i = 0; i < 8; i++)
+			store(rig, va + i * 0x1000, i + (n + 1) * 16);
+	}
+	EXPECT(rig, gn_vm_switch_scheme(rig->vm, "no such scheme") == -ENOENT);
+	EXPECT(rig, strcmp(gn_vm_scheme(rig->vm), rig->scheme) == 0);
+	touch(rig, va);
+}
+
+/* Any allocation of a fault may fail; then the access is refused, and works when memory is back. */
+SCENARIO(allocations_fail)
+{
+	uint64_t value = 1;
+
+	for (unsigned i = 0; i < 12; i++)
+		map(rig, rig->root, USER + ((uint64_t)i << 30), 1, 1024 + i * 16, RW_U);
+	for (unsigned i = 0; i < 12; i++) {
+		struct gn_access a = { .va = gva(USER + ((uint64_t)i << 30)),
+				       .kind = GN_WRITE,
+				       .size = 8 };
+		struct gn_soft_outcome outcome;
+		int err;
+
+		gn_alloc_fail_nth(1 + i % 6);
+		err = gn_soft_probe(rig->cpu, &a, &value, &outcome);
+		gn_alloc_fail_nth(0);
+		EXPECT(rig, err == 0 || err == -ENOMEM);
+		audit(rig);
+		touch(rig, a.va.v);
+	}
+}
+
+/* ---- Equal contents ----------------------------------------------------------------------------- */
+
+static uint64_t next_random(uint64_t *state)
+{
+	*state = *state * 6364136223846793005u + 1442695040888963407u;
+	return *state >> 33;
+}
+
+/* A small operating system's worth of random operations, the same under each scheme. */
+static void random_life(struct rig *rig)
+{
+	uint64_t state = 42, roots[3] = { rig->root }, at = 0;
+
+	roots[1] = new_root(rig);
+	roots[2] = new_root(rig);
+	rig->seldom = true;
+	for (unsigned i = 0; i < 1500; i++) {
+		uint64_t va =
+			USER + next_random(&state) % 24 * 0x1000 + (next_random(&state) % 3 << 21);
+		uint64_t bits =
+			X86_PTE_P | (next_random(&state) % 4 ? X86_PTE_W | X86_PTE_U : X86_PTE_U);
+
+		switch (next_random(&state) % 8) {
+		case 0:
+			at = next_random(&state) % 3;
+			load_root(rig, roots[at]);
+			break;
+		case 1:
+		case 2:
+			map(rig, roots[at], va, 1, DATA + next_random(&state) % 64, bits);
+			invlpg(rig, va);
+			break;
+		case 3:
+			set_leaf(rig, roots[at], va, 1, 0);
+			invlpg(rig, va);
+			break;
+		case 4:
+			gn_p2m_move(rig->vm, gfn(DATA + next_random(&state) % 64), 1);
+			break;
+		default:
+			access_as(rig, va, next_random(&state) % 3, next_random(&state) % 2, i);
+			break;
+		}
+	}
+}
+
+Test(schemes, memory_is_equal_under_every_scheme, .timeout = 300)
+{
+	const struct gn_scheme_ops *ops;
+
+	cr_assert_eq(gn_schemes_register_all(), 0);
+	for (unsigned s = 0; s < SETUPS; s++) {
+		uint64_t first = 0;
+
+		for (unsigned i = 0; (ops = gn_scheme_at(i)); i++) {
+			struct rig rig = { .setup = &setups[s],
+					   .scheme = gn_scheme_name(ops),
+					   .run = random_life };
+			uint64_t sum = 0;
+			int err = run_one(&rig, &sum);
+
+			cr_assert_eq(err, 0, "%s, %s: %s", rig.scheme, setups[s].label,
+				     rig.failure);
+			if (!i)
+				first = sum;
+			cr_assert_eq(sum, first, "%s, %s: %#lx, under %s %#lx", rig.scheme,
+				     setups[s].label, (unsigned long)sum,
+				     gn_scheme_name(gn_scheme_at(0)), (unsigned long)first);
+		}
+	}
+}

@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * shadow_memory.c - memory that is short, and p2m changes, dirty log and sampling under shadow tables.
+ */
+#include "unit/shadow_check.h"
+
+#define USER	 ((uint64_t)0x40000000)
+#define PAGE(n)	 ((uint64_t)(n) << 12)
+#define FREE_GFN 2048
+
+/* Each allocation of a fault fails once: -ENOMEM, or made good; tables sound; the next try succeeds. */
+Test(shadow_memory, trap13_every_allocation_may_fail)
+{
+	for (unsigned large = 0; large < 2; large++)
+		for (uint64_t nth = 1; nth < 40; nth++) {
+			const struct gn_vm_config config = { 0 };
+			struct rig_result r;
+			struct rig rig;
+
+			rig_start(&rig, &config);
+			if (large)
+				rig_map(&rig, rig.root, USER, 2, ((uint64_t)6 << 20) | USER_RW | LARGE);
+			else
+				rig_map(&rig, rig.root, USER, 1, PAGE(FREE_GFN) | USER_RW);
+			rig_map(&rig, rig.root, 2 * USER, 1, PAGE(FREE_GFN) | USER_RW);
+			CHECK_OK(rig_poke(&rig, rig_entry(&rig, rig.root, USER, 3) + 64, 0));
+			gn_alloc_fail_nth(nth);
+			r = rig_user_store(&rig, USER, 1);
+			cr_assert(r.end == RIG_OK || (r.end == RIG_ERROR && r.err == -ENOMEM));
+			if (r.end == RIG_OK)
+				rig_user_store(&rig, 2 * USER, 1);
+			gn_alloc_fail_nth(0);
+			CHECK_AUDIT(&rig);
+			CHECK_OK(rig_user_store(&rig, USER, 2));
+			CHECK_OK(rig_user_store(&rig, 2 * USER, 2));
+			CHECK_AUDIT(&rig);
+			rig_end(&rig);
+		}
+}
+
+/* The same for loading a root and creating a VM. */
+Test(shadow_memory, allocation_failures_of_roots_and_vms)
+{
+	struct gn_vm_config config = { .mem_bytes = 16 << 20, .vcpus = 2 };
+	unsigned refused = 0;
+	struct rig rig;
+
+	rig_start(&rig, &config);
+	for (uint64_t nth = 1; nth < 6; nth++) {
+		uint64_t root = rig_table(&rig) + PAGE(512 * nth);
+		bool gp;
+		int err;
+
+		gn_alloc_fail_nth(nth);
+		err = gn_vcpu_write_cr3(rig.vcpu, root, &gp);
+		gn_alloc_fail_nth(0);
+		cr_assert(!err || err == -ENOMEM);
+		CHECK_AUDIT(&rig);
+		rig_cr3(&rig, root);
+		CHECK_AUDIT(&rig);
+	}
+	rig_end(&rig);
+	for (uint64_t nth = 1; nth < 40; nth++)
+		for (unsigned vtlb = 0; vtlb < 2; vtlb++) {
+			struct gn_vm *vm;
+			int err;
+
+			config.scheme = vtlb ? "shadow-vtlb" : "shadow";
+			gn_alloc_fail_nth(nth);
+			err = gn_vm_create(&config, &vm);
+			gn_alloc_fail_nth(0);
+			cr_assert(!err || err == -ENOMEM, "%d", err);
+			refused += err != 0;
+			if (!err)
+				gn_vm_destroy(vm);
+		}
+	cr_assert_gt(refused, 20);
+}
+
+/* A budget of a few pages for many tables: slower, never wrong, never refused. */
+Test(shadow_memory, trap15_budget)
+{
+	static const unsigned budgets[] = { 6, 8, 12, 40 };
+
+	for (size_t b = 0; b < sizeof(budgets) / sizeof(budgets[0]); b++)
+		for (unsigned vtlb = 0; vtlb < 2; vtlb++) {
+			const struct gn_vm_config config = { .scheme = vtlb ? "shadow-vtlb" : "shadow",
+							     .scheme_table_limit_bytes = PAGE(budgets[b]) };
+			struct gn_table_usage usage;
+			struct rig rig;
+
+			rig_start(&rig, &config);
+			for (unsigned i = 0; i < 40; i++)
+				rig_map(&rig, rig.root, i * USER, 1, PAGE(FREE_GFN + i) | USER_RW);
+			for (unsigned n = 0; n < 300; n++) {
+				uint64_t i = n * 23 % 40;
+
+				CHECK_OK(rig_user_store(&rig, i * USER, n));
+				CHECK_OK(rig_load(&rig, RIG_LINEAR + PAGE(i * 90)));
+				gn_vm_table_usage(rig.vm, &usage);
+				cr_assert_leq(usage.frames_bytes, PAGE(budgets[b]));
+				if (n % 10 == 0)
+					CHECK_AUDIT(&rig);
+			}
+			rig_end(&rig);
+		}
+}
+
+/* No budget, but a pool that runs out. */
+Test(shadow_memory, trap15_pool_exhausted)
+{
+	const struct gn_vm_config config = { .mem_bytes = 16 << 20, .pool_bytes = 18 << 20 };
+	struct rig rig;
+
+	rig_start(&rig, &config);
+	cr_assert_eq(gn_p2m_populate(rig.vm, gfn(0), 4096 - 64), 0);
+	for (uint64_t i = 0; i < 300; i++)
+		rig_map(&rig, rig.root, USER + (i << 21), 1, PAGE(FREE_GFN + i) | USER_RW);
+	for (unsigned round = 0; round < 3; round++)
+		for (uint64_t i = 0; i < 300; i++)
+			CHECK_OK(rig_user_store(&rig, USER + (i << 21), 1));
+	CHECK_AUDIT(&rig);
+	rig_end(&rig);
+}
+
+/* Every p2m change reaches the leaves, small and large. */
+Test(shadow_memory, p2m_changes)
+{
+	for (unsigned backing = 1; backing <= 2; backing++)
+		for (unsigned vtlb = 0; vtlb < 2; vtlb++) {
+			const struct gn_vm_config config = { .scheme = vtlb ? "shadow-vtlb" : "shadow",
+							     .backing_level = backing };
+			const uint64_t block = (uint64_t)8 << 20;
+			const gfn_t at = gpa_to_gfn(gpa(block));
+			struct rig rig;
+
+			rig_start(&rig, &config);
+			rig_map(&rig, rig.root, USER, 2, block | USER_RW | LARGE);
+			CHECK_OK(rig_user_store(&rig, USER, 77));
+			CHECK_OK(rig_user_store(&rig, USER + 4096, 78));
+			cr_assert_eq(rig_leaf_level(&rig, USER), backing);
+			cr_assert_eq(gn_p2m_move(rig.vm, at, 1), 0);
+			CHECK_AUDIT(&rig);
+			cr_assert_eq(rig_user_load(&rig, USER).value, 77);
+			cr_assert_eq(gn_p2m_protect(rig.vm, at, 1, true), 0);
+			CHECK_AUDIT(&rig);
+			cr_assert_eq(rig_user_store(&rig, USER, 1).end, RIG_DENIED);
+			CHECK_OK(rig_user_load(&rig, USER));
+			cr_assert_eq(gn_p2m_protect(rig.vm, at, 1, false), 0);
+			CHECK_OK(rig_user_store(&rig, USER, 79));
+			cr_assert_eq(gn_p2m_balloon(rig.vm, at, 1), 0);
+			CHECK_AUDIT(&rig);
+			cr_assert_eq(rig_user_load(&rig, USER).end, RIG_DENIED);
+			cr_assert_eq(gn_p2m_unballoon(rig.vm, at, 1), 0);
+			cr_assert_eq(rig_user_load(&rig, USER).value, 0);
+			cr_assert_eq(rig_user_load(&rig, USER + 4096).value, 78);
+			cr_assert_eq(gn_p2m_set_mmio(rig.vm, at, 1), 0);
+			CHECK_AUDIT(&rig);
+			cr_assert_eq(rig_user_load(&rig, USER).end, RIG_MMIO);
+			CHECK_AUDIT(&rig);
+			rig_end(&rig);
+		}
+}
+
+Test(shadow_memory, shared_pages_are_copied_on_write)
+{
+	const struct gn_vm_config config = { 0 };
+	struct rig rig;
+
+	rig_start(&rig, &config);
+	for (unsigned i = 0; i < 2; i++) {
+		rig_map(&rig, rig.root, USER + PAGE(i), 1, PAGE(FREE_GFN + i) | USER_RW);
+		CHECK_OK(rig_user_store(&rig, USER + PAGE(i), 5));
+	}
+	cr_assert_eq(gn_p2m_share(rig.vm, gfn(FREE_GFN), gfn(FREE_GFN + 1)), 0);
+	CHECK_AUDIT(&rig);
+	for (unsigned i = 0; i < 2; i++)
+		cr_assert_eq(rig_user_load(&rig, USER + PAGE(i)).value, 5);
+	CHECK_OK(rig_user_store(&rig, USER, 6));
+	cr_assert_eq(rig_user_load(&rig, USER + 4096).value, 5);
+	CHECK_AUDIT(&rig);
+	rig_end(&rig);
+}
+
+Test(shadow_memory, dirty_log)
+{
+	const struct gn_vm_config config = { .backing_level = 2 };
+	uint8_t bitmap[512];
+	struct rig rig;
+
+	rig_start(&rig, &config);
+	rig_map(&rig, rig.root, USER, 2, ((uint64_t)8 << 20) | USER_RW | LARGE);
+	CHECK_OK(rig_user_store(&rig, USER, 1));
+	cr_assert_eq(rig_leaf_level(&rig, USER), 2);
+	cr_assert_eq(gn_dirty_start(rig.vm), 0);
+	CHECK_AUDIT(&rig);
+	for (unsigned round = 0; round < 3; round++) {
+		CHECK_OK(rig_user_load(&rig, USER + PAGE(1)));
+		CHECK_OK(rig_user_store(&rig, USER + PAGE(2 + round), 1));
+		CHECK_QUIET(rig_user_store(&rig, USER + PAGE(2 + round), 2));
+		CHECK_AUDIT(&rig);
+		cr_assert_eq(gn_dirty_harvest(rig.vm, gfn(0), 4096, bitmap), 0);
+		for (unsigned i = 0; i < 512; i++)
+			cr_assert_eq(bitmap[(2048 + i) / 8] >> i % 8 & 1, i == 2 + round, "page %u", i);
+		CHECK_AUDIT(&rig);
+	}
+	gn_dirty_stop(rig.vm);
+	CHECK_OK(rig_user_store(&rig, USER, 1));
+	cr_assert_eq(rig_leaf_level(&rig, USER), 2);
+	CHECK_AUDIT(&rig);
+	rig_end(&rig);
+}
+
+Test(shadow_memory, accessed_harvest)
+{
+	const struct gn_vm_config config = { 0 };
+	uint8_t bitmap[512];
+	struct rig rig;
+
+	rig_start(&rig, &config);
+	rig_map(&rig, rig.root, USER, 1, PAGE(FREE_GFN) | USER_RW);
+	CHECK_OK(rig_user_load(&rig, USER));
+	cr_assert_eq(gn_accessed_harvest(rig.vm, gfn(FREE_GFN - 8), 16, bitmap), 0);
+	cr_assert_eq(bitmap[0], 0);
+	cr_assert_eq(bitmap[1], 1);
+	cr_assert_eq(gn_accessed_harvest(rig.vm, gfn(FREE_GFN - 8), 16, bitmap), 0);
+	cr_assert_eq(bitmap[1], 0);
+	CHECK_AUDIT(&rig);
+	rig_end(&rig);
+}

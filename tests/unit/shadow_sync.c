@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * shadow_sync.c - tables out of sync, and the windows between a guest's store and our learning of it.
+ */
+#include "unit/shadow_check.h"
+
+#define USER	 ((uint64_t)0x40000000)
+#define PAGE(n)	 ((uint64_t)(n) << 12)
+#define FREE_GFN 2048
+
+/* A store to the frame that has not been reported yet. */
+static void store_unseen(struct rig *rig, uint64_t at, uint64_t value)
+{
+	rcu_read_lock();
+	__atomic_store_n((uint64_t *)gn_p2m_pointer(rig->vm, gpa(at)), value, __ATOMIC_SEQ_CST);
+	rcu_read_unlock();
+}
+
+/* A fault that sees an entry before the store that made it is reported must not fill the old table's page. */
+Test(shadow_sync, trap03_store_seen_before_it_is_reported)
+{
+	const struct gn_vm_config config = { 0 };
+	struct rig rig;
+	uint64_t pde, old_entry, table;
+
+	rig_start(&rig, &config);
+	rig_map(&rig, rig.root, USER, 1, PAGE(FREE_GFN) | USER_RW);
+	pde = rig_entry(&rig, rig.root, USER, 2);
+	old_entry = rig_read(&rig, pde);
+	table = rig_table(&rig);
+	rig_write(&rig, table, PAGE(FREE_GFN + 1) | USER_RW);
+	rig_write(&rig, table + 8, PAGE(FREE_GFN + 2) | USER_RW);
+	CHECK_OK(rig_user_load(&rig, USER));
+	store_unseen(&rig, pde, table | USER_RW);
+	CHECK_OK(rig_user_load(&rig, USER + 4096));
+	cr_assert_eq(rig_gpa(&rig, USER + 4096), PAGE(FREE_GFN + 2));
+	rig_write(&rig, pde, table | USER_RW);
+	rig_invlpg(&rig, USER);
+	rig_invlpg(&rig, USER + 4096);
+	CHECK_AUDIT(&rig);
+	/* The same with a large page, and back. */
+	store_unseen(&rig, pde, (PAGE(FREE_GFN) & ~(uint64_t)0x1fffff) | USER_RW | LARGE);
+	CHECK_OK(rig_user_load(&rig, USER + 2 * 4096));
+	rig_write(&rig, pde, rig_read(&rig, pde));
+	CHECK_AUDIT(&rig);
+	store_unseen(&rig, pde, old_entry);
+	CHECK_PF(rig_user_load(&rig, USER + 3 * 4096), X86_PF_U);
+	rig_write(&rig, pde, old_entry);
+	CHECK_AUDIT(&rig);
+	rig_end(&rig);
+}
+
+/* The first store to a level-1 table traps, the others do not; what the guest flushes is fresh. */
+Test(shadow_sync, trap04_unsync_and_resync)
+{
+	const struct gn_vm_config config = { 0 };
+	struct rig rig;
+	uint64_t pte, traps;
+
+	rig_start(&rig, &config);
+	for (unsigned i = 0; i < 4; i++)
+		pte = rig_map(&rig, rig.root, USER + PAGE(i), 1, PAGE(FREE_GFN + i) | USER_RW);
+	pte -= 24;
+	for (unsigned i = 0; i < 4; i++)
+		CHECK_OK(rig_user_load(&rig, USER + PAGE(i)));
+	CHECK_OK(rig_poke(&rig, pte, PAGE(FREE_GFN + 8) | USER_RW));
+	traps = rig.faults;
+	for (unsigned i = 1; i < 4; i++)
+		CHECK_QUIET(rig_poke(&rig, pte + 8 * i, PAGE(FREE_GFN + 8 + i) | USER_RW));
+	cr_assert_eq(rig.faults, traps);
+	cr_assert_eq(rig.emulated, 0);
+	CHECK_AUDIT(&rig);
+	rig_invlpg(&rig, USER);
+	CHECK_OK(rig_user_load(&rig, USER));
+	cr_assert_eq(rig_gpa(&rig, USER), PAGE(FREE_GFN + 8));
+	rig_cr3(&rig, rig.root);
+	for (unsigned i = 1; i < 4; i++) {
+		CHECK_OK(rig_user_load(&rig, USER + PAGE(i)));
+		cr_assert_eq(rig_gpa(&rig, USER + PAGE(i)), PAGE(FREE_GFN + 8 + i));
+	}
+	CHECK_AUDIT(&rig);
+	/* Rights too. */
+	CHECK_OK(rig_user_store(&rig, USER, 1));
+	CHECK_OK(rig_poke(&rig, pte, PAGE(FREE_GFN + 8) | USER_RO | X86_PTE_D));
+	rig_invlpg(&rig, USER);
+	CHECK_PF(rig_user_store(&rig, USER, 1), X86_PF_P | X86_PF_W | X86_PF_U);
+	rig_end(&rig);
+}
+
+/* Out of sync for nothing: after some flushes that find nothing new the table is protected again. */
+Test(shadow_sync, trap04_calm_tables_are_taken_back)
+{
+	const struct gn_vm_config config = { 0 };
+	struct rig rig;
+	uint64_t pte;
+
+	rig_start(&rig, &config);
+	pte = rig_map(&rig, rig.root, USER, 1, PAGE(FREE_GFN) | USER_RW);
+	CHECK_OK(rig_user_load(&rig, USER));
+	CHECK_OK(rig_poke(&rig, pte + 8, 0));
+	cr_assert(rig_rights(&rig, RIG_LINEAR + pte) & GN_W);
+	for (unsigned i = 0; i < 6; i++)
+		rig_cr3(&rig, rig.root);
+	cr_assert_not(rig_rights(&rig, RIG_LINEAR + pte) & GN_W);
+	CHECK_AUDIT(&rig);
+	CHECK_OK(rig_poke(&rig, pte, PAGE(FREE_GFN + 1) | USER_RW));
+	rig_invlpg(&rig, USER);
+	CHECK_OK(rig_user_load(&rig, USER));
+	cr_assert_eq(rig_gpa(&rig, USER), PAGE(FREE_GFN + 1));
+	CHECK_AUDIT(&rig);
+	rig_end(&rig);
+}
+
+/* A table that is out of sync at level 1 is linked as an upper level: its level-1 shadows end. */
+Test(shadow_sync, trap04_upper_level_ends_unsync)
+{
+	const struct gn_vm_config config = { 0 };
+	struct rig rig;
+	uint64_t pte, table, other;
+
+	rig_start(&rig, &config);
+	pte = rig_map(&rig, rig.root, USER, 1, PAGE(FREE_GFN) | USER_RW);
+	table = pte & ~(uint64_t)4095;
+	CHECK_OK(rig_user_load(&rig, USER));
+	CHECK_OK(rig_poke(&rig, pte + 8, PAGE(FREE_GFN) | USER_RW));
+	other = rig_table(&rig);
+	rig_write(&rig, other, PAGE(FREE_GFN + 5) | USER_RW);
+	CHECK_QUIET(rig_poke(&rig, pte + 16, other | USER_RW)); /* as a PDE: index 2 */
+	rig_map(&rig, rig.root, 2 * USER, 3, table | USER_RW);
+	CHECK_OK(rig_user_load(&rig, 2 * USER + ((uint64_t)2 << 21)));
+	cr_assert_eq(rig_gpa(&rig, 2 * USER + ((uint64_t)2 << 21)), PAGE(FREE_GFN + 5));
+	CHECK_AUDIT(&rig);
+	CHECK_OK(rig_poke(&rig, pte + 16, 0));
+	rig_invlpg(&rig, 2 * USER + ((uint64_t)2 << 21));
+	CHECK_PF(rig_user_load(&rig, 2 * USER + ((uint64_t)2 << 21)), X86_PF_U);
+	CHECK_OK(rig_user_load(&rig, USER));
+	CHECK_AUDIT(&rig);
+	rig_end(&rig);
+}
+
+/* Absent to present needs no flush of the guest's, so what is linked anew must be fresh. */
+Test(shadow_sync, trap05_sync_before_linking)
+{
+	const struct gn_vm_config config = { 0 };
+	struct rig rig;
+	uint64_t pte, table;
+
+	rig_start(&rig, &config);
+	pte = rig_map(&rig, rig.root, USER, 1, PAGE(FREE_GFN) | USER_RW);
+	table = pte & ~(uint64_t)4095;
+	CHECK_OK(rig_user_load(&rig, USER));
+	CHECK_OK(rig_poke(&rig, pte, PAGE(FREE_GFN + 1) | USER_RW));
+	/* No flush for USER: stale there is right. A second way to the same table: */
+	rig_map(&rig, rig.root, USER + ((uint64_t)2 << 20), 2, table | USER_RW);
+	CHECK_OK(rig_user_load(&rig, USER + ((uint64_t)2 << 20)));
+	cr_assert_eq(rig_gpa(&rig, USER + ((uint64_t)2 << 20)), PAGE(FREE_GFN + 1));
+	CHECK_AUDIT(&rig);
+	rig_end(&rig);
+}
+
+/* INVLPG of a global page under one PCID counts for all of them; not canonical, it is nothing. */
+Test(shadow_sync, trap12_invlpg_global_and_cached_roots)
+{
+	const struct gn_vm_config config = { 0 };
+	struct rig rig;
+	uint64_t second, pte;
+
+	rig_create(&rig, &config);
+	rig_linear(&rig, rig.root, 1);
+	second = rig_table(&rig);
+	for (unsigned i = 256; i < 512; i++) /* the kernel's half is common */
+		rig_write(&rig, second + i * 8, rig_read(&rig, rig.root + i * 8));
+	pte = rig_map(&rig, rig.root, RIG_LINEAR + ((uint64_t)1 << 38), 1,
+		      PAGE(FREE_GFN) | KERNEL_RW | X86_PTE_G);
+	rig_write(&rig, second + 256 * 8, rig_read(&rig, rig.root + 256 * 8));
+	rig_mode(rig.vcpu, rig.root, X86_CR0_WP, X86_CR4_PGE | X86_CR4_PCIDE);
+	CHECK_OK(rig_load(&rig, RIG_LINEAR + ((uint64_t)1 << 38)));
+	rig_cr3(&rig, second | 1);
+	CHECK_OK(rig_load(&rig, RIG_LINEAR + ((uint64_t)1 << 38)));
+	CHECK_OK(rig_poke(&rig, pte, PAGE(FREE_GFN + 1) | KERNEL_RW | X86_PTE_G));
+	rig_invlpg(&rig, (uint64_t)1 << 60);
+	rig_invlpg(&rig, RIG_LINEAR + ((uint64_t)1 << 38));
+	CHECK_OK(rig_load(&rig, RIG_LINEAR + ((uint64_t)1 << 38)));
+	cr_assert_eq(rig_gpa(&rig, RIG_LINEAR + ((uint64_t)1 << 38)), PAGE(FREE_GFN + 1));
+	rig_cr3(&rig, rig.root | X86_CR3_NOFLUSH);
+	CHECK_OK(rig_load(&rig, RIG_LINEAR + ((uint64_t)1 << 38)));
+	cr_assert_eq(rig_gpa(&rig, RIG_LINEAR + ((uint64_t)1 << 38)), PAGE(FREE_GFN + 1));
+	CHECK_AUDIT(&rig);
+	rig_end(&rig);
+}
+
+/* A page that lost its mapping by the guest's doing may linger in a TLB; the p2m's change may not. */
+Test(shadow_sync, owed_flushes_are_paid_before_a_frame_goes)
+{
+	const struct gn_vm_config config = { 0 };
+	struct rig rig;
+	uint64_t pte, flushes;
+
+	rig_start(&rig, &config);
+	pte = rig_map(&rig, rig.root, USER, 1, PAGE(FREE_GFN) | USER_RW);
+	CHECK_OK(rig_poke(&rig, PAGE(FREE_GFN + 3), 0));
+	CHECK_OK(rig_user_store(&rig, USER, 5));
+	CHECK_OK(rig_poke(&rig, pte, 0));
+	rig_cr3(&rig, rig.root);
+	flushes = rig.tlb[0].flushes_all;
+	cr_assert_eq(gn_p2m_balloon(rig.vm, gfn(FREE_GFN), 1), 0);
+	cr_assert_gt(rig.tlb[0].flushes_all, flushes);
+	CHECK_AUDIT(&rig);
+	rig_end(&rig);
+}
