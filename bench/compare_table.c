@@ -42,14 +42,13 @@ static void print_overhead_cell(struct table *t, const struct summary *s, size_t
 static void print_geomean(struct table *t, const struct summary *s, const char *title,
 			  const char *group)
 {
-	int best = summary_best_mean(s, group);
 	char text[32];
 
-	if (best < 0)
+	if (!(summary_geomean(s, 0, group) > 0))
 		return;
 	table_cell(t, TABLE_HEAD, "%s", title);
 	for (size_t c = 0; c < s->scheme_count; c++) {
-		bool is_best = (int)c == best;
+		bool is_best = summary_is_best_mean(s, c, group);
 
 		summary_format_overhead(summary_geomean(s, c, group), text, sizeof(text));
 		table_cell(t, is_best ? TABLE_BEST : TABLE_HEAD, "%s%s", text, is_best ? "*" : " ");

@@ -118,7 +118,7 @@ static void write_mean_row(const struct summary *s, const char *title, const cha
 	fprintf(to, "<tr class=\"mean\"><td>%s</td>", title);
 	for (size_t c = 0; c < s->scheme_count; c++)
 		fprintf(to, "<td%s>%s</td>",
-			(int)c == summary_best_mean(s, group) ? " class=\"best\"" : "",
+			summary_is_best_mean(s, c, group) ? " class=\"best\"" : "",
 			summary_format_overhead(summary_geomean(s, c, group), text, sizeof(text)));
 	fputs("</tr>\n", to);
 }

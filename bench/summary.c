@@ -136,16 +136,20 @@ double summary_geomean(const struct summary *s, size_t scheme, const char *group
 	return stats_geomean_value(&mean);
 }
 
-int summary_best_mean(const struct summary *s, const char *group)
+bool summary_is_best_mean(const struct summary *s, size_t scheme, const char *group)
 {
-	int best = -1;
+	double ours = summary_geomean(s, scheme, group), least = 0;
+	char our_text[32], least_text[32];
 
-	for (size_t c = 0; c < s->scheme_count; c++)
-		if (!summary_is_baseline(s, c) && summary_geomean(s, c, group) > 0 &&
-		    (best < 0 ||
-		     summary_geomean(s, c, group) < summary_geomean(s, (size_t)best, group)))
-			best = (int)c;
-	return best;
+	for (size_t c = 0; c < s->scheme_count; c++) {
+		double mean = summary_geomean(s, c, group);
+
+		if (!summary_is_baseline(s, c) && mean > 0 && (!(least > 0) || mean < least))
+			least = mean;
+	}
+	return !summary_is_baseline(s, scheme) && ours > 0 &&
+	       !strcmp(summary_format_overhead(ours, our_text, sizeof(our_text)),
+		       summary_format_overhead(least, least_text, sizeof(least_text)));
 }
 
 size_t summary_group_size(const struct summary *s, const char *group)

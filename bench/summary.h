@@ -29,8 +29,8 @@ double summary_ratio(const struct summary *s, size_t workload, size_t scheme);
 /* Geometric mean of the ratios over the workloads of @group (NULL: all) that have one under every
  * scheme that ran; 0: none. */
 double summary_geomean(const struct summary *s, size_t scheme, const char *group);
-/* The virtualized scheme with the least mean; -1: none. */
-int summary_best_mean(const struct summary *s, const char *group);
+/* Its mean is the least of the virtualized schemes', as printed. */
+bool summary_is_best_mean(const struct summary *s, size_t scheme, const char *group);
 size_t summary_group_size(const struct summary *s, const char *group);
 
 bool summary_is_baseline(const struct summary *s, size_t scheme);

@@ -8,7 +8,18 @@
 #ifndef GN_MMU_VM_H
 #define GN_MMU_VM_H
 
+/* liburcu's functions are inlined, except under sanitizers: UBSan finds the library's own per-thread record
+ * less aligned than its type says. */
+#if defined(__SANITIZE_ADDRESS__)
+#define GN_RCU_CALLED
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define GN_RCU_CALLED
+#endif
+#endif
+#ifndef GN_RCU_CALLED
 #define _LGPL_SOURCE
+#endif
 #include <urcu-bp.h> /* no thread registration: an embedder's threads just call us */
 
 #include "arena.h"

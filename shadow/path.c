@@ -87,12 +87,16 @@ static int extend(struct gn_shadow *s, struct gn_shadow_fill *fill, struct gn_sh
 	for (; level > fill->leaf_level; level--) {
 		unsigned index = gn_fmt_index(s->fmt, level, fill->access->va.v);
 		struct gn_shadow_key key = gn_shadow_walk_key(sv->base, &fill->walk, level - 1);
-		int step = obtain(s, fill, &key, &child);
 
-		if (step)
-			return step;
-		gn_shadow_entry_drop(s, page, index);
-		gn_shadow_link(s, page, index, child);
+		child = gn_shadow_child(s, page, index);
+		if (!child || !gn_shadow_key_equal(&child->key, &key)) {
+			int step = obtain(s, fill, &key, &child);
+
+			if (step)
+				return step;
+			gn_shadow_entry_drop(s, page, index);
+			gn_shadow_link(s, page, index, child);
+		}
 		touch(child);
 		if (!is_settled(s, child))
 			return GN_STEP_SETTLE;

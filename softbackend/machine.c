@@ -261,6 +261,11 @@ struct gn_soft_cpu *gn_soft_cpu(struct gn_soft *soft, unsigned index)
 	return index < soft->cpu_count ? &soft->cpus[index] : NULL;
 }
 
+struct gn_soft *gn_soft_machine(const struct gn_soft_cpu *cpu)
+{
+	return cpu->soft;
+}
+
 int gn_soft_run(struct gn_soft_cpu *cpu, void (*guest)(struct gn_soft_cpu *cpu, void *ctx),
 		void *ctx)
 {

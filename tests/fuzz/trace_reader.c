@@ -127,9 +127,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max, unsigned seed)
 {
+	static const char lackey[] =
+		"==1== x\nI  0401ab7e,4\n L 1fff0708,8\n S 4a5b000,4\n M 10,1\n";
 	bool is_file = size && data[0] % MODES <= MODE_UNCHECKED;
 
-	if (size < 2 || (is_file && size < TRACE_HEADER_BYTES)) {
+	if (size < 2 && seed % 4 == 0 && max > sizeof(lackey)) {
+		data[0] = MODE_LACKEY;
+		memcpy(data + 1, lackey, sizeof(lackey));
+		size = sizeof(lackey);
+	} else if (size < 2 || (is_file && size < TRACE_HEADER_BYTES)) {
 		size_t bytes = 0;
 		uint8_t *all = forge_bytes(seed, seed % 200, &bytes);
 

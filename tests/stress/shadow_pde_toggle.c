@@ -181,7 +181,7 @@ static void one_run(struct test_run *run, const char *scheme, unsigned backing)
 
 int main(int argc, char **argv)
 {
-	struct test_run run = test_run_start(argc, argv, 0x746f67, 30000);
+	struct test_run run = test_run_start(argc, argv, 0x746f67, 200000);
 
 	for (unsigned backing = 1; backing <= 2; backing++) {
 		one_run(&run, "shadow", backing);

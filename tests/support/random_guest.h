@@ -46,11 +46,11 @@ static inline uint64_t rg_random_entry(struct test_random *r, unsigned level)
 	bool leaf = level == 1 || (level == 2 && test_random_once(r, 3)) ||
 		    (level == 3 && test_random_once(r, 6)) || test_random_once(r, 200);
 
-	if (!test_random_once(r, 16))
+	if (!test_random_once(r, 48))
 		e |= X86_PTE_P;
-	if (!test_random_once(r, 4))
+	if (!test_random_once(r, 8))
 		e |= X86_PTE_W;
-	if (!test_random_once(r, 4))
+	if (!test_random_once(r, 8))
 		e |= X86_PTE_U;
 	if (test_random_once(r, 2))
 		e |= X86_PTE_A;
@@ -58,15 +58,15 @@ static inline uint64_t rg_random_entry(struct test_random *r, unsigned level)
 		e |= X86_PTE_D;
 	if (test_random_once(r, 4))
 		e |= X86_PTE_G;
-	if (test_random_once(r, 8))
+	if (test_random_once(r, 20))
 		e |= X86_PTE_NX;
 	if (test_random_once(r, 3))
 		e |= test_random_below(r, 16) << X86_PTE_PKEY_SHIFT;
 	if (leaf && level > 1)
 		e |= X86_PTE_PS;
 	if (!leaf)
-		frame = rg_random_table(r, test_random_once(r, 24) ? 1 + test_random_below(r, 5) : level - 1);
-	else if (test_random_once(r, 16))
+		frame = rg_random_table(r, test_random_once(r, 64) ? 1 + test_random_below(r, 5) : level - 1);
+	else if (test_random_once(r, 10))
 		frame = RG_FIRST_TABLE + test_random_below(r, RG_TABLES);
 	else if (test_random_once(r, 40))
 		frame = RG_RAM_GFNS + test_random_below(r, 4096);
@@ -75,7 +75,7 @@ static inline uint64_t rg_random_entry(struct test_random *r, unsigned level)
 	if (leaf)
 		frame &= ~(gn_level_pages(level < 4 ? level : 1) - 1);
 	e |= frame << GN_PAGE_SHIFT;
-	if (test_random_once(r, 64)) /* reserved: above MAXPHYADDR, or low bits of a large leaf */
+	if (test_random_once(r, 128)) /* reserved: above MAXPHYADDR, or low bits of a large leaf */
 		e |= (uint64_t)1 << (test_random_once(r, 2) ? RG_PHYS_BITS + test_random_below(r, 8) :
 							      13 + test_random_below(r, 7));
 	return e;
@@ -110,7 +110,7 @@ static inline void rg_random_mode(struct test_random *r, struct gn_regs *regs)
 	regs->cr4 |= test_random_once(r, 2) ? X86_CR4_SMAP : 0;
 	regs->cr4 |= test_random_once(r, 2) ? X86_CR4_PKE : 0;
 	regs->cr4 |= test_random_once(r, 3) ? 0 : X86_CR4_PGE;
-	regs->efer |= test_random_once(r, 4) ? 0 : X86_EFER_NXE;
+	regs->efer |= test_random_once(r, 8) ? 0 : X86_EFER_NXE;
 	regs->cr3 = rg_random_table(r, five ? 5 : 4) << GN_PAGE_SHIFT;
 	if (test_random_once(r, 4))
 		regs->pkru = 0;
