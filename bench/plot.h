@@ -25,6 +25,7 @@ struct plot_style {
 	const char *scheme, *colour;
 	int point;	   /* gnuplot's pt */
 	const char *glyph; /* the same shape as text, for legends */
+	int dash;	   /* gnuplot's dt: npt lies on ept as often as not */
 };
 const struct plot_style *plot_style_of(const char *scheme);
 

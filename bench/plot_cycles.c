@@ -9,7 +9,7 @@
 
 #include <string.h>
 
-enum { COLUMNS = 3, PANEL_HEIGHT = 156, TOP = 58 };
+enum { COLUMNS = 3, PANEL_HEIGHT = 164, TOP = 58 };
 
 static const char *const cause_colours[RESULTS_CAUSES] = {
 	"#b0b0b0", "#56b4e9", "#0072b2", "#d55e00", "#e69f00", "#009e73", "#cc79a7",

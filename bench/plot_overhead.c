@@ -7,7 +7,6 @@
  */
 #include "plot.h"
 
-#include <math.h>
 #include <string.h>
 
 enum { ROW = 24, TOP = 44, BOTTOM = 64 };
@@ -77,43 +76,63 @@ static bool write_plot(const struct summary *s, FILE *data, FILE *script)
 	return any;
 }
 
+/* The scheme with the greatest mean, demonstrations aside; -1: none. */
+static int worst_mean(const struct summary *s, const char *group)
+{
+	int worst = -1;
+
+	for (size_t c = 0; c < s->scheme_count; c++)
+		if (!summary_is_baseline(s, c) && !summary_is_demonstration(s, c) &&
+		    (worst < 0 ||
+		     summary_geomean(s, c, group) > summary_geomean(s, (size_t)worst, group)))
+			worst = (int)c;
+	return worst;
+}
+
+static void write_overhead(double ratio, FILE *html)
+{
+	char text[32];
+
+	summary_format_overhead(ratio, text, sizeof(text));
+	fprintf(html, "%s%s", text, ratio >= 11 ? "" : " %");
+}
+
+static void write_group_sentence(const struct summary *s, const char *group, FILE *html)
+{
+	int worst = worst_mean(s, group);
+	double least = 0;
+
+	fprintf(html, "%s: least with ", summary_group_title(group));
+	for (size_t c = 0; c < s->scheme_count; c++) {
+		if (!summary_is_best_mean(s, c, group))
+			continue;
+		fputs(least > 0 ? " and " : "", html);
+		report_html_text(s->schemes[c], html);
+		least = summary_geomean(s, c, group);
+	}
+	fputs(", ", html);
+	write_overhead(least, html);
+	if (worst >= 0 && !summary_is_best_mean(s, (size_t)worst, group)) {
+		fputs("; most with ", html);
+		report_html_text(s->schemes[worst], html);
+		fputs(", ", html);
+		write_overhead(summary_geomean(s, (size_t)worst, group), html);
+	}
+	fputs(". ", html);
+}
+
 static void write_sentence(const struct summary *s, FILE *html)
 {
-	size_t best_scheme = 0, most = 0, compared = 0;
-	char text[32];
-	bool first = true;
+	const char *group = "";
 
-	for (size_t w = 0; w < s->workload_count; w++)
-		compared += summary_best(s, w) >= 0;
-	for (size_t c = 0; c < s->scheme_count; c++) {
-		size_t wins = 0;
-
-		for (size_t w = 0; w < s->workload_count; w++)
-			wins += summary_is_best(s, w, c);
-		if (wins > most) {
-			most = wins;
-			best_scheme = c;
-		}
-	}
-	if (!most)
-		return;
-	report_html_text(s->schemes[best_scheme], html);
-	fprintf(html,
-		" is the cheapest (or as cheap as the cheapest) on %zu of %zu workloads. "
-		"Geometric means over native: ",
-		most, compared);
-	for (size_t c = 0; c < s->scheme_count; c++) {
-		double mean = summary_geomean(s, c, NULL);
-
-		if (summary_is_baseline(s, c) || !(mean > 0))
+	fputs("Geometric means over native. ", html);
+	for (size_t w = 0; w < s->workload_count; w++) {
+		if (!strcmp(group, summary_group(s, w)))
 			continue;
-		fputs(first ? "" : ", ", html);
-		report_html_text(s->schemes[c], html);
-		summary_format_overhead(mean, text, sizeof(text));
-		fprintf(html, " %s%s", text, mean >= 11 ? "" : " %");
-		first = false;
+		group = summary_group(s, w);
+		if (summary_geomean(s, 0, group) > 0)
+			write_group_sentence(s, group, html);
 	}
-	fputs(".", html);
 }
 
 const struct report_plot plot_overhead = { "overhead", "Overhead by workload", write_plot,

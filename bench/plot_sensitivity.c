@@ -122,11 +122,11 @@ static bool write_axis(const struct summary *s, const char *name, const char *la
 		for (size_t c = 0; c < axis.scheme_count; c++) {
 			write_line(s->results, name, axis.workloads[w], axis.schemes[c], data);
 			fprintf(script,
-				"%s'%s.dat' index %zu using 1:2 with linespoints pt %d ps 0.6 lw "
-				"1.6 lc "
-				"rgb '%s'",
+				"%s'%s.dat' index %zu using 1:2 with linespoints pt %d dt %d ps "
+				"0.6 lw 1.6 lc rgb '%s'",
 				c ? ", \\\n" : "", name, block++,
 				plot_style_of(axis.schemes[c])->point,
+				plot_style_of(axis.schemes[c])->dash,
 				plot_style_of(axis.schemes[c])->colour);
 		}
 		fputc('\n', script);
@@ -187,7 +187,7 @@ static void write_axis_sentence(const struct summary *s, const char *name, const
 	report_html_text(plot_label(from->workload).text, html);
 	fprintf(html, ", whose overhead goes from %.1f %% to %.1f %% between %.0f and %.0f. ",
 		from->overhead * 100, to->overhead * 100, from->value, to->value);
-	fputs("The dashed line is the preset's own figure; quick sizes.", html);
+	fputs("The dashed line is the preset's own figure; moderate sizes.", html);
 }
 
 static bool write_exit_cost(const struct summary *s, FILE *data, FILE *script)

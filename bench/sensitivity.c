@@ -32,6 +32,8 @@ struct study {
 	struct results *results;
 	const struct machine *machine;
 	const char *workloads[MAX_WORKLOADS], *schemes[MAX_SCHEMES];
+	uint64_t sizes[MAX_WORKLOADS];
+	bool quick;
 	size_t workload_count, scheme_count;
 	struct progress progress;
 	bool fine;
@@ -41,12 +43,20 @@ struct study {
  * was asked for, the first that was. */
 static void choose_workloads(struct study *study, const struct cli_list *asked)
 {
-	static const char *const wanted[MAX_WORKLOADS] = { "random", "fork-exec", "ctx-switch" };
+	static const struct {
+		const char *name;
+		uint64_t size; /* large enough for the TLB, small enough for 45 runs */
+	} wanted[MAX_WORKLOADS] = { { "random", (uint64_t)16 << 20 },
+				    { "fork-exec", 30 },
+				    { "ctx-switch", 8 } };
 
 	for (size_t i = 0; i < MAX_WORKLOADS; i++)
 		for (size_t j = 0; j < asked->count; j++)
-			if (!strcmp(asked->items[j], wanted[i]))
+			if (!strcmp(asked->items[j], wanted[i].name)) {
+				study->sizes[study->workload_count] =
+					study->quick ? 0 : wanted[i].size;
 				study->workloads[study->workload_count++] = asked->items[j];
+			}
 	for (size_t j = 0; j < asked->count && !study->workload_count; j++)
 		if (strncmp(asked->items[j], "trace:", 6) != 0)
 			study->workloads[study->workload_count++] = asked->items[j];
@@ -60,12 +70,13 @@ static void choose_schemes(struct study *study, const struct cli_list *asked)
 			study->schemes[study->scheme_count++] = asked->items[i];
 }
 
-static double cycles_of(struct study *study, const struct machine *machine, const char *workload,
+static double cycles_of(struct study *study, const struct machine *machine, size_t workload,
 			const char *scheme)
 {
 	const struct run_request request = { .machine = machine,
 					     .scheme = scheme,
-					     .workload = workload,
+					     .workload = study->workloads[workload],
+					     .size = study->sizes[workload],
 					     .quick = true,
 					     .repeat = 1 };
 	struct results one;
@@ -73,7 +84,8 @@ static double cycles_of(struct study *study, const struct machine *machine, cons
 	double cycles = 0;
 	char what[128];
 
-	snprintf(what, sizeof(what), "sensitivity: %.40s under %.30s", workload, scheme);
+	snprintf(what, sizeof(what), "sensitivity: %.40s under %.30s", study->workloads[workload],
+		 scheme);
 	progress_step(&study->progress, what);
 	results_init(&one);
 	run = results_add_run(&one);
@@ -128,11 +140,10 @@ static void add_points(struct study *study, const struct axis *axis, double fact
 		       const struct machine *machine)
 {
 	for (size_t w = 0; w < study->workload_count; w++) {
-		double native = cycles_of(study, machine, study->workloads[w], "native");
+		double native = cycles_of(study, machine, w, "native");
 
 		for (size_t s = 0; s < study->scheme_count; s++) {
-			double cycles =
-				cycles_of(study, machine, study->workloads[w], study->schemes[s]);
+			double cycles = cycles_of(study, machine, w, study->schemes[s]);
 			struct results_point *point;
 
 			if (!(native > 0) || !(cycles > 0))
@@ -171,7 +182,7 @@ static void copy_base_points(struct study *study, const struct axis *axis, size_
 bool sensitivity_run(struct results *r, const struct machine *machine,
 		     const struct cli_list *schemes, const struct cli_list *workloads)
 {
-	struct study study = { .results = r, .machine = machine, .fine = true };
+	struct study study = { .results = r, .machine = machine, .quick = r->quick, .fine = true };
 
 	choose_workloads(&study, workloads);
 	choose_schemes(&study, schemes);

@@ -12,7 +12,7 @@
 #include "results.h"
 
 /* Vary the cost of an exit and the reach of the second-level TLB on a few representative workloads of
- * those asked, at quick sizes, and add the points to @r. False: a run failed (told on stderr). */
+ * those asked, at moderate sizes, and add the points to @r. False: a run failed (told on stderr). */
 bool sensitivity_run(struct results *r, const struct machine *machine,
 		     const struct cli_list *schemes, const struct cli_list *workloads);
 

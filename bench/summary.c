@@ -194,9 +194,28 @@ static int extreme(const struct summary *s, size_t workload, int sign, bool demo
 	return found;
 }
 
+/* Equal to the fewest cycles as printed: what looks like a tie is one. */
+bool summary_is_best(const struct summary *s, size_t workload, size_t scheme)
+{
+	int least = extreme(s, workload, -1, true);
+	char ours[32], theirs[32];
+
+	if (least < 0 || summary_is_baseline(s, scheme))
+		return false;
+	if (!s->has_baseline)
+		return least == (int)scheme;
+	return !strcmp(
+		summary_format_overhead(summary_ratio(s, workload, scheme), ours, sizeof(ours)),
+		summary_format_overhead(summary_ratio(s, workload, (size_t)least), theirs,
+					sizeof(theirs)));
+}
+
 int summary_best(const struct summary *s, size_t workload)
 {
-	return extreme(s, workload, -1, true);
+	for (size_t c = 0; c < s->scheme_count; c++)
+		if (summary_is_best(s, workload, c))
+			return (int)c;
+	return -1;
 }
 
 int summary_worst(const struct summary *s, size_t workload)
@@ -204,21 +223,6 @@ int summary_worst(const struct summary *s, size_t workload)
 	int found = extreme(s, workload, 1, false);
 
 	return found < 0 ? extreme(s, workload, 1, true) : found;
-}
-
-bool summary_is_best(const struct summary *s, size_t workload, size_t scheme)
-{
-	int best = summary_best(s, workload);
-	char ours[32], theirs[32];
-
-	if (best < 0 || summary_is_baseline(s, scheme))
-		return false;
-	if (!s->has_baseline)
-		return best == (int)scheme;
-	return !strcmp(
-		summary_format_overhead(summary_ratio(s, workload, scheme), ours, sizeof(ours)),
-		summary_format_overhead(summary_ratio(s, workload, (size_t)best), theirs,
-					sizeof(theirs)));
 }
 
 const char *summary_format_overhead(double ratio, char *out, size_t bytes)

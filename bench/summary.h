@@ -36,7 +36,7 @@ size_t summary_group_size(const struct summary *s, const char *group);
 bool summary_is_baseline(const struct summary *s, size_t scheme);
 /* interp is a demonstration: it is in the tables, but says nothing as "the worst". */
 bool summary_is_demonstration(const struct summary *s, size_t scheme);
-/* The virtualized scheme with the fewest / most cycles; -1: none. Ties go to the first. */
+/* The virtualized scheme with the fewest (as printed) or the most cycles; -1: none. Ties go to the first. */
 int summary_best(const struct summary *s, size_t workload);
 int summary_worst(const struct summary *s, size_t workload);
 /* Equal to the best as printed. */

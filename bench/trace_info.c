@@ -90,7 +90,7 @@ static const char *grouped(uint64_t value, char out[32])
 	return out;
 }
 
-/* @text in UTF-8 without control characters, at most @max bytes; the length. */
+/* @text as printable ASCII on one line, at most @max bytes; the length. */
 static size_t printable(const char *text, size_t max, char *out)
 {
 	size_t to = 0;

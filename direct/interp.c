@@ -64,7 +64,7 @@ static gn_rights_t rights_needed(const struct gn_access *access)
 
 /* One walk. True: *fix is the answer. False: *missing must be resolved (for a write if *write). */
 static bool translate(struct gn_vcpu *vcpu, const struct gn_access *access, struct gn_fix *fix,
-		      gpa_t *missing, bool *write)
+		      gpa_t *missing, bool *on_table, bool *write)
 {
 	struct gn_vm *vm = vcpu->vm;
 	struct gn_guest_walk walk;
@@ -80,14 +80,25 @@ static bool translate(struct gn_vcpu *vcpu, const struct gn_access *access, stru
 		return true;
 	case GN_GW_NO_TABLE: /* not memory, or not writable where A or D must be set */
 		*missing = walk.gpa;
+		*on_table = true;
 		*write = true;
 		return false;
 	case GN_GW_OK:
 		break;
 	}
 	*missing = walk.t.gpa;
+	*on_table = false;
 	*write = access->kind == GN_WRITE;
 	return compose(vm, walk.t.gpa, rights_needed(access), fix);
+}
+
+/* The backend was told of an access and not of a walk: it can't answer for a table as it would for the
+ * datum (a device's register, a store dropped). */
+static void stop_at_table(struct gn_fix *fix)
+{
+	if (fix->kind == GN_FIX_MMIO)
+		fix->why = "a page table lies outside of memory";
+	fix->kind = GN_FIX_STOP;
 }
 
 static int fault(struct gn_vcpu *vcpu, const struct gn_fault *what, struct gn_fix *fix)
@@ -95,11 +106,11 @@ static int fault(struct gn_vcpu *vcpu, const struct gn_fault *what, struct gn_fi
 	for (;;) {
 		gpa_t missing;
 		p2m_word_t word;
-		bool write, answered;
+		bool on_table, write, answered;
 		int err;
 
 		rcu_read_lock();
-		answered = translate(vcpu, &what->access, fix, &missing, &write);
+		answered = translate(vcpu, &what->access, fix, &missing, &on_table, &write);
 		rcu_read_unlock();
 		if (answered)
 			return 0;
@@ -107,8 +118,11 @@ static int fault(struct gn_vcpu *vcpu, const struct gn_fault *what, struct gn_fi
 		if (err)
 			return err;
 		fix->gpa = missing;
-		if (fix->kind != GN_FIX_RETRY)
+		if (fix->kind != GN_FIX_RETRY) {
+			if (on_table)
+				stop_at_table(fix);
 			return 0;
+		}
 		if (what->access.kind == GN_FETCH && !(gn_p2m_word_rights(word) & GN_X)) {
 			fix->kind = GN_FIX_DENIED;
 			fix->why = "the p2m does not grant this access";

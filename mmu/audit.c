@@ -39,15 +39,6 @@ struct table_walk {
 	struct gn_audit_report *report;
 };
 
-static uint64_t extend(const struct gn_fmt *fmt, uint64_t address)
-{
-	unsigned spare_bits = 64 - (GN_PAGE_SHIFT + GN_INDEX_BITS * fmt->levels);
-
-	if (!fmt->sign_extended)
-		return address;
-	return (uint64_t)((int64_t)(address << spare_bits) >> spare_bits);
-}
-
 /* Bounded by the format's levels, so a table that points back at an ancestor ends too. */
 static void walk_table(const struct table_walk *w, unsigned level, hpa_t table, uint64_t base)
 {
@@ -66,7 +57,7 @@ static void walk_table(const struct table_walk *w, unsigned level, hpa_t table, 
 	slots = gn_frames_at(w->vm->frames, table);
 	for (unsigned i = 0; i < GN_TABLE_ENTRIES; i++) {
 		uint64_t entry = __atomic_load_n(&slots[i], __ATOMIC_ACQUIRE);
-		uint64_t address = extend(f, base | ((uint64_t)i << f->level[level].shift));
+		uint64_t address = gn_fmt_extend(f, base | ((uint64_t)i << f->level[level].shift));
 
 		if (!gn_fmt_is_present(f, level, entry))
 			continue;

@@ -55,6 +55,14 @@ GN_FMT_INLINE unsigned gn_fmt_index(const struct gn_fmt *f, unsigned level, uint
 {
 	return (address >> f->level[level].shift) & (GN_TABLE_ENTRIES - 1);
 }
+/* The address the hardware would translate: the bits above the top index follow the format's rule. */
+GN_FMT_INLINE uint64_t gn_fmt_extend(const struct gn_fmt *f, uint64_t address)
+{
+	unsigned spare_bits = 64 - (GN_PAGE_SHIFT + GN_INDEX_BITS * f->levels);
+
+	return f->sign_extended ? (uint64_t)((int64_t)(address << spare_bits) >> spare_bits)
+				: address << spare_bits >> spare_bits;
+}
 GN_FMT_INLINE bool gn_fmt_is_present(const struct gn_fmt *f, unsigned level, uint64_t entry)
 {
 	return entry & f->level[level].present;

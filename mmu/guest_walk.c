@@ -9,9 +9,10 @@
  * reserved bits matter; both end it before any right is looked at, since without a translation there is
  * nothing to have rights on (SDM 4.7). Rights of all levels are combined first and checked once.
  *
- * The way of a walk that sets no bit is kept short (it runs per TLB miss of the software machine and per
- * shadow fault): nothing is cleared beforehand, and A and D are looked at once, on the AND of all
- * entries. Setting them is out of line.
+ * The way of a walk that sets no bit is kept short (it runs per TLB miss of software translation and per
+ * shadow fault): nothing is cleared beforehand, A and D are looked at once, on the AND of all entries, and
+ * everything rare is out of line. Setting bits is rare; it starts from what the walk found and, when an
+ * entry has changed meanwhile, walks again.
  *
  * Absent on purpose: 32-bit and PAE paging, CET shadow stacks, HLAT, protection keys for supervisor
  * pages (PKS), linear-address masking.
@@ -53,15 +54,23 @@ static __attribute__((noinline)) void end_early(struct gn_guest_walk *out, const
 					  .level = (uint8_t)level };
 }
 
+static __attribute__((noinline)) void end_not_canonical(struct gn_guest_walk *out)
+{
+	out->end = GN_GW_GP;
+	out->error_code = 0;
+	out->refs = 0;
+	out->t = (struct gn_translation){ 0 };
+}
+
 /* The table has no frame. Unbacked memory reads as zeros, so the entry is not present; what is not memory
  * is the caller's problem. */
 static __attribute__((noinline)) void end_unread(struct gn_guest_walk *out, const struct gn_fmt *f,
 						 unsigned level, const struct gn_paging *paging,
-						 const struct gn_access *access, uint64_t granted,
-						 bool unbacked)
+						 const struct gn_access *access, gfn_t table,
+						 uint64_t granted, bool unbacked)
 {
 	out->entry[level] = 0;
-	out->gpa = gpa(gfn_to_gpa(out->table[level]).v + entry_offset(f, level, access->va));
+	out->gpa = gpa(gfn_to_gpa(table).v + entry_offset(f, level, access->va));
 	if (unbacked)
 		end_early(out, f, level, granted, GN_GW_PF, gn_paging_error_base(paging, access));
 	else
@@ -72,11 +81,12 @@ static __attribute__((noinline)) void end_unread(struct gn_guest_walk *out, cons
 static __attribute__((noinline)) void end_unusable(struct gn_guest_walk *out,
 						   const struct gn_fmt *f, unsigned level,
 						   const struct gn_paging *paging,
-						   const struct gn_access *access, uint64_t granted)
+						   const struct gn_access *access, uint64_t granted,
+						   uint64_t entry)
 {
 	uint32_t code = gn_paging_error_base(paging, access);
 
-	if (gn_fmt_is_present(f, level, out->entry[level]))
+	if (gn_fmt_is_present(f, level, entry))
 		code |= X86_PF_P | X86_PF_RSVD;
 	end_early(out, f, level, granted, GN_GW_PF, code);
 }
@@ -89,6 +99,7 @@ ALWAYS_INLINE void end_leaf(const struct gn_fmt *f, unsigned level, const struct
 	uint64_t offset_mask = gn_level_bytes(level) - 1;
 
 	out->end = GN_GW_OK;
+	out->error_code = 0;
 	out->refs = (uint8_t)(f->levels - level + 1);
 	out->t = (struct gn_translation){
 		.rights = gn_x86_rights(cursor->granted),
@@ -101,7 +112,7 @@ ALWAYS_INLINE void end_leaf(const struct gn_fmt *f, unsigned level, const struct
 }
 
 /* Read one level. True: go on, one level down. At a leaf out->t is complete and out->end is OK. */
-ALWAYS_INLINE bool walk_level(const struct gn_fmt *f, unsigned level,
+ALWAYS_INLINE bool walk_level(const struct gn_fmt *f, unsigned level, bool brief,
 			      const struct gn_paging *paging, const struct gn_access *access,
 			      struct cursor *cursor, struct gn_guest_walk *out)
 {
@@ -110,12 +121,14 @@ ALWAYS_INLINE bool walk_level(const struct gn_fmt *f, unsigned level,
 	p2m_word_t word = { GN_P2M_MMIO };
 	const uint8_t *slots;
 
-	out->table[level] = gfn(table);
-	out->above[level] = level == f->levels ? GN_RWXU : gn_x86_rights(above);
+	if (!brief) {
+		out->table[level] = gfn(table);
+		out->above[level] = level == f->levels ? GN_RWXU : gn_x86_rights(above);
+	}
 	if (GN_LIKELY(table < cursor->gfn_count))
 		word.v = atomic_load_explicit(&cursor->words[table], memory_order_acquire);
 	if (GN_UNLIKELY(!gn_p2m_word_level(word))) { /* 0 where there is no frame */
-		end_unread(out, f, level, paging, access, above,
+		end_unread(out, f, level, paging, access, gfn(table), above,
 			   gn_p2m_word_state(word) == GN_P2M_UNBACKED);
 		return false;
 	}
@@ -123,7 +136,8 @@ ALWAYS_INLINE bool walk_level(const struct gn_fmt *f, unsigned level,
 	slots = cursor->frames + gn_fmt_index(f, level, cursor->va) * sizeof(uint64_t);
 	entry = __atomic_load_n((const uint64_t *)(slots + pfn_to_hpa(gn_p2m_word_pfn(word)).v),
 				__ATOMIC_ACQUIRE);
-	out->entry[level] = entry;
+	if (!brief)
+		out->entry[level] = entry;
 	cursor->granted &= entry ^ GN_X86_FLIP;
 
 	/* A table pointer, in one comparison: present, no leaf mark, nothing reserved. */
@@ -137,19 +151,18 @@ ALWAYS_INLINE bool walk_level(const struct gn_fmt *f, unsigned level,
 	    GN_LIKELY((entry & (never | l->leaf | l->present)) == (l->leaf | l->present)))
 		end_leaf(f, level, cursor, entry, out);
 	else
-		end_unusable(out, f, level, paging, access, above);
+		end_unusable(out, f, level, paging, access, above, entry);
 	return false;
 }
 
 /* Set A in the entries used, D in the leaf on a write. False: an entry is no longer what the walk
- * read, so what the walk decided may be wrong too; walk again.
+ * read, so what the walk decided may be wrong too.
  *
  * A table may be written where its p2m word grants it: a shared frame is copied first, and that is the
  * caller's to do. A frame is logged as dirty after the store, so that a harvest in between reports it
  * (again) the next time. */
-static __attribute__((noinline)) bool set_accessed_dirty(struct gn_vm *vm, const struct gn_fmt *f,
-							 const struct gn_access *access,
-							 struct gn_guest_walk *out)
+static bool set_accessed_dirty(struct gn_vm *vm, const struct gn_fmt *f,
+			       const struct gn_access *access, struct gn_guest_walk *out)
 {
 	for (unsigned level = f->levels; level >= out->t.level; level--) {
 		const struct gn_fmt_level *l = &f->level[level];
@@ -181,84 +194,105 @@ static __attribute__((noinline)) bool set_accessed_dirty(struct gn_vm *vm, const
 	return true;
 }
 
-/* The walk succeeded: may the access use it? False: walk again. */
-ALWAYS_INLINE bool finish(const struct gn_fmt *f, struct gn_vm *vm, const struct gn_paging *paging,
-			  const struct gn_access *access, unsigned flags, uint64_t granted,
-			  struct gn_guest_walk *out)
+/* An allowed access needs A or D set: walk for the whole way to the leaf and set them, until nothing has
+ * changed in between. */
+static __attribute__((noinline)) void
+walk_setting_bits(struct gn_vm *vm, const struct gn_paging *paging, uint64_t cr3,
+		  const struct gn_access *access, struct gn_guest_walk *out)
 {
-	const struct gn_fmt_level *root = &f->level[f->levels];
-
-	out->error_code = gn_paging_access(paging, &out->t, access);
-	if (GN_UNLIKELY(out->error_code)) {
-		out->end = GN_GW_PF;
-		return true;
-	}
-	if (!(flags & GN_GW_SET_AD))
-		return true;
-	if (GN_LIKELY((granted & root->accessed) && (access->kind != GN_WRITE || out->t.dirty)))
-		return true;
-	return set_accessed_dirty(vm, f, access, out);
+	do
+		gn_guest_walk(vm, paging, cr3, access, 0, out);
+	while (out->end == GN_GW_OK && !set_accessed_dirty(vm, paging->fmt, access, out));
 }
 
-ALWAYS_INLINE void walk(const struct gn_fmt *f, struct gn_vm *vm, const struct gn_paging *paging,
-			uint64_t cr3, const struct gn_access *access, unsigned flags,
-			struct gn_guest_walk *out)
+ALWAYS_INLINE void walk(const struct gn_fmt *f, bool brief, struct gn_vm *vm,
+			const struct gn_paging *paging, uint64_t cr3,
+			const struct gn_access *access, unsigned flags, struct gn_guest_walk *out)
 {
+	const struct gn_fmt_level *root = &f->level[f->levels];
 	struct cursor c = {
 		.frames = vm->frames->base,
 		.words = vm->p2m.words,
 		.gfn_count = vm->p2m.gfn_count,
 		.va = access->va.v,
 		.reserved = paging->reserved,
+		.table = gpa_to_gfn(gpa(cr3 & root->address)).v,
+		.granted = ~(uint64_t)0,
 	};
+	uint32_t denied;
 
-	do {
-		c.table = gpa_to_gfn(gpa(cr3 & f->level[f->levels].address)).v;
-		c.granted = ~(uint64_t)0;
-		if ((f->levels < 5 || walk_level(f, 5, paging, access, &c, out)) &&
-		    walk_level(f, 4, paging, access, &c, out) &&
-		    walk_level(f, 3, paging, access, &c, out) &&
-		    walk_level(f, 2, paging, access, &c, out))
-			walk_level(f, 1, paging, access, &c, out);
-	} while (GN_LIKELY(out->end == GN_GW_OK) &&
-		 GN_UNLIKELY(!finish(f, vm, paging, access, flags, c.granted, out)));
+	if (GN_UNLIKELY(gn_fmt_extend(f, c.va) != c.va)) {
+		end_not_canonical(out);
+		return;
+	}
+	if ((f->levels < 5 || walk_level(f, 5, brief, paging, access, &c, out)) &&
+	    walk_level(f, 4, brief, paging, access, &c, out) &&
+	    walk_level(f, 3, brief, paging, access, &c, out) &&
+	    walk_level(f, 2, brief, paging, access, &c, out))
+		walk_level(f, 1, brief, paging, access, &c, out);
+	if (GN_UNLIKELY(out->end != GN_GW_OK))
+		return;
+	denied = gn_paging_access(paging, &out->t, access);
+	if (GN_UNLIKELY(denied)) {
+		out->end = GN_GW_PF;
+		out->error_code = denied;
+		return;
+	}
+	if ((flags & GN_GW_SET_AD) && GN_UNLIKELY(!(c.granted & root->accessed) ||
+						  (access->kind == GN_WRITE && !out->t.dirty)))
+		walk_setting_bits(vm, paging, cr3, access, out);
 }
 
 static __attribute__((noinline)) void walk_4(struct gn_vm *vm, const struct gn_paging *paging,
 					     uint64_t cr3, const struct gn_access *access,
 					     unsigned flags, struct gn_guest_walk *out)
 {
-	walk(&x86_4, vm, paging, cr3, access, flags, out);
+	walk(&x86_4, false, vm, paging, cr3, access, flags, out);
+}
+
+static __attribute__((noinline)) void walk_4_brief(struct gn_vm *vm, const struct gn_paging *paging,
+						   uint64_t cr3, const struct gn_access *access,
+						   unsigned flags, struct gn_guest_walk *out)
+{
+	walk(&x86_4, true, vm, paging, cr3, access, flags, out);
 }
 
 static __attribute__((noinline)) void walk_5(struct gn_vm *vm, const struct gn_paging *paging,
 					     uint64_t cr3, const struct gn_access *access,
 					     unsigned flags, struct gn_guest_walk *out)
 {
-	walk(&x86_5, vm, paging, cr3, access, flags, out);
+	walk(&x86_5, false, vm, paging, cr3, access, flags, out);
 }
 
-/* No table is read: identity with paging off, #GP for an address that is not canonical. */
-static void walk_nothing(const struct gn_access *access, bool paging_off, struct gn_guest_walk *out)
+static __attribute__((noinline)) void walk_5_brief(struct gn_vm *vm, const struct gn_paging *paging,
+						   uint64_t cr3, const struct gn_access *access,
+						   unsigned flags, struct gn_guest_walk *out)
 {
-	out->end = paging_off ? GN_GW_OK : GN_GW_GP;
+	walk(&x86_5, true, vm, paging, cr3, access, flags, out);
+}
+
+/* Paging is off. */
+static void identity(const struct gn_access *access, struct gn_guest_walk *out)
+{
+	out->end = GN_GW_OK;
 	out->error_code = 0;
 	out->refs = 0;
-	out->t = (struct gn_translation){ 0 };
-	if (paging_off)
-		out->t = (struct gn_translation){ .rights = GN_RWXU,
-						  .level = GN_MAX_LEVELS,
-						  .dirty = true,
-						  .gpa = gpa(access->va.v) };
+	out->t = (struct gn_translation){
+		.rights = GN_RWXU, .level = GN_MAX_LEVELS, .dirty = true, .gpa = gpa(access->va.v)
+	};
 }
 
 void gn_guest_walk(struct gn_vm *vm, const struct gn_paging *paging, uint64_t cr3,
 		   const struct gn_access *access, unsigned flags, struct gn_guest_walk *out)
 {
-	if (GN_UNLIKELY(!paging->levels || !gn_paging_is_canonical(paging, access->va)))
-		walk_nothing(access, !paging->levels, out);
-	else if (GN_LIKELY(paging->levels == 4))
+	if (GN_UNLIKELY(!paging->levels))
+		identity(access, out);
+	else if (paging->levels == 4 && !(flags & GN_GW_BRIEF))
 		walk_4(vm, paging, cr3, access, flags, out);
-	else
+	else if (paging->levels == 4)
+		walk_4_brief(vm, paging, cr3, access, flags, out);
+	else if (!(flags & GN_GW_BRIEF))
 		walk_5(vm, paging, cr3, access, flags, out);
+	else
+		walk_5_brief(vm, paging, cr3, access, flags, out);
 }

@@ -167,11 +167,8 @@ uint64_t gn_rmap_set_standing(struct gn_shadow *s, gfn_t at, uintptr_t marks)
 	set->word = (set->word & ~GN_SLOTS_MARKS) | marks;
 	if (!old != !marks)
 		count_shadowed(s, at, marks ? 1 : (uint32_t)-1);
-	if (!old && marks && drop_large(s, at))
-		s->flush_due = true;
-	if (marks == GN_RMAP_TRACKED && old != marks) {
-		if (gn_rmap_protect(s, at) || s->flush_owed)
-			s->flush_due = true;
-	}
+	/* Unsync comes after tracked, so large leaves are gone then. */
+	if (marks == GN_RMAP_TRACKED && old != marks)
+		s->flush_due |= gn_rmap_protect(s, at) || s->flush_owed;
 	return s->is_single ? 0 : s->flush_seq + s->flush_due;
 }

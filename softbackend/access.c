@@ -9,7 +9,7 @@
  * A piece whose answer is not memory (an emulated store, MMIO, a dropped store) keeps that answer over
  * the retries of the other one, and is carried out once both have a place to go.
  */
-#include "cpu.h"
+#include "hit.h"
 
 #include <errno.h>
 #include <string.h>
@@ -24,51 +24,6 @@ struct piece {
 static inline bool crosses_page(uint64_t va, unsigned bytes)
 {
 	return (va & (GN_PAGE_SIZE - 1)) + bytes > GN_PAGE_SIZE;
-}
-
-/* L1 TLB beyond the entry used last; false: a miss, or something to look at closely. */
-static inline bool hit_l1(struct gn_soft_cpu *cpu, uint64_t va, unsigned side, uint16_t bit,
-			  uint64_t *address)
-{
-	struct gn_soft_recent *r = &cpu->recent[side];
-	struct gn_assoc_entry *e;
-	unsigned level;
-	uint64_t mask;
-
-	if ((uint64_t)((int64_t)(va << cpu->spare_bits) >> cpu->spare_bits) != va)
-		return false;
-	e = gn_tlb_find(&cpu->l1[side], va, cpu->tag, &level);
-	if (!e || !(e->known & e->allow & bit))
-		return false;
-	mask = ~(gn_level_bytes(level) - 1);
-	r->base = va & mask;
-	r->mask = mask;
-	r->frame = e->frame;
-	r->allow = e->allow & e->known;
-	*address = e->frame | (va & ~mask);
-	return true;
-}
-
-static inline bool hit(struct gn_soft_cpu *cpu, uint64_t va, unsigned kind, unsigned mode,
-		       uint64_t *address)
-{
-	unsigned side = kind == GN_FETCH;
-	const struct gn_soft_recent *r = &cpu->recent[side];
-	uint16_t bit = gn_soft_access_bit(kind, mode);
-
-	if (GN_LIKELY(((va ^ r->base) & r->mask) == 0 && (r->allow & bit)))
-		*address = r->frame | (va & ~r->mask);
-	else if (!hit_l1(cpu, va, side, bit, address))
-		return false;
-	return !cpu->is_native || gn_soft_native(cpu, kind, address);
-}
-
-/* The guest's own part of an access whose line is at @hpa. */
-static inline uint32_t data_cycles(struct gn_soft_cpu *cpu, unsigned kind, uint64_t hpa)
-{
-	if (kind == GN_FETCH)
-		return cpu->cost.access;
-	return cpu->cost.data[gn_caches_use(&cpu->caches, hpa)];
 }
 
 static inline uint64_t load_memory(const uint8_t *at, unsigned bytes)
@@ -103,7 +58,7 @@ static void perform_memory(struct gn_soft_cpu *cpu, struct piece *pieces, unsign
 
 		if (p->target.kind != GN_TARGET_MEMORY)
 			continue;
-		gn_soft_charge_base(cpu, data_cycles(cpu, p->access.kind, p->target.hpa) -
+		gn_soft_charge_base(cpu, gn_soft_data_cycles(cpu, p->access.kind, p->target.hpa) -
 						 (i ? cpu->cost.access : 0));
 		if (!datum || p->access.kind == GN_FETCH)
 			continue;
@@ -137,6 +92,16 @@ static bool perform_special(struct gn_soft_cpu *cpu, struct piece *p, uint8_t *d
 		     "an emulated store to guest-physical %#llx failed: error %d",
 		     (unsigned long long)p->target.gpa.v, -err);
 	return false;
+}
+
+/* Shadow tables translate to host addresses without ever naming a GPA, and TLB entries don't keep it: the
+ * guest's tables say it. Asked before a store that might change them; inside the read section. */
+static gpa_t find_gpa(struct gn_soft_cpu *cpu, const struct gn_access *access)
+{
+	struct gn_guest_walk walk;
+
+	gn_guest_walk(cpu->vm, &cpu->vcpu->paging, cpu->vcpu->regs.cr3, access, 0, &walk);
+	return walk.end == GN_GW_OK ? walk.t.gpa : gpa(0);
 }
 
 /* Translate what has no place yet. The index of a piece that faulted, or @count. Read section. */
@@ -176,6 +141,8 @@ static __attribute__((noinline)) bool access_pieces(struct gn_soft_cpu *cpu, str
 		at = translate_pieces(cpu, pieces, count, &fault);
 		if (GN_LIKELY(at == count)) {
 			mark_memory(pieces, count);
+			if (GN_UNLIKELY(cpu->probe != NULL))
+				cpu->probe->gpa = find_gpa(cpu, &pieces[0].access);
 			perform_memory(cpu, pieces, count, datum);
 			gn_soft_leave();
 			break;
@@ -199,9 +166,8 @@ static __attribute__((noinline)) bool access_pieces(struct gn_soft_cpu *cpu, str
 	return true;
 }
 
-/* One access of the guest that runs, by the long way. False: it was stopped, outside gn_soft_run(). */
-static __attribute__((noinline)) bool access_slowly(struct gn_soft_cpu *cpu, uint64_t va,
-						    unsigned kind, unsigned bytes, uint64_t *value)
+bool gn_soft_access(struct gn_soft_cpu *cpu, uint64_t va, unsigned kind, unsigned bytes,
+		    uint64_t *value)
 {
 	struct piece pieces[2] = { { .bit = gn_soft_access_bit(kind, cpu->mode) } };
 	unsigned first = crosses_page(va, bytes) ? (unsigned)(-va & (GN_PAGE_SIZE - 1)) : bytes;
@@ -224,7 +190,7 @@ static __attribute__((noinline)) bool access_slowly(struct gn_soft_cpu *cpu, uin
 static inline void count_hit(struct gn_soft_cpu *cpu, unsigned kind, uint64_t hpa)
 {
 	cpu->counters->accesses++;
-	gn_soft_charge_base(cpu, data_cycles(cpu, kind, hpa));
+	gn_soft_charge_base(cpu, gn_soft_data_cycles(cpu, kind, hpa));
 }
 
 uint64_t gn_soft_load(struct gn_soft_cpu *cpu, gva_t va, unsigned bytes)
@@ -233,7 +199,7 @@ uint64_t gn_soft_load(struct gn_soft_cpu *cpu, gva_t va, unsigned bytes)
 
 	if (GN_LIKELY(!crosses_page(va.v, bytes))) {
 		gn_soft_enter(cpu);
-		if (GN_LIKELY(hit(cpu, va.v, GN_READ, cpu->mode, &hpa))) {
+		if (GN_LIKELY(gn_soft_hit(cpu, va.v, GN_READ, cpu->mode, &hpa))) {
 			value = load_memory(cpu->memory + hpa, bytes);
 			count_hit(cpu, GN_READ, hpa);
 			gn_soft_leave();
@@ -241,7 +207,7 @@ uint64_t gn_soft_load(struct gn_soft_cpu *cpu, gva_t va, unsigned bytes)
 		}
 		gn_soft_leave();
 	}
-	if (!access_slowly(cpu, va.v, GN_READ, bytes, &value))
+	if (!gn_soft_access(cpu, va.v, GN_READ, bytes, &value))
 		return ~(uint64_t)0;
 	return value;
 }
@@ -252,7 +218,7 @@ void gn_soft_store(struct gn_soft_cpu *cpu, gva_t va, unsigned bytes, uint64_t v
 
 	if (GN_LIKELY(!crosses_page(va.v, bytes))) {
 		gn_soft_enter(cpu);
-		if (GN_LIKELY(hit(cpu, va.v, GN_WRITE, cpu->mode, &hpa))) {
+		if (GN_LIKELY(gn_soft_hit(cpu, va.v, GN_WRITE, cpu->mode, &hpa))) {
 			store_memory(cpu->memory + hpa, bytes, value);
 			count_hit(cpu, GN_WRITE, hpa);
 			gn_soft_leave();
@@ -260,7 +226,7 @@ void gn_soft_store(struct gn_soft_cpu *cpu, gva_t va, unsigned bytes, uint64_t v
 		}
 		gn_soft_leave();
 	}
-	access_slowly(cpu, va.v, GN_WRITE, bytes, &value);
+	gn_soft_access(cpu, va.v, GN_WRITE, bytes, &value);
 }
 
 void gn_soft_fetch(struct gn_soft_cpu *cpu, gva_t va)
@@ -268,13 +234,13 @@ void gn_soft_fetch(struct gn_soft_cpu *cpu, gva_t va)
 	uint64_t hpa;
 
 	gn_soft_enter(cpu);
-	if (GN_LIKELY(hit(cpu, va.v, GN_FETCH, cpu->mode, &hpa))) {
+	if (GN_LIKELY(gn_soft_hit(cpu, va.v, GN_FETCH, cpu->mode, &hpa))) {
 		count_hit(cpu, GN_FETCH, hpa);
 		gn_soft_leave();
 		return;
 	}
 	gn_soft_leave();
-	access_slowly(cpu, va.v, GN_FETCH, 1, NULL);
+	gn_soft_access(cpu, va.v, GN_FETCH, 1, NULL);
 }
 
 void gn_soft_compute(struct gn_soft_cpu *cpu, uint64_t count)
@@ -285,49 +251,6 @@ void gn_soft_compute(struct gn_soft_cpu *cpu, uint64_t count)
 	gn_soft_charge_base(cpu, q16 >> 16);
 }
 
-#define BATCH 64 /* references per read section */
-
-/* Refs from @first until one is not a plain hit; how many were done. */
-static inline size_t run_hits(struct gn_soft_cpu *cpu, const struct gn_soft_ref *refs, size_t count)
-{
-	unsigned mode = cpu->mode;
-	uint64_t cycles = 0;
-	size_t i;
-
-	for (i = 0; i < count; i++) {
-		uint64_t va = (uint64_t)((int64_t)((uint64_t)refs[i].va << 4) >> 4), hpa;
-		unsigned kind = refs[i].kind;
-
-		if (GN_UNLIKELY(!hit(cpu, va, kind, mode, &hpa)))
-			break;
-		cycles += data_cycles(cpu, kind, hpa);
-	}
-	cpu->counters->accesses += i;
-	gn_soft_charge_base(cpu, cycles);
-	return i;
-}
-
-void gn_soft_refs(struct gn_soft_cpu *cpu, const struct gn_soft_ref *refs, size_t count)
-{
-	size_t i = 0;
-
-	while (i < count) {
-		size_t batch = count - i < BATCH ? count - i : BATCH, done;
-
-		gn_soft_enter(cpu);
-		done = run_hits(cpu, refs + i, batch);
-		gn_soft_leave();
-		i += done;
-		if (done < batch) {
-			uint64_t va = (uint64_t)((int64_t)((uint64_t)refs[i].va << 4) >> 4);
-
-			if (!access_slowly(cpu, va, refs[i].kind, 1, NULL))
-				return;
-			i++;
-		}
-	}
-}
-
 static unsigned mode_of(const struct gn_access *access)
 {
 	if (access->implicit)
@@ -335,18 +258,6 @@ static unsigned mode_of(const struct gn_access *access)
 	if (access->user)
 		return GN_MODE_USER;
 	return access->ac ? GN_MODE_KERNEL_AC : GN_MODE_KERNEL;
-}
-
-/* Shadow tables translate to host addresses without ever naming a GPA, and TLB entries don't keep it: the
- * guest's tables say it. */
-static gpa_t find_gpa(struct gn_soft_cpu *cpu, const struct gn_access *access)
-{
-	struct gn_guest_walk walk;
-
-	rcu_read_lock();
-	gn_guest_walk(cpu->vm, &cpu->vcpu->paging, cpu->vcpu->regs.cr3, access, 0, &walk);
-	rcu_read_unlock();
-	return walk.end == GN_GW_OK ? walk.t.gpa : gpa(0);
 }
 
 int gn_soft_probe(struct gn_soft_cpu *cpu, const struct gn_access *access, uint64_t *value,
@@ -369,10 +280,9 @@ int gn_soft_probe(struct gn_soft_cpu *cpu, const struct gn_access *access, uint6
 		return cpu->error;
 	if (access->kind == GN_READ && value)
 		*value = datum;
-	out->gpa = piece.target.gpa;
-	if (piece.target.kind == GN_TARGET_MEMORY) {
+	if (piece.target.kind == GN_TARGET_MEMORY)
 		out->hpa = hpa(piece.target.hpa);
-		out->gpa = find_gpa(cpu, access);
-	}
+	else
+		out->gpa = piece.target.gpa;
 	return 0;
 }

@@ -68,33 +68,38 @@ void gn_assoc_fini(struct gn_assoc *a)
 	memset(a, 0, sizeof(*a));
 }
 
-/* The way whose age is the highest. */
-static unsigned oldest(const struct gn_assoc *a, const uint8_t *set)
+/* The way whose age is the highest becomes the one used last, and all others age by one. Lanes that are
+ * no way stay at 0xff: the addition saturates. */
+static unsigned recycle_oldest(const struct gn_assoc *a, uint8_t *set)
 {
-	__m128i last = _mm_set1_epi8((char)(a->ways - 1));
+	const __m128i last = _mm_set1_epi8((char)(a->ways - 1)), one = _mm_set1_epi8(1);
+	uint8_t *ages = set + a->lanes;
+	unsigned way = 0;
 
-	for (unsigned lane = 0;; lane += 16) {
-		__m128i v = _mm_load_si128(
-			(const __m128i *)(const void *)(set + a->lanes + lane));
+	for (unsigned lane = 0; lane < a->lanes; lane += 16) {
+		__m128i *at = (__m128i *)(void *)(ages + lane);
+		__m128i v = _mm_load_si128(at);
 		unsigned mask = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(v, last));
 
 		if (mask)
-			return lane + (unsigned)__builtin_ctz(mask);
+			way = lane + (unsigned)__builtin_ctz(mask);
+		_mm_store_si128(at, _mm_adds_epu8(v, one));
 	}
+	ages[way] = 0;
+	return way;
 }
 
 struct gn_assoc_entry *gn_assoc_insert(struct gn_assoc *a, uint64_t page, uint64_t key,
 				       uint64_t *replaced)
 {
 	struct gn_assoc_slot s = gn_assoc_slot(a, page);
-	unsigned way = oldest(a, s.set);
+	unsigned way = recycle_oldest(a, s.set);
 	uint64_t *keys = gn_assoc_keys(a, s.set);
 
 	*replaced = keys[way];
 	a->used += !keys[way];
 	keys[way] = key;
 	s.set[way] = s.fingerprint;
-	gn_assoc_touch(a, &s, way);
 	return &s.entries[way];
 }
 

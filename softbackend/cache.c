@@ -7,20 +7,26 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "mmu/arena.h"
 
-#define HOST_LINE 64
+/* The tags of an L3 are megabytes used at random: on huge pages of the host where it gives them. */
+#define HOST_LINE      64
+#define HOST_HUGE_PAGE ((size_t)2 << 20)
 
 static size_t tag_bytes(const struct gn_cache *c)
 {
 	size_t bytes = ((size_t)c->sets << c->lane_shift) * sizeof(uint32_t);
+	size_t unit = bytes < HOST_HUGE_PAGE / 2 ? HOST_LINE : HOST_HUGE_PAGE;
 
-	return (bytes + HOST_LINE - 1) / HOST_LINE * HOST_LINE;
+	return (bytes + unit - 1) / unit * unit;
 }
 
 int gn_cache_init(struct gn_cache *c, uint32_t kib, uint32_t ways, bool is_hashed)
 {
+	size_t bytes;
+
 	memset(c, 0, sizeof(*c));
 	if (!kib)
 		return 0;
@@ -30,9 +36,12 @@ int gn_cache_init(struct gn_cache *c, uint32_t kib, uint32_t ways, bool is_hashe
 	c->is_hashed = is_hashed;
 	if (gn_alloc_should_fail())
 		return -ENOMEM;
-	c->tags = aligned_alloc(HOST_LINE, tag_bytes(c));
+	bytes = tag_bytes(c);
+	c->tags = aligned_alloc(bytes % HOST_HUGE_PAGE ? HOST_LINE : HOST_HUGE_PAGE, bytes);
 	if (!c->tags)
 		return -ENOMEM;
+	if (bytes % HOST_HUGE_PAGE == 0)
+		(void)madvise(c->tags, bytes, MADV_HUGEPAGE);
 	gn_cache_clear(c);
 	return 0;
 }

@@ -3,7 +3,8 @@
  * cpu.h - struct gn_soft_cpu and struct gn_soft: what the files of this room share.
  *
  * Who does what:
- *   access.c     loads, stores, fetches, batches, probes     privileged.c  registers, invalidations, modes
+ *   access.c     loads, stores, fetches, probes              privileged.c  registers, invalidations, modes
+ *   batch.c      references in batches                       ahead.h       prefetching for them
  *   translate.c  TLB, else walk, then fill                   exits.c       faults: exits, the engine, the guest
  *   walk_*.c     the hardware walkers                        flush.c       flushes, posted or at once
  *   machine.c    creation, running, stopping                 stats.c       counters
@@ -23,6 +24,7 @@
 
 #include "mmu/vm.h"
 
+#include "ahead.h"
 #include "cache.h"
 #include "preset.h"
 #include "pwc.h"
@@ -128,6 +130,8 @@ struct gn_soft_cpu {
 	bool is_fractured;	/* an entry is smaller than its guest page */
 	gn_soft_walk_fn *walk;
 	gn_soft_nested_walk_fn *nested_walk;
+	uint64_t leaf_address; /* address bits of a 4 KiB leaf, in every format there is */
+	struct gn_ahead *ahead;
 	struct gn_soft_stats stats;
 
 	struct gn_soft *soft; /* (c) */

@@ -127,6 +127,12 @@ static int make_caches(struct gn_soft_cpu *cpu, const struct gn_cpu_preset *p)
 				figure(p, GN_FIG_L1_WAYS), false);
 
 	cpu->caches.l3 = &cpu->soft->l3;
+	if (!err)
+		err = gn_alloc_should_fail() ? -ENOMEM : 0;
+	if (!err)
+		cpu->ahead = calloc(1, sizeof(*cpu->ahead));
+	if (!err && !cpu->ahead)
+		err = -ENOMEM;
 	return err ? err :
 		     gn_cache_init(&cpu->caches.l2, figure(p, GN_FIG_L2_KIB),
 				   figure(p, GN_FIG_L2_WAYS), false);
@@ -143,6 +149,7 @@ static void cpu_fini(struct gn_soft_cpu *cpu)
 	gn_pwc_fini(&cpu->nested_pwc);
 	gn_cache_fini(&cpu->caches.l1);
 	gn_cache_fini(&cpu->caches.l2);
+	free(cpu->ahead);
 	pthread_mutex_destroy(&cpu->post_mutex);
 }
 
@@ -158,6 +165,7 @@ static int cpu_init(struct gn_soft_cpu *cpu, struct gn_soft *soft, unsigned inde
 	cpu->memory = soft->vm->frames->base;
 	pthread_mutex_init(&cpu->post_mutex, NULL);
 	atomic_init(&cpu->has_posted, false);
+	cpu->leaf_address = gn_fmt_x86_4.level[1].address;
 	read_costs(&cpu->cost, p);
 	gn_soft_set_mode(cpu);
 	err = make_l1(&cpu->l1[0], p, GN_FIG_DTLB_4K_ENTRIES, GN_FIG_DTLB_UNIFIED, true);

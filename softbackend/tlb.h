@@ -94,6 +94,16 @@ static inline struct gn_assoc_entry *gn_tlb_find(struct gn_tlb *t, uint64_t addr
 	return NULL;
 }
 
+/* For the host: the set of @address's 4 KiB page. */
+static inline void gn_tlb_prefetch(struct gn_tlb *t, uint64_t address)
+{
+	uint64_t page = gn_tlb_page(address, 1);
+	struct gn_assoc *a = gn_tlb_array(t, 1, page);
+
+	if (a->ways)
+		__builtin_prefetch(gn_assoc_slot(a, page).set, 1);
+}
+
 /* A new entry for @address, which has none, in a page of @level. NULL: this TLB keeps no such pages.
  * *@level becomes the size of the entry. The caller fills it in. */
 struct gn_assoc_entry *gn_tlb_insert(struct gn_tlb *t, uint64_t address, uint64_t tag,

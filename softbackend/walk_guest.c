@@ -199,6 +199,8 @@ GN_WALK_INLINE bool walk(struct gn_soft_cpu *cpu, const struct gn_access *access
 	keep_path(cpu, f, is_nested, &p, va);
 
 	leaf = p.entry[p.leaf];
+	if (p.leaf == 1)
+		gn_ahead_note(cpu->ahead->guest, va, p.slot[1]);
 	w->t.level = (uint8_t)p.leaf;
 	w->t.global = cpu->paging.pge && (leaf & f->level[p.leaf].global);
 	w->t.dirty = leaf & f->level[p.leaf].dirty;

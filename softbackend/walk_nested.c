@@ -127,6 +127,8 @@ GN_WALK_INLINE bool nested_walk(struct gn_soft_cpu *cpu, struct gn_soft_walk *w,
 	if (use_pwc)
 		keep_path(cpu, f, &p, at.v);
 
+	if (p.leaf == 1)
+		gn_ahead_note(cpu->ahead->nested, at.v, p.slot[1]);
 	out->hpa = hpa(gn_fmt_address(f, p.leaf, p.entry[p.leaf]) |
 		       (at.v & (gn_level_bytes(p.leaf) - 1)));
 	out->rights = p.rights[p.leaf];

@@ -104,6 +104,8 @@ GN_WALK_INLINE bool walk(struct gn_soft_cpu *cpu, const struct gn_access *access
 		gn_pwc_insert(&cpu->pwc, va, cpu->tag, level,
 			      gn_fmt_address(f, level, p.entry[level]), p.rights[level], GN_RWXU);
 	leaf = p.entry[p.leaf];
+	if (p.leaf == 1)
+		gn_ahead_note(cpu->ahead->guest, va, p.slot[1]);
 	w->t.level = w->level = (uint8_t)p.leaf;
 	w->t.global = cpu->paging.pge && (leaf & f->level[p.leaf].global);
 	w->t.dirty = w->dirty = !f->level[p.leaf].dirty || (leaf & f->level[p.leaf].dirty);

@@ -138,6 +138,7 @@ static inline uint8_t *forge_bytes(uint64_t seed, size_t count, size_t *bytes)
 	uint8_t *all = NULL;
 	char path[64];
 
+	*bytes = 0;
 	forge_path(path);
 	if (records && forge_file(path, records, count, "a test", 0) == 0)
 		all = forge_slurp(path, bytes);

@@ -175,12 +175,13 @@ Test(direct_interp, p2m_states_under_a_table)
 	cr_assert_eq(gn_p2m_protect(vm, gfn(4), 1, true), 0);
 	cr_assert_eq(access_ok(vm, 0x2000, GN_READ).kind, GN_FIX_ACCESS);
 	fix = access_ok(vm, 0x3000, GN_READ);
-	cr_assert_eq(fix.kind, GN_FIX_DENIED);
+	cr_assert_eq(fix.kind, GN_FIX_STOP);
 	cr_assert_eq(fix.gpa.v, (4 << GN_PAGE_SHIFT) + 3 * 8);
-	/* Beyond RAM it is a device. */
+	/* Beyond RAM there are no tables. */
 	set_entry(vm, 3, 0, RAM_BYTES | TABLE_BITS);
 	fix = access_ok(vm, 0x3000, GN_READ);
-	cr_assert_eq(fix.kind, GN_FIX_MMIO);
+	cr_assert_eq(fix.kind, GN_FIX_STOP);
+	cr_assert_not_null(fix.why);
 	cr_assert_eq(fix.gpa.v, RAM_BYTES + 3 * 8);
 	gn_vm_destroy(vm);
 }

@@ -101,6 +101,31 @@ Test(shadow_roles, trap02_large_pdes_of_one_frame_share_no_pieces)
 	}
 }
 
+/* One INVLPG ends all pieces of a large page, also when they live on below another entry. */
+Test(shadow_roles, invlpg_ends_all_pieces)
+{
+	const struct gn_vm_config config = { 0 };
+	const uint64_t at = (uint64_t)6 << 20, second = USER + ((uint64_t)2 << 20);
+	struct rig rig;
+	uint64_t pde;
+
+	rig_start(&rig, &config);
+	pde = rig_map(&rig, rig.root, USER, 2, at | USER_RW | LARGE);
+	rig_map(&rig, rig.root, second, 2, at | USER_RW | LARGE);
+	for (unsigned i = 0; i < 4; i++) {
+		CHECK_OK(rig_user_load(&rig, second + i * 4096));
+		CHECK_OK(rig_user_store(&rig, USER + i * 4096, i));
+	}
+	CHECK_OK(rig_poke(&rig, pde, at | USER_RO | LARGE));
+	rig_invlpg(&rig, USER);
+	for (unsigned i = 0; i < 4; i++) {
+		CHECK_PF(rig_user_store(&rig, USER + i * 4096, 1), X86_PF_P | X86_PF_W | X86_PF_U);
+		CHECK_QUIET(rig_user_load(&rig, second + i * 4096));
+	}
+	CHECK_AUDIT(&rig);
+	rig_end(&rig);
+}
+
 /* A mapping by 2 MiB that holds its own tables is split, and stores through it reach the tables' shadows. */
 Test(shadow_roles, trap10_self_mapping_large_page_is_split)
 {

@@ -148,12 +148,15 @@ Test(shadow_sync, trap05_sync_before_linking)
 	rig_start(&rig, &config);
 	pte = rig_map(&rig, rig.root, USER, 1, PAGE(FREE_GFN) | USER_RW);
 	table = pte & ~(uint64_t)4095;
+	rig_write(&rig, pte + 8, PAGE(FREE_GFN) | USER_RW);
 	CHECK_OK(rig_user_load(&rig, USER));
-	CHECK_OK(rig_poke(&rig, pte, PAGE(FREE_GFN + 1) | USER_RW));
+	CHECK_OK(rig_user_load(&rig, USER + 4096));
+	CHECK_OK(rig_poke(&rig, pte + 8, PAGE(FREE_GFN + 1) | USER_RW));
 	/* No flush for USER: stale there is right. A second way to the same table: */
 	rig_map(&rig, rig.root, USER + ((uint64_t)2 << 20), 2, table | USER_RW);
 	CHECK_OK(rig_user_load(&rig, USER + ((uint64_t)2 << 20)));
-	cr_assert_eq(rig_gpa(&rig, USER + ((uint64_t)2 << 20)), PAGE(FREE_GFN + 1));
+	CHECK_OK(rig_user_load(&rig, USER + ((uint64_t)2 << 20) + 4096));
+	cr_assert_eq(rig_gpa(&rig, USER + ((uint64_t)2 << 20) + 4096), PAGE(FREE_GFN + 1));
 	CHECK_AUDIT(&rig);
 	rig_end(&rig);
 }

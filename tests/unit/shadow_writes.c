@@ -156,6 +156,30 @@ Test(shadow_writes, trap09_progress)
 	rig_end(&rig);
 }
 
+/* Nor is the root of another vCPU: it would be rebuilt at each of its faults. */
+Test(shadow_writes, trap09_root_of_another_vcpu)
+{
+	const struct gn_vm_config config = { .vcpus = 2 };
+	struct gn_vcpu *other;
+	struct rig rig;
+	uint64_t root;
+
+	rig_start(&rig, &config);
+	other = gn_vm_vcpu(rig.vm, 1);
+	root = rig_table(&rig);
+	rig_map(&rig, root, USER, 1, PAGE(FREE_GFN) | USER_RW);
+	rig_mode(other, root, X86_CR0_WP, 0);
+	CHECK_OK(rig_load_on(&rig, other, USER, true));
+	rig_map(&rig, rig.root, USER, 1, root | USER_RW);
+	for (unsigned i = 0; i < 5; i++) {
+		CHECK_OK(rig_user_store(&rig, USER + 1024 + 8 * i, 0));
+		CHECK_QUIET(rig_load_on(&rig, other, USER, true));
+		CHECK_AUDIT(&rig);
+	}
+	cr_assert_eq(rig.emulated, 5);
+	rig_end(&rig);
+}
+
 /* What the guest takes out of an upper level goes, so that a freed table is ordinary memory at once. */
 Test(shadow_writes, freed_tables_are_not_trapped)
 {

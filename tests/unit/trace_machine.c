@@ -14,6 +14,7 @@
 #define RAM_BYTES ((uint64_t)64 << 20)
 #define PAGES	  700 /* of heap: more than the first-level TLBs have */
 #define HEAP	  ((uint64_t)0x5555557a0000)
+#define ARENA	  ((uint64_t)0x7fff10000000)
 #define STACK	  ((uint64_t)0x7ffffffde000)
 #define TEXT	  ((uint64_t)0x555555554000)
 
@@ -127,7 +128,7 @@ Test(trace_machine, system_calls_and_switches_under_every_scheme, .init = regist
 	records[n++] = (struct trace_record){ .kind = TRACE_CR3, .value = 0x1000 };
 	records[n++] = (struct trace_record){ .kind = TRACE_BRK, .address = HEAP };
 	for (unsigned round = 0; round < ROUNDS; round++) {
-		uint64_t base = STACK + round % 8 * 0x100000, bytes = 16 * GN_PAGE_SIZE;
+		uint64_t base = ARENA + round % 8 * 0x100000, bytes = 16 * GN_PAGE_SIZE;
 
 		records[n++] = (struct trace_record){
 			.kind = TRACE_MMAP, .address = base, .value = bytes, .size = GN_R | GN_W
