@@ -78,8 +78,8 @@ static void list_figures(struct table *t, const struct gn_cpu_preset *cpu)
 
 	for (unsigned i = 0; gn_cpu_preset_figure(cpu, i, &figure); i++) {
 		table_cell(t, TABLE_PLAIN, "  %s", figure.key);
-		table_cell(t, TABLE_PLAIN, "%g%s%s", figure.value, figure.estimate ? " ~ " : "   ",
-			   figure.source ? figure.source : "");
+		table_cell(t, TABLE_PLAIN, "%g %c", figure.value, figure.estimate ? '~' : ' ');
+		table_cell(t, TABLE_DIM, "%s", figure.source ? figure.source : "");
 	}
 }
 
@@ -87,11 +87,18 @@ static void list_cpus(struct table *t, bool verbose)
 {
 	const struct gn_cpu_preset *cpu;
 
+	char line[256];
+
 	for (unsigned i = 0; (cpu = gn_cpu_preset_at(i)); i++) {
+		if (verbose) {
+			snprintf(line, sizeof(line), "%s  %s", gn_cpu_preset_name(cpu),
+				 gn_cpu_preset_summary(cpu));
+			table_heading(t, line);
+			list_figures(t, cpu);
+			continue;
+		}
 		table_cell(t, TABLE_HEAD, "%s", gn_cpu_preset_name(cpu));
 		table_cell(t, TABLE_PLAIN, "%s", gn_cpu_preset_summary(cpu));
-		if (verbose)
-			list_figures(t, cpu);
 	}
 }
 
@@ -130,7 +137,10 @@ int list_command(int argc, char **argv)
 	argp_parse(&argp, argc, argv, 0, NULL, &o);
 	if (!o.what)
 		cli_fail(EXIT_USAGE, "list what? schemes, workloads, backends or cpus");
-	table_init(&t, !strcmp(o.what, "workloads") ? 4 : 2, ~0ul);
+	if (!strcmp(o.what, "cpus") && o.verbose)
+		table_init(&t, 3, 1 | 1 << 2);
+	else
+		table_init(&t, !strcmp(o.what, "workloads") ? 4 : 2, ~0ul);
 	if (!strcmp(o.what, "schemes"))
 		list_schemes(&t);
 	else if (!strcmp(o.what, "workloads"))

@@ -54,7 +54,8 @@ void names_check_workload(const char *name)
 		struct trace_error error;
 
 		if (!name[6])
-			cli_fail(EXIT_USAGE, "workload \"trace:\" needs a file, like trace:prog.gntrace");
+			cli_fail(EXIT_USAGE,
+				 "workload \"trace:\" needs a file, like trace:prog.gntrace");
 		/* Now, in full: a torn recording must not end a comparison half-way. */
 		if (trace_reader_verify(name + 6, &error))
 			cli_fail(EXIT_USAGE, "%s", error.text);

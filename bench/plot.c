@@ -33,17 +33,17 @@ struct plot_label plot_label(const char *name)
 }
 
 static const struct plot_style styles[] = {
-	{ "native", "#8a8a8a", 2, "×", 1 },
-	{ "shadow", "#e69f00", 7, "●", 1 },
-	{ "shadow-vtlb", "#d55e00", 9, "▲", 1 },
-	{ "ept", "#0072b2", 5, "■", 1 },
-	{ "npt", "#56b4e9", 13, "◆", 2 },
-	{ "interp", "#cc79a7", 11, "▼", 1 },
-	{ "pv", "#009e73", 7, "●", 1 },
-	{ "agile", "#b8a800", 9, "▲", 1 },
+	{ "native", "#8a8a8a", "×", 2, 1 },
+	{ "shadow", "#e69f00", "●", 7, 1 },
+	{ "shadow-vtlb", "#d55e00", "▲", 9, 1 },
+	{ "ept", "#0072b2", "■", 5, 1 },
+	{ "npt", "#56b4e9", "◆", 13, 2 },
+	{ "interp", "#cc79a7", "▼", 11, 1 },
+	{ "pv", "#009e73", "●", 7, 1 },
+	{ "agile", "#b8a800", "▲", 9, 1 },
 	/* others, by the hash of their name */
-	{ "", "#009e73", 13, "◆", 1 },
-	{ "", "#b8a800", 5, "■", 1 },
+	{ "", "#009e73", "◆", 13, 1 },
+	{ "", "#b8a800", "■", 5, 1 },
 };
 #define STYLES (sizeof(styles) / sizeof(styles[0]))
 

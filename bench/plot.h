@@ -23,9 +23,8 @@ struct plot_label plot_label(const char *name);
 /* The same colour and point in every picture. */
 struct plot_style {
 	const char *scheme, *colour;
-	int point;	   /* gnuplot's pt */
-	const char *glyph; /* the same shape as text, for legends */
-	int dash;	   /* gnuplot's dt: npt lies on ept as often as not */
+	const char *glyph; /* the point's shape as text, for legends */
+	int point, dash;   /* gnuplot's pt and dt: npt lies on ept as often as not */
 };
 const struct plot_style *plot_style_of(const char *scheme);
 

@@ -20,8 +20,8 @@
 #include "host.h"
 
 #define RESULTS_SCHEMA	  "gnomon.results/1"
-#define RESULTS_TEXT	  160 /* longest name, NUL included */
-#define RESULTS_MAX_RUNS  100000
+#define RESULTS_TEXT	  512 /* longest name, NUL included */
+#define RESULTS_MAX_RUNS  20000
 #define RESULTS_WALK_REFS 41 /* histogram slots: walks of 0..40 references */
 #define RESULTS_MAX_BYTES ((size_t)256 << 20)
 

@@ -8,10 +8,13 @@
  * can go wrong is a nested violation: the p2m is asked, and what it says is installed.
  *
  * Accessed and dirty bits are on at the nested level; then reads of guest tables count as nested
- * writes (Intel SDM 3C 29.3.2 "EPT A/D"; AMD APM 2 15.25.5 asks for W and U on them always). A guest
- * table in a page the guest may not write is therefore refused, also when nothing would be written.
+ * writes (Intel SDM 3C 29.3.2 "EPT A/D"; AMD APM 2 15.25.5 asks for W and U on them always). So hardware cannot
+ * walk a guest table in read-only memory, though the architecture lets it as long as no bit must be set.
+ * Such an access is translated by software, one exit each.
  */
 #include "builder.h"
+
+#include "mmu/software_access.h"
 
 #include <sched.h>
 
@@ -118,6 +121,8 @@ static int fault(struct gn_vcpu *vcpu, const struct gn_fault *what, struct gn_fi
 	if (GN_UNLIKELY(spare.full))
 		gn_ept_spare_drop(vm, &spare);
 	vcpu->counters.nested_faults += done;
+	if (GN_UNLIKELY(!err && fix->kind == GN_FIX_DENIED && what->on_table))
+		return gn_software_access(vcpu, &what->access, fix, &vcpu->counters.nested_faults);
 	return err;
 }
 

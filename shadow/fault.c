@@ -201,10 +201,10 @@ static int resolve_table(struct gn_vm *vm, const struct gn_guest_walk *walk, str
 	int err = gn_p2m_resolve(vm, gpa_to_gfn(walk->gpa), true, &word, fix);
 
 	fix->gpa = walk->gpa;
-	if (!err && fix->kind == GN_FIX_MMIO) {
-		fix->kind = GN_FIX_STOP;
+	if (!err && fix->kind == GN_FIX_MMIO)
 		fix->why = "a page table of the guest lies outside its memory";
-	}
+	if (!err && fix->kind != GN_FIX_RETRY) /* never DENIED: that answers for the datum */
+		fix->kind = GN_FIX_STOP;
 	return err;
 }
 

@@ -4,15 +4,12 @@
  *
  * The reverse map says where a gfn is mapped, so all of these cost by what is mapped and not by the size
  * of the tables. A guest table in a range that is zapped is unshadowed: its contents are about to be others.
- * What they take away may still be in a TLB though no entry says so (law 3 of shadow.h), so a flush that
- * is owed becomes due here.
+ *
+ * Who asks also flushes: a p2m change (mmu/p2m.c), the dirty log and the harvest (mmu/dirty.c) post one flush of
+ * everything after us. So what is dropped here owes none, and nobody can build on the
+ * missing flush before it is posted, for until then the p2m's sequence is odd and no fault installs.
  */
 #include "shadow.h"
-
-static void pay(struct gn_shadow *s)
-{
-	s->flush_due |= s->flush_owed;
-}
 
 static void zap_one(struct gn_shadow *s, gfn_t at)
 {
@@ -24,15 +21,17 @@ static void zap_one(struct gn_shadow *s, gfn_t at)
 void gn_shadow_range(struct gn_vm *vm, gfn_t start, gfn_t end, enum gn_range_change change)
 {
 	struct gn_shadow *s = gn_shadow_of(vm);
+	bool owed;
 
 	gn_shadow_enter(s);
+	owed = s->flush_owed;
 	for (uint64_t at = start.v; at < end.v && at < s->rmap.gfn_count; at++) {
 		if (change == GN_RANGE_ZAP)
 			zap_one(s, gfn(at));
-		else if (gn_rmap_protect(s, gfn(at)))
-			s->flush_due = true;
+		else
+			gn_rmap_protect(s, gfn(at));
 	}
-	pay(s);
+	s->flush_owed = owed;
 	gn_shadow_leave(s);
 }
 
@@ -52,7 +51,6 @@ static bool clear_accessed(struct gn_shadow *s, uint64_t *slot, unsigned level)
 		if (!(old & accessed))
 			return false;
 	} while (!gn_entry_cmpxchg(s->vm, s->fmt, level, slot, &old, old & ~accessed, &must_flush));
-	s->flush_due |= must_flush;
 	return true;
 }
 

@@ -72,7 +72,7 @@ static inline struct gn_assoc_slot gn_assoc_slot(const struct gn_assoc *a, uint6
 {
 	uint64_t index = page & a->set_mask, rest = page >> a->set_bits;
 	struct gn_assoc_slot s = { a->sets + index * a->stride, a->entries + index * a->ways, page,
-				   (uint8_t)((rest ^ (rest >> 7) ^ (rest >> 14)) & 0x7f) };
+				   (uint8_t)((rest ^ (rest >> 7)) & 0x7f) };
 
 	return s;
 }
@@ -90,24 +90,31 @@ static inline bool gn_key_matches(uint64_t key, uint64_t want)
 	return (key & GN_KEY_GLOBAL) && !(difference & ~(GN_KEY_TAG_MASK | GN_KEY_GLOBAL));
 }
 
+/* Fingerprints of 16 ways from @lane on that match: a bit each. */
+static inline unsigned gn_assoc_match(const struct gn_assoc_slot *s, unsigned lane)
+{
+	__m128i have = _mm_load_si128((const __m128i *)(const void *)(s->set + lane));
+
+	return (unsigned)_mm_movemask_epi8(
+		_mm_cmpeq_epi8(have, _mm_set1_epi8((char)s->fingerprint)));
+}
+
 /* The way that holds @key, or -1. Changes nothing. */
 static inline int gn_assoc_find(const struct gn_assoc *a, const struct gn_assoc_slot *s,
 				uint64_t key)
 {
 	const uint64_t *keys = gn_assoc_keys(a, s->set);
-	__m128i want = _mm_set1_epi8((char)s->fingerprint);
+	unsigned lane = 0;
 
-	for (unsigned lane = 0; lane < a->lanes; lane += 16) {
-		__m128i have = _mm_load_si128((const __m128i *)(const void *)(s->set + lane));
-		unsigned mask = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(have, want));
-
-		for (; mask; mask &= mask - 1) {
+	do {
+		for (unsigned mask = gn_assoc_match(s, lane); mask; mask &= mask - 1) {
 			unsigned way = lane + (unsigned)__builtin_ctz(mask);
 
 			if (gn_key_matches(keys[way], key))
 				return (int)way;
 		}
-	}
+		lane += 16;
+	} while (__builtin_expect(lane < a->lanes, 0));
 	return -1;
 }
 
@@ -116,20 +123,20 @@ static inline void gn_assoc_touch(const struct gn_assoc *a, const struct gn_asso
 				  unsigned way)
 {
 	uint8_t *ages = s->set + a->lanes;
-	uint8_t mine = ages[way];
-	__m128i age = _mm_set1_epi8((char)mine);
+	__m128i age = _mm_set1_epi8((char)ages[way]);
+	unsigned lane = 0;
 
-	if (!mine)
+	if (!ages[way])
 		return;
-	for (unsigned lane = 0; lane < a->lanes; lane += 16) {
+	do {
 		__m128i *at = (__m128i *)(void *)(ages + lane);
 		__m128i v = _mm_load_si128(at);
 		/* 0xff where v >= age: those stay; the younger ones age by one */
-		__m128i older =
-			_mm_cmpeq_epi8(_mm_subs_epu8(age, v), _mm_setzero_si128());
+		__m128i older = _mm_cmpeq_epi8(_mm_subs_epu8(age, v), _mm_setzero_si128());
 
 		_mm_store_si128(at, _mm_add_epi8(_mm_add_epi8(v, older), _mm_set1_epi8(1)));
-	}
+		lane += 16;
+	} while (__builtin_expect(lane < a->lanes, 0));
 	ages[way] = 0;
 }
 

@@ -10,56 +10,71 @@
 #include <sys/mman.h>
 
 #include "mmu/arena.h"
+#include "mmu/check.h"
 
 /* The tags of an L3 are megabytes used at random: on huge pages of the host where it gives them. */
-#define HOST_LINE      64
+#define HOST_LINE      ((size_t)64)
 #define HOST_HUGE_PAGE ((size_t)2 << 20)
 
-static size_t tag_bytes(const struct gn_cache *c)
+static size_t unit_of(const struct gn_cache *c)
 {
-	size_t bytes = ((size_t)c->sets << c->lane_shift) * sizeof(uint32_t);
-	size_t unit = bytes < HOST_HUGE_PAGE / 2 ? HOST_LINE : HOST_HUGE_PAGE;
+	return (size_t)c->sets * c->stride < HOST_HUGE_PAGE / 2 ? HOST_LINE : HOST_HUGE_PAGE;
+}
 
-	return (bytes + unit - 1) / unit * unit;
+static size_t memory_bytes(const struct gn_cache *c)
+{
+	size_t unit = unit_of(c);
+
+	return ((size_t)c->sets * c->stride + unit - 1) / unit * unit;
 }
 
 int gn_cache_init(struct gn_cache *c, uint32_t kib, uint32_t ways, bool is_hashed)
 {
-	size_t bytes;
-
 	memset(c, 0, sizeof(*c));
 	if (!kib)
 		return 0;
 	c->sets = kib * (1024 >> GN_LINE_SHIFT) / ways;
 	c->ways = (uint8_t)ways;
-	c->lane_shift = ways <= 8 ? 3 : 4;
+	c->stride = GN_CACHE_AGES + (ways * (uint32_t)sizeof(uint32_t) + 15) / 16 * 16;
 	c->is_hashed = is_hashed;
 	if (gn_alloc_should_fail())
 		return -ENOMEM;
-	bytes = tag_bytes(c);
-	c->tags = aligned_alloc(bytes % HOST_HUGE_PAGE ? HOST_LINE : HOST_HUGE_PAGE, bytes);
-	if (!c->tags)
+	c->memory = aligned_alloc(unit_of(c), memory_bytes(c));
+	if (!c->memory)
 		return -ENOMEM;
-	if (bytes % HOST_HUGE_PAGE == 0)
-		(void)madvise(c->tags, bytes, MADV_HUGEPAGE);
+	if (unit_of(c) == HOST_HUGE_PAGE)
+		(void)madvise(c->memory, memory_bytes(c), MADV_HUGEPAGE);
 	gn_cache_clear(c);
 	return 0;
 }
 
 void gn_cache_fini(struct gn_cache *c)
 {
-	free(c->tags);
+	free(c->memory);
 	memset(c, 0, sizeof(*c));
 }
 
 void gn_cache_clear(struct gn_cache *c)
 {
-	if (c->sets)
-		memset(c->tags, 0, tag_bytes(c));
+	for (uint32_t i = 0; i < c->sets; i++) {
+		uint8_t *set = c->memory + (size_t)i * c->stride;
+
+		memset(set, 0xff, GN_CACHE_AGES);
+		for (unsigned way = 0; way < c->ways; way++)
+			set[way] = (uint8_t)way;
+		memset(set + GN_CACHE_AGES, 0, c->stride - GN_CACHE_AGES);
+	}
 }
 
-enum gn_cache_level gn_caches_miss_l1(struct gn_caches *c, uint32_t line)
+enum gn_cache_level gn_caches_use_other(struct gn_caches *c, uint32_t line)
 {
+	c->last_line = line;
+	if (GN_LIKELY(c->l1.sets != 0)) {
+		if (gn_cache_use(&c->l1, line))
+			return GN_CACHE_L1;
+	} else {
+		c->last_line = GN_CACHE_NO_LINE;
+	}
 	if (c->l2.sets && gn_cache_use(&c->l2, line))
 		return GN_CACHE_L2;
 	if (c->l3->sets && gn_cache_use(c->l3, line))

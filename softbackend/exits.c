@@ -150,12 +150,12 @@ static enum gn_soft_verdict follow(struct gn_soft_cpu *cpu, const struct gn_acce
 		*target = (struct gn_soft_target){ GN_TARGET_MEMORY, fix->hpa.v, fix->gpa };
 		return GN_SOFT_TARGET;
 	case GN_FIX_MMIO:
-		if (fault->on_table)
+		if (fault->on_table && fix->gpa.v == fault->gpa.v)
 			return stop(cpu, access, fix->gpa, "a page table lies outside of memory");
 		*target = (struct gn_soft_target){ .kind = GN_TARGET_MMIO, .gpa = fix->gpa };
 		return GN_SOFT_TARGET;
 	case GN_FIX_DENIED:
-		if (fault->on_table)
+		if (fault->on_table && fix->gpa.v == fault->gpa.v)
 			return stop(cpu, access, fix->gpa, fix->why);
 		return denied(cpu, access, fix, target);
 	case GN_FIX_STOP:

@@ -127,6 +127,7 @@ static int make_caches(struct gn_soft_cpu *cpu, const struct gn_cpu_preset *p)
 				figure(p, GN_FIG_L1_WAYS), false);
 
 	cpu->caches.l3 = &cpu->soft->l3;
+	cpu->caches.last_line = GN_CACHE_NO_LINE;
 	if (!err)
 		err = gn_alloc_should_fail() ? -ENOMEM : 0;
 	if (!err)
@@ -323,6 +324,7 @@ void gn_soft_cold(struct gn_soft_cpu *cpu, bool data_caches)
 	gn_soft_flush_everything(cpu);
 	if (!data_caches)
 		return;
+	cpu->caches.last_line = GN_CACHE_NO_LINE;
 	gn_cache_clear(&cpu->caches.l1);
 	gn_cache_clear(&cpu->caches.l2);
 	gn_cache_clear(cpu->caches.l3);

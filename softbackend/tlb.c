@@ -33,13 +33,36 @@ void gn_tlb_fini(struct gn_tlb *t)
 	for (unsigned i = 0; i < 3; i++)
 		gn_assoc_fini(&t->array[i]);
 	memset(t->live, 0, sizeof(t->live));
+	t->present = 0;
+}
+
+static void count_out_level(struct gn_tlb *t, unsigned level)
+{
+	if (!--t->live[level])
+		t->present &= (uint8_t) ~(1u << level);
 }
 
 static void count_out(void *ctx, uint64_t key)
 {
-	struct gn_tlb *t = (struct gn_tlb *)ctx;
+	count_out_level((struct gn_tlb *)ctx, (key >> GN_KEY_LEVEL_SHIFT) & 3);
+}
 
-	t->live[(key >> GN_KEY_LEVEL_SHIFT) & 3]--;
+struct gn_assoc_entry *gn_tlb_find_other(struct gn_tlb *t, uint64_t address, uint64_t tag,
+					 unsigned *level)
+{
+	for (unsigned other = 1; other <= GN_TLB_LEVELS; other++) {
+		struct gn_assoc_entry *e;
+
+		if (other == t->hot || !((t->present >> other) & 1))
+			continue;
+		e = gn_tlb_find_level(t, address, tag, other);
+		if (e) {
+			t->hot = (uint8_t)other;
+			*level = other;
+			return e;
+		}
+	}
+	return NULL;
 }
 
 struct gn_assoc_entry *gn_tlb_insert(struct gn_tlb *t, uint64_t address, uint64_t tag,
@@ -58,6 +81,7 @@ struct gn_assoc_entry *gn_tlb_insert(struct gn_tlb *t, uint64_t address, uint64_
 	if (replaced)
 		count_out(t, replaced);
 	t->live[kept]++;
+	t->present |= (uint8_t)(1u << kept);
 	t->hot = (uint8_t)kept;
 	*level = kept;
 	return e;
@@ -77,7 +101,7 @@ void gn_tlb_drop(struct gn_tlb *t, uint64_t address, uint64_t tag)
 			if (way < 0)
 				break;
 			gn_assoc_drop(a, &s, (unsigned)way);
-			t->live[level]--;
+			count_out_level(t, level);
 		}
 	}
 }
@@ -104,6 +128,7 @@ void gn_tlb_clear(struct gn_tlb *t)
 		if (t->array[i].used)
 			gn_assoc_clear(&t->array[i]);
 	memset(t->live, 0, sizeof(t->live));
+	t->present = 0;
 }
 
 void gn_tlb_forget_decisions(struct gn_tlb *t)

@@ -24,7 +24,8 @@ struct gn_tlb {
 	uint8_t home[GN_TLB_LEVELS + 1];     /* by level: the array its entries live in */
 	uint8_t level_of[GN_TLB_LEVELS + 1]; /* by level: the level it is kept at; 0: not at all */
 	bool also_4k; /* array[1] takes 4 KiB pages too: half of them, by an address bit */
-	uint8_t hot;  /* the level that hit last */
+	uint8_t hot;	 /* the level that hit last */
+	uint8_t present; /* a bit per level that has entries */
 	uint32_t live[GN_TLB_LEVELS + 1]; /* entries by level */
 };
 
@@ -53,45 +54,41 @@ static inline struct gn_assoc *gn_tlb_array(struct gn_tlb *t, unsigned level, ui
 	return &t->array[t->home[level]];
 }
 
+/* @level has entries. */
 static inline struct gn_assoc_entry *gn_tlb_find_level(struct gn_tlb *t, uint64_t address,
 						       uint64_t tag, unsigned level)
 {
 	uint64_t page = gn_tlb_page(address, level);
 	struct gn_assoc *a = gn_tlb_array(t, level, page);
-	struct gn_assoc_slot s;
-	int way;
+	struct gn_assoc_slot s = gn_assoc_slot(a, page);
+	int way = gn_assoc_find(a, &s, gn_tlb_key(page, level, tag));
 
-	if (__builtin_expect(!t->live[level] || !a->ways, 0))
-		return NULL;
-	s = gn_assoc_slot(a, page);
-	way = gn_assoc_find(a, &s, gn_tlb_key(page, level, tag));
 	if (way < 0)
 		return NULL;
 	gn_assoc_touch(a, &s, (unsigned)way);
 	return &s.entries[way];
 }
 
+/* Among the levels that did not hit last. */
+struct gn_assoc_entry *gn_tlb_find_other(struct gn_tlb *t, uint64_t address, uint64_t tag,
+					 unsigned *level);
+
 /* The entry for @address under @tag, used by that; NULL: a miss. *@level: its size. */
 static inline struct gn_assoc_entry *gn_tlb_find(struct gn_tlb *t, uint64_t address, uint64_t tag,
 						 unsigned *level)
 {
 	unsigned hot = t->hot;
-	struct gn_assoc_entry *e = gn_tlb_find_level(t, address, tag, hot);
 
 	*level = hot;
-	if (__builtin_expect(e != NULL, 1))
-		return e;
-	for (unsigned other = 1; other <= GN_TLB_LEVELS; other++) {
-		if (other == hot || !t->live[other])
-			continue;
-		e = gn_tlb_find_level(t, address, tag, other);
-		if (e) {
-			t->hot = (uint8_t)other;
-			*level = other;
+	if (__builtin_expect((t->present >> hot) & 1, 1)) {
+		struct gn_assoc_entry *e = gn_tlb_find_level(t, address, tag, hot);
+
+		if (__builtin_expect(e != NULL, 1))
 			return e;
-		}
 	}
-	return NULL;
+	if (!(t->present & ~(1u << hot)))
+		return NULL;
+	return gn_tlb_find_other(t, address, tag, level);
 }
 
 /* For the host: the set of @address's 4 KiB page. */

@@ -183,7 +183,7 @@ stage_asan() {
 }
 stage_tsan() {
 	build tsan
-	export TSAN_OPTIONS=halt_on_error=1:suppressions=$PWD/tests/stress/tsan.suppressions
+	export TSAN_OPTIONS=halt_on_error=1
 	run_plain tsan stress $((scale / 5))
 	unset TSAN_OPTIONS
 }

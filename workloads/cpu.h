@@ -17,6 +17,8 @@
  * tool; freestanding, there is one guest in the image. */
 #ifdef GN_FREESTANDING
 #define CPU_OWN
+#elif defined(__cplusplus)
+#define CPU_OWN thread_local
 #else
 #define CPU_OWN _Thread_local
 #endif

@@ -85,6 +85,49 @@ SCENARIO(p2m_changes_under_tables)
 	touch(rig, va + 0x201000);
 }
 
+static bool is_stopped_at(struct rig *rig, uint64_t va, enum gn_access_kind kind)
+{
+	struct gn_access a = { .va = gva(va), .kind = (uint8_t)kind, .size = 8, .user = true };
+	struct gn_soft_outcome outcome;
+	uint64_t value = 1;
+
+	return gn_soft_probe(rig->cpu, &a, &value, &outcome) == -ECANCELED;
+}
+
+/* The walker may read tables in read-only memory; it is stopped only where it must set A or D. */
+SCENARIO(tables_in_rom)
+{
+	uint64_t va = USER, table;
+
+	for (unsigned i = 0; i < 4; i++)
+		map(rig, rig->root, va + i * 0x1000, 1, DATA + i, RW_U);
+	map(rig, rig->root, va + 0x4000, 1, DATA + 4, X86_PTE_P | X86_PTE_U);
+	map(rig, rig->root, va + 0x6000, 1, RAM_GFNS + 9, RW_U | X86_PTE_A | X86_PTE_D);
+	map(rig, rig->root, va + 0x7000, 1, DATA + 7, RW_U | X86_PTE_A | X86_PTE_D);
+	touch(rig, va);
+	touch(rig, va + 0x4000);
+	access_as(rig, va + 0x1000, GN_READ, true, 0);
+	table = table_for(rig, rig->root, va, 1);
+	EXPECT(rig, gn_p2m_protect(rig->vm, gfn(DATA + 7), 1, true) == 0);
+	EXPECT(rig, gn_p2m_protect(rig->vm, gfn(table), 1, true) == 0);
+	audit(rig);
+	for (unsigned round = 0; round < 2; round++) {
+		reload_root(rig);
+		touch(rig, va);
+		touch(rig, va + 0x4000);
+		access_as(rig, va + 0x1000, GN_READ, true, 0);
+		access_as(rig, va + 0x5000, GN_READ, true, 0);
+		access_as(rig, va + 0x6000, GN_READ, true, 0);	/* a device */
+		access_as(rig, va + 0x7000, GN_WRITE, true, 9); /* a store that ROM drops */
+		EXPECT(rig, is_stopped_at(rig, va + 0x1000, GN_WRITE));
+		EXPECT(rig, is_stopped_at(rig, va + 0x2000, GN_READ));
+		EXPECT(rig, gn_p2m_move(rig->vm, gfn(table), 1) == 0);
+	}
+	EXPECT(rig, gn_p2m_protect(rig->vm, gfn(table), 1, false) == 0);
+	touch(rig, va + 0x1000);
+	touch(rig, va + 0x2000);
+}
+
 /* ---- Dirty log and accessed harvest ------------------------------------------------------------- */
 
 static bool harvested(const uint8_t *bitmap, uint64_t at)

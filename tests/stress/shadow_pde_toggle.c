@@ -58,7 +58,8 @@ static void *faulter(void *arg)
 		struct rig_result got;
 
 		if (test_random_once(&r, 3))
-			got = rig_store_on(&s->rig, w->vcpu, va + STAMP + 8 * (1 + w->index), n, true);
+			got = rig_store_on(&s->rig, w->vcpu, va + STAMP + 8 * (1 + w->index), n,
+					   true);
 		else
 			got = rig_load_on(&s->rig, w->vcpu, va + STAMP, true);
 		if (got.end != RIG_OK && got.end != RIG_LOOP)
@@ -128,7 +129,9 @@ static void *mover(void *arg)
 
 static void set_up(struct shared *s, const char *scheme, unsigned backing)
 {
-	const struct gn_vm_config config = { .scheme = scheme, .vcpus = 3, .backing_level = backing };
+	const struct gn_vm_config config = { .scheme = scheme,
+					     .vcpus = 3,
+					     .backing_level = backing };
 	struct rig *rig = &s->rig;
 
 	rig_create(rig, &config);
@@ -156,7 +159,11 @@ static void one_run(struct test_run *run, const char *scheme, unsigned backing)
 	set_up(&s, scheme, backing);
 	for (unsigned i = 0; i < 4; i++) {
 		w[i] = (struct worker){ &s, i < 3 ? gn_vm_vcpu(s.rig.vm, i) : NULL, i };
-		if (pthread_create(&thread[i], NULL, i < 2 ? faulter : i == 2 ? toggler : mover, &w[i]))
+		if (pthread_create(&thread[i], NULL,
+				   i < 2    ? faulter
+				   : i == 2 ? toggler
+					    : mover,
+				   &w[i]))
 			abort();
 	}
 	for (unsigned i = 0; i < 4; i++) {
@@ -168,10 +175,10 @@ static void one_run(struct test_run *run, const char *scheme, unsigned backing)
 		printf("audit: %s\n", report.first);
 		atomic_fetch_add(&s.failures, 1);
 	}
-	printf("%s, backing level %u: %" PRIu64 " faults, %" PRIu64 " emulated, %" PRIu64 " toggles, %" PRIu64
-	       " moves, %u failures\n",
-	       scheme, backing, s.rig.faults, s.rig.emulated, atomic_load(&s.toggles), atomic_load(&s.moves),
-	       atomic_load(&s.failures));
+	printf("%s, backing level %u: %" PRIu64 " faults, %" PRIu64 " emulated, %" PRIu64
+	       " toggles, %" PRIu64 " moves, %u failures\n",
+	       scheme, backing, s.rig.faults, s.rig.emulated, atomic_load(&s.toggles),
+	       atomic_load(&s.moves), atomic_load(&s.failures));
 	if (atomic_load(&s.failures) || !s.rig.faults || !atomic_load(&s.toggles))
 		run->failed++;
 	else

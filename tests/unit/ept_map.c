@@ -259,3 +259,24 @@ Test(ept_map, creation_fails_cleanly)
 	}
 	cr_assert_geq(failures, 2);
 }
+
+/* The guest's table is in ROM: hardware would write it, so software walks. Paging off needs no table, so a
+ * violation "on a table" is answered with the datum itself. */
+Test(ept_map, a_table_in_rom_is_walked_by_software)
+{
+	for (unsigned v = 0; v < RIG_VARIANTS; v++) {
+		struct gn_vm_config config = rig_config(&rig_variants[v], 4 * MIB, 1);
+		struct gn_vm *vm = rig_vm(&config);
+		struct gn_p2m_info info;
+		struct gn_fix fix;
+
+		rig_touch(vm, 5, GN_WRITE);
+		cr_assert_eq(gn_p2m_protect(vm, gfn(5), 1, true), 0);
+		cr_assert_eq(rig_fault_of(vm, 0, gfn(5), GN_READ, true, &fix), 0);
+		cr_assert_eq(fix.kind, GN_FIX_ACCESS);
+		cr_assert_eq(gn_p2m_query(vm, gfn(5), &info), 0);
+		cr_assert_eq(fix.hpa.v, pfn_to_hpa(info.pfn).v);
+		cr_assert_not(rig_maps(vm, 5, GN_W));
+		gn_vm_destroy(vm);
+	}
+}

@@ -126,8 +126,8 @@ Test(results, unknown_is_absent_and_never_zero)
 #define HEAD "{\"schema\": \"gnomon.results/1\", "
 #define RUN(x)                                                                                     \
 	HEAD "\"runs\": [{\"backend\": \"soft\", \"scheme\": \"ept\", \"workload\": \"w\", " x "}" \
-											       "]" \
-											       "}"
+	     "]"                                                                                   \
+	     "}"
 #define COUNTS(x) RUN("\"counters\": {" x "}")
 
 static const struct {

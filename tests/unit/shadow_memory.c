@@ -19,7 +19,8 @@ Test(shadow_memory, trap13_every_allocation_may_fail)
 
 			rig_start(&rig, &config);
 			if (large)
-				rig_map(&rig, rig.root, USER, 2, ((uint64_t)6 << 20) | USER_RW | LARGE);
+				rig_map(&rig, rig.root, USER, 2,
+					((uint64_t)6 << 20) | USER_RW | LARGE);
 			else
 				rig_map(&rig, rig.root, USER, 1, PAGE(FREE_GFN) | USER_RW);
 			rig_map(&rig, rig.root, 2 * USER, 1, PAGE(FREE_GFN) | USER_RW);
@@ -84,8 +85,10 @@ Test(shadow_memory, trap15_budget)
 
 	for (size_t b = 0; b < sizeof(budgets) / sizeof(budgets[0]); b++)
 		for (unsigned vtlb = 0; vtlb < 2; vtlb++) {
-			const struct gn_vm_config config = { .scheme = vtlb ? "shadow-vtlb" : "shadow",
-							     .scheme_table_limit_bytes = PAGE(budgets[b]) };
+			const struct gn_vm_config config = {
+				.scheme = vtlb ? "shadow-vtlb" : "shadow",
+				.scheme_table_limit_bytes = PAGE(budgets[b])
+			};
 			struct gn_table_usage usage;
 			struct rig rig;
 
@@ -128,7 +131,8 @@ Test(shadow_memory, p2m_changes)
 {
 	for (unsigned backing = 1; backing <= 2; backing++)
 		for (unsigned vtlb = 0; vtlb < 2; vtlb++) {
-			const struct gn_vm_config config = { .scheme = vtlb ? "shadow-vtlb" : "shadow",
+			const struct gn_vm_config config = { .scheme = vtlb ? "shadow-vtlb"
+									    : "shadow",
 							     .backing_level = backing };
 			const uint64_t block = (uint64_t)8 << 20;
 			const gfn_t at = gpa_to_gfn(gpa(block));
@@ -201,7 +205,8 @@ Test(shadow_memory, dirty_log)
 		CHECK_AUDIT(&rig);
 		cr_assert_eq(gn_dirty_harvest(rig.vm, gfn(0), 4096, bitmap), 0);
 		for (unsigned i = 0; i < 512; i++)
-			cr_assert_eq(bitmap[(2048 + i) / 8] >> i % 8 & 1, i == 2 + round, "page %u", i);
+			cr_assert_eq(bitmap[(2048 + i) / 8] >> i % 8 & 1, i == 2 + round, "page %u",
+				     i);
 		CHECK_AUDIT(&rig);
 	}
 	gn_dirty_stop(rig.vm);

@@ -206,16 +206,15 @@ static inline bool rig_translate(struct rig *rig, struct gn_vcpu *vcpu, const st
 				      .pkey = (uint8_t)gn_fmt_pkey(hw->fmt, w.level, w.entry) };
 	if (gn_paging_access(&hardware, &tr, a))
 		goto out;
-	tlb->slot[(a->va.v >> 12) % RIG_TLB_SLOTS] = (struct rig_tlb_slot){
-		.valid = true,
-		.global = w.entry & hw->fmt->level[w.level].global,
-		.level = w.level,
-		.pcid = hw->pcid,
-		.page = a->va.v >> 12,
-		.frame = w.address & ~(uint64_t)4095,
-		.rights = w.rights,
-		.pkey = tr.pkey
-	};
+	tlb->slot[(a->va.v >> 12) % RIG_TLB_SLOTS] =
+		(struct rig_tlb_slot){ .valid = true,
+				       .global = w.entry & hw->fmt->level[w.level].global,
+				       .level = w.level,
+				       .pcid = hw->pcid,
+				       .page = a->va.v >> 12,
+				       .frame = w.address & ~(uint64_t)4095,
+				       .rights = w.rights,
+				       .pkey = tr.pkey };
 	*hpa_out = w.address;
 	found = true;
 out:
@@ -377,8 +376,8 @@ static inline void rig_create(struct rig *rig, const struct gn_vm_config *config
 	struct gn_vm_config c = *config;
 
 	memset(rig, 0, sizeof(*rig));
-	if (!registered && (gn_scheme_register(&gn_scheme_shadow) ||
-			    gn_scheme_register(&gn_scheme_shadow_vtlb)))
+	if (!registered &&
+	    (gn_scheme_register(&gn_scheme_shadow) || gn_scheme_register(&gn_scheme_shadow_vtlb)))
 		rig_die("register");
 	registered = true;
 	if (!c.scheme)

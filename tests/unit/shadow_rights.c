@@ -59,7 +59,9 @@ Test(shadow_rights, trap07_cr0_wp_off)
 	for (size_t i = 0; i < sizeof(cr4) / sizeof(cr4[0]); i++) {
 		const bool emulates = cr4[i] & (X86_CR4_SMAP | X86_CR4_PKE);
 		const struct gn_vm_config config = { 0 };
-		const struct gn_access write = { .va = gva(USER), .kind = GN_WRITE, .size = 8, .ac = true };
+		const struct gn_access write = {
+			.va = gva(USER), .kind = GN_WRITE, .size = 8, .ac = true
+		};
 		struct rig rig;
 
 		rig_create(&rig, &config);
@@ -77,7 +79,8 @@ Test(shadow_rights, trap07_cr0_wp_off)
 			CHECK_AUDIT(&rig);
 			if (!emulates) {
 				cr_assert_eq(rig_rights(&rig, USER) & (GN_U | GN_W), GN_W);
-				cr_assert_eq(!(rig_rights(&rig, USER) & GN_X), !!(cr4[i] & X86_CR4_SMEP));
+				cr_assert_eq(!(rig_rights(&rig, USER) & GN_X),
+					     !!(cr4[i] & X86_CR4_SMEP));
 			}
 			if (cr4[i] & X86_CR4_SMEP)
 				CHECK_PF(rig_fetch(&rig, USER, false), X86_PF_P | X86_PF_I);
@@ -107,7 +110,8 @@ Test(shadow_rights, trap07_wp_is_part_of_the_role)
 		CHECK_PF(rig_store(&rig, USER, 1), X86_PF_P | X86_PF_W);
 		cr_assert_eq(gn_vcpu_write_cr0(rig.vcpu, X86_CR0_PE | X86_CR0_PG, &gp), 0);
 		CHECK_OK(rig_store(&rig, USER, 1));
-		cr_assert_eq(gn_vcpu_write_cr0(rig.vcpu, X86_CR0_PE | X86_CR0_PG | X86_CR0_WP, &gp), 0);
+		cr_assert_eq(gn_vcpu_write_cr0(rig.vcpu, X86_CR0_PE | X86_CR0_PG | X86_CR0_WP, &gp),
+			     0);
 		CHECK_AUDIT(&rig);
 	}
 	rig_end(&rig);
@@ -148,7 +152,8 @@ Test(shadow_rights, protection_keys)
 	rig_create(&rig, &config);
 	rig_linear(&rig, rig.root, 1);
 	rig_map(&rig, rig.root, USER, 1, PAGE(FREE_GFN) | USER_RW | key);
-	rig_map(&rig, rig.root, USER + ((uint64_t)2 << 20), 2, ((uint64_t)4 << 20) | USER_RW | LARGE | key);
+	rig_map(&rig, rig.root, USER + ((uint64_t)2 << 20), 2,
+		((uint64_t)4 << 20) | USER_RW | LARGE | key);
 	rig_mode(rig.vcpu, rig.root, X86_CR0_WP, X86_CR4_PKE);
 	for (unsigned large = 0; large < 2; large++) {
 		uint64_t va = USER + large * ((uint64_t)2 << 20);
@@ -173,7 +178,8 @@ Test(shadow_rights, key_write_disable_without_wp)
 	struct rig rig;
 
 	rig_create(&rig, &config);
-	rig_map(&rig, rig.root, USER, 1, PAGE(FREE_GFN) | USER_RW | (uint64_t)5 << X86_PTE_PKEY_SHIFT);
+	rig_map(&rig, rig.root, USER, 1,
+		PAGE(FREE_GFN) | USER_RW | (uint64_t)5 << X86_PTE_PKEY_SHIFT);
 	rig_mode(rig.vcpu, rig.root, 0, X86_CR4_PKE);
 	gn_vcpu_write_pkru(rig.vcpu, 2u << 10);
 	CHECK_OK(rig_store(&rig, USER, 42));

@@ -233,7 +233,8 @@ Test(shadow_roles, leaf_sizes)
 			struct rig rig;
 
 			rig_create(&rig, &config);
-			rig_map(&rig, rig.root, USER, guest, at | USER_RW | (guest > 1 ? LARGE : 0));
+			rig_map(&rig, rig.root, USER, guest,
+				at | USER_RW | (guest > 1 ? LARGE : 0));
 			rig_mode(rig.vcpu, rig.root, X86_CR0_WP, X86_CR4_PGE);
 			CHECK_OK(rig_user_store(&rig, USER + 8, 1));
 			cr_assert_eq(rig_leaf_level(&rig, USER), max < guest ? max : guest,

@@ -66,7 +66,8 @@ Test(shadow_roots, trap11_freed_root_is_not_found_stale)
 		CHECK_AUDIT(&rig);
 		rig_cr3(&rig, rig.root);
 		CHECK_OK(rig_poke(&rig, first + entry, table));
-		CHECK_OK(rig_poke(&rig, rig_entry(&rig, first, USER, 1), PAGE(FREE_GFN + round) | USER_RW));
+		CHECK_OK(rig_poke(&rig, rig_entry(&rig, first, USER, 1),
+				  PAGE(FREE_GFN + round) | USER_RW));
 		rig_cr3(&rig, first);
 		CHECK_OK(rig_user_load(&rig, USER));
 		cr_assert_eq(rig_gpa(&rig, USER), PAGE(FREE_GFN + round));

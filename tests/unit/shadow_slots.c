@@ -37,7 +37,8 @@ Test(shadow_slots, add_and_remove)
 			in[i] = false;
 			cr_assert_eq(gn_slots_count(&set), --left);
 			for (unsigned j = 0; j < size; j++)
-				cr_assert_eq(gn_slots_contain(&set, &slot[j]), in[j], "size %u", size);
+				cr_assert_eq(gn_slots_contain(&set, &slot[j]), in[j], "size %u",
+					     size);
 			cr_assert_eq(set.word & GN_SLOTS_MARKS, 6);
 		}
 		cr_assert_eq(gn_arena_bytes(arena), 0);

@@ -2,6 +2,8 @@
 /*
  * shadow_sync.c - tables out of sync, and the windows between a guest's store and our learning of it.
  */
+#include <unistd.h>
+
 #include "unit/shadow_check.h"
 
 #define USER	 ((uint64_t)0x40000000)
@@ -48,6 +50,54 @@ Test(shadow_sync, trap03_store_seen_before_it_is_reported)
 	rig_write(&rig, pde, old_entry);
 	CHECK_AUDIT(&rig);
 	rig_end(&rig);
+}
+
+struct racer {
+	struct rig *rig;
+	struct rig_result result;
+};
+
+static void *fault_once(void *arg)
+{
+	struct racer *r = arg;
+
+	r->result = rig_user_load(r->rig, USER);
+	return NULL;
+}
+
+/* The guest's entry changes between the walk, which takes no lock, and the lock. */
+Test(shadow_sync, trap03_entries_are_read_again_under_the_lock)
+{
+	for (unsigned level = 1; level <= 2; level++) {
+		const struct gn_vm_config config = { 0 };
+		struct racer racer;
+		struct rig rig;
+		pthread_t thread;
+		uint64_t entry, other, faults;
+
+		rig_start(&rig, &config);
+		rig_map(&rig, rig.root, USER, 1, PAGE(FREE_GFN) | USER_RW);
+		rig_map(&rig, rig.root, USER + 4096, 1, PAGE(FREE_GFN) | USER_RW);
+		other = rig_table(&rig);
+		rig_write(&rig, other, PAGE(FREE_GFN + 1) | USER_RW);
+		entry = rig_entry(&rig, rig.root, USER, level);
+		CHECK_OK(rig_user_load(&rig, USER + 4096));
+		racer.rig = &rig;
+		faults = rig.faults;
+		gn_lock(&rig.vm->scheme_lock);
+		cr_assert_eq(pthread_create(&thread, NULL, fault_once, &racer), 0);
+		while (__atomic_load_n(&rig.faults, __ATOMIC_RELAXED) == faults)
+			usleep(1000);
+		usleep(50000); /* it has walked, and waits for the lock */
+		store_unseen(&rig, entry, (level == 1 ? PAGE(FREE_GFN + 1) : other) | USER_RW);
+		gn_unlock(&rig.vm->scheme_lock);
+		pthread_join(thread, NULL);
+		cr_assert_eq(racer.result.end, RIG_OK);
+		cr_assert_eq(rig_gpa(&rig, USER), PAGE(FREE_GFN + 1), "level %u", level);
+		rig_write(&rig, entry, rig_read(&rig, entry));
+		CHECK_AUDIT(&rig);
+		rig_end(&rig);
+	}
 }
 
 /* The first store to a level-1 table traps, the others do not; what the guest flushes is fresh. */

@@ -30,6 +30,7 @@ Test(shadow_vtlb, stores_to_tables_do_not_trap)
 
 Test(shadow_vtlb, invlpg_and_cr3)
 {
+	struct gn_table_usage usage;
 	struct rig rig;
 	uint64_t pte, faults;
 
@@ -46,6 +47,8 @@ Test(shadow_vtlb, invlpg_and_cr3)
 	}
 	rig_cr3(&rig, rig.root);
 	cr_assert_eq(rig_leaf_level(&rig, USER), 0);
+	gn_vm_table_usage(rig.vm, &usage);
+	cr_assert_eq(usage.frames_bytes, 4096, "the root alone is left");
 	faults = rig.faults;
 	CHECK_OK(rig_user_load(&rig, USER));
 	cr_assert_eq(rig.faults, faults + 1);

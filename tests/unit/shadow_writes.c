@@ -105,8 +105,8 @@ Test(shadow_writes, trap09_reuse_as_data)
 			a.va = gva(2 * USER + 256 + cases[i].offset);
 			CHECK_OK(run(&rig, a, 0));
 			CHECK_AUDIT(&rig);
-			cr_assert_eq(!!(rig_rights(&rig, 2 * USER) & GN_W), n >= cases[i].free_after,
-				     "%s, store %u", cases[i].name, n);
+			cr_assert_eq(!!(rig_rights(&rig, 2 * USER) & GN_W),
+				     n >= cases[i].free_after, "%s, store %u", cases[i].name, n);
 		}
 		CHECK_OK(rig_user_load(&rig, USER));
 		CHECK_AUDIT(&rig);
@@ -145,7 +145,7 @@ Test(shadow_writes, trap09_progress)
 	rig_start(&rig, &config);
 	rig_map(&rig, rig.root, USER, 1, PAGE(FREE_GFN) | USER_RW);
 	pmd = rig_entry(&rig, rig.root, USER, 2) & ~(uint64_t)4095;
-	rig_map(&rig, rig.root, USER + 4096, 1, pmd | USER_RW);	 /* translated by pmd */
+	rig_map(&rig, rig.root, USER + 4096, 1, pmd | USER_RW);	  /* translated by pmd */
 	rig_map(&rig, rig.root, 2 * USER, 1, rig.root | USER_RW); /* the root */
 	for (unsigned i = 0; i < 8; i++) {
 		CHECK_OK(rig_user_store(&rig, USER + 4096 + 2048 + 8 * i, 0));
