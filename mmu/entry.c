@@ -109,7 +109,7 @@ int gn_table_new(struct gn_vm *vm, pfn_t *out)
 		err = -ENOMEM;
 		goto uncount;
 	}
-	err = gn_frames_alloc(vm->frames, 1, &frame);
+	err = gn_frames_alloc_table(vm->frames, &frame);
 	if (err)
 		goto uncount;
 	note_peak(vm, pages);

@@ -6,7 +6,9 @@
  * frame left in it) and another "used" (not wholly free). The lowest free frame is found by the first
  * block that is not full, the lowest free block by the first not used, eight zero words of `used` in a
  * row being a free GiB. A hint remembers below which word of each bitmap nothing is to be found; it moves
- * down when something is freed there, so a search starts where it will end. All bitmaps start as zeros,
+ * down when something is freed there, so a search starts where it will end. Tables are taken from the
+ * other end, so that the frames of guest memory, and with them its place in physically indexed caches, are the
+ * same whatever tables a scheme keeps. All bitmaps start as zeros,
  * so that a pool of terabytes costs nothing until it is used.
  *
  * Frames are handed out zeroed, and the kernel's fresh pages are zero already: a bit a frame ("dirty")
@@ -55,6 +57,7 @@ struct gn_frames_impl {
 	uint64_t *kept;		      /* [lock] a bit a block: wholly free, not punched */
 	uint16_t *taken_count;	      /* [lock] a block's frames that are taken */
 	uint64_t full_hint;	      /* [lock] words of `full` below have no free frame */
+	uint64_t full_top_hint;	      /* [lock] words of `full` above have no free frame */
 	uint64_t used_hint;	      /* [lock] words of `used` below have no free block */
 	unsigned kept_count;	      /* [lock] */
 	_Atomic uint32_t *refs;	      /* (a) one a frame */
@@ -102,6 +105,7 @@ static int tables_map(struct gn_frames_impl *impl, uint64_t frame_count)
 	impl->refs = (_Atomic uint32_t *)(p += block_map_bytes);
 	impl->taken_count = (uint16_t *)(p + frame_count * sizeof(*impl->refs));
 
+	impl->full_top_hint = impl->block_words - 1;
 	/* What is past the end of the pool is taken for good. */
 	for (uint64_t block = impl->block_count; block < impl->block_words * 64; block++) {
 		bit_set(impl->full, block);
@@ -211,10 +215,11 @@ static void block_enter_use(struct gn_frames_impl *impl, uint64_t block)
 	}
 }
 
-static bool take_frame(struct gn_frames_impl *impl, uint64_t *frame, bool *must_clear)
+/* The lowest free frame. */
+static bool find_lowest(struct gn_frames_impl *impl, uint64_t *frame)
 {
 	uint64_t word = impl->full_hint, block, at;
-	uint64_t *taken;
+	const uint64_t *taken;
 
 	while (word < impl->block_words && impl->full[word] == FULL_WORD)
 		word++;
@@ -226,15 +231,39 @@ static bool take_frame(struct gn_frames_impl *impl, uint64_t *frame, bool *must_
 	for (at = 0; taken[at] == FULL_WORD; at++)
 		;
 	*frame = block * BLOCK_FRAMES + at * 64 + (unsigned)__builtin_ctzll(~taken[at]);
+	return true;
+}
 
-	bit_set(impl->taken, *frame);
-	*must_clear = bit_get(impl->dirty, *frame);
-	bit_set(impl->dirty, *frame);
+/* The highest. */
+static bool find_highest(struct gn_frames_impl *impl, uint64_t *frame)
+{
+	uint64_t word = impl->full_top_hint, block, at;
+	const uint64_t *taken;
+
+	while (word > 0 && impl->full[word] == FULL_WORD)
+		word--;
+	impl->full_top_hint = word;
+	if (impl->full[word] == FULL_WORD)
+		return false;
+	block = word * 64 + 63 - (unsigned)__builtin_clzll(~impl->full[word]);
+	taken = &impl->taken[block * BLOCK_WORDS];
+	for (at = BLOCK_WORDS - 1; taken[at] == FULL_WORD; at--)
+		;
+	*frame = block * BLOCK_FRAMES + at * 64 + 63 - (unsigned)__builtin_clzll(~taken[at]);
+	return true;
+}
+
+static void take_frame(struct gn_frames_impl *impl, uint64_t frame, bool *must_clear)
+{
+	uint64_t block = frame / BLOCK_FRAMES;
+
+	bit_set(impl->taken, frame);
+	*must_clear = bit_get(impl->dirty, frame);
+	bit_set(impl->dirty, frame);
 	if (!impl->taken_count[block]++)
 		block_enter_use(impl, block);
 	if (impl->taken_count[block] == BLOCK_FRAMES)
 		bit_set(impl->full, block);
-	return true;
 }
 
 static bool find_block(struct gn_frames_impl *impl, uint64_t *block)
@@ -288,37 +317,81 @@ static void take_blocks(struct gn_frames *frames, uint64_t first, uint64_t count
 	}
 }
 
-int gn_frames_alloc(struct gn_frames *frames, unsigned level, pfn_t *out)
+static int alloc_frame(struct gn_frames *frames,
+		       bool (*find)(struct gn_frames_impl *impl, uint64_t *frame), pfn_t *out)
 {
 	struct gn_frames_impl *impl = frames->impl;
-	uint64_t frame = 0, block = 0, count = gn_level_pages(level);
 	bool found, must_clear = false;
+	uint64_t frame;
 
-	GN_BUG_ON(level < 1 || level > 3);
-	if (gn_alloc_should_fail())
-		return -ENOMEM;
 	gn_lock(&impl->lock);
-	if (level == 1) {
-		found = take_frame(impl, &frame, &must_clear);
-	} else {
-		found = level == 2 ? find_block(impl, &block) : find_gib(impl, &block);
-		if (found)
-			take_blocks(frames, block, count / BLOCK_FRAMES);
-		frame = block * BLOCK_FRAMES;
-	}
+	found = find(impl, &frame);
+	if (found)
+		take_frame(impl, frame, &must_clear);
 	gn_unlock(&impl->lock);
 	if (!found) {
-		if (level == 1)
-			gn_log(GN_LOG_WARN, "host frame pool is full: all %llu frames are taken",
-			       (unsigned long long)frames->frame_count);
+		gn_log(GN_LOG_WARN, "host frame pool is full: all %llu frames are taken",
+		       (unsigned long long)frames->frame_count);
 		return -ENOMEM;
 	}
 	if (must_clear)
 		memset(gn_frames_at(frames, pfn_to_hpa(pfn(frame))), 0, GN_PAGE_SIZE);
-	for (uint64_t i = 0; i < count; i++)
-		atomic_store_explicit(&impl->refs[frame + i], 1, memory_order_relaxed);
-	atomic_fetch_add_explicit(&impl->used_frames, count, memory_order_relaxed);
 	*out = pfn(frame);
+	return 0;
+}
+
+static int alloc_block(struct gn_frames *frames, unsigned level, pfn_t *out)
+{
+	struct gn_frames_impl *impl = frames->impl;
+	uint64_t block = 0;
+	bool found;
+
+	gn_lock(&impl->lock);
+	found = level == 2 ? find_block(impl, &block) : find_gib(impl, &block);
+	if (found)
+		take_blocks(frames, block, gn_level_pages(level) / BLOCK_FRAMES);
+	gn_unlock(&impl->lock);
+	*out = pfn(block * BLOCK_FRAMES);
+	return found ? 0 : -ENOMEM;
+}
+
+/* One reference for each of the frames that were taken. */
+static void account(struct gn_frames *frames, pfn_t first, uint64_t count)
+{
+	for (uint64_t i = 0; i < count; i++)
+		atomic_store_explicit(&frames->impl->refs[first.v + i], 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&frames->impl->used_frames, count, memory_order_relaxed);
+}
+
+int gn_frames_alloc(struct gn_frames *frames, unsigned level, pfn_t *out)
+{
+	pfn_t frame;
+	int err;
+
+	GN_BUG_ON(level < 1 || level > 3);
+	if (gn_alloc_should_fail())
+		return -ENOMEM;
+	err = level == 1 ? alloc_frame(frames, find_lowest, &frame) :
+			   alloc_block(frames, level, &frame);
+	if (err)
+		return err;
+	account(frames, frame, gn_level_pages(level));
+	*out = frame;
+	return 0;
+}
+
+int gn_frames_alloc_table(struct gn_frames *frames, pfn_t *out)
+{
+	pfn_t frame;
+	int err;
+
+	if (gn_alloc_should_fail())
+		return -ENOMEM;
+	err = alloc_frame(frames, find_highest, &frame);
+	if (err)
+		return err;
+	account(frames, frame, 1);
+	*out = frame;
 	return 0;
 }
 
@@ -351,6 +424,8 @@ static void free_frame(struct gn_frames *frames, uint64_t frame)
 	bit_clear(impl->full, block);
 	if (block / 64 < impl->full_hint)
 		impl->full_hint = block / 64;
+	if (block / 64 > impl->full_top_hint)
+		impl->full_top_hint = block / 64;
 	if (!--impl->taken_count[block])
 		block_leave_use(impl, block);
 	gn_unlock(&impl->lock);

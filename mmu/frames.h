@@ -6,7 +6,8 @@
  * An HPA is an offset into the pool. The whole pool is mapped once, so a frame's host pointer is an
  * addition. The memfd is sparse: a frame costs memory once touched; a freed one is punched out when
  * its 2 MiB block is free as a whole, or zeroed at its next allocation (frames are always handed out
- * zeroed). Frame numbers are handed out deterministically: the lowest fitting one.
+ * zeroed). Frame numbers are handed out deterministically: the lowest fitting one, for
+ * tables of the VMM's own the highest.
  *
  * A block of level 2 or 3 is 512 or 512*512 frames with one reference each; freeing frames of a block
  * one by one is legal (that is how a huge page is split).
@@ -33,6 +34,8 @@ int gn_frames_fd(
 /* One frame (level 1) or an aligned block, zeroed, each frame with one reference.
  * -ENOMEM: the pool's limit is reached, or no aligned block of that size is free. */
 int gn_frames_alloc(struct gn_frames *frames, unsigned level, pfn_t *out);
+/* One frame for a table of the VMM's own: the highest free one. -ENOMEM. */
+int gn_frames_alloc_table(struct gn_frames *frames, pfn_t *out);
 void gn_frames_get(struct gn_frames *frames, pfn_t frame); /* one more reference */
 bool gn_frames_put(struct gn_frames *frames,
 		   pfn_t frame); /* one less; true: it was the last, now free */

@@ -57,12 +57,8 @@ static int config_complete(struct gn_vm_config *c)
 		return refuse("backing_level and max_leaf_level must be 1, 2 or 3");
 	if (c->nested_levels != 4 && c->nested_levels != 5)
 		return refuse("nested_levels must be 4 or 5");
-	if (!c->pool_bytes) {
+	if (!c->pool_bytes)
 		c->pool_bytes = c->mem_bytes + c->mem_bytes / 4 + TABLES_MIN_BYTES;
-		/* Tables take the lowest frames, so that GiB is not whole any more. */
-		if (c->backing_level == 3)
-			c->pool_bytes += gn_level_bytes(3);
-	}
 	return 0;
 }
 

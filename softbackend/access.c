@@ -113,7 +113,7 @@ static unsigned translate_pieces(struct gn_soft_cpu *cpu, struct piece *pieces, 
 
 		if (p->target.kind != GN_TARGET_NONE)
 			continue;
-		if (!gn_soft_translate(cpu, &p->access, p->bit, &p->target.hpa, fault))
+		if (!gn_soft_translate(cpu, &p->access, p->bit, false, &p->target.hpa, fault))
 			return i;
 	}
 	return count;
@@ -199,7 +199,7 @@ uint64_t gn_soft_load(struct gn_soft_cpu *cpu, gva_t va, unsigned bytes)
 
 	if (GN_LIKELY(!crosses_page(va.v, bytes))) {
 		gn_soft_enter(cpu);
-		if (GN_LIKELY(gn_soft_hit(cpu, va.v, GN_READ, cpu->mode, &hpa))) {
+		if (GN_LIKELY(gn_soft_reach(cpu, va.v, GN_READ, cpu->mode, &hpa))) {
 			value = load_memory(cpu->memory + hpa, bytes);
 			count_hit(cpu, GN_READ, hpa);
 			gn_soft_leave();
@@ -218,7 +218,7 @@ void gn_soft_store(struct gn_soft_cpu *cpu, gva_t va, unsigned bytes, uint64_t v
 
 	if (GN_LIKELY(!crosses_page(va.v, bytes))) {
 		gn_soft_enter(cpu);
-		if (GN_LIKELY(gn_soft_hit(cpu, va.v, GN_WRITE, cpu->mode, &hpa))) {
+		if (GN_LIKELY(gn_soft_reach(cpu, va.v, GN_WRITE, cpu->mode, &hpa))) {
 			store_memory(cpu->memory + hpa, bytes, value);
 			count_hit(cpu, GN_WRITE, hpa);
 			gn_soft_leave();
@@ -234,7 +234,7 @@ void gn_soft_fetch(struct gn_soft_cpu *cpu, gva_t va)
 	uint64_t hpa;
 
 	gn_soft_enter(cpu);
-	if (GN_LIKELY(gn_soft_hit(cpu, va.v, GN_FETCH, cpu->mode, &hpa))) {
+	if (GN_LIKELY(gn_soft_reach(cpu, va.v, GN_FETCH, cpu->mode, &hpa))) {
 		count_hit(cpu, GN_FETCH, hpa);
 		gn_soft_leave();
 		return;

@@ -109,19 +109,8 @@ static inline size_t run(struct gn_soft_cpu *cpu, const struct gn_soft_ref *refs
 
 		if (looks_ahead)
 			look_ahead(cpu, refs, i, count);
-		if (GN_UNLIKELY(!gn_soft_hit(cpu, va, kind, mode, &hpa))) {
-			const struct gn_access access = { .va = gva(va),
-							  .kind = (uint8_t)kind,
-							  .size = 1,
-							  .user = cpu->user,
-							  .ac = cpu->ac };
-			struct gn_soft_fault fault;
-
-			if (GN_UNLIKELY(!gn_soft_translate(cpu, &access,
-							   gn_soft_access_bit(kind, mode), &hpa,
-							   &fault)))
-				break;
-		}
+		if (GN_UNLIKELY(!gn_soft_reach(cpu, va, kind, mode, &hpa)))
+			break;
 		cycles += gn_soft_data_cycles(cpu, kind, hpa);
 	}
 	cpu->counters->accesses += i - first;

@@ -126,6 +126,7 @@ struct gn_soft_cpu {
 	struct gn_paging paging; /* rules of the tables walked; shadow tables have their own */
 	enum gn_hw_kind kind;
 	const struct gn_fmt *fmt;
+	uint64_t reserved;	/* bits no entry of the guest's may have: beyond its width, NX without NXE */
 	gn_rights_t table_need; /* rights a guest table's page needs in the nested dimension */
 	bool is_fractured;	/* an entry is smaller than its guest page */
 	gn_soft_walk_fn *walk;
@@ -194,10 +195,10 @@ static inline void gn_soft_forget_recent(struct gn_soft_cpu *cpu)
 	cpu->recent[1].allow = 0;
 }
 
-/* translate.c: inside the read section. True: *address is host-physical and the access may use it.
+/* translate.c: inside the read section. @l1_missed: the L1 TLB was asked already, and has no entry. True: *address is host-physical and the access may use it.
  * False: *fault. */
 bool gn_soft_translate(struct gn_soft_cpu *cpu, const struct gn_access *access, uint16_t bit,
-		       uint64_t *address, struct gn_soft_fault *fault);
+		       bool l1_missed, uint64_t *address, struct gn_soft_fault *fault);
 /* May an access of @bit use @e? Decided once per entry and kept. */
 bool gn_soft_decide(const struct gn_soft_cpu *cpu, struct gn_assoc_entry *e, uint16_t bit);
 /* native: the free half of the translation. False: the p2m withholds it. */

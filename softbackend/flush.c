@@ -170,6 +170,18 @@ static struct gn_paging rules(const struct gn_vcpu *vcpu)
 	return p;
 }
 
+/* Bits the mode reserves in every entry. A hint that saves asking gn_paging_is_reserved() each time. */
+static uint64_t reserved_bits(const struct gn_paging *paging)
+{
+	const struct gn_fmt_level *l;
+
+	if (!paging->fmt)
+		return 0;
+	l = &paging->fmt->level[1];
+	return (l->address & ~(((uint64_t)1 << paging->phys_bits) - 1)) |
+	       (paging->nxe ? 0 : l->deny[GN_RI_X]);
+}
+
 void gn_soft_refresh(struct gn_soft_cpu *cpu)
 {
 	const struct gn_hw *hw = &cpu->vcpu->hw;
@@ -193,6 +205,7 @@ void gn_soft_refresh(struct gn_soft_cpu *cpu)
 	cpu->is_native = hw->kind == GN_HW_GUEST;
 	cpu->spare_bits =
 		(uint8_t)(64 - (GN_PAGE_SHIFT + GN_INDEX_BITS * (levels ? levels : GN_MAX_LEVELS)));
+	cpu->reserved = reserved_bits(&paging);
 	cpu->walk = NULL;
 	cpu->nested_walk = NULL;
 	switch (hw->kind) {

@@ -147,7 +147,7 @@ static bool look_in_l2(struct gn_soft_cpu *cpu, unsigned side, uint64_t va, uint
 }
 
 bool gn_soft_translate(struct gn_soft_cpu *cpu, const struct gn_access *access, uint16_t bit,
-		       uint64_t *address, struct gn_soft_fault *fault)
+		       bool l1_missed, uint64_t *address, struct gn_soft_fault *fault)
 {
 	unsigned side = access->kind == GN_FETCH, level;
 	uint64_t va = access->va.v;
@@ -165,7 +165,7 @@ bool gn_soft_translate(struct gn_soft_cpu *cpu, const struct gn_access *access, 
 						 .gpa = gpa(va) };
 		return false;
 	}
-	e = gn_tlb_find(&cpu->l1[side], va, cpu->tag, &level);
+	e = l1_missed ? NULL : gn_tlb_find(&cpu->l1[side], va, cpu->tag, &level);
 	if (e && is_allowed(cpu, e, bit)) {
 		*address = e->frame | (va & (gn_level_bytes(level) - 1));
 		remember(cpu, side, va, level, e);

@@ -33,6 +33,54 @@ GN_WALK_INLINE bool gn_walk_set_bits(uint64_t *slot, uint64_t entry, uint64_t bi
 					   __ATOMIC_ACQUIRE);
 }
 
+/* What one dimension's walk read: levels top..leaf. */
+struct gn_walk_path {
+	uint64_t *slot[GN_MAX_LEVELS + 1];
+	uint64_t entry[GN_MAX_LEVELS + 1];
+	gn_rights_t rights[GN_MAX_LEVELS + 1]; /* granted so far, the entry's own included */
+	uint64_t missing;		       /* A bits that are not set */
+	unsigned top, leaf;
+};
+
+enum gn_walk_step { GN_STEP_DOWN, GN_STEP_LEAF, GN_STEP_FAULT };
+
+/* A present, well-formed @entry of @level: take it in. */
+GN_WALK_INLINE enum gn_walk_step gn_walk_take(const struct gn_fmt *f, unsigned level,
+					      uint64_t entry, gn_rights_t above,
+					      struct gn_walk_path *p)
+{
+	p->entry[level] = entry;
+	p->rights[level] = above & gn_fmt_rights(f, level, entry);
+	p->missing |= ~entry & f->level[level].accessed;
+	p->leaf = level;
+	return gn_fmt_is_leaf(f, level, entry) ? GN_STEP_LEAF : GN_STEP_DOWN;
+}
+
+/* Does the walk owe A or D bits? */
+GN_WALK_INLINE bool gn_walk_owes_bits(const struct gn_fmt *f, const struct gn_walk_path *p,
+				      bool is_write)
+{
+	return p->missing || (is_write && (f->level[p->leaf].dirty & ~p->entry[p->leaf]));
+}
+
+/* Set A on the way and D in a leaf that is written. False: beaten, walk again. */
+GN_WALK_INLINE bool gn_walk_set_accessed_dirty(const struct gn_fmt *f, struct gn_walk_path *p,
+					       bool is_write)
+{
+	for (unsigned level = p->top; level >= p->leaf; level--) {
+		const struct gn_fmt_level *l = &f->level[level];
+		uint64_t want = l->accessed | (level == p->leaf && is_write ? l->dirty : 0);
+
+		if ((p->entry[level] & want) == want)
+			continue;
+		if (!gn_walk_set_bits(p->slot[level], p->entry[level], want))
+			return false;
+		p->entry[level] |= want;
+	}
+	p->missing = 0;
+	return true;
+}
+
 GN_WALK_INLINE bool gn_walk_page_fault(struct gn_soft_walk *w, uint32_t error_code)
 {
 	w->fault = (struct gn_soft_fault){ .kind = GN_SOFT_PF, .error_code = error_code };

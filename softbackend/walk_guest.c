@@ -22,13 +22,10 @@ static const struct gn_fmt x86_4 = GN_FMT_X86_4_INIT;
 static const struct gn_fmt x86_5 = GN_FMT_X86_5_INIT;
 
 struct path {
+	struct gn_walk_path read;
 	uint64_t table[GN_MAX_LEVELS + 1]; /* by level: GPA of the table read */
 	uint64_t host[GN_MAX_LEVELS + 1];  /* its HPA */
 	gn_rights_t outer[GN_MAX_LEVELS + 1]; /* what the nested dimension lets us do to it */
-	uint64_t *slot[GN_MAX_LEVELS + 1];
-	uint64_t entry[GN_MAX_LEVELS + 1];
-	gn_rights_t rights[GN_MAX_LEVELS + 1];
-	unsigned top, leaf;
 };
 
 /* Where the table at @gpa_table is; @offset: of the entry that is wanted. False: w->fault. */
@@ -57,19 +54,57 @@ GN_WALK_INLINE bool find_table(struct gn_soft_cpu *cpu, struct gn_soft_walk *w, 
 	return true;
 }
 
+/* Can @entry have a reserved bit set? If so, the rules decide (gn_paging_is_reserved). */
+GN_WALK_INLINE bool may_be_reserved(const struct gn_soft_cpu *cpu, const struct gn_fmt *f,
+				    unsigned level, uint64_t entry)
+{
+	const struct gn_fmt_level *l = &f->level[level];
+
+	return (entry & (cpu->reserved | l->reserved_table)) ||
+	       (level > 1 && gn_fmt_is_leaf(f, level, entry));
+}
+
+/* The entry of @level. @has_host: its table's place is known already. FAULT: w->fault. */
+GN_WALK_INLINE enum gn_walk_step step(struct gn_soft_cpu *cpu, const struct gn_access *access,
+				      struct gn_soft_walk *w, const struct gn_fmt *f,
+				      bool is_nested, unsigned level, bool has_host,
+				      gn_rights_t *rights, struct path *p)
+{
+	uint64_t offset = gn_fmt_index(f, level, access->va.v) * sizeof(uint64_t), entry;
+	uint32_t error_code = 0;
+	enum gn_walk_step took;
+
+	if (!has_host && !find_table(cpu, w, is_nested, offset, level, p))
+		return GN_STEP_FAULT;
+	entry = gn_walk_ref(cpu, w, p->host[level] + offset, &p->read.slot[level]);
+	if (GN_LIKELY(gn_fmt_is_present(f, level, entry))) {
+		if (GN_LIKELY(!may_be_reserved(cpu, f, level, entry) ||
+			      !gn_paging_is_reserved(&cpu->paging, level, entry))) {
+			took = gn_walk_take(f, level, entry, *rights, &p->read);
+			*rights = p->read.rights[level];
+			if (level > 1)
+				p->table[level - 1] = gn_fmt_address(f, level, entry);
+			return took;
+		}
+		error_code = X86_PF_P | X86_PF_RSVD;
+	}
+	gn_walk_page_fault(w, gn_paging_error_base(&cpu->paging, access) | error_code);
+	return GN_STEP_FAULT;
+}
+
 GN_WALK_INLINE bool descend(struct gn_soft_cpu *cpu, const struct gn_access *access,
 			    struct gn_soft_walk *w, const struct gn_fmt *f, bool is_nested,
 			    struct path *p)
 {
 	const struct gn_assoc_entry *known = NULL;
-	uint64_t va = access->va.v;
 	gn_rights_t rights = GN_RWXU;
+	enum gn_walk_step s = GN_STEP_FAULT;
 	unsigned level = f->levels, found;
 	bool has_host = false;
 
 	if (cpu->pwc.exists) {
 		w->cycles += cpu->cost.pwc;
-		known = gn_pwc_find(&cpu->pwc, va, cpu->tag, f->levels, &found);
+		known = gn_pwc_find(&cpu->pwc, access->va.v, cpu->tag, f->levels, &found);
 	}
 	p->table[level] = cpu->vcpu->regs.cr3 & f->level[level].address;
 	if (known) {
@@ -77,32 +112,41 @@ GN_WALK_INLINE bool descend(struct gn_soft_cpu *cpu, const struct gn_access *acc
 		level = found - 1;
 		rights = known->rights;
 		has_host = is_nested && cpu->cost.pwc_holds_hpa;
-		if (has_host) {
-			p->host[level] = known->frame;
-			p->outer[level] = known->outer_rights;
-		}
+		p->host[level] = known->frame;
+		p->outer[level] = known->outer_rights;
 		p->table[level] = known->frame; /* with has_host: never looked at */
 	}
-	for (p->top = level;; level--) {
-		uint64_t offset = gn_fmt_index(f, level, va) * sizeof(uint64_t), entry;
-
-		if (!has_host && !find_table(cpu, w, is_nested, offset, level, p))
-			return false;
+	p->read.top = level;
+	p->read.missing = 0;
+	switch (level) {
+	case 5:
+		if (f->levels < 5 || (s = step(cpu, access, w, f, is_nested, 5, has_host, &rights,
+					       p)) != GN_STEP_DOWN)
+			break;
 		has_host = false;
-		entry = gn_walk_ref(cpu, w, p->host[level] + offset, &p->slot[level]);
-		if (GN_UNLIKELY(!gn_fmt_is_present(f, level, entry)))
-			return gn_walk_page_fault(w, gn_paging_error_base(&cpu->paging, access));
-		if (GN_UNLIKELY(gn_paging_is_reserved(&cpu->paging, level, entry)))
-			return gn_walk_page_fault(w, gn_paging_error_base(&cpu->paging, access) |
-							     X86_PF_P | X86_PF_RSVD);
-		rights &= gn_fmt_rights(f, level, entry);
-		p->entry[level] = entry;
-		p->rights[level] = rights;
-		p->leaf = level;
-		if (gn_fmt_is_leaf(f, level, entry))
-			return true;
-		p->table[level - 1] = gn_fmt_address(f, level, entry);
+		__attribute__((fallthrough));
+	case 4:
+		s = step(cpu, access, w, f, is_nested, 4, has_host, &rights, p);
+		if (s != GN_STEP_DOWN)
+			break;
+		has_host = false;
+		__attribute__((fallthrough));
+	case 3:
+		s = step(cpu, access, w, f, is_nested, 3, has_host, &rights, p);
+		if (s != GN_STEP_DOWN)
+			break;
+		has_host = false;
+		__attribute__((fallthrough));
+	case 2:
+		s = step(cpu, access, w, f, is_nested, 2, has_host, &rights, p);
+		if (s != GN_STEP_DOWN)
+			break;
+		has_host = false;
+		__attribute__((fallthrough));
+	default:
+		s = step(cpu, access, w, f, is_nested, 1, has_host, &rights, p);
 	}
+	return s == GN_STEP_LEAF;
 }
 
 enum set_bits { BITS_SET, BITS_BEATEN, BITS_REFUSED };
@@ -111,12 +155,14 @@ enum set_bits { BITS_SET, BITS_BEATEN, BITS_REFUSED };
 GN_WALK_INLINE enum set_bits set_accessed_dirty(struct gn_soft_walk *w, const struct gn_fmt *f,
 						const struct gn_access *access, struct path *p)
 {
-	for (unsigned level = p->top; level >= p->leaf; level--) {
+	struct gn_walk_path *r = &p->read;
+
+	for (unsigned level = r->top; level >= r->leaf; level--) {
 		const struct gn_fmt_level *l = &f->level[level];
-		bool dirty = level == p->leaf && access->kind == GN_WRITE;
+		bool dirty = level == r->leaf && access->kind == GN_WRITE;
 		uint64_t want = l->accessed | (dirty ? l->dirty : 0);
 
-		if (GN_LIKELY((p->entry[level] & want) == want))
+		if ((r->entry[level] & want) == want)
 			continue;
 		if (GN_UNLIKELY(!(p->outer[level] & GN_W))) {
 			uint64_t offset =
@@ -125,9 +171,9 @@ GN_WALK_INLINE enum set_bits set_accessed_dirty(struct gn_soft_walk *w, const st
 			gn_walk_nested_fault(w, gpa(p->table[level] + offset), true);
 			return BITS_REFUSED;
 		}
-		if (!gn_walk_set_bits(p->slot[level], p->entry[level], want))
+		if (!gn_walk_set_bits(r->slot[level], r->entry[level], want))
 			return BITS_BEATEN;
-		p->entry[level] |= want;
+		r->entry[level] |= want;
 	}
 	return BITS_SET;
 }
@@ -135,16 +181,17 @@ GN_WALK_INLINE enum set_bits set_accessed_dirty(struct gn_soft_walk *w, const st
 GN_WALK_INLINE void keep_path(struct gn_soft_cpu *cpu, const struct gn_fmt *f, bool is_nested,
 			      const struct path *p, uint64_t va)
 {
+	const struct gn_walk_path *r = &p->read;
 	bool has_host = is_nested && cpu->cost.pwc_holds_hpa;
 
-	for (unsigned level = p->top; level > p->leaf; level--) {
+	for (unsigned level = r->top; level > r->leaf; level--) {
 		/* Where A could not be set, a violation must name the table's GPA: walk there. */
 		if (has_host && !(p->outer[level - 1] & GN_W))
 			continue;
 		gn_pwc_insert(&cpu->pwc, va, cpu->tag, level,
 			      has_host ? p->host[level - 1] :
-					 gn_fmt_address(f, level, p->entry[level]),
-			      p->rights[level], p->outer[level - 1]);
+					 gn_fmt_address(f, level, r->entry[level]),
+			      r->rights[level], p->outer[level - 1]);
 	}
 }
 
@@ -177,34 +224,37 @@ GN_WALK_INLINE bool finish(struct gn_soft_cpu *cpu, const struct gn_access *acce
 GN_WALK_INLINE bool walk(struct gn_soft_cpu *cpu, const struct gn_access *access,
 			 struct gn_soft_walk *w, const struct gn_fmt *f, bool is_nested)
 {
+	enum set_bits bits = BITS_SET;
 	uint64_t va = access->va.v;
-	enum set_bits bits;
+	const struct gn_walk_path *r;
 	struct path p;
 	uint32_t denied;
 	uint64_t leaf;
 
+	r = &p.read;
 	do {
 		if (GN_UNLIKELY(!descend(cpu, access, w, f, is_nested, &p)))
 			return false;
-		leaf = p.entry[p.leaf];
-		w->t.rights = p.rights[p.leaf];
-		w->t.pkey = (uint8_t)gn_fmt_pkey(f, p.leaf, leaf);
+		leaf = r->entry[r->leaf];
+		w->t.rights = r->rights[r->leaf];
+		w->t.pkey = (uint8_t)gn_fmt_pkey(f, r->leaf, leaf);
 		denied = gn_paging_access(&cpu->paging, &w->t, access);
 		if (GN_UNLIKELY(denied))
 			return gn_walk_page_fault(w, denied);
-		bits = set_accessed_dirty(w, f, access, &p);
+		if (GN_UNLIKELY(gn_walk_owes_bits(f, r, access->kind == GN_WRITE)))
+			bits = set_accessed_dirty(w, f, access, &p);
 		if (GN_UNLIKELY(bits == BITS_REFUSED))
 			return false;
 	} while (GN_UNLIKELY(bits == BITS_BEATEN));
 	keep_path(cpu, f, is_nested, &p, va);
 
-	leaf = p.entry[p.leaf];
-	if (p.leaf == 1)
-		gn_ahead_note(cpu->ahead->guest, va, p.slot[1]);
-	w->t.level = (uint8_t)p.leaf;
-	w->t.global = cpu->paging.pge && (leaf & f->level[p.leaf].global);
-	w->t.dirty = leaf & f->level[p.leaf].dirty;
-	w->t.gpa = gpa(gn_fmt_address(f, p.leaf, leaf) | (va & (gn_level_bytes(p.leaf) - 1)));
+	leaf = r->entry[r->leaf];
+	if (r->leaf == 1)
+		gn_ahead_note(cpu->ahead->guest, va, r->slot[1]);
+	w->t.level = (uint8_t)r->leaf;
+	w->t.global = cpu->paging.pge && (leaf & f->level[r->leaf].global);
+	w->t.dirty = leaf & f->level[r->leaf].dirty;
+	w->t.gpa = gpa(gn_fmt_address(f, r->leaf, leaf) | (va & (gn_level_bytes(r->leaf) - 1)));
 	return finish(cpu, access, w, is_nested);
 }
 

@@ -19,44 +19,43 @@ static const struct gn_fmt ept_5 = GN_FMT_EPT_5_INIT;
 static const struct gn_fmt npt_4 = GN_FMT_NPT_4_INIT;
 static const struct gn_fmt npt_5 = GN_FMT_NPT_5_INIT;
 
-struct path {
-	uint64_t *slot[GN_MAX_LEVELS + 1]; /* by level, of the entries this walk read */
-	uint64_t entry[GN_MAX_LEVELS + 1];
-	gn_rights_t rights[GN_MAX_LEVELS + 1]; /* including the entry's own */
-	unsigned top, leaf;		       /* levels read: top..leaf */
-};
-
-/* Set A on the way and D in a leaf that is written. False: beaten, walk again. */
-GN_WALK_INLINE bool set_accessed_dirty(const struct gn_fmt *f, struct path *p, bool is_write)
-{
-	for (unsigned level = p->top; level >= p->leaf; level--) {
-		const struct gn_fmt_level *l = &f->level[level];
-		uint64_t want = l->accessed | (level == p->leaf && is_write ? l->dirty : 0);
-
-		if (GN_LIKELY((p->entry[level] & want) == want))
-			continue;
-		if (!gn_walk_set_bits(p->slot[level], p->entry[level], want))
-			return false;
-		p->entry[level] |= want;
-	}
-	return true;
-}
-
 GN_WALK_INLINE void keep_path(struct gn_soft_cpu *cpu, const struct gn_fmt *f,
-			      const struct path *p, uint64_t at)
+			      const struct gn_walk_path *p, uint64_t at)
 {
 	for (unsigned level = p->top; level > p->leaf; level--)
 		gn_pwc_insert(&cpu->nested_pwc, at, 0, level,
 			      gn_fmt_address(f, level, p->entry[level]), p->rights[level], GN_RWXU);
 }
 
+/* The entry of @level in *@table, which becomes the next table. */
+GN_WALK_INLINE enum gn_walk_step step(struct gn_soft_cpu *cpu, struct gn_soft_walk *w,
+				      const struct gn_fmt *f, unsigned level, uint64_t at,
+				      uint64_t *table, gn_rights_t *rights, struct gn_walk_path *p)
+{
+	uint64_t entry = gn_walk_ref(cpu, w, *table + gn_fmt_index(f, level, at) * sizeof(uint64_t),
+				     &p->slot[level]);
+	enum gn_walk_step took;
+
+	if (GN_UNLIKELY(!gn_fmt_is_present(f, level, entry) ||
+			gn_fmt_is_malformed(f, level, entry, f->phys_bits)))
+		return GN_STEP_FAULT;
+	took = gn_walk_take(f, level, entry, *rights, p);
+	*rights = p->rights[level];
+	*table = gn_fmt_address(f, level, entry);
+	if (took == GN_STEP_DOWN &&
+	    GN_UNLIKELY(!gn_frames_valid(cpu->vm->frames, hpa_to_pfn(hpa(*table)))))
+		return GN_STEP_FAULT;
+	return took;
+}
+
 /* Read down to the leaf. False: a violation. */
 GN_WALK_INLINE bool descend(struct gn_soft_cpu *cpu, struct gn_soft_walk *w, const struct gn_fmt *f,
-			    uint64_t at, bool use_pwc, struct path *p)
+			    uint64_t at, bool use_pwc, struct gn_walk_path *p)
 {
 	const struct gn_assoc_entry *known = NULL;
 	uint64_t table = cpu->vcpu->hw.root.v;
 	gn_rights_t rights = GN_RWXU;
+	enum gn_walk_step s = GN_STEP_FAULT;
 	unsigned level = f->levels, found;
 
 	if (use_pwc && cpu->nested_pwc.exists) {
@@ -69,24 +68,33 @@ GN_WALK_INLINE bool descend(struct gn_soft_cpu *cpu, struct gn_soft_walk *w, con
 		rights = known->rights;
 		level = found - 1;
 	}
-	for (p->top = level;; level--) {
-		uint64_t entry = gn_walk_ref(cpu, w,
-					     table + gn_fmt_index(f, level, at) * sizeof(uint64_t),
-					     &p->slot[level]);
-
-		if (!gn_fmt_is_present(f, level, entry) ||
-		    gn_fmt_is_malformed(f, level, entry, f->phys_bits))
-			return false;
-		rights &= gn_fmt_rights(f, level, entry);
-		p->entry[level] = entry;
-		p->rights[level] = rights;
-		p->leaf = level;
-		if (gn_fmt_is_leaf(f, level, entry))
-			return true;
-		table = gn_fmt_address(f, level, entry);
-		if (GN_UNLIKELY(!gn_frames_valid(cpu->vm->frames, hpa_to_pfn(hpa(table)))))
-			return false;
+	p->top = level;
+	p->missing = 0;
+	switch (level) {
+	case 5:
+		if (f->levels < 5 ||
+		    (s = step(cpu, w, f, 5, at, &table, &rights, p)) != GN_STEP_DOWN)
+			break;
+		__attribute__((fallthrough));
+	case 4:
+		s = step(cpu, w, f, 4, at, &table, &rights, p);
+		if (s != GN_STEP_DOWN)
+			break;
+		__attribute__((fallthrough));
+	case 3:
+		s = step(cpu, w, f, 3, at, &table, &rights, p);
+		if (s != GN_STEP_DOWN)
+			break;
+		__attribute__((fallthrough));
+	case 2:
+		s = step(cpu, w, f, 2, at, &table, &rights, p);
+		if (s != GN_STEP_DOWN)
+			break;
+		__attribute__((fallthrough));
+	default:
+		s = step(cpu, w, f, 1, at, &table, &rights, p);
 	}
+	return s == GN_STEP_LEAF;
 }
 
 GN_WALK_INLINE bool nested_walk(struct gn_soft_cpu *cpu, struct gn_soft_walk *w,
@@ -98,7 +106,7 @@ GN_WALK_INLINE bool nested_walk(struct gn_soft_cpu *cpu, struct gn_soft_walk *w,
 	bool use_pwc = !is_data || cpu->cost.nested_pwc_for_data;
 	bool has_ad = cpu->vcpu->hw.nested_ad;
 	struct gn_assoc_entry *e;
-	struct path p;
+	struct gn_walk_path p;
 	unsigned level;
 
 	if (use_tlb) {
@@ -123,7 +131,8 @@ GN_WALK_INLINE bool nested_walk(struct gn_soft_cpu *cpu, struct gn_soft_walk *w,
 		if (GN_UNLIKELY(!descend(cpu, w, f, at.v, use_pwc, &p) ||
 				(need & ~p.rights[p.leaf])))
 			return gn_walk_nested_fault(w, at, !is_data);
-	} while (has_ad && GN_UNLIKELY(!set_accessed_dirty(f, &p, need & GN_W)));
+	} while (has_ad && GN_UNLIKELY(gn_walk_owes_bits(f, &p, need & GN_W)) &&
+		 !gn_walk_set_accessed_dirty(f, &p, need & GN_W));
 	if (use_pwc)
 		keep_path(cpu, f, &p, at.v);
 

@@ -16,25 +16,44 @@
 static const struct gn_fmt x86_4 = GN_FMT_X86_4_INIT;
 static const struct gn_fmt x86_5 = GN_FMT_X86_5_INIT;
 
-struct path {
-	uint64_t *slot[GN_MAX_LEVELS + 1];
-	uint64_t entry[GN_MAX_LEVELS + 1];
-	gn_rights_t rights[GN_MAX_LEVELS + 1];
-	unsigned top, leaf;
-};
+/* The entry of @level in *@table, which becomes the next table. FAULT: w->fault. */
+GN_WALK_INLINE enum gn_walk_step step(struct gn_soft_cpu *cpu, const struct gn_access *access,
+				      struct gn_soft_walk *w, const struct gn_fmt *f,
+				      unsigned level, uint64_t *table, gn_rights_t *rights,
+				      struct gn_walk_path *p)
+{
+	uint64_t offset = gn_fmt_index(f, level, access->va.v) * sizeof(uint64_t);
+	uint64_t entry = gn_walk_ref(cpu, w, *table + offset, &p->slot[level]);
+	uint32_t error_code = 0;
+	enum gn_walk_step took;
+
+	if (GN_LIKELY(gn_fmt_is_present(f, level, entry))) {
+		*table = gn_fmt_address(f, level, entry);
+		if (GN_LIKELY(!gn_fmt_is_malformed(f, level, entry, f->phys_bits) &&
+			      gn_frames_valid(cpu->vm->frames, hpa_to_pfn(hpa(*table))))) {
+			took = gn_walk_take(f, level, entry, *rights, p);
+			*rights = p->rights[level];
+			return took;
+		}
+		error_code = X86_PF_P | X86_PF_RSVD;
+	}
+	gn_walk_page_fault(w, gn_paging_error_base(&cpu->paging, access) | error_code);
+	return GN_STEP_FAULT;
+}
 
 /* False: a #PF that knows nothing of rights; w->fault is set. */
 GN_WALK_INLINE bool descend(struct gn_soft_cpu *cpu, const struct gn_access *access,
-			    struct gn_soft_walk *w, const struct gn_fmt *f, struct path *p)
+			    struct gn_soft_walk *w, const struct gn_fmt *f, struct gn_walk_path *p)
 {
 	const struct gn_assoc_entry *known = NULL;
-	uint64_t va = access->va.v, table = cpu->vcpu->hw.root.v;
+	uint64_t table = cpu->vcpu->hw.root.v;
 	gn_rights_t rights = GN_RWXU;
+	enum gn_walk_step s = GN_STEP_FAULT;
 	unsigned level = f->levels, found;
 
 	if (cpu->pwc.exists) {
 		w->cycles += cpu->cost.pwc;
-		known = gn_pwc_find(&cpu->pwc, va, cpu->tag, f->levels, &found);
+		known = gn_pwc_find(&cpu->pwc, access->va.v, cpu->tag, f->levels, &found);
 	}
 	if (known) {
 		cpu->stats.pwc_hits++;
@@ -42,48 +61,41 @@ GN_WALK_INLINE bool descend(struct gn_soft_cpu *cpu, const struct gn_access *acc
 		rights = known->rights;
 		level = found - 1;
 	}
-	for (p->top = level;; level--) {
-		uint64_t entry = gn_walk_ref(cpu, w,
-					     table + gn_fmt_index(f, level, va) * sizeof(uint64_t),
-					     &p->slot[level]);
-
-		if (!gn_fmt_is_present(f, level, entry))
-			return gn_walk_page_fault(w, gn_paging_error_base(&cpu->paging, access));
-		if (GN_UNLIKELY(gn_fmt_is_malformed(f, level, entry, f->phys_bits) ||
-				!gn_frames_valid(cpu->vm->frames,
-						 hpa_to_pfn(hpa(gn_fmt_address(f, level, entry))))))
-			return gn_walk_page_fault(w, gn_paging_error_base(&cpu->paging, access) |
-							     X86_PF_P | X86_PF_RSVD);
-		rights &= gn_fmt_rights(f, level, entry);
-		p->entry[level] = entry;
-		p->rights[level] = rights;
-		p->leaf = level;
-		if (gn_fmt_is_leaf(f, level, entry))
-			return true;
-		table = gn_fmt_address(f, level, entry);
+	p->top = level;
+	p->missing = 0;
+	switch (level) {
+	case 5:
+		if (f->levels < 5 ||
+		    (s = step(cpu, access, w, f, 5, &table, &rights, p)) != GN_STEP_DOWN)
+			break;
+		__attribute__((fallthrough));
+	case 4:
+		s = step(cpu, access, w, f, 4, &table, &rights, p);
+		if (s != GN_STEP_DOWN)
+			break;
+		__attribute__((fallthrough));
+	case 3:
+		s = step(cpu, access, w, f, 3, &table, &rights, p);
+		if (s != GN_STEP_DOWN)
+			break;
+		__attribute__((fallthrough));
+	case 2:
+		s = step(cpu, access, w, f, 2, &table, &rights, p);
+		if (s != GN_STEP_DOWN)
+			break;
+		__attribute__((fallthrough));
+	default:
+		s = step(cpu, access, w, f, 1, &table, &rights, p);
 	}
-}
-
-GN_WALK_INLINE bool set_accessed_dirty(const struct gn_fmt *f, struct path *p, bool is_write)
-{
-	for (unsigned level = p->top; level >= p->leaf; level--) {
-		const struct gn_fmt_level *l = &f->level[level];
-		uint64_t want = l->accessed | (level == p->leaf && is_write ? l->dirty : 0);
-
-		if (GN_LIKELY((p->entry[level] & want) == want))
-			continue;
-		if (!gn_walk_set_bits(p->slot[level], p->entry[level], want))
-			return false;
-		p->entry[level] |= want;
-	}
-	return true;
+	return s == GN_STEP_LEAF;
 }
 
 GN_WALK_INLINE bool walk(struct gn_soft_cpu *cpu, const struct gn_access *access,
 			 struct gn_soft_walk *w, const struct gn_fmt *f)
 {
 	uint64_t va = access->va.v;
-	struct path p;
+	bool is_write = access->kind == GN_WRITE;
+	struct gn_walk_path p;
 	uint32_t denied;
 	uint64_t leaf;
 
@@ -98,7 +110,8 @@ GN_WALK_INLINE bool walk(struct gn_soft_cpu *cpu, const struct gn_access *access
 		denied = gn_paging_access(&cpu->paging, &w->t, access);
 		if (GN_UNLIKELY(denied))
 			return gn_walk_page_fault(w, denied);
-	} while (GN_UNLIKELY(!set_accessed_dirty(f, &p, access->kind == GN_WRITE)));
+	} while (GN_UNLIKELY(gn_walk_owes_bits(f, &p, is_write)) &&
+		 !gn_walk_set_accessed_dirty(f, &p, is_write));
 
 	for (unsigned level = p.top; level > p.leaf; level--)
 		gn_pwc_insert(&cpu->pwc, va, cpu->tag, level,

@@ -5,7 +5,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 
-#include "../../bench/cli.c"
+#include "bench/cli.h"
 
 Test(cli, sizes)
 {

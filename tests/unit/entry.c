@@ -349,6 +349,72 @@ Test(audit, a_corrupt_p2m_is_told)
 	gn_vm_destroy(vm);
 }
 
+/* Every way in which a word can fail to be part of the block it claims. */
+Test(audit, a_broken_block_is_told)
+{
+	const struct gn_vm_config config = {
+		.scheme = "bare", .mem_bytes = (uint64_t)9 << 20, .vcpus = 1, .backing_level = 2
+	};
+	struct gn_audit_report report;
+	struct gn_vm *vm = vm_new(0);
+	uint64_t step = (uint64_t)1 << GN_P2M_PFN_SHIFT,
+		 level_mask = (uint64_t)3 << GN_P2M_LEVEL_SHIFT, good, last;
+
+	gn_vm_destroy(vm); /* only to have the scheme registered */
+	cr_assert_eq(gn_vm_create(&config, &vm), 0);
+	cr_assert_eq(gn_p2m_populate(vm, gfn(0), 9 * 256), 0);
+	cr_assert_eq(gn_p2m_word_level(gn_p2m_get(&vm->p2m, gfn(0))), 2);
+	cr_assert_eq(gn_p2m_word_level(gn_p2m_get(&vm->p2m, gfn(9 * 256 - 1))), 1);
+	cr_assert_eq(gn_audit(vm, &report), 0, "%s", report.first);
+	for (unsigned i = 0; i < 1024; i += 511) {
+		good = gn_p2m_get(&vm->p2m, gfn(i)).v;
+		for (unsigned damage = 0; damage < 3; damage++) {
+			uint64_t bad =
+				damage == 0 ? good ^ step
+				: damage == 1
+					? (good & ~level_mask) | (uint64_t)1 << GN_P2M_LEVEL_SHIFT
+					: good & ~((uint64_t)GN_W << GN_P2M_RIGHTS_SHIFT);
+
+			poke(vm, i, bad);
+			cr_assert_eq(gn_audit(vm, &report), -EBADMSG, "gfn %u damage %u", i,
+				     damage);
+			poke(vm, i, good);
+		}
+	}
+	/* The last, half block of RAM cannot be one. */
+	last = 9 * 256 - 1;
+	good = gn_p2m_get(&vm->p2m, gfn(last)).v;
+	poke(vm, last, (good & ~level_mask) | (uint64_t)2 << GN_P2M_LEVEL_SHIFT);
+	cr_assert_eq(gn_audit(vm, &report), -EBADMSG);
+	poke(vm, last, good);
+	cr_assert_eq(gn_audit(vm, &report), 0, "%s", report.first);
+	gn_vm_destroy(vm);
+}
+
+static void audit_of_scheme(struct gn_vm *vm, struct gn_audit_report *report)
+{
+	report->tables = vm->config.vcpus;
+	gn_audit_fail(report, "the scheme's own");
+}
+
+Test(audit, the_scheme_is_asked)
+{
+	struct gn_vm *vm = vm_new(0);
+	struct gn_scheme_ops ops = bare_scheme;
+	const struct gn_scheme_ops *real = vm->ops;
+	struct gn_audit_report report = { .violations = 99, .tables = 99 };
+
+	cr_assert_eq(gn_audit(vm, &report), 0);
+	cr_assert(report.violations == 0 && report.tables == 0);
+	ops.audit = audit_of_scheme;
+	vm->ops = &ops;
+	cr_assert_eq(gn_audit(vm, &report), -EBADMSG);
+	cr_assert_eq(report.tables, 1);
+	cr_assert_str_eq(report.first, "the scheme's own");
+	vm->ops = real;
+	gn_vm_destroy(vm);
+}
+
 Test(audit, needs_memory_and_says_so)
 {
 	struct gn_vm *vm = vm_new(0);

@@ -131,6 +131,27 @@ Test(guest_walk, canonical_by_levels)
 	gn_vm_destroy(rig.vm);
 }
 
+Test(guest_walk, reserved_by_registers)
+{
+	struct rig rig = rig_new();
+
+	for (unsigned nxe = 0; nxe <= 1; nxe++) {
+		mode(&rig, 0, X86_CR4_LA57, nxe ? X86_EFER_NXE : 0);
+		for (unsigned level = 1; level <= 5; level++) {
+			cr_assert(!gn_paging_is_reserved(&rig.paging, level, FULL));
+			cr_assert_eq(gn_paging_is_reserved(&rig.paging, level, FULL | X86_PTE_NX),
+				     !nxe);
+			cr_assert_eq(gn_paging_is_reserved(&rig.paging, level, FULL | X86_PTE_PS),
+				     level >= 4);
+			for (unsigned bit = 12; bit < 52; bit++)
+				cr_assert_eq(gn_paging_is_reserved(&rig.paging, level,
+								   FULL | (uint64_t)1 << bit),
+					     bit >= PHYS_BITS, "level %u bit %u", level, bit);
+		}
+	}
+	gn_vm_destroy(rig.vm);
+}
+
 Test(guest_walk, paging_off_is_identity)
 {
 	struct rig rig = rig_new();

@@ -6,12 +6,10 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 
-#include "../../bench/results.c"
-#include "../../bench/results_read.c"
-#include "../../bench/results_write.c"
-#include "../../bench/host_probe.c"
-#include "../../bench/stats.c"
-#include "../../bench/summary.c"
+#include "bench/results.h"
+#include "bench/host.h"
+#include "bench/stats.h"
+#include "bench/summary.h"
 
 #define SEED 0x9e37
 
