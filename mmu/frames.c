@@ -371,8 +371,8 @@ int gn_frames_alloc(struct gn_frames *frames, unsigned level, pfn_t *out)
 	GN_BUG_ON(level < 1 || level > 3);
 	if (gn_alloc_should_fail())
 		return -ENOMEM;
-	err = level == 1 ? alloc_frame(frames, find_lowest, &frame) :
-			   alloc_block(frames, level, &frame);
+	err = level == 1 ? alloc_frame(frames, find_lowest, &frame)
+			 : alloc_block(frames, level, &frame);
 	if (err)
 		return err;
 	account(frames, frame, gn_level_pages(level));

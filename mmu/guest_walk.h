@@ -144,8 +144,8 @@ enum gn_guest_walk_flag {
  * when the access is allowed and not before, A in every entry used, D in the leaf on a write. (SDM 4.8
  * sets A "whenever the processor uses an entry as part of a translation" and lets an access that
  * faults leave A set or not.) The frames of tables change under the caller's eyes only after a grace
- * period, so a p2m writer that takes W away lets one pass before it copies a frame. The caller is inside an RCU read section. Never faults in
- * host frames: an unbacked table gfn reads as zeros (not present). */
+ * period, so a p2m writer that takes W away lets one pass before it copies a frame. The caller is
+ * inside an RCU read section. Never faults in host frames: an unbacked table gfn reads as zeros (not present). */
 void gn_guest_walk(struct gn_vm *vm, const struct gn_paging *paging, uint64_t cr3,
 		   const struct gn_access *access, unsigned flags, struct gn_guest_walk *out);
 

@@ -46,7 +46,8 @@ static bool translate(struct gn_vcpu *vcpu, const struct gn_access *access, stru
 {
 	struct gn_guest_walk walk;
 
-	gn_guest_walk(vcpu->vm, &vcpu->paging, vcpu->regs.cr3, access, GN_GW_SET_AD, &walk);
+	gn_guest_walk(vcpu->vm, &vcpu->paging, vcpu->regs.cr3, access, GN_GW_SET_AD | GN_GW_BRIEF,
+		      &walk);
 	switch (walk.end) {
 	case GN_GW_GP:
 		fix->kind = GN_FIX_INJECT_GP;
