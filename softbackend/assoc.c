@@ -10,7 +10,7 @@
 
 #include "mmu/arena.h"
 
-#define FREE 0xff /* fingerprint of a free way, and of a lane that is none */
+#define FREE	  0xff /* fingerprint of a free way, and of a lane that is none */
 #define HOST_LINE 64
 
 static uint8_t *set_at(const struct gn_assoc *a, uint32_t index)

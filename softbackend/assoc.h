@@ -34,10 +34,10 @@
 #define GN_KEY_ADDRESS	   (((uint64_t)1 << 57) - 1)
 
 struct gn_assoc_entry {
-	uint64_t frame; /* address of the page, or of the next table */
-	uint16_t known; /* which of `allow` are decided */
-	uint16_t allow; /* accesses the entry permits: a bit per gn_soft_access_bit() */
-	uint8_t rights; /* of the dimension the entry translates (gn_rights_t) */
+	uint64_t frame;	      /* address of the page, or of the next table */
+	uint16_t known;	      /* which of `allow` are decided */
+	uint16_t allow;	      /* accesses the entry permits: a bit per gn_soft_access_bit() */
+	uint8_t rights;	      /* of the dimension the entry translates (gn_rights_t) */
 	uint8_t outer_rights; /* of the nested dimension below it */
 	uint8_t pkey;
 	uint8_t flags;

@@ -10,11 +10,11 @@
 
 #include <string.h>
 
-#define BATCH		64 /* references per read section */
-#define WALKS_TO_LOOK	(BATCH / 4)
-#define AHEAD_ENTRY	20 /* how many references ahead each stage works */
-#define AHEAD_NESTED	13
-#define AHEAD_LINES	6
+#define BATCH	      64 /* references per read section */
+#define WALKS_TO_LOOK (BATCH / 4)
+#define AHEAD_ENTRY   20 /* how many references ahead each stage works */
+#define AHEAD_NESTED  13
+#define AHEAD_LINES   6
 
 static inline uint64_t address_of(const struct gn_soft_ref *ref)
 {
@@ -136,8 +136,8 @@ void gn_soft_refs(struct gn_soft_cpu *cpu, const struct gn_soft_ref *refs, size_
 		uint64_t walks = cpu->counters->walks;
 
 		gn_soft_enter(cpu);
-		i += looks_ahead ? run_looking_ahead(cpu, refs, i, end, count) :
-				   run(cpu, refs, i, end, count, false);
+		i += looks_ahead ? run_looking_ahead(cpu, refs, i, end, count)
+				 : run(cpu, refs, i, end, count, false);
 		gn_soft_leave();
 		looks_ahead = cpu->counters->walks - walks >= WALKS_TO_LOOK;
 		if (i < end) {

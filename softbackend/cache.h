@@ -23,9 +23,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define GN_LINE_SHIFT	   6
-#define GN_CACHE_MAX_BYTES ((uint64_t)0xffffffff << GN_LINE_SHIFT) /* of addresses: tags are 32 bits */
-#define GN_CACHE_AGES	   16					   /* bytes; the most ways */
+#define GN_LINE_SHIFT 6
+#define GN_CACHE_MAX_BYTES                                                                         \
+	((uint64_t)0xffffffff << GN_LINE_SHIFT) /* of addresses: tags are 32 bits */
+#define GN_CACHE_AGES 16			/* bytes; the most ways */
 
 struct gn_cache {
 	uint8_t *memory;
@@ -42,8 +43,8 @@ void gn_cache_clear(struct gn_cache *c);
 
 static inline uint8_t *gn_cache_set(const struct gn_cache *c, uint32_t line)
 {
-	size_t index = c->is_hashed ? ((uint64_t)(line * 0x9e3779b1u) * c->sets) >> 32 :
-				      line & (c->sets - 1);
+	size_t index = c->is_hashed ? ((uint64_t)(line * 0x9e3779b1u) * c->sets) >> 32
+				    : line & (c->sets - 1);
 
 	return c->memory + index * c->stride;
 }

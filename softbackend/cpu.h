@@ -85,8 +85,8 @@ struct gn_soft_walk {
 	struct gn_translation t; /* .gpa unused by 1-D walks of our own tables */
 	uint64_t address;	 /* the translated address, with the offset (GUEST: a GPA) */
 	gn_rights_t outer_rights;
-	bool dirty;	 /* D set wherever a write needs it */
-	uint8_t level;	 /* page size the TLB may use: the smaller of both dimensions' leaves */
+	bool dirty;    /* D set wherever a write needs it */
+	uint8_t level; /* page size the TLB may use: the smaller of both dimensions' leaves */
 	struct gn_soft_fault fault; /* when the walk returned false */
 };
 
@@ -109,12 +109,12 @@ struct gn_soft_cpu {
 	struct gn_soft_recent recent[2]; /* data, fetches */
 	uint8_t *memory;		 /* (c) host address of HPA 0 */
 	struct gn_counters *counters;
-	uint64_t tag;	     /* hw.pcid, shifted into a key's place */
-	uint8_t spare_bits;  /* of an address, above the canonical ones */
-	uint8_t mode;	     /* enum gn_soft_mode of what runs */
-	bool is_native;	     /* TLB entries hold GPAs, the p2m translates at each access */
+	uint64_t tag;		  /* hw.pcid, shifted into a key's place */
+	uint8_t spare_bits;	  /* of an address, above the canonical ones */
+	uint8_t mode;		  /* enum gn_soft_mode of what runs */
+	bool is_native;		  /* TLB entries hold GPAs, the p2m translates at each access */
 	_Atomic(bool) has_posted; /* (a) a flush or a change of hw waits in posted[] */
-	struct gn_tlb l1[2]; /* data, fetches */
+	struct gn_tlb l1[2];	  /* data, fetches */
 	struct gn_caches caches;
 	struct gn_soft_costs cost; /* (c) */
 
@@ -126,7 +126,8 @@ struct gn_soft_cpu {
 	struct gn_paging paging; /* rules of the tables walked; shadow tables have their own */
 	enum gn_hw_kind kind;
 	const struct gn_fmt *fmt;
-	uint64_t reserved;	/* bits no entry of the guest's may have: beyond its width, NX without NXE */
+	uint64_t
+		reserved; /* bits no entry of the guest's may have: beyond its width, NX without NXE */
 	gn_rights_t table_need; /* rights a guest table's page needs in the nested dimension */
 	bool is_fractured;	/* an entry is smaller than its guest page */
 	gn_soft_walk_fn *walk;
@@ -243,8 +244,7 @@ enum gn_soft_verdict gn_soft_answer(struct gn_soft_cpu *cpu, const struct gn_acc
 /* An exception for the guest's handler. AGAIN or END. */
 enum gn_soft_verdict gn_soft_deliver(struct gn_soft_cpu *cpu, unsigned vector, uint32_t error_code,
 				     gva_t cr2);
-void gn_soft_charge_exit(struct gn_soft_cpu *cpu, enum gn_exit_reason reason,
-			 uint32_t vmm_cycles);
+void gn_soft_charge_exit(struct gn_soft_cpu *cpu, enum gn_exit_reason reason, uint32_t vmm_cycles);
 /* End the run (or the probe) with an error. Returns only outside gn_soft_run() and in a probe. */
 __attribute__((format(printf, 3, 4))) void gn_soft_fail(struct gn_soft_cpu *cpu, int error,
 							const char *format, ...);

@@ -60,7 +60,8 @@ enum gn_soft_verdict gn_soft_deliver(struct gn_soft_cpu *cpu, unsigned vector, u
 		return GN_SOFT_END;
 	}
 	if (cpu->op_hook && vector == X86_VEC_PF)
-		cpu->op_hook(cpu->op_ctx, &(const struct gn_soft_op){ GN_OP_FAULT, cr2.v, error_code });
+		cpu->op_hook(cpu->op_ctx,
+			     &(const struct gn_soft_op){ GN_OP_FAULT, cr2.v, error_code });
 	cpu->counters->guest_faults += vector == X86_VEC_PF;
 	cpu->stats.guest_fault_cycles += cpu->cost.guest_fault;
 	gn_soft_charge(cpu, cpu->cost.guest_fault);
@@ -109,8 +110,8 @@ static void charge_fault(struct gn_soft_cpu *cpu, const struct gn_soft_fault *fa
 		gn_soft_charge_exit(cpu, GN_EXIT_PAGE_FAULT, cost->vmm_shadow_fault);
 }
 
-static enum gn_soft_verdict stop(struct gn_soft_cpu *cpu, const struct gn_access *access,
-				 gpa_t at, const char *why)
+static enum gn_soft_verdict stop(struct gn_soft_cpu *cpu, const struct gn_access *access, gpa_t at,
+				 const char *why)
 {
 	gn_soft_fail(cpu, -ECANCELED, "%s (address %#llx, guest-physical %#llx)",
 		     why ? why : "the engine stopped the guest", (unsigned long long)access->va.v,

@@ -67,13 +67,10 @@ static inline bool gn_soft_reach(struct gn_soft_cpu *cpu, uint64_t va, unsigned 
 
 	if (GN_LIKELY(gn_soft_hit(cpu, va, kind, mode, hpa, &missed)))
 		return true;
-	access = (struct gn_access){ .va = gva(va),
-				     .kind = (uint8_t)kind,
-				     .size = 1,
-				     .user = cpu->user,
-				     .ac = cpu->ac };
-	return gn_soft_translate(cpu, &access, gn_soft_access_bit(kind, mode), missed, hpa,
-				 &fault);
+	access = (struct gn_access){
+		.va = gva(va), .kind = (uint8_t)kind, .size = 1, .user = cpu->user, .ac = cpu->ac
+	};
+	return gn_soft_translate(cpu, &access, gn_soft_access_bit(kind, mode), missed, hpa, &fault);
 }
 
 /* One access of the guest that runs, by the long way. @value NULL: translate only. False: the guest was

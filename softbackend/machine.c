@@ -31,9 +31,9 @@ static void read_costs(struct gn_soft_costs *c, const struct gn_cpu_preset *p)
 	c->access = figure(p, GN_FIG_ACCESS_CYCLES);
 	/* An L1 hit is part of the pipelined access; what goes further waits for the difference. */
 	for (unsigned level = 0; level < GN_CACHE_LEVELS; level++)
-		c->data[level] = c->access + (c->latency[level] > c->latency[GN_CACHE_L1] ?
-						      c->latency[level] - c->latency[GN_CACHE_L1] :
-						      0);
+		c->data[level] = c->access + (c->latency[level] > c->latency[GN_CACHE_L1]
+						      ? c->latency[level] - c->latency[GN_CACHE_L1]
+						      : 0);
 	c->stlb = figure(p, GN_FIG_STLB_CYCLES);
 	c->walk_start = figure(p, GN_FIG_WALK_START_CYCLES);
 	c->pwc = figure(p, GN_FIG_PWC_CYCLES);
@@ -134,8 +134,8 @@ static int make_caches(struct gn_soft_cpu *cpu, const struct gn_cpu_preset *p)
 		cpu->ahead = calloc(1, sizeof(*cpu->ahead));
 	if (!err && !cpu->ahead)
 		err = -ENOMEM;
-	return err ? err :
-		     gn_cache_init(&cpu->caches.l2, figure(p, GN_FIG_L2_KIB),
+	return err ? err
+		   : gn_cache_init(&cpu->caches.l2, figure(p, GN_FIG_L2_KIB),
 				   figure(p, GN_FIG_L2_WAYS), false);
 }
 
@@ -190,7 +190,8 @@ static int cpu_init(struct gn_soft_cpu *cpu, struct gn_soft *soft, unsigned inde
 static int make_cpus(struct gn_soft *soft, const struct gn_cpu_preset *p)
 {
 	unsigned count = gn_vm_vcpu_count(soft->vm);
-	int err = gn_cache_init(&soft->l3, figure(p, GN_FIG_L3_KIB), figure(p, GN_FIG_L3_WAYS), true);
+	int err =
+		gn_cache_init(&soft->l3, figure(p, GN_FIG_L3_KIB), figure(p, GN_FIG_L3_WAYS), true);
 
 	if (err)
 		return err;

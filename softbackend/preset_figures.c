@@ -16,10 +16,22 @@
 #include "mmu/arena.h"
 #include "mmu/check.h"
 
-#define ENTRIES(key_, what_) { key_ "_entries", 0, 1 << 20, true, what_ ": entries" }
-#define WAYS(key_, what_)    { key_ "_ways", 0, 255, true, what_ ": ways" }
-#define FLAG(key_, what_)    { key_, 0, 1, true, what_ }
-#define CYCLES(key_, what_)  { key_ "_cycles", 0, 1e7, true, what_ }
+#define ENTRIES(key_, what_)                                                                       \
+	{                                                                                          \
+		key_ "_entries", 0, 1 << 20, true, what_ ": entries"                               \
+	}
+#define WAYS(key_, what_)                                                                          \
+	{                                                                                          \
+		key_ "_ways", 0, 255, true, what_ ": ways"                                         \
+	}
+#define FLAG(key_, what_)                                                                          \
+	{                                                                                          \
+		key_, 0, 1, true, what_                                                            \
+	}
+#define CYCLES(key_, what_)                                                                        \
+	{                                                                                          \
+		key_ "_cycles", 0, 1e7, true, what_                                                \
+	}
 
 const struct gn_figure_desc gn_figure_desc[GN_FIGURES] = {
 	[GN_FIG_DTLB_4K_ENTRIES] = ENTRIES("dtlb_4k", "L1 data TLB, 4 KiB pages"),
@@ -51,8 +63,8 @@ const struct gn_figure_desc gn_figure_desc[GN_FIGURES] = {
 	[GN_FIG_PWC_PDPTE_WAYS] = WAYS("pwc_pdpte", "walk cache of PDPT entries"),
 	[GN_FIG_PWC_PDE_ENTRIES] = ENTRIES("pwc_pde", "walk cache of PD entries"),
 	[GN_FIG_PWC_PDE_WAYS] = WAYS("pwc_pde", "walk cache of PD entries"),
-	[GN_FIG_PWC_HOLDS_HPA] =
-		FLAG("pwc_holds_hpa", "under nesting, walk caches know the host address of a table"),
+	[GN_FIG_PWC_HOLDS_HPA] = FLAG(
+		"pwc_holds_hpa", "under nesting, walk caches know the host address of a table"),
 	[GN_FIG_NESTED_PWC_PML5E_ENTRIES] = ENTRIES("nested_pwc_pml5e", "nested walk cache"),
 	[GN_FIG_NESTED_PWC_PML5E_WAYS] = WAYS("nested_pwc_pml5e", "nested walk cache"),
 	[GN_FIG_NESTED_PWC_PML4E_ENTRIES] = ENTRIES("nested_pwc_pml4e", "nested walk cache"),
@@ -61,8 +73,8 @@ const struct gn_figure_desc gn_figure_desc[GN_FIGURES] = {
 	[GN_FIG_NESTED_PWC_PDPTE_WAYS] = WAYS("nested_pwc_pdpte", "nested walk cache"),
 	[GN_FIG_NESTED_PWC_PDE_ENTRIES] = ENTRIES("nested_pwc_pde", "nested walk cache"),
 	[GN_FIG_NESTED_PWC_PDE_WAYS] = WAYS("nested_pwc_pde", "nested walk cache"),
-	[GN_FIG_NESTED_PWC_FOR_DATA] =
-		FLAG("nested_pwc_for_data", "the walk of the datum's GPA uses the nested walk cache"),
+	[GN_FIG_NESTED_PWC_FOR_DATA] = FLAG(
+		"nested_pwc_for_data", "the walk of the datum's GPA uses the nested walk cache"),
 	[GN_FIG_NESTED_TLB_ENTRIES] = ENTRIES("nested_tlb", "nested TLB (GPA to HPA)"),
 	[GN_FIG_NESTED_TLB_WAYS] = WAYS("nested_tlb", "nested TLB (GPA to HPA)"),
 	[GN_FIG_NESTED_TLB_FOR_DATA] =

@@ -18,13 +18,19 @@
 
 #include <string.h>
 
-#define F(value_, source_) { value_, source_, false }
-#define E(value_, reason_) { value_, reason_, true }
+#define F(value_, source_)                                                                         \
+	{                                                                                          \
+		value_, source_, false                                                             \
+	}
+#define E(value_, reason_)                                                                         \
+	{                                                                                          \
+		value_, reason_, true                                                              \
+	}
 
-#define CPUID	"CPUID dump"
+#define CPUID	 "CPUID dump"
 #define NO_CPUID "not reported by CPUID; set to"
-#define VMM	"estimate from published fault costs (PVM, SOSP'23, table of LMbench)"
-#define ABSENT	"the CPU has none"
+#define VMM	 "estimate from published fault costs (PVM, SOSP'23, table of LMbench)"
+#define ABSENT	 "the CPU has none"
 
 /* What is not known of any CPU. Bhargava et al., ASPLOS'08, simulated a 24-entry walk cache and a 16-entry
  * nested TLB for AMD's; ChampSim models 2/4/8/32 for Intel's. */
@@ -269,8 +275,8 @@ static const struct gn_cpu_preset zen4 = {
 	[GN_FIG_L2_CYCLES] = F(14, SAGE), [GN_FIG_L3_CYCLES] = F(54, SAGE),                        \
 	[GN_FIG_MEMORY_CYCLES] = F(200, SAGE),                                                     \
 	[GN_FIG_STLB_CYCLES] = F(7, "Intel event DTLB_LOAD_MISSES.STLB_HIT: about 7 cycles"),      \
-	SMALL_COSTS, [GN_FIG_EXIT_CYCLES] = INTEL_EXIT, VMM_COSTS,                                 \
-	[GN_FIG_CLOCK_GHZ] = E(2.7, "as Skylake-SP")
+	SMALL_COSTS, [GN_FIG_EXIT_CYCLES] = INTEL_EXIT,                                            \
+	VMM_COSTS, [GN_FIG_CLOCK_GHZ] = E(2.7, "as Skylake-SP")
 
 static const struct gn_cpu_preset dmt = {
 	.name = "dmt",
@@ -285,8 +291,8 @@ static const struct gn_cpu_preset textbook = {
 	.figure = { SIMULATED, NO_WALK_CACHES },
 };
 
-static const struct gn_cpu_preset *const presets[] = { &skylake_sp, &sapphire_rapids, &zen3,
-						       &zen4,	    &dmt,	      &textbook };
+static const struct gn_cpu_preset *const presets[] = { &skylake_sp, &sapphire_rapids, &zen3, &zen4,
+						       &dmt,	    &textbook };
 #define PRESETS (sizeof(presets) / sizeof(presets[0]))
 
 const struct gn_cpu_preset *gn_cpu_preset_at(unsigned index)

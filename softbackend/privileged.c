@@ -114,9 +114,10 @@ static void run_privileged(struct gn_soft_cpu *cpu, const struct request *r)
 		err = tell_engine(cpu->vcpu, r, &gp);
 		gn_soft_return(cpu);
 		if (err) {
-			gn_soft_fail(cpu, err,
-				     "the host could not carry out a privileged operation: error %d",
-				     -err);
+			gn_soft_fail(
+				cpu, err,
+				"the host could not carry out a privileged operation: error %d",
+				-err);
 			return;
 		}
 	} while (gp && raise_gp(cpu, tries++));

@@ -23,7 +23,7 @@ struct gn_tlb {
 	struct gn_assoc array[3];
 	uint8_t home[GN_TLB_LEVELS + 1];     /* by level: the array its entries live in */
 	uint8_t level_of[GN_TLB_LEVELS + 1]; /* by level: the level it is kept at; 0: not at all */
-	bool also_4k; /* array[1] takes 4 KiB pages too: half of them, by an address bit */
+	bool also_4k;	 /* array[1] takes 4 KiB pages too: half of them, by an address bit */
 	uint8_t hot;	 /* the level that hit last */
 	uint8_t present; /* a bit per level that has entries */
 	uint32_t live[GN_TLB_LEVELS + 1]; /* entries by level */

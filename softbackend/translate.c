@@ -30,10 +30,13 @@ static struct gn_access access_of(uint16_t bit)
 
 bool gn_soft_decide(const struct gn_soft_cpu *cpu, struct gn_assoc_entry *e, uint16_t bit)
 {
-	static const gn_rights_t need[] = { [GN_READ] = GN_R, [GN_WRITE] = GN_W, [GN_FETCH] = GN_X };
+	static const gn_rights_t need[] = {
+		[GN_READ] = GN_R, [GN_WRITE] = GN_W, [GN_FETCH] = GN_X
+	};
 	const struct gn_access a = access_of(bit);
 	const struct gn_translation t = { .rights = e->rights, .pkey = e->pkey };
-	bool allowed = !(need[a.kind] & ~e->outer_rights) && ((e->flags & GN_ENTRY_DIRTY) || !is_write(bit)) &&
+	bool allowed = !(need[a.kind] & ~e->outer_rights) &&
+		       ((e->flags & GN_ENTRY_DIRTY) || !is_write(bit)) &&
 		       !gn_paging_access(&cpu->paging, &t, &a);
 
 	e->known |= bit;
@@ -61,8 +64,8 @@ static void fill_l1(struct gn_soft_cpu *cpu, unsigned side, uint64_t va, unsigne
 		    const struct gn_assoc_entry *from, uint64_t address, uint16_t bit)
 {
 	unsigned kept = level;
-	struct gn_assoc_entry *e = gn_tlb_insert(&cpu->l1[side], va, cpu->tag,
-						 from->flags & GN_ENTRY_GLOBAL, &kept);
+	struct gn_assoc_entry *e =
+		gn_tlb_insert(&cpu->l1[side], va, cpu->tag, from->flags & GN_ENTRY_GLOBAL, &kept);
 
 	*e = *from;
 	e->frame = address & ~(gn_level_bytes(kept) - 1);
@@ -160,8 +163,8 @@ bool gn_soft_translate(struct gn_soft_cpu *cpu, const struct gn_access *access, 
 	}
 	if (GN_UNLIKELY((uint64_t)((int64_t)(va << cpu->spare_bits) >> cpu->spare_bits) != va)) {
 		/* With paging off there is no canonical form, and no memory up there either. */
-		*fault = (struct gn_soft_fault){ .kind = cpu->vcpu->paging.levels ? GN_SOFT_GP :
-								GN_SOFT_NESTED,
+		*fault = (struct gn_soft_fault){ .kind = cpu->vcpu->paging.levels ? GN_SOFT_GP
+										  : GN_SOFT_NESTED,
 						 .gpa = gpa(va) };
 		return false;
 	}

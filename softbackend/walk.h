@@ -88,7 +88,8 @@ GN_WALK_INLINE bool gn_walk_page_fault(struct gn_soft_walk *w, uint32_t error_co
 }
 GN_WALK_INLINE bool gn_walk_nested_fault(struct gn_soft_walk *w, gpa_t at, bool on_table)
 {
-	w->fault = (struct gn_soft_fault){ .kind = GN_SOFT_NESTED, .gpa = at, .on_table = on_table };
+	w->fault =
+		(struct gn_soft_fault){ .kind = GN_SOFT_NESTED, .gpa = at, .on_table = on_table };
 	return false;
 }
 

@@ -23,8 +23,8 @@ static const struct gn_fmt x86_5 = GN_FMT_X86_5_INIT;
 
 struct path {
 	struct gn_walk_path read;
-	uint64_t table[GN_MAX_LEVELS + 1]; /* by level: GPA of the table read */
-	uint64_t host[GN_MAX_LEVELS + 1];  /* its HPA */
+	uint64_t table[GN_MAX_LEVELS + 1];    /* by level: GPA of the table read */
+	uint64_t host[GN_MAX_LEVELS + 1];     /* its HPA */
 	gn_rights_t outer[GN_MAX_LEVELS + 1]; /* what the nested dimension lets us do to it */
 };
 
@@ -165,8 +165,7 @@ GN_WALK_INLINE enum set_bits set_accessed_dirty(struct gn_soft_walk *w, const st
 		if ((r->entry[level] & want) == want)
 			continue;
 		if (GN_UNLIKELY(!(p->outer[level] & GN_W))) {
-			uint64_t offset =
-				gn_fmt_index(f, level, access->va.v) * sizeof(uint64_t);
+			uint64_t offset = gn_fmt_index(f, level, access->va.v) * sizeof(uint64_t);
 
 			gn_walk_nested_fault(w, gpa(p->table[level] + offset), true);
 			return BITS_REFUSED;
@@ -189,8 +188,8 @@ GN_WALK_INLINE void keep_path(struct gn_soft_cpu *cpu, const struct gn_fmt *f, b
 		if (has_host && !(p->outer[level - 1] & GN_W))
 			continue;
 		gn_pwc_insert(&cpu->pwc, va, cpu->tag, level,
-			      has_host ? p->host[level - 1] :
-					 gn_fmt_address(f, level, r->entry[level]),
+			      has_host ? p->host[level - 1]
+				       : gn_fmt_address(f, level, r->entry[level]),
 			      r->rights[level], p->outer[level - 1]);
 	}
 }
@@ -199,9 +198,9 @@ GN_WALK_INLINE void keep_path(struct gn_soft_cpu *cpu, const struct gn_fmt *f, b
 GN_WALK_INLINE bool finish(struct gn_soft_cpu *cpu, const struct gn_access *access,
 			   struct gn_soft_walk *w, bool is_nested)
 {
-	static const gn_rights_t need[] = { [GN_READ] = GN_R | GN_U,
-					    [GN_WRITE] = GN_W | GN_U,
-					    [GN_FETCH] = GN_X | GN_U };
+	static const gn_rights_t need[] = {
+		[GN_READ] = GN_R | GN_U, [GN_WRITE] = GN_W | GN_U, [GN_FETCH] = GN_X | GN_U
+	};
 	struct gn_soft_nested n;
 
 	w->dirty = w->t.dirty;
@@ -262,10 +261,9 @@ GN_WALK_INLINE bool walk(struct gn_soft_cpu *cpu, const struct gn_access *access
 GN_WALK_INLINE bool walk_identity(struct gn_soft_cpu *cpu, const struct gn_access *access,
 				  struct gn_soft_walk *w, bool is_nested)
 {
-	w->t = (struct gn_translation){ .rights = GN_RWXU,
-					.level = GN_TLB_LEVELS,
-					.dirty = true,
-					.gpa = gpa(access->va.v) };
+	w->t = (struct gn_translation){
+		.rights = GN_RWXU, .level = GN_TLB_LEVELS, .dirty = true, .gpa = gpa(access->va.v)
+	};
 	return finish(cpu, access, w, is_nested);
 }
 

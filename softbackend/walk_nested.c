@@ -101,8 +101,7 @@ GN_WALK_INLINE bool nested_walk(struct gn_soft_cpu *cpu, struct gn_soft_walk *w,
 				const struct gn_fmt *f, gpa_t at, gn_rights_t need, bool is_data,
 				struct gn_soft_nested *out)
 {
-	bool use_tlb = cpu->nested_tlb.array[0].ways &&
-		       (!is_data || cpu->cost.nested_tlb_for_data);
+	bool use_tlb = cpu->nested_tlb.array[0].ways && (!is_data || cpu->cost.nested_tlb_for_data);
 	bool use_pwc = !is_data || cpu->cost.nested_pwc_for_data;
 	bool has_ad = cpu->vcpu->hw.nested_ad;
 	struct gn_assoc_entry *e;

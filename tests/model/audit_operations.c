@@ -68,12 +68,14 @@ static void access_once(struct rig *rig)
 		struct gn_guest_walk walk;
 
 		rcu_read_lock();
-		gn_guest_walk(rig->vm, &gn_vm_vcpu(rig->vm, 0)->paging, regs(rig)->cr3, &a, 0, &walk);
+		gn_guest_walk(rig->vm, &gn_vm_vcpu(rig->vm, 0)->paging, regs(rig)->cr3, &a, 0,
+			      &walk);
 		rcu_read_unlock();
 		if (walk.end == GN_GW_OK && gpa_to_gfn(walk.t.gpa).v < 32) {
 			unsigned level = 1 + (unsigned)test_random_below(&rig->random, 5);
 
-			a.va = gva((a.va.v & ~(uint64_t)(GN_PAGE_SIZE - 1)) + rg_random_index(&rig->random) * 8);
+			a.va = gva((a.va.v & ~(uint64_t)(GN_PAGE_SIZE - 1)) +
+				   rg_random_index(&rig->random) * 8);
 			value = rg_random_entry(&rig->random, level);
 			goto probe;
 		}
@@ -88,7 +90,8 @@ static void patch_from_outside(struct rig *rig)
 {
 	unsigned level = 1 + (unsigned)test_random_below(&rig->random, 5);
 	uint64_t entry = rg_random_entry(&rig->random, level);
-	gpa_t at = gpa((rg_random_table(&rig->random, level) << GN_PAGE_SHIFT) + rg_random_index(&rig->random) * 8);
+	gpa_t at = gpa((rg_random_table(&rig->random, level) << GN_PAGE_SHIFT) +
+		       rg_random_index(&rig->random) * 8);
 
 	expect(rig, "gn_vm_write", gn_vm_write(rig->vm, at, &entry, sizeof(entry)));
 }
@@ -118,7 +121,9 @@ static void invalidate(struct rig *rig)
 	if (test_random_once(&rig->random, 2))
 		gn_soft_invlpg(rig->cpu, va);
 	else
-		gn_soft_invpcid(rig->cpu, X86_INVPCID_SINGLE + (unsigned)test_random_below(&rig->random, 3), 0, va);
+		gn_soft_invpcid(rig->cpu,
+				X86_INVPCID_SINGLE + (unsigned)test_random_below(&rig->random, 3),
+				0, va);
 }
 
 static void change_p2m(struct rig *rig)
@@ -129,16 +134,33 @@ static void change_p2m(struct rig *rig)
 	int err = 0;
 
 	switch (test_random_below(r, 9)) {
-	case 0: err = gn_p2m_populate(rig->vm, at, count); break;
-	case 1: err = gn_p2m_discard(rig->vm, at, count); break;
-	case 2: err = gn_p2m_balloon(rig->vm, at, count); break;
-	case 3: err = gn_p2m_unballoon(rig->vm, at, count); break;
-	case 4: err = gn_p2m_protect(rig->vm, at, count, true); break;
-	case 5: err = gn_p2m_protect(rig->vm, at, count, false); break;
-	case 6: err = gn_p2m_move(rig->vm, at, count); break;
-	case 7: err = gn_p2m_share(rig->vm, at, random_data_gfn(rig)); break;
+	case 0:
+		err = gn_p2m_populate(rig->vm, at, count);
+		break;
+	case 1:
+		err = gn_p2m_discard(rig->vm, at, count);
+		break;
+	case 2:
+		err = gn_p2m_balloon(rig->vm, at, count);
+		break;
+	case 3:
+		err = gn_p2m_unballoon(rig->vm, at, count);
+		break;
+	case 4:
+		err = gn_p2m_protect(rig->vm, at, count, true);
+		break;
+	case 5:
+		err = gn_p2m_protect(rig->vm, at, count, false);
+		break;
+	case 6:
+		err = gn_p2m_move(rig->vm, at, count);
+		break;
+	case 7:
+		err = gn_p2m_share(rig->vm, at, random_data_gfn(rig));
+		break;
 	default: /* a guest table moves to another frame */
-		err = gn_p2m_move(rig->vm, gfn(RG_FIRST_TABLE + test_random_below(r, RG_TABLES)), 1);
+		err = gn_p2m_move(rig->vm, gfn(RG_FIRST_TABLE + test_random_below(r, RG_TABLES)),
+				  1);
 		break;
 	}
 	expect(rig, "a p2m change", err);
@@ -164,7 +186,9 @@ static void use_logs(struct rig *rig)
 		if (rig->dirty_log)
 			err = gn_dirty_harvest(rig->vm, gfn(0), RG_RAM_GFNS, bitmap);
 		break;
-	default: err = gn_accessed_harvest(rig->vm, gfn(0), RG_RAM_GFNS, bitmap); break;
+	default:
+		err = gn_accessed_harvest(rig->vm, gfn(0), RG_RAM_GFNS, bitmap);
+		break;
 	}
 	expect(rig, "a dirty or accessed log", err);
 }
@@ -196,14 +220,22 @@ static void operate(struct rig *rig)
 	if (starve)
 		gn_alloc_fail_nth(1 + test_random_below(r, 3));
 	switch (operation) {
-	case 0: load_cr3(rig); break;
-	case 1: invalidate(rig); break;
+	case 0:
+		load_cr3(rig);
+		break;
+	case 1:
+		invalidate(rig);
+		break;
 	case 2:
 		if (test_random_once(r, 16))
 			change_mode(rig);
 		break;
-	case 3: patch_from_outside(rig); break;
-	case 4: change_p2m(rig); break;
+	case 3:
+		patch_from_outside(rig);
+		break;
+	case 4:
+		change_p2m(rig);
+		break;
 	case 5:
 		if (test_random_once(r, 4))
 			use_logs(rig);
@@ -212,7 +244,9 @@ static void operate(struct rig *rig)
 		if (test_random_once(r, away ? 4 : 24))
 			switch_scheme(rig);
 		break;
-	default: access_once(rig); break;
+	default:
+		access_once(rig);
+		break;
 	}
 	if (starve)
 		gn_alloc_fail_nth(0);
@@ -228,7 +262,8 @@ static void guest(struct gn_soft_cpu *cpu, void *ctx)
 	while (rig->done < rig->operations && !rig->failure[0]) {
 		operate(rig);
 		if (gn_audit(rig->vm, &report))
-			snprintf(rig->failure, sizeof(rig->failure), "operation %" PRIu64 " under %s: %s", rig->done,
+			snprintf(rig->failure, sizeof(rig->failure),
+				 "operation %" PRIu64 " under %s: %s", rig->done,
 				 gn_vm_scheme(rig->vm), report.first);
 		rig->done += strcmp(gn_vm_scheme(rig->vm), rig->home) == 0;
 	}
@@ -244,7 +279,9 @@ static void run_scheme(struct test_run *run, const char *scheme)
 						 .backing_level = 2,
 						 .scheme_table_limit_bytes = 64 << GN_PAGE_SHIFT },
 					 .seed = run->seed };
-	struct rig rig = { .random = test_random_seed(run->seed), .home = scheme, .operations = run->cases };
+	struct rig rig = { .random = test_random_seed(run->seed),
+			   .home = scheme,
+			   .operations = run->cases };
 	int err;
 
 	if (gn_soft_create(&config, &rig.soft))
@@ -256,9 +293,10 @@ static void run_scheme(struct test_run *run, const char *scheme)
 	if (err)
 		snprintf(rig.failure, sizeof(rig.failure), "the guest was stopped: %s",
 			 gn_soft_stop_reason(gn_soft_cpu(rig.soft, 0)));
-	printf("%s: %" PRIu64 " operations audited, %" PRIu64 " accesses, %" PRIu64 " switches, %" PRIu64
-	       " without memory, %" PRIu64 " refused%s%s\n",
-	       scheme, rig.done, rig.accesses, rig.switches, rig.enomem, rig.refused, rig.failure[0] ? ": " : "", rig.failure);
+	printf("%s: %" PRIu64 " operations audited, %" PRIu64 " accesses, %" PRIu64
+	       " switches, %" PRIu64 " without memory, %" PRIu64 " refused%s%s\n",
+	       scheme, rig.done, rig.accesses, rig.switches, rig.enomem, rig.refused,
+	       rig.failure[0] ? ": " : "", rig.failure);
 	if (rig.failure[0] || rig.done < rig.operations)
 		run->failed++;
 	else

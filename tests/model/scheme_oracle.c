@@ -16,9 +16,9 @@
 
 #include "support/random_guest.h"
 
-#define CASES_PER_EPOCH	  256
-#define EPOCH_PATCHES	  12
-#define DEFAULT_CASES	  20000000 /* a scheme */
+#define CASES_PER_EPOCH	   256
+#define EPOCH_PATCHES	   12
+#define DEFAULT_CASES	   20000000 /* a scheme */
 #define REPORT_DIFFERENCES 5
 
 struct rig {
@@ -43,18 +43,23 @@ static const struct config {
 	{ "tight table budget", 2, 3, 4, 40 << GN_PAGE_SHIFT },
 };
 
-static void say(struct rig *rig, const struct gn_access *a, const char *what, uint64_t have, uint64_t want)
+static void say(struct rig *rig, const struct gn_access *a, const char *what, uint64_t have,
+		uint64_t want)
 {
 	if (rig->differences++ < REPORT_DIFFERENCES)
-		printf("%s case %" PRIu64 ": va %#" PRIx64 " kind %d user %d ac %d implicit %d cr0 %#" PRIx64
-		       " cr3 %#" PRIx64 " cr4 %#" PRIx64 " efer %#" PRIx64 ": %s is %#" PRIx64 ", must be %#" PRIx64 "\n",
-		       rig->name, rig->done, a->va.v, a->kind, a->user, a->ac, a->implicit, rig->regs.cr0, rig->regs.cr3,
-		       rig->regs.cr4, rig->regs.efer, what, have, want);
+		printf("%s case %" PRIu64 ": va %#" PRIx64
+		       " kind %d user %d ac %d implicit %d cr0 %#" PRIx64 " cr3 %#" PRIx64
+		       " cr4 %#" PRIx64 " efer %#" PRIx64 ": %s is %#" PRIx64 ", must be %#" PRIx64
+		       "\n",
+		       rig->name, rig->done, a->va.v, a->kind, a->user, a->ac, a->implicit,
+		       rig->regs.cr0, rig->regs.cr3, rig->regs.cr4, rig->regs.efer, what, have,
+		       want);
 }
 
 static void set_both(struct rig *rig, gpa_t at, uint64_t value)
 {
-	if (gn_vm_write(rig->vm, at, &value, sizeof(value)) || gn_vm_write(rig->oracle, at, &value, sizeof(value)))
+	if (gn_vm_write(rig->vm, at, &value, sizeof(value)) ||
+	    gn_vm_write(rig->oracle, at, &value, sizeof(value)))
 		abort();
 }
 
@@ -72,7 +77,8 @@ static void new_epoch(struct rig *rig)
 		unsigned level = 1 + (unsigned)test_random_below(r, 5);
 		uint64_t table = rg_random_table(r, level);
 
-		set_both(rig, gpa((table << GN_PAGE_SHIFT) + rg_random_index(r) * 8), rg_random_entry(r, level));
+		set_both(rig, gpa((table << GN_PAGE_SHIFT) + rg_random_index(r) * 8),
+			 rg_random_entry(r, level));
 	}
 	rg_random_mode(r, &regs);
 	rg_enter_mode(rig->cpu, &rig->regs, &regs, test_random_once(r, 2));
@@ -128,8 +134,9 @@ static uint64_t peek(struct gn_vm *vm, gpa_t at)
 	return value;
 }
 
-static void compare_success(struct rig *rig, const struct gn_access *a, const struct gn_guest_walk *want,
-			    const struct gn_soft_outcome *have, uint64_t value, uint64_t expected)
+static void compare_success(struct rig *rig, const struct gn_access *a,
+			    const struct gn_guest_walk *want, const struct gn_soft_outcome *have,
+			    uint64_t value, uint64_t expected)
 {
 	p2m_word_t word = gn_p2m_get(&rig->vm->p2m, gpa_to_gfn(want->t.gpa));
 
@@ -138,7 +145,8 @@ static void compare_success(struct rig *rig, const struct gn_access *a, const st
 	if (!gn_p2m_word_has_frame(word))
 		return;
 	/* A store that the VMM emulated used no translation: its outcome names no frame. */
-	if (hpa_to_pfn(have->hpa).v != gn_p2m_word_pfn(word).v && !(a->kind == GN_WRITE && !have->hpa.v))
+	if (hpa_to_pfn(have->hpa).v != gn_p2m_word_pfn(word).v &&
+	    !(a->kind == GN_WRITE && !have->hpa.v))
 		say(rig, a, "the frame", hpa_to_pfn(have->hpa).v, gn_p2m_word_pfn(word).v);
 	if (a->kind == GN_WRITE)
 		value = peek(rig->vm, want->t.gpa);
@@ -171,9 +179,11 @@ static void one_case(struct rig *rig)
 	if (want.end == GN_GW_NO_TABLE)
 		return; /* no table lies outside RAM here; kept for configurations that change that */
 	if (a.kind == GN_WRITE)
-		value = stores_table ? rg_random_entry(r, 1 + (unsigned)test_random_below(r, 5)) : test_random_next(r);
+		value = stores_table ? rg_random_entry(r, 1 + (unsigned)test_random_below(r, 5))
+				     : test_random_next(r);
 	stores = a.kind == GN_WRITE && want.end == GN_GW_OK && want.t.gpa.v < RG_RAM_BYTES &&
-		 gn_p2m_word_state(gn_p2m_get(&rig->oracle->p2m, gpa_to_gfn(want.t.gpa))) != GN_P2M_READONLY;
+		 gn_p2m_word_state(gn_p2m_get(&rig->oracle->p2m, gpa_to_gfn(want.t.gpa))) !=
+			 GN_P2M_READONLY;
 	if (stores && gn_vm_write(rig->oracle, want.t.gpa, &value, 8))
 		abort();
 	if (want.end == GN_GW_OK)
@@ -227,18 +237,24 @@ static void fill(struct rig *rig)
 	for (unsigned level = 1; level <= GN_MAX_LEVELS; level++)
 		for (unsigned t = 0; t < rg_level[level].count; t++)
 			for (unsigned i = 0; i < RG_INDEXES; i++)
-				set_both(rig, gpa(((uint64_t)(rg_level[level].first + t) << GN_PAGE_SHIFT) + rg_index[i] * 8u),
+				set_both(rig,
+					 gpa(((uint64_t)(rg_level[level].first + t)
+					      << GN_PAGE_SHIFT) +
+					     rg_index[i] * 8u),
 					 rg_random_entry(r, level));
 	for (unsigned i = 0; i < 4096; i++)
-		set_both(rig, gpa(((uint64_t)32 << GN_PAGE_SHIFT) +
-				  (test_random_below(r, RG_RAM_BYTES - (32 << GN_PAGE_SHIFT)) & ~(uint64_t)7)),
+		set_both(rig,
+			 gpa(((uint64_t)32 << GN_PAGE_SHIFT) +
+			     (test_random_below(r, RG_RAM_BYTES - (32 << GN_PAGE_SHIFT)) &
+			      ~(uint64_t)7)),
 			 test_random_next(r));
 	if (gn_p2m_protect(rig->vm, gfn(RG_READONLY_GFN), 8, true) ||
 	    gn_p2m_protect(rig->oracle, gfn(RG_READONLY_GFN), 8, true))
 		abort();
 }
 
-static void run_config(struct test_run *run, const char *scheme, const struct config *config, uint64_t cases)
+static void run_config(struct test_run *run, const char *scheme, const struct config *config,
+		       uint64_t cases)
 {
 	struct gn_vm_config vm = { .scheme = scheme,
 				   .mem_bytes = RG_RAM_BYTES,
@@ -266,8 +282,9 @@ static void run_config(struct test_run *run, const char *scheme, const struct co
 		printf("%s: audit: %s\n", scheme, report.first);
 		rig.differences++;
 	}
-	printf("%s, %s: %" PRIu64 " cases, %" PRIu64 " faults, %" PRIu64 " table stores, %" PRIu64 " differences\n", scheme,
-	       config->label, rig.done, rig.faults, rig.table_stores, rig.differences);
+	printf("%s, %s: %" PRIu64 " cases, %" PRIu64 " faults, %" PRIu64 " table stores, %" PRIu64
+	       " differences\n",
+	       scheme, config->label, rig.done, rig.faults, rig.table_stores, rig.differences);
 	if (err || rig.differences || !rig.faults || rig.done < cases)
 		run->failed++;
 	else
@@ -288,7 +305,8 @@ int main(int argc, char **argv)
 		if (argc > 3 && strcmp(argv[3], gn_scheme_name(ops)) != 0)
 			continue;
 		for (size_t i = 0; i < count; i++)
-			run_config(&run, gn_scheme_name(ops), &configs[i], (run.cases + count - 1) / count);
+			run_config(&run, gn_scheme_name(ops), &configs[i],
+				   (run.cases + count - 1) / count);
 	}
 	return test_run_end(&run);
 }

@@ -65,7 +65,8 @@ static inline uint64_t rg_random_entry(struct test_random *r, unsigned level)
 	if (leaf && level > 1)
 		e |= X86_PTE_PS;
 	if (!leaf)
-		frame = rg_random_table(r, test_random_once(r, 64) ? 1 + test_random_below(r, 5) : level - 1);
+		frame = rg_random_table(r, test_random_once(r, 64) ? 1 + test_random_below(r, 5)
+								   : level - 1);
 	else if (test_random_once(r, 10))
 		frame = RG_FIRST_TABLE + test_random_below(r, RG_TABLES);
 	else if (test_random_once(r, 40))
@@ -76,8 +77,8 @@ static inline uint64_t rg_random_entry(struct test_random *r, unsigned level)
 		frame &= ~(gn_level_pages(level < 4 ? level : 1) - 1);
 	e |= frame << GN_PAGE_SHIFT;
 	if (test_random_once(r, 128)) /* reserved: above MAXPHYADDR, or low bits of a large leaf */
-		e |= (uint64_t)1 << (test_random_once(r, 2) ? RG_PHYS_BITS + test_random_below(r, 8) :
-							      13 + test_random_below(r, 7));
+		e |= (uint64_t)1 << (test_random_once(r, 2) ? RG_PHYS_BITS + test_random_below(r, 8)
+							    : 13 + test_random_below(r, 7));
 	return e;
 }
 
@@ -117,8 +118,8 @@ static inline void rg_random_mode(struct test_random *r, struct gn_regs *regs)
 }
 
 /* Put @cpu into @regs through paging off, as software must. */
-static inline void rg_enter_mode(struct gn_soft_cpu *cpu, const struct gn_regs *now, const struct gn_regs *regs,
-				 bool pcide)
+static inline void rg_enter_mode(struct gn_soft_cpu *cpu, const struct gn_regs *now,
+				 const struct gn_regs *regs, bool pcide)
 {
 	gn_soft_write_cr4(cpu, now->cr4 & ~X86_CR4_PCIDE);
 	gn_soft_write_cr0(cpu, X86_CR0_PE);

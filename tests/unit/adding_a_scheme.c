@@ -31,7 +31,8 @@ static uint64_t history(const char *scheme)
 	for (unsigned i = 0; i < 3000; i++) {
 		unsigned level = 1 + (unsigned)test_random_below(&r, 5);
 		uint64_t entry = rg_random_entry(&r, level);
-		uint64_t at = (rg_random_table(&r, level) << GN_PAGE_SHIFT) + rg_random_index(&r) * 8;
+		uint64_t at =
+			(rg_random_table(&r, level) << GN_PAGE_SHIFT) + rg_random_index(&r) * 8;
 
 		cr_assert_eq(gn_vm_write(gn_soft_vm(soft), gpa(at), &entry, sizeof(entry)), 0);
 	}
@@ -46,12 +47,15 @@ static uint64_t history(const char *scheme)
 			rg_enter_mode(cpu, &now, &next, false);
 		}
 		if (i % 100 == 99)
-			cr_assert_eq(gn_p2m_move(gn_soft_vm(soft), gfn(40 + test_random_below(&r, 500)), 4), 0);
+			cr_assert_eq(gn_p2m_move(gn_soft_vm(soft),
+						 gfn(40 + test_random_below(&r, 500)), 4),
+				     0);
 		rg_random_access(&r, next.cr4 & X86_CR4_LA57 ? 5 : 4, &a);
 		if (a.kind == GN_WRITE)
 			a.kind = GN_READ;
 		cr_assert_eq(gn_soft_probe(cpu, &a, &value, &out), 0);
-		sum = sum * 31 + (out.faulted ? out.vector * 64 + out.error_code : value + out.gpa.v);
+		sum = sum * 31 +
+		      (out.faulted ? out.vector * 64 + out.error_code : value + out.gpa.v);
 	}
 	cr_assert_eq(gn_audit(gn_soft_vm(soft), &report), 0, "%s: %s", scheme, report.first);
 	sum ^= gn_vm_memory_sum(gn_soft_vm(soft));

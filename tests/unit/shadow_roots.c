@@ -122,7 +122,7 @@ Test(shadow_roots, dead_root)
 	}
 	cr_assert_eq(gn_p2m_balloon(rig.vm, gpa_to_gfn(gpa(root)), 1), 0);
 	CHECK_AUDIT(&rig);
-	cr_assert_eq(rig_user_load(&rig, USER).end, RIG_DENIED);
+	cr_assert_eq(rig_user_load(&rig, USER).end, RIG_STOP);
 	CHECK_AUDIT(&rig);
 	rig_cr3(&rig, rig.root);
 	CHECK_OK(rig_load(&rig, RIG_LINEAR));

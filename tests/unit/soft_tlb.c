@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * soft_tlb.c - TLBs of several arrays, and walk caches.
+ */
+#include <criterion/criterion.h>
+
+#include "softbackend/pwc.h"
+#include "softbackend/tlb.h"
+
+#define TAG(n) ((uint64_t)(n) << GN_KEY_TAG_SHIFT)
+#define MIB    ((uint64_t)1 << 20)
+
+static void make_split(struct gn_tlb *t)
+{
+	const struct gn_tlb_shape shape = { .entries = { 64, 32, 4 },
+					    .ways = { 4, 4, 4 },
+					    .home = { 0, 0, 1, 2 } };
+
+	cr_assert_eq(gn_tlb_init(t, &shape), 0);
+}
+
+static void add(struct gn_tlb *t, uint64_t va, uint64_t tag, bool is_global, unsigned level)
+{
+	struct gn_assoc_entry *e = gn_tlb_insert(t, va, tag, is_global, &level);
+
+	cr_assert_not_null(e);
+	*e = (struct gn_assoc_entry){ .frame = va & ~(gn_level_bytes(level) - 1) };
+}
+
+static bool has(struct gn_tlb *t, uint64_t va, uint64_t tag)
+{
+	unsigned level;
+	struct gn_assoc_entry *e = gn_tlb_find(t, va, tag, &level);
+
+	cr_assert(!e || e->frame == (va & ~(gn_level_bytes(level) - 1)));
+	return e != NULL;
+}
+
+Test(soft_tlb, finds_every_page_size)
+{
+	struct gn_tlb t;
+
+	make_split(&t);
+	add(&t, 0x7fff12345678, TAG(1), false, 1);
+	add(&t, 600 * MIB, TAG(1), false, 2);
+	add(&t, 5000 * MIB, TAG(1), false, 3);
+	cr_assert(has(&t, 0x7fff12345fff, TAG(1)));
+	cr_assert(!has(&t, 0x7fff12346000, TAG(1)));
+	cr_assert(has(&t, 601 * MIB, TAG(1)));
+	cr_assert(!has(&t, 602 * MIB, TAG(1)));
+	cr_assert(has(&t, 4100 * MIB, TAG(1)));
+	cr_assert(!has(&t, 4100 * MIB, TAG(2)));
+	gn_tlb_drop(&t, 601 * MIB + 5, TAG(1));
+	cr_assert(!has(&t, 600 * MIB, TAG(1)));
+	cr_assert(has(&t, 4100 * MIB, TAG(1)));
+	gn_tlb_fini(&t);
+}
+
+Test(soft_tlb, globals_survive_what_flushes_a_tag)
+{
+	struct gn_tlb t;
+
+	make_split(&t);
+	add(&t, 0x1000, TAG(1), true, 1);
+	add(&t, 0x2000, TAG(1), false, 1);
+	add(&t, 0x3000, TAG(2), false, 1);
+	cr_assert(has(&t, 0x1000, TAG(2)));
+	gn_tlb_drop_tag(&t, TAG(1));
+	cr_assert(has(&t, 0x1000, TAG(1)));
+	cr_assert(!has(&t, 0x2000, TAG(1)));
+	cr_assert(has(&t, 0x3000, TAG(2)));
+	gn_tlb_drop_nonglobal(&t);
+	cr_assert(has(&t, 0x1000, TAG(5)));
+	cr_assert(!has(&t, 0x3000, TAG(2)));
+	gn_tlb_drop(&t, 0x1000, TAG(9));
+	cr_assert(!has(&t, 0x1000, TAG(1)));
+	cr_assert_eq(t.present, 0);
+	gn_tlb_fini(&t);
+}
+
+Test(soft_tlb, fractures_what_it_has_no_array_for)
+{
+	const struct gn_tlb_shape shape = { .entries = { 64, 8, 0 },
+					    .ways = { 8, 8, 0 },
+					    .home = { 0, 0, 1, 2 } };
+	unsigned level = 3;
+	struct gn_tlb t;
+
+	cr_assert_eq(gn_tlb_init(&t, &shape), 0);
+	*gn_tlb_insert(&t, 1500 * MIB, TAG(0), false, &level) =
+		(struct gn_assoc_entry){ .frame = 1500 * MIB };
+	cr_assert_eq(level, 2);
+	cr_assert(has(&t, 1501 * MIB, TAG(0)));
+	cr_assert(!has(&t, 1502 * MIB, TAG(0)));
+	gn_tlb_fini(&t);
+}
+
+/* Ice Lake and later: 4 KiB pages live in both arrays of the L2 TLB. */
+Test(soft_tlb, one_size_in_two_arrays)
+{
+	const struct gn_tlb_shape shape = { .entries = { 64, 64, 0 },
+					    .ways = { 8, 8, 0 },
+					    .home = { 0, 0, 0, 1 },
+					    .also_4k = true };
+	struct gn_tlb t;
+	unsigned kept = 0;
+
+	cr_assert_eq(gn_tlb_init(&t, &shape), 0);
+	for (uint64_t page = 0; page < 128; page++)
+		add(&t, page << GN_PAGE_SHIFT, TAG(0), false, 1);
+	for (uint64_t page = 0; page < 128; page++)
+		kept += has(&t, page << GN_PAGE_SHIFT, TAG(0));
+	cr_assert_eq(kept, 128);
+	add(&t, 0x40000000, TAG(0), false, 3);
+	cr_assert_eq(t.array[1].used, 64);
+	gn_tlb_drop_nonglobal(&t);
+	cr_assert_eq(t.present, 0);
+	gn_tlb_fini(&t);
+}
+
+Test(soft_pwc, answers_with_the_lowest_entry)
+{
+	const struct gn_pwc_shape shape = { .entries = { 0, 0, 32, 4, 2, 2 },
+					    .ways = { 0, 0, 4, 4, 1, 2 } };
+	const struct gn_assoc_entry *e;
+	struct gn_pwc p;
+	unsigned level;
+
+	cr_assert_eq(gn_pwc_init(&p, &shape), 0);
+	cr_assert_null(gn_pwc_find(&p, 0x1000, TAG(1), 4, &level));
+	gn_pwc_insert(&p, 0x1000, TAG(1), 4, 0xa000, GN_RWX, GN_R);
+	e = gn_pwc_find(&p, 0x1000, TAG(1), 4, &level);
+	cr_assert(e && level == 4 && e->frame == 0xa000 && e->rights == GN_RWX);
+	gn_pwc_insert(&p, 0x1000, TAG(1), 2, 0xb000, GN_R, GN_R);
+	e = gn_pwc_find(&p, 0x1fffff, TAG(1), 4, &level);
+	cr_assert(e && level == 2 && e->frame == 0xb000);
+	e = gn_pwc_find(&p, 0x200000, TAG(1), 4, &level);
+	cr_assert(e && level == 4);
+	cr_assert_null(gn_pwc_find(&p, 0x1000, TAG(2), 4, &level));
+	gn_pwc_drop_tag(&p, TAG(1));
+	cr_assert_null(gn_pwc_find(&p, 0x1000, TAG(1), 4, &level));
+	gn_pwc_fini(&p);
+}
