@@ -39,3 +39,20 @@ void gn_pwc_drop_tag(struct gn_pwc *p, uint64_t tag)
 	for (unsigned n = 2; n <= GN_MAX_LEVELS; n++)
 		gn_assoc_drop_matching(&p->level[n], GN_KEY_TAG_MASK, tag, NULL, NULL);
 }
+
+void gn_pwc_drop(struct gn_pwc *p, uint64_t address, uint64_t tag)
+{
+	for (unsigned level = 2; level <= GN_MAX_LEVELS; level++) {
+		struct gn_assoc *a = &p->level[level];
+		uint64_t page = (address & GN_KEY_ADDRESS) >> gn_level_shift(level);
+		struct gn_assoc_slot s;
+		int way;
+
+		if (!a->used)
+			continue;
+		s = gn_assoc_slot(a, page);
+		way = gn_assoc_find(a, &s, gn_pwc_key(page, tag));
+		if (way >= 0)
+			gn_assoc_drop(a, &s, (unsigned)way);
+	}
+}

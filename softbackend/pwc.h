@@ -28,6 +28,8 @@ int gn_pwc_init(struct gn_pwc *p, const struct gn_pwc_shape *shape); /* -ENOMEM 
 void gn_pwc_fini(struct gn_pwc *p);
 void gn_pwc_clear(struct gn_pwc *p);
 void gn_pwc_drop_tag(struct gn_pwc *p, uint64_t tag);
+/* Every entry on the way to @address. */
+void gn_pwc_drop(struct gn_pwc *p, uint64_t address, uint64_t tag);
 
 static inline uint64_t gn_pwc_key(uint64_t page, uint64_t tag)
 {

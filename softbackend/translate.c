@@ -100,6 +100,10 @@ static bool walk_and_fill(struct gn_soft_cpu *cpu, unsigned side, const struct g
 
 	if (GN_UNLIKELY(!cpu->walk(cpu, access, &w))) {
 		count_walk(cpu, &w);
+		/* A page fault drops what the walk caches have on the way to its address (SDM 4.10.4.1), so that
+		 * whoever was led astray by a stale entry faults once and not for ever. */
+		if (w.fault.kind == GN_SOFT_PF)
+			gn_pwc_drop(&cpu->pwc, access->va.v, cpu->tag);
 		*fault = w.fault;
 		return false;
 	}

@@ -232,6 +232,7 @@ GN_WALK_INLINE bool walk(struct gn_soft_cpu *cpu, const struct gn_access *access
 
 	r = &p.read;
 	do {
+		bits = BITS_SET; /* an entry may be its own table: what beat us was our own store */
 		if (GN_UNLIKELY(!descend(cpu, access, w, f, is_nested, &p)))
 			return false;
 		leaf = r->entry[r->leaf];

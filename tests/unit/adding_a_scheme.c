@@ -21,7 +21,7 @@ static uint64_t history(const char *scheme)
 						 .guest_phys_bits = RG_PHYS_BITS } };
 	struct test_random r = test_random_seed(7);
 	struct gn_audit_report report;
-	struct gn_regs now, next;
+	struct gn_regs now, next = { 0 };
 	struct gn_soft *soft;
 	struct gn_soft_cpu *cpu;
 	uint64_t sum = 0;
