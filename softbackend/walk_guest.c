@@ -223,7 +223,7 @@ GN_WALK_INLINE bool finish(struct gn_soft_cpu *cpu, const struct gn_access *acce
 GN_WALK_INLINE bool walk(struct gn_soft_cpu *cpu, const struct gn_access *access,
 			 struct gn_soft_walk *w, const struct gn_fmt *f, bool is_nested)
 {
-	enum set_bits bits = BITS_SET;
+	enum set_bits bits;
 	uint64_t va = access->va.v;
 	const struct gn_walk_path *r;
 	struct path p;
@@ -241,6 +241,9 @@ GN_WALK_INLINE bool walk(struct gn_soft_cpu *cpu, const struct gn_access *access
 		denied = gn_paging_access(&cpu->paging, &w->t, access);
 		if (GN_UNLIKELY(denied))
 			return gn_walk_page_fault(w, denied);
+		/* One entry may stand on two levels (a table that maps itself): then the second one is
+		 * beaten by the first, once. */
+		bits = BITS_SET;
 		if (GN_UNLIKELY(gn_walk_owes_bits(f, r, access->kind == GN_WRITE)))
 			bits = set_accessed_dirty(w, f, access, &p);
 		if (GN_UNLIKELY(bits == BITS_REFUSED))
