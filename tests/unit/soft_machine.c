@@ -59,7 +59,7 @@ static void store_and_load(struct gn_soft_cpu *cpu, void *ctx)
 	guest_start(&s->g, 0);
 	for (unsigned bytes = 1; bytes <= 8; bytes *= 2)
 		for (uint64_t at = PAGE - 9; at < PAGE + 4; at++) {
-			uint64_t value = 0x1122334455667788 * bytes + at;
+			uint64_t value = 0x1122334455667788u * bytes + at;
 			uint64_t want =
 				bytes == 8 ? value : value & (((uint64_t)1 << 8 * bytes) - 1);
 
@@ -439,6 +439,37 @@ Test(soft_machine, rights_are_checked_on_every_hit)
 	for (size_t i = 0; i < SCHEMES; i++) {
 		cr_assert_eq(run(&s, schemes[i], rights), 0, "%s: %s", schemes[i],
 			     gn_soft_stop_reason(s.g.cpu));
+		end(&s);
+	}
+}
+
+static void self_map(struct gn_soft_cpu *cpu, void *ctx)
+{
+	struct script *s = ctx;
+	const unsigned index = 300;
+	uint64_t va = ~(uint64_t)0 << 48, at = s->g.cr3 + index * 8;
+
+	for (unsigned level = 1; level <= 4; level++)
+		va |= (uint64_t)index << gn_level_shift(level);
+	guest_write_entry(&s->g, at, s->g.cr3 | X86_PTE_P | X86_PTE_W | X86_PTE_U); /* no A, no D */
+	guest_start(&s->g, 0);
+	s->value[0] = gn_soft_load(cpu, gva(va + index * 8), 8);
+	gn_soft_store(cpu, gva(va + 8 * 8), 8, 0);
+	s->value[1] = guest_read_entry(&s->g, at);
+}
+
+/* One entry is read on all four levels, and A is set in it by the first. */
+Test(soft_machine, a_table_that_maps_itself)
+{
+	struct script s;
+
+	for (size_t i = 0; i < SCHEMES; i++) {
+		cr_assert_eq(run(&s, schemes[i], self_map), 0, "%s: %s", schemes[i],
+			     gn_soft_stop_reason(s.g.cpu));
+		cr_assert_eq(s.value[0] & ~(uint64_t)X86_PTE_A & ~(uint64_t)X86_PTE_D,
+			     s.g.cr3 | X86_PTE_P | X86_PTE_W | X86_PTE_U);
+		cr_assert_eq(s.value[1], s.g.cr3 | X86_PTE_P | X86_PTE_W | X86_PTE_U | X86_PTE_A | X86_PTE_D,
+			     "%s", schemes[i]);
 		end(&s);
 	}
 }
