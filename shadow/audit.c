@@ -18,6 +18,8 @@
 
 #include "shadow.h"
 
+#include <gnomon/x86.h>
+
 struct audit {
 	struct gn_shadow *s;
 	struct gn_audit_report *report;
@@ -297,11 +299,12 @@ static void check_root(struct audit *a, const struct gn_shadow_page *root)
 	union gn_shadow_role role = root->key.role;
 
 	a->root = root;
-	a->paging = (struct gn_paging){ .fmt = role.levels == 5 ? &gn_fmt_x86_5 : &gn_fmt_x86_4,
-					.levels = role.levels,
-					.phys_bits = (uint8_t)vm->config.guest_phys_bits,
-					.wp = role.wp,
-					.nxe = role.nxe };
+	/* The mode the root's role stands for, derived as a register write would. */
+	const struct gn_regs regs = { .cr0 = X86_CR0_PG | (role.wp ? X86_CR0_WP : 0),
+				      .cr4 = role.levels == 5 ? X86_CR4_LA57 : 0,
+				      .efer = role.nxe ? X86_EFER_NXE : 0 };
+
+	gn_paging_derive(&regs, vm->config.guest_phys_bits, &a->paging);
 	gn_audit_walk_table(vm, a->paging.fmt, pfn_to_hpa(root->table), visit, a, a->report);
 }
 

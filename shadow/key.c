@@ -7,6 +7,8 @@
  */
 #include "shadow.h"
 
+#include <gnomon/x86.h>
+
 union gn_shadow_role gn_shadow_role_base(const struct gn_paging *paging)
 {
 	union gn_shadow_role role = { .word = 0 };
@@ -98,9 +100,13 @@ struct gn_shadow_key gn_shadow_entry_key(const struct gn_shadow_page *page, uint
 
 void gn_shadow_role_paging(const struct gn_vm *vm, union gn_shadow_role role, struct gn_paging *out)
 {
-	*out = (struct gn_paging){ .fmt = role.levels == 5 ? &gn_fmt_x86_5 : &gn_fmt_x86_4,
-				   .levels = role.levels,
-				   .phys_bits = (uint8_t)vm->config.guest_phys_bits,
-				   .wp = role.wp,
-				   .nxe = role.nxe };
+	/* By way of registers, so that everything a mode implies (which bits NXE reserves, say) is derived in one
+	 * place. */
+	const struct gn_regs regs = {
+		.cr0 = (role.levels ? X86_CR0_PG : 0) | (role.wp ? X86_CR0_WP : 0),
+		.cr4 = role.levels == 5 ? X86_CR4_LA57 : 0,
+		.efer = role.nxe ? X86_EFER_NXE : 0,
+	};
+
+	gn_paging_derive(&regs, vm->config.guest_phys_bits, out);
 }
