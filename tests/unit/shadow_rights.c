@@ -201,3 +201,29 @@ Test(shadow_rights, global_pages_survive_a_cr3_load)
 	cr_assert(rig.tlb[0].slot[(RIG_LINEAR + 0x5000) >> 12 & 63].valid);
 	rig_end(&rig);
 }
+
+/* With NXE off, bit 63 is reserved: a large entry that gets it by a trapped store faults from then on. */
+Test(shadow_rights, nx_is_reserved_in_a_resync_too)
+{
+	for (unsigned level = 1; level <= 2; level++) {
+		const struct gn_vm_config config = { .backing_level = 2 };
+		const uint64_t bits = PAGE(512) | USER_RW | (level > 1 ? LARGE : 0);
+		uint64_t entry;
+		struct rig rig;
+		bool gp;
+
+		rig_start(&rig, &config);
+		rig_map(&rig, rig.root, USER, level, bits);
+		entry = rig_entry(&rig, rig.root, USER, level);
+		cr_assert_eq(gn_vcpu_write_cr0(rig.vcpu, X86_CR0_PE, &gp), 0);
+		cr_assert_eq(gn_vcpu_write_efer(rig.vcpu, X86_EFER_LME, &gp), 0);
+		cr_assert_eq(gn_vcpu_write_cr0(rig.vcpu, X86_CR0_PE | X86_CR0_PG | X86_CR0_WP, &gp),
+			     0);
+		CHECK_OK(rig_user_load(&rig, USER));
+		CHECK_OK(rig_store(&rig, RIG_LINEAR + entry, bits | X86_PTE_A | X86_PTE_NX));
+		rig_invlpg(&rig, USER);
+		CHECK_PF(rig_user_load(&rig, USER), X86_PF_P | X86_PF_U | X86_PF_RSVD);
+		CHECK_AUDIT(&rig);
+		rig_end(&rig);
+	}
+}
