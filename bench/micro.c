@@ -24,8 +24,8 @@
 #include "table.h"
 
 static const struct micro *const micros[] = {
-	&micro_walk4_cached, &micro_p2m_lookup, &micro_shadow_fill,
-	&micro_ept_fill,     &micro_soft_hit,	&micro_soft_random_ept,
+	&micro_walk4_cached, &micro_p2m_lookup,	    &micro_shadow_fill,	    &micro_ept_fill,
+	&micro_soft_hit,     &micro_soft_scattered, &micro_soft_random_ept,
 };
 #define MICROS (sizeof(micros) / sizeof(micros[0]))
 
@@ -131,7 +131,8 @@ static void write_json(const char *path, const struct micro_result *results, siz
 		}
 		cJSON_AddNumberToObject(item, "median", r->subject.median);
 		cJSON_AddItemToObject(item, "ci95", cJSON_CreateDoubleArray(ci95, 2));
-		cJSON_AddNumberToObject(item, "target", r->micro->target);
+		if (r->micro->target > 0)
+			cJSON_AddNumberToObject(item, "target", r->micro->target);
 		side_to_json(item, "limit", &r->micro->limit, r->limit.median);
 		side_to_json(item, "peer", &r->micro->peer, r->peer.median);
 	}
@@ -170,8 +171,11 @@ static void print_row(struct table *t, const struct micro_result *r)
 	table_cell(t, meets_target(r) ? TABLE_BEST : TABLE_BAD, "%.3g", r->subject.median);
 	table_cell(t, TABLE_DIM, "%.3g-%.3g", r->subject.low, r->subject.high);
 	table_cell(t, TABLE_PLAIN, "%s", m->unit);
-	table_cell(t, TABLE_PLAIN, "%s %g%s", m->more_is_better ? ">=" : "<=", m->target,
-		   meets_target(r) ? "" : " MISSED");
+	if (m->target > 0)
+		table_cell(t, TABLE_PLAIN, "%s %g%s", m->more_is_better ? ">=" : "<=", m->target,
+			   meets_target(r) ? "" : " MISSED");
+	else
+		table_cell(t, TABLE_DIM, "none");
 	if (m->peer.name)
 		table_cell(t, TABLE_PLAIN, "limit %.3g (%s); peer %.3g (%s)", r->limit.median,
 			   m->limit.name, r->peer.median, m->peer.name);
@@ -209,7 +213,7 @@ static const struct argp_option options[] = {
 static const char doc[] =
 	"Measure the engine's operations, each beside the least any implementation must do.\v"
 	"Operations: walk4_cached, p2m_lookup, shadow_fill, ept_fill, soft_hit, "
-	"soft_random_ept.\n\n"
+	"soft_scattered, soft_random_ept.\n\n"
 	"Examples:\n"
 	"  gnomon micro\n"
 	"  gnomon micro walk4_cached p2m_lookup --json micro.json";

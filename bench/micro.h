@@ -30,7 +30,7 @@ struct micro {
 };
 
 extern const struct micro micro_walk4_cached, micro_p2m_lookup, micro_shadow_fill, micro_ept_fill,
-	micro_soft_hit, micro_soft_random_ept;
+	micro_soft_hit, micro_soft_scattered, micro_soft_random_ept;
 
 /* CPU time of this thread; and a value the compiler must believe is used. */
 uint64_t micro_now_ns(void);

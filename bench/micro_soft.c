@@ -2,8 +2,9 @@
 /*
  * micro_soft.c - how fast the software machine is.
  *
- * soft_hit: a batch of references scattered over 32 pages, all in the first-level TLB. Its limit is the
- * plain loop over the same batch with one load each.
+ * soft_hit: a stream of words over 32 pages, again and again: all hit the first-level TLB, most the line before.
+ * soft_scattered: the same pages in random order, so that nearly every reference is another page and another
+ * line. The limit of both is the plain loop over the same batch with one load each.
  * soft_random_ept: references uniformly random over 1 GiB in 4 KiB pages under ept, TLBs, walk caches, nested
  * TLB and data caches modelled. Its limit is the host itself making random loads over 1 GiB; the peer is the
  * closest published simulator of two-dimensional walks.
@@ -28,7 +29,8 @@ struct soft_context {
 	struct gn_soft_ref *refs;
 	size_t ref_count;
 	unsigned rounds;
-	uint8_t *host; /* what the limit loads from: as large as the guest's data */
+	bool is_stream; /* ascending words instead of random ones */
+	uint8_t *host;	/* what the limit loads from: as large as the guest's data */
 	uint64_t data_bytes, elapsed_ns;
 };
 
@@ -98,9 +100,11 @@ static int soft_prepare(struct soft_context *c)
 	for (uint64_t at = 0; at < c->data_bytes; at += GN_PAGE_SIZE)
 		c->host[at] = 1;
 	for (size_t i = 0; i < c->ref_count; i++)
-		c->refs[i] = (struct gn_soft_ref){ .va = first_va.v + (next_random(&state) &
-								       (c->data_bytes - 1) & ~7ull),
-						   .kind = GN_READ };
+		c->refs[i] =
+			(struct gn_soft_ref){ .va = first_va.v +
+						    ((c->is_stream ? i * 8 : next_random(&state)) &
+						     (c->data_bytes - 1) & ~7ull),
+					      .kind = GN_READ };
 	err = guest_tables_init(&c->tables, gn_soft_vm(c->soft), 4, gpa(0), area_bytes);
 	if (!err)
 		err = guest_tables_map(&c->tables, first_va, gpa(area_bytes), 1,
@@ -110,8 +114,8 @@ static int soft_prepare(struct soft_context *c)
 	return err;
 }
 
-static void *soft_setup(uint64_t data_bytes, size_t ref_count, unsigned rounds, char *why,
-			size_t why_bytes)
+static void *soft_setup(uint64_t data_bytes, size_t ref_count, unsigned rounds, bool is_stream,
+			char *why, size_t why_bytes)
 {
 	struct soft_context *c = calloc(1, sizeof(*c));
 	int err = -ENOMEM;
@@ -120,6 +124,7 @@ static void *soft_setup(uint64_t data_bytes, size_t ref_count, unsigned rounds, 
 		c->data_bytes = data_bytes;
 		c->ref_count = ref_count;
 		c->rounds = rounds;
+		c->is_stream = is_stream;
 		err = soft_prepare(c);
 	}
 	if (!err)
@@ -134,12 +139,17 @@ static void *soft_setup(uint64_t data_bytes, size_t ref_count, unsigned rounds, 
 
 static void *setup_hit(char *why, size_t why_bytes)
 {
-	return soft_setup(HIT_PAGES * GN_PAGE_SIZE, HIT_REFS, HIT_ROUNDS, why, why_bytes);
+	return soft_setup(HIT_PAGES * GN_PAGE_SIZE, HIT_REFS, HIT_ROUNDS, true, why, why_bytes);
+}
+
+static void *setup_scattered(char *why, size_t why_bytes)
+{
+	return soft_setup(HIT_PAGES * GN_PAGE_SIZE, HIT_REFS, HIT_ROUNDS, false, why, why_bytes);
 }
 
 static void *setup_random(char *why, size_t why_bytes)
 {
-	return soft_setup((uint64_t)1 << 30, RANDOM_REFS, 1, why, why_bytes);
+	return soft_setup((uint64_t)1 << 30, RANDOM_REFS, 1, false, why, why_bytes);
 }
 
 static double millions_per_s(const struct soft_context *c, uint64_t ns)
@@ -172,10 +182,23 @@ static double sample_plain(void *context)
 const struct micro micro_soft_hit = {
 	"soft_hit",
 	"M/s",
-	"simulated references that hit the first TLB",
+	"a simulated stream that hits the first TLB",
 	true,
 	100,
 	setup_hit,
+	soft_teardown,
+	{ "soft machine", sample_soft, 0 },
+	{ "plain loads of the same references", sample_plain, 0 },
+	{ NULL, NULL, 0 },
+};
+
+const struct micro micro_soft_scattered = {
+	"soft_scattered",
+	"M/s",
+	"simulated references in random order that hit the first TLB",
+	true,
+	0,
+	setup_scattered,
 	soft_teardown,
 	{ "soft machine", sample_soft, 0 },
 	{ "plain loads of the same references", sample_plain, 0 },

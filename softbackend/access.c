@@ -113,7 +113,7 @@ static unsigned translate_pieces(struct gn_soft_cpu *cpu, struct piece *pieces, 
 
 		if (p->target.kind != GN_TARGET_NONE)
 			continue;
-		if (!gn_soft_translate(cpu, &p->access, p->bit, false, &p->target.hpa, fault))
+		if (!gn_soft_translate(cpu, &p->access, p->bit, NULL, &p->target.hpa, fault))
 			return i;
 	}
 	return count;
@@ -276,8 +276,12 @@ int gn_soft_probe(struct gn_soft_cpu *cpu, const struct gn_access *access, uint6
 	cpu->error = 0;
 	done = access_pieces(cpu, &piece, 1, (uint8_t *)&datum);
 	cpu->probe = NULL;
-	if (!done)
-		return cpu->error;
+	if (!done) { /* told here, and not once more at the end of the run */
+		int err = cpu->error;
+
+		cpu->error = 0;
+		return err;
+	}
 	if (access->kind == GN_READ && value)
 		*value = datum;
 	if (piece.target.kind == GN_TARGET_MEMORY)

@@ -23,7 +23,8 @@ static void clear_set(const struct gn_assoc *a, uint8_t *set)
 	memset(set, FREE, 2 * (size_t)a->lanes);
 	for (unsigned way = 0; way < a->ways; way++)
 		set[a->lanes + way] = (uint8_t)way;
-	memset(gn_assoc_keys(a, set), 0, a->ways * sizeof(uint64_t));
+	for (unsigned way = 0; way < a->ways; way++)
+		gn_assoc_entries(a, set)[way].key = 0;
 }
 
 void gn_assoc_clear(struct gn_assoc *a)
@@ -33,30 +34,31 @@ void gn_assoc_clear(struct gn_assoc *a)
 	for (uint32_t i = 0; i <= a->set_mask; i++)
 		clear_set(a, set_at(a, i));
 	a->used = 0;
+	a->last_key = 0;
 }
 
 int gn_assoc_init(struct gn_assoc *a, uint32_t entries, uint32_t ways)
 {
+	size_t bytes;
 	uint32_t sets;
 
 	memset(a, 0, sizeof(*a));
 	if (!entries)
 		return 0;
 	sets = entries / ways;
-	a->lanes = (uint16_t)((ways + 15) / 16 * 16);
-	a->stride = (uint32_t)((2 * a->lanes + ways * sizeof(uint64_t) + HOST_LINE - 1) /
-			       HOST_LINE * HOST_LINE);
+	a->lanes = (uint8_t)((ways + 15) / 16 * 16);
+	bytes = 2 * (size_t)a->lanes + ways * sizeof(struct gn_assoc_entry);
+	a->stride = (uint32_t)((bytes + HOST_LINE - 1) / HOST_LINE * HOST_LINE);
 	if (gn_alloc_should_fail())
 		return -ENOMEM;
 	a->sets = aligned_alloc(HOST_LINE, (size_t)sets * a->stride);
-	a->entries = calloc(entries, sizeof(*a->entries));
-	if (!a->sets || !a->entries) {
-		gn_assoc_fini(a);
+	if (!a->sets)
 		return -ENOMEM;
-	}
-	a->ways = (uint16_t)ways;
+	memset(a->sets, 0, (size_t)sets * a->stride);
+	a->ways = (uint8_t)ways;
 	a->set_mask = sets - 1;
 	a->set_bits = (uint8_t)__builtin_ctz(sets);
+	a->oldest = _mm_set1_epi8((char)(ways - 1));
 	gn_assoc_clear(a);
 	return 0;
 }
@@ -64,81 +66,121 @@ int gn_assoc_init(struct gn_assoc *a, uint32_t entries, uint32_t ways)
 void gn_assoc_fini(struct gn_assoc *a)
 {
 	free(a->sets);
-	free(a->entries);
 	memset(a, 0, sizeof(*a));
 }
 
-/* The way whose age is the highest becomes the one used last, and all others age by one. Lanes that are
- * no way stay at 0xff: the addition saturates. */
-static unsigned recycle_oldest(const struct gn_assoc *a, uint8_t *set)
+int gn_assoc_find(const struct gn_assoc *a, const struct gn_assoc_place *p)
 {
-	const __m128i last = _mm_set1_epi8((char)(a->ways - 1)), one = _mm_set1_epi8(1);
+	const struct gn_assoc_entry *entries = gn_assoc_entries(a, p->set);
+	__m128i want = _mm_set1_epi8((char)p->fingerprint);
+
+	for (unsigned lane = 0; lane < a->lanes; lane += 16) {
+		__m128i have = _mm_load_si128((const __m128i *)(const void *)(p->set + lane));
+		unsigned mask = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(have, want));
+
+		for (; mask; mask &= mask - 1) {
+			unsigned way = lane + (unsigned)__builtin_ctz(mask);
+
+			if (gn_key_matches(entries[way].key, p->key))
+				return (int)way;
+		}
+	}
+	return -1;
+}
+
+/* Make @way the one used last: the younger ones age by one. */
+static void touch(const struct gn_assoc *a, uint8_t *set, unsigned way)
+{
 	uint8_t *ages = set + a->lanes;
-	unsigned way = 0;
+	__m128i age = _mm_set1_epi8((char)ages[way]);
 
 	for (unsigned lane = 0; lane < a->lanes; lane += 16) {
 		__m128i *at = (__m128i *)(void *)(ages + lane);
 		__m128i v = _mm_load_si128(at);
-		unsigned mask = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(v, last));
+		/* 0xff where v >= age: those stay */
+		__m128i older = _mm_cmpeq_epi8(_mm_subs_epu8(age, v), _mm_setzero_si128());
 
-		if (mask)
-			way = lane + (unsigned)__builtin_ctz(mask);
-		_mm_store_si128(at, _mm_adds_epu8(v, one));
+		_mm_store_si128(at, _mm_sub_epi8(_mm_add_epi8(v, older), _mm_set1_epi8(-1)));
 	}
 	ages[way] = 0;
-	return way;
 }
 
-struct gn_assoc_entry *gn_assoc_insert(struct gn_assoc *a, uint64_t page, uint64_t key,
-				       uint64_t *replaced)
+struct gn_assoc_entry *gn_assoc_get_wide(struct gn_assoc *a, const struct gn_assoc_place *p)
 {
-	struct gn_assoc_slot s = gn_assoc_slot(a, page);
-	unsigned way = recycle_oldest(a, s.set);
-	uint64_t *keys = gn_assoc_keys(a, s.set);
+	int way = gn_assoc_find(a, p);
 
-	*replaced = keys[way];
-	a->used += !keys[way];
-	keys[way] = key;
-	s.set[way] = s.fingerprint;
-	return &s.entries[way];
+	if (way < 0)
+		return NULL;
+	touch(a, p->set, (unsigned)way);
+	a->last_key = p->key;
+	a->last = &gn_assoc_entries(a, p->set)[way];
+	return a->last;
 }
 
-void gn_assoc_drop(struct gn_assoc *a, const struct gn_assoc_slot *s, unsigned way)
+/* The way not used for longest. */
+static unsigned find_oldest(const struct gn_assoc *a, const uint8_t *set)
 {
-	uint8_t *ages = s->set + a->lanes;
+	for (unsigned lane = 0;; lane += 16) {
+		__m128i v = _mm_load_si128((const __m128i *)(const void *)(set + a->lanes + lane));
+		unsigned mask = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(v, a->oldest));
+
+		if (mask)
+			return lane + (unsigned)__builtin_ctz(mask);
+	}
+}
+
+struct gn_assoc_entry *gn_assoc_put_wide(struct gn_assoc *a, const struct gn_assoc_place *p,
+					 uint64_t *replaced)
+{
+	unsigned way = find_oldest(a, p->set);
+	struct gn_assoc_entry *e = &gn_assoc_entries(a, p->set)[way];
+
+	touch(a, p->set, way);
+	p->set[way] = (uint8_t)p->fingerprint;
+	*replaced = e->key;
+	a->used += !e->key;
+	e->key = p->key;
+	a->last_key = p->key;
+	a->last = e;
+	return e;
+}
+
+void gn_assoc_drop(struct gn_assoc *a, uint8_t *set, unsigned way)
+{
+	uint8_t *ages = set + a->lanes;
 
 	for (unsigned other = 0; other < a->ways; other++)
 		if (ages[other] > ages[way])
 			ages[other]--;
 	ages[way] = (uint8_t)(a->ways - 1);
-	s->set[way] = FREE;
-	gn_assoc_keys(a, s->set)[way] = 0;
+	set[way] = FREE;
+	gn_assoc_entries(a, set)[way].key = 0;
 	a->used--;
+	a->last_key = 0;
 }
 
 void gn_assoc_drop_matching(struct gn_assoc *a, uint64_t mask, uint64_t match,
 			    void (*dropped)(void *ctx, uint64_t key), void *ctx)
 {
 	for (uint32_t i = 0; a->used && i <= a->set_mask; i++) {
-		struct gn_assoc_slot s = { .set = set_at(a, i) };
-		const uint64_t *keys = gn_assoc_keys(a, s.set);
+		uint8_t *set = set_at(a, i);
+		const struct gn_assoc_entry *entries = gn_assoc_entries(a, set);
 
 		for (unsigned way = 0; way < a->ways; way++) {
-			uint64_t key = keys[way];
+			uint64_t key = entries[way].key;
 
 			if (!key || (key & mask) != match)
 				continue;
-			gn_assoc_drop(a, &s, way);
+			gn_assoc_drop(a, set, way);
 			if (dropped)
 				dropped(ctx, key);
 		}
 	}
 }
 
-void gn_assoc_forget_decisions(struct gn_assoc *a)
+void gn_assoc_clear_meta(struct gn_assoc *a, uint64_t bits)
 {
-	if (!a->ways)
-		return;
-	for (size_t i = 0; i < ((size_t)a->set_mask + 1) * a->ways; i++)
-		a->entries[i].known = 0;
+	for (uint32_t i = 0; a->used && i <= a->set_mask; i++)
+		for (unsigned way = 0; way < a->ways; way++)
+			gn_assoc_entries(a, set_at(a, i))[way].meta &= ~bits;
 }

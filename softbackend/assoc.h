@@ -3,15 +3,16 @@
  * assoc.h - one set-associative array with exact LRU: every TLB and walk cache is made of these.
  *
  * A set is contiguous memory: a 7-bit fingerprint per way, an age per way (0 = used last, a
- * permutation of 0..ways-1), then the keys:
+ * permutation of 0..ways-1), and the entries:
  *
- *     [fingerprint: lanes bytes][age: lanes bytes][key: ways * 8 bytes]     lanes = ways rounded up to 16
+ *     [fingerprint: lanes][age: lanes][entry: 24 * ways]     lanes = ways rounded up to 16
  *
- * So finding is one vector compare per 16 ways and touching is one vector add; a set of 4 ways is one host
- * cache line, and a fully associative TLB of 72 entries is five compares. What an entry says stands apart.
+ * So finding is one vector compare per 16 ways and touching is one vector add; a fully associative TLB of 72
+ * entries is five of each. Up to 16 ways are inlined where they are used, more go out of line. The key found
+ * last is kept beside: it is the youngest of its set, so finding it again changes nothing.
  *
- * Invariants: ages of a set are a permutation; a free way has key 0, fingerprint 0xff (which no key has) and
- * an age older than every used way; unused lanes have fingerprint and age 0xff for ever.
+ * Invariants: ages of a set are a permutation; a free way has key 0 and fingerprint 0xff, which no key
+ * has; unused lanes have fingerprint and age 0xff for ever.
  *
  * Key 0 means free, so keys carry a bit that is always set. A key with GN_KEY_GLOBAL matches under any tag.
  */
@@ -33,52 +34,57 @@
 #define GN_KEY_PAGE_SHIFT  16
 #define GN_KEY_ADDRESS	   (((uint64_t)1 << 57) - 1)
 
+/* For the host. Spelled in assembly because gcc 12 takes a function that does nothing but __builtin_prefetch for
+ * one without effects, and drops calls of it. */
+static inline void gn_prefetch(const void *p)
+{
+	__asm__ volatile("prefetcht0 %0" : : "m"(*(const char *)p));
+}
+
 struct gn_assoc_entry {
-	uint64_t frame;	      /* address of the page, or of the next table */
-	uint16_t known;	      /* which of `allow` are decided */
-	uint16_t allow;	      /* accesses the entry permits: a bit per gn_soft_access_bit() */
-	uint8_t rights;	      /* of the dimension the entry translates (gn_rights_t) */
-	uint8_t outer_rights; /* of the nested dimension below it */
-	uint8_t pkey;
-	uint8_t flags;
+	uint64_t key;
+	uint64_t frame; /* address of the page, or of the next table */
+	uint64_t meta;	/* the owner's: see tlb.h, pwc.h */
 };
-#define GN_ENTRY_DIRTY	((uint8_t)1) /* D is set wherever a write needs it */
-#define GN_ENTRY_GLOBAL ((uint8_t)2)
 
 struct gn_assoc {
+	__m128i oldest; /* ways - 1 in every byte */
 	uint8_t *sets;
-	struct gn_assoc_entry *entries;
+	uint64_t last_key; /* found or put in last; 0: none */
+	struct gn_assoc_entry *last;
 	uint32_t set_mask;
 	uint32_t stride;
-	uint16_t ways; /* 0: the array does not exist */
-	uint16_t lanes;
-	uint8_t set_bits;
 	uint32_t used; /* ways with a key */
+	uint8_t lanes;
+	uint8_t ways; /* 0: the array does not exist */
+	uint8_t set_bits;
 };
+#define GN_ASSOC_MAX_WAYS 240
 
-/* @entries / @ways is a power of two, @ways <= 255; 0 entries make an array that never hits. -ENOMEM. */
+/* @entries / @ways is a power of two, @ways <= GN_ASSOC_MAX_WAYS; 0 entries make an array that never hits.
+ * -ENOMEM. */
 int gn_assoc_init(struct gn_assoc *a, uint32_t entries, uint32_t ways);
 void gn_assoc_fini(struct gn_assoc *a);
 void gn_assoc_clear(struct gn_assoc *a);
 
-struct gn_assoc_slot {
+/* Where a key belongs. */
+struct gn_assoc_place {
 	uint8_t *set;
-	struct gn_assoc_entry *entries; /* of the set */
-	uint64_t page;
-	uint8_t fingerprint;
+	uint64_t key;
+	uint32_t fingerprint;
 };
 
-static inline struct gn_assoc_slot gn_assoc_slot(const struct gn_assoc *a, uint64_t page)
+static inline struct gn_assoc_place gn_assoc_place(const struct gn_assoc *a, uint64_t page,
+						   uint64_t key)
 {
-	uint64_t index = page & a->set_mask, rest = page >> a->set_bits;
-	struct gn_assoc_slot s = { a->sets + index * a->stride, a->entries + index * a->ways, page,
-				   (uint8_t)((rest ^ (rest >> 7)) & 0x7f) };
+	struct gn_assoc_place p = { a->sets + (page & a->set_mask) * a->stride, key,
+				    (uint32_t)(page >> a->set_bits) & 0x7f };
 
-	return s;
+	return p;
 }
-static inline uint64_t *gn_assoc_keys(const struct gn_assoc *a, uint8_t *set)
+static inline struct gn_assoc_entry *gn_assoc_entries(const struct gn_assoc *a, uint8_t *set)
 {
-	return (uint64_t *)(void *)(set + 2 * (size_t)a->lanes);
+	return (struct gn_assoc_entry *)(void *)(set + 2 * (size_t)a->lanes);
 }
 
 static inline bool gn_key_matches(uint64_t key, uint64_t want)
@@ -90,66 +96,79 @@ static inline bool gn_key_matches(uint64_t key, uint64_t want)
 	return (key & GN_KEY_GLOBAL) && !(difference & ~(GN_KEY_TAG_MASK | GN_KEY_GLOBAL));
 }
 
-/* Fingerprints of 16 ways from @lane on that match: a bit each. */
-static inline unsigned gn_assoc_match(const struct gn_assoc_slot *s, unsigned lane)
-{
-	__m128i have = _mm_load_si128((const __m128i *)(const void *)(s->set + lane));
+/* The way that holds the key, or -1. Changes nothing. */
+int gn_assoc_find(const struct gn_assoc *a, const struct gn_assoc_place *p);
 
-	return (unsigned)_mm_movemask_epi8(
-		_mm_cmpeq_epi8(have, _mm_set1_epi8((char)s->fingerprint)));
+/* Any number of ways; as the two below. */
+struct gn_assoc_entry *gn_assoc_get_wide(struct gn_assoc *a, const struct gn_assoc_place *p);
+struct gn_assoc_entry *gn_assoc_put_wide(struct gn_assoc *a, const struct gn_assoc_place *p,
+					 uint64_t *replaced);
+
+/* Find, and make it the youngest: the younger ones age by one. NULL: not there. */
+static inline __attribute__((always_inline)) struct gn_assoc_entry *
+gn_assoc_get(struct gn_assoc *a, const struct gn_assoc_place *p)
+{
+	__m128i *fingerprints = (__m128i *)(void *)p->set, ages, age, older;
+	struct gn_assoc_entry *e;
+	unsigned mask, way;
+
+	if (p->key == a->last_key)
+		return a->last;
+	if (__builtin_expect(a->lanes > 16, 0))
+		return gn_assoc_get_wide(a, p);
+	mask = (unsigned)_mm_movemask_epi8(
+		_mm_cmpeq_epi8(_mm_load_si128(fingerprints), _mm_set1_epi8((char)p->fingerprint)));
+	for (;; mask &= mask - 1) {
+		if (!mask)
+			return NULL;
+		way = (unsigned)__builtin_ctz(mask);
+		e = (struct gn_assoc_entry *)(void *)(fingerprints + 2) + way;
+		if (gn_key_matches(e->key, p->key))
+			break;
+	}
+	ages = _mm_load_si128(fingerprints + 1);
+	age = _mm_set1_epi8((char)p->set[16 + way]);
+	older = _mm_cmpeq_epi8(_mm_subs_epu8(age, ages), _mm_setzero_si128()); /* 0xff: stays */
+	_mm_store_si128(fingerprints + 1,
+			_mm_sub_epi8(_mm_add_epi8(ages, older), _mm_set1_epi8(-1)));
+	p->set[16 + way] = 0;
+	a->last_key = p->key;
+	a->last = e;
+	return e;
 }
 
-/* The way that holds @key, or -1. Changes nothing. */
-static inline int gn_assoc_find(const struct gn_assoc *a, const struct gn_assoc_slot *s,
-				uint64_t key)
+/* Put the key, which is not there, in the place of the oldest, as the youngest; all others age by one, and
+ * lanes that are no way stay at 0xff, since the addition saturates. The caller fills in frame and meta.
+ * *@replaced: the key that had to go, 0 if none. */
+static inline __attribute__((always_inline)) struct gn_assoc_entry *
+gn_assoc_put(struct gn_assoc *a, const struct gn_assoc_place *p, uint64_t *replaced)
 {
-	const uint64_t *keys = gn_assoc_keys(a, s->set);
-	unsigned lane = 0;
+	__m128i *fingerprints = (__m128i *)(void *)p->set, ages;
+	struct gn_assoc_entry *e;
+	unsigned way;
 
-	do {
-		for (unsigned mask = gn_assoc_match(s, lane); mask; mask &= mask - 1) {
-			unsigned way = lane + (unsigned)__builtin_ctz(mask);
-
-			if (gn_key_matches(keys[way], key))
-				return (int)way;
-		}
-		lane += 16;
-	} while (__builtin_expect(lane < a->lanes, 0));
-	return -1;
+	if (__builtin_expect(a->lanes > 16, 0))
+		return gn_assoc_put_wide(a, p, replaced);
+	ages = _mm_load_si128(fingerprints + 1);
+	way = (unsigned)__builtin_ctz((unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(ages, a->oldest)));
+	_mm_store_si128(fingerprints + 1, _mm_adds_epu8(ages, _mm_set1_epi8(1)));
+	p->set[16 + way] = 0;
+	p->set[way] = (uint8_t)p->fingerprint;
+	e = (struct gn_assoc_entry *)(void *)(fingerprints + 2) + way;
+	*replaced = e->key;
+	a->used += !e->key;
+	e->key = p->key;
+	a->last_key = p->key;
+	a->last = e;
+	return e;
 }
 
-/* Make @way the one used last. */
-static inline void gn_assoc_touch(const struct gn_assoc *a, const struct gn_assoc_slot *s,
-				  unsigned way)
-{
-	uint8_t *ages = s->set + a->lanes;
-	__m128i age = _mm_set1_epi8((char)ages[way]);
-	unsigned lane = 0;
-
-	if (!ages[way])
-		return;
-	do {
-		__m128i *at = (__m128i *)(void *)(ages + lane);
-		__m128i v = _mm_load_si128(at);
-		/* 0xff where v >= age: those stay; the younger ones age by one */
-		__m128i older = _mm_cmpeq_epi8(_mm_subs_epu8(age, v), _mm_setzero_si128());
-
-		_mm_store_si128(at, _mm_add_epi8(_mm_add_epi8(v, older), _mm_set1_epi8(1)));
-		lane += 16;
-	} while (__builtin_expect(lane < a->lanes, 0));
-	ages[way] = 0;
-}
-
-/* Put @key in the place of the entry not used for longest, as the one used last. The caller fills in what
- * is returned. *@replaced: the key that had to go, 0 if none. @key is not in the array. */
-struct gn_assoc_entry *gn_assoc_insert(struct gn_assoc *a, uint64_t page, uint64_t key,
-				       uint64_t *replaced);
-/* Free @way of the set @page belongs to. */
-void gn_assoc_drop(struct gn_assoc *a, const struct gn_assoc_slot *s, unsigned way);
+/* Free @way of @set. */
+void gn_assoc_drop(struct gn_assoc *a, uint8_t *set, unsigned way);
 /* Free every entry whose key has (key & mask) == match, and call @dropped (may be NULL) with its key. */
 void gn_assoc_drop_matching(struct gn_assoc *a, uint64_t mask, uint64_t match,
 			    void (*dropped)(void *ctx, uint64_t key), void *ctx);
-/* Forget every decision on accesses (`known`), because the registers it was made under changed. */
-void gn_assoc_forget_decisions(struct gn_assoc *a);
+/* Clear @bits of every entry's meta. */
+void gn_assoc_clear_meta(struct gn_assoc *a, uint64_t bits);
 
 #endif

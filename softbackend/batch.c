@@ -8,8 +8,6 @@
  */
 #include "hit.h"
 
-#include <string.h>
-
 #define BATCH	      64 /* references per read section */
 #define WALKS_TO_LOOK (BATCH / 4)
 #define AHEAD_ENTRY   20 /* how many references ahead each stage works */
@@ -21,61 +19,54 @@ static inline uint64_t address_of(const struct gn_soft_ref *ref)
 	return (uint64_t)((int64_t)((uint64_t)ref->va << 4) >> 4);
 }
 
-static inline uint64_t frame_of(const struct gn_soft_cpu *cpu, const uint64_t *entry)
+static inline uint64_t frame_at(const struct gn_soft_cpu *cpu, uint64_t entry)
 {
-	return __atomic_load_n(entry, __ATOMIC_RELAXED) & cpu->leaf_address;
+	return __atomic_load_n((const uint64_t *)(const void *)(cpu->memory + entry),
+			       __ATOMIC_RELAXED) &
+	       cpu->leaf_address;
 }
 
 static inline void prefetch_line(const struct gn_soft_cpu *cpu, uint64_t hpa)
 {
 	uint32_t line = (uint32_t)(hpa >> GN_LINE_SHIFT);
 
-	__builtin_prefetch(gn_cache_set(cpu->caches.l3, line), 1);
-	__builtin_prefetch(gn_cache_set(&cpu->caches.l2, line), 1);
-}
-
-static inline uint64_t place_of(const struct gn_soft_cpu *cpu, const uint64_t *entry)
-{
-	return (uint64_t)((const uint8_t *)entry - cpu->memory);
+	gn_prefetch(gn_cache_set(cpu->caches.l3, line, true));
+	gn_prefetch(gn_cache_set(&cpu->caches.l2, line, false));
 }
 
 /* Stage 1: the leaf entry of the first dimension. */
 static inline void look_entry(struct gn_soft_cpu *cpu, uint64_t va, struct gn_ahead_slot *slot)
 {
-	slot->nested_entry = NULL;
 	slot->entry = gn_ahead_guess(cpu->ahead->guest, va);
-	if (slot->entry)
-		__builtin_prefetch(slot->entry);
-	gn_tlb_prefetch(&cpu->l2, va);
+	gn_prefetch(cpu->memory + slot->entry);
 }
 
-/* Stage 2: where it leads. */
+/* Stage 2: where it leads. Native: into the p2m. */
 static inline void look_nested(struct gn_soft_cpu *cpu, struct gn_ahead_slot *slot)
 {
-	if (!slot->entry)
-		return;
-	slot->frame = frame_of(cpu, slot->entry);
-	if (cpu->kind == GN_HW_NESTED)
+	slot->frame = frame_at(cpu, slot->entry);
+	if (cpu->kind == GN_HW_NESTED) {
 		slot->nested_entry = gn_ahead_guess(cpu->ahead->nested, slot->frame);
-	else if (cpu->is_native && slot->frame >> GN_PAGE_SHIFT < cpu->vm->p2m.gfn_count)
-		slot->nested_entry = (const uint64_t *)(const void *)&cpu->vm->p2m
-					     .words[slot->frame >> GN_PAGE_SHIFT];
-	if (slot->nested_entry)
-		__builtin_prefetch(slot->nested_entry);
+		gn_prefetch(cpu->memory + slot->nested_entry);
+	} else if (cpu->is_native && slot->frame >> GN_PAGE_SHIFT < cpu->vm->p2m.gfn_count) {
+		gn_prefetch(&cpu->vm->p2m.words[slot->frame >> GN_PAGE_SHIFT]);
+	}
 }
 
-/* Stage 3: sets of the cache model, for both entries and the datum. */
+/* Stage 3: sets of the TLB and of the cache model, for both entries and the datum. */
 static inline void look_lines(struct gn_soft_cpu *cpu, uint64_t va, struct gn_ahead_slot *slot)
 {
 	uint64_t frame = slot->frame;
 
-	if (!slot->entry || !cpu->caches.l3->sets || !cpu->caches.l2.sets)
-		return;
-	prefetch_line(cpu, place_of(cpu, slot->entry));
-	if (slot->nested_entry) {
-		frame = frame_of(cpu, slot->nested_entry);
-		if (!cpu->is_native)
-			prefetch_line(cpu, place_of(cpu, slot->nested_entry));
+	gn_tlb_prefetch(&cpu->l2, va);
+	prefetch_line(cpu, slot->entry);
+	if (cpu->kind == GN_HW_NESTED) {
+		frame = frame_at(cpu, slot->nested_entry);
+		prefetch_line(cpu, slot->nested_entry);
+	} else if (cpu->is_native) {
+		frame = pfn_to_hpa(
+				gn_p2m_word_pfn(gn_p2m_get(&cpu->vm->p2m, gpa_to_gfn(gpa(frame)))))
+				.v;
 	}
 	prefetch_line(cpu, frame | (va & (GN_PAGE_SIZE - 1)));
 }
@@ -125,12 +116,17 @@ static __attribute__((noinline)) size_t run_looking_ahead(struct gn_soft_cpu *cp
 	return run(cpu, refs, i, end, count, true);
 }
 
+/* Every cache and TLB that is prefetched exists. */
+static bool can_look_ahead(const struct gn_soft_cpu *cpu)
+{
+	return cpu->caches.l3->sets && cpu->caches.l2.sets && cpu->l2.of[1]->ways;
+}
+
 void gn_soft_refs(struct gn_soft_cpu *cpu, const struct gn_soft_ref *refs, size_t count)
 {
 	bool looks_ahead = false;
 	size_t i = 0;
 
-	memset(cpu->ahead->ring, 0, sizeof(cpu->ahead->ring));
 	while (i < count) {
 		size_t end = count - i < BATCH ? count : i + BATCH;
 		uint64_t walks = cpu->counters->walks;
@@ -139,7 +135,7 @@ void gn_soft_refs(struct gn_soft_cpu *cpu, const struct gn_soft_ref *refs, size_
 		i += looks_ahead ? run_looking_ahead(cpu, refs, i, end, count)
 				 : run(cpu, refs, i, end, count, false);
 		gn_soft_leave();
-		looks_ahead = cpu->counters->walks - walks >= WALKS_TO_LOOK;
+		looks_ahead = cpu->counters->walks - walks >= WALKS_TO_LOOK && can_look_ahead(cpu);
 		if (i < end) {
 			if (!gn_soft_access(cpu, address_of(&refs[i]), refs[i].kind, 1, NULL))
 				return;

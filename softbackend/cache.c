@@ -28,15 +28,16 @@ static size_t memory_bytes(const struct gn_cache *c)
 	return ((size_t)c->sets * c->stride + unit - 1) / unit * unit;
 }
 
-int gn_cache_init(struct gn_cache *c, uint32_t kib, uint32_t ways, bool is_hashed)
+int gn_cache_init(struct gn_cache *c, uint32_t kib, uint32_t ways)
 {
 	memset(c, 0, sizeof(*c));
 	if (!kib)
 		return 0;
 	c->sets = kib * (1024 >> GN_LINE_SHIFT) / ways;
 	c->ways = (uint8_t)ways;
-	c->stride = GN_CACHE_AGES + (ways * (uint32_t)sizeof(uint32_t) + 15) / 16 * 16;
-	c->is_hashed = is_hashed;
+	c->units = ways <= 8 ? 2 : (uint8_t)((ways + 3) / 4);
+	c->stride = c->units == 2 ? 32 : 64;
+	c->full = ((uint32_t)1 << ways) - 1;
 	if (gn_alloc_should_fail())
 		return -ENOMEM;
 	c->memory = aligned_alloc(unit_of(c), memory_bytes(c));
@@ -56,28 +57,29 @@ void gn_cache_fini(struct gn_cache *c)
 
 void gn_cache_clear(struct gn_cache *c)
 {
-	for (uint32_t i = 0; i < c->sets; i++) {
-		uint8_t *set = c->memory + (size_t)i * c->stride;
+	if (c->sets)
+		memset(c->memory, 0, memory_bytes(c));
+}
 
-		memset(set, 0xff, GN_CACHE_AGES);
-		for (unsigned way = 0; way < c->ways; way++)
-			set[way] = (uint8_t)way;
-		memset(set + GN_CACHE_AGES, 0, c->stride - GN_CACHE_AGES);
-	}
+void gn_cache_start_over(const struct gn_cache *c, uint32_t *tags, unsigned way)
+{
+	for (unsigned other = 0; other < c->ways; other++)
+		if (other != way || c->ways == 1)
+			tags[other] &= ~GN_CACHE_LATELY;
 }
 
 enum gn_cache_level gn_caches_use_other(struct gn_caches *c, uint32_t line)
 {
 	c->last_line = line;
 	if (GN_LIKELY(c->l1.sets != 0)) {
-		if (gn_cache_use(&c->l1, line))
+		if (gn_cache_use(&c->l1, line, false))
 			return GN_CACHE_L1;
 	} else {
 		c->last_line = GN_CACHE_NO_LINE;
 	}
-	if (c->l2.sets && gn_cache_use(&c->l2, line))
+	if (c->l2.sets && gn_cache_use(&c->l2, line, false))
 		return GN_CACHE_L2;
-	if (c->l3->sets && gn_cache_use(c->l3, line))
+	if (c->l3->sets && gn_cache_use(c->l3, line, true))
 		return GN_CACHE_L3;
 	return GN_CACHE_MEMORY;
 }

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * cache.h - the data-cache model: L1, L2 and L3 by 64-byte lines of host-physical addresses, exact LRU.
+ * cache.h - the data-cache model: L1, L2 and L3 by 64-byte lines of host-physical addresses.
  *
  * Page-table references and the guest's data go through the same three caches, as they do in a CPU, so
  * data evicts page-table lines. A line that misses is filled into every level.
  *
- * A set is contiguous memory: the ages of its ways (0 = used last; as in assoc.h), then their 32-bit tags.
+ * Replacement is bit-PLRU, the cheap stand-in for LRU that hardware uses too: a bit per way says "used
+ * lately"; the victim is the first way without it, and when the last one gets it, all others lose it. (TLBs and
+ * walk caches, which are what this project is about, have exact LRU: assoc.h.)
  *
- *     [age: 16 bytes][tag: ways * 4 bytes, rounded up to 16]
+ * A set is its tags, 32 bits each: the line's number plus 1, and on top the "used lately" bit. So a set of 16 ways
+ * is one cache line of the host.
  *
  * L1 and L2 are indexed by address bits, the L3 by a hash of the line (as Intel's slices are), so its sets
  * may be any number.
@@ -23,75 +26,91 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define GN_LINE_SHIFT 6
-#define GN_CACHE_MAX_BYTES                                                                         \
-	((uint64_t)0xffffffff << GN_LINE_SHIFT) /* of addresses: tags are 32 bits */
-#define GN_CACHE_AGES 16			/* bytes; the most ways */
+#define GN_LINE_SHIFT	   6
+#define GN_CACHE_LATELY	   ((uint32_t)1 << 31)
+#define GN_CACHE_MAX_BYTES ((uint64_t)(GN_CACHE_LATELY - 1) << GN_LINE_SHIFT) /* of addresses */
+#define GN_CACHE_MAX_WAYS  16
 
 struct gn_cache {
 	uint8_t *memory;
 	uint32_t sets; /* 0: the cache does not exist */
 	uint32_t stride;
+	uint32_t full; /* a bit per way */
 	uint8_t ways;
-	bool is_hashed;
+	uint8_t units; /* of 16 bytes, in a set's tags: 2..4 */
 };
 
 /* @kib * 16 lines in sets of @ways <= 16. -ENOMEM. */
-int gn_cache_init(struct gn_cache *c, uint32_t kib, uint32_t ways, bool is_hashed);
+int gn_cache_init(struct gn_cache *c, uint32_t kib, uint32_t ways);
 void gn_cache_fini(struct gn_cache *c);
 void gn_cache_clear(struct gn_cache *c);
 
-static inline uint8_t *gn_cache_set(const struct gn_cache *c, uint32_t line)
+/* @is_hashed: what the cache was made with. */
+static inline uint32_t *gn_cache_set(const struct gn_cache *c, uint32_t line, bool is_hashed)
 {
-	size_t index = c->is_hashed ? ((uint64_t)(line * 0x9e3779b1u) * c->sets) >> 32
-				    : line & (c->sets - 1);
+	size_t index =
+		is_hashed ? ((uint64_t)(line * 0x9e3779b1u) * c->sets) >> 32 : line & (c->sets - 1);
 
-	return c->memory + index * c->stride;
+	return (uint32_t *)(void *)(c->memory + index * c->stride);
 }
 
-/* A bit per way whose tag is @want. Reads 16-byte units up to the set's end only. */
-static inline unsigned gn_cache_match(const struct gn_cache *c, const __m128i *tags, __m128i want)
+/* A bit per way from four vectors of 4 ways each: the top bits. */
+static inline __attribute__((always_inline)) unsigned gn_cache_mask(__m128i a, __m128i b, __m128i c,
+								    __m128i d)
 {
-	__m128i zero = _mm_setzero_si128();
-	__m128i m0 = _mm_cmpeq_epi32(_mm_load_si128(tags), want), m1 = zero, m2 = zero, m3 = zero;
-
-	if (c->ways > 4)
-		m1 = _mm_cmpeq_epi32(_mm_load_si128(tags + 1), want);
-	if (c->ways > 8)
-		m2 = _mm_cmpeq_epi32(_mm_load_si128(tags + 2), want);
-	if (c->ways > 12)
-		m3 = _mm_cmpeq_epi32(_mm_load_si128(tags + 3), want);
 	return (unsigned)_mm_movemask_epi8(
-		_mm_packs_epi16(_mm_packs_epi32(m0, m1), _mm_packs_epi32(m2, m3)));
+		_mm_packs_epi16(_mm_packs_epi32(a, b), _mm_packs_epi32(c, d)));
+}
+static inline __attribute__((always_inline)) __m128i gn_cache_compare(__m128i tags, __m128i want)
+{
+	const __m128i number = _mm_set1_epi32((int)(GN_CACHE_LATELY - 1));
+
+	return _mm_cmpeq_epi32(_mm_and_si128(tags, number), want);
 }
 
-/* Use @line: true if it was there. It is the set's youngest afterwards. */
-static inline bool gn_cache_use(struct gn_cache *c, uint32_t line)
+/* All ways were used lately: only @way was, from now on. */
+void gn_cache_start_over(const struct gn_cache *c, uint32_t *tags, unsigned way);
+
+/* Use @line of the set @tags: true if it was there. */
+static inline __attribute__((always_inline)) bool
+gn_cache_use_set(const struct gn_cache *c, uint32_t *tags, uint32_t line, unsigned units)
 {
-	uint8_t *set = gn_cache_set(c, line);
-	uint32_t *tags = (uint32_t *)(void *)(set + GN_CACHE_AGES);
-	const __m128i one = _mm_set1_epi8(1);
-	__m128i ages = _mm_load_si128((const __m128i *)(const void *)set);
-	unsigned mask = gn_cache_match(c, (const __m128i *)(const void *)tags,
-				       _mm_set1_epi32((int)(line + 1)));
+	const __m128i *v = (const __m128i *)(const void *)tags;
+	const __m128i want = _mm_set1_epi32((int)(line + 1)), zero = _mm_setzero_si128();
+	const __m128i a = _mm_load_si128(v), b = _mm_load_si128(v + 1);
+	const __m128i d = units > 2 ? _mm_load_si128(v + 2) : zero;
+	const __m128i e = units > 3 ? _mm_load_si128(v + 3) : zero;
+	unsigned hits = gn_cache_mask(gn_cache_compare(a, want), gn_cache_compare(b, want),
+				      units > 2 ? gn_cache_compare(d, want) : zero,
+				      units > 3 ? gn_cache_compare(e, want) : zero);
 	unsigned way;
+	uint32_t lately;
 
-	if (mask) { /* the younger ones age by one */
-		way = (unsigned)__builtin_ctz(mask);
-		__m128i mine = _mm_set1_epi8((char)set[way]);
-		__m128i older = _mm_cmpeq_epi8(_mm_subs_epu8(mine, ages), _mm_setzero_si128());
-
-		ages = _mm_add_epi8(_mm_add_epi8(ages, older), one);
-	} else { /* the oldest goes, all others age by one; lanes that are no way stay at 0xff */
-		__m128i last = _mm_cmpeq_epi8(ages, _mm_set1_epi8((char)(c->ways - 1)));
-
-		way = (unsigned)__builtin_ctz((unsigned)_mm_movemask_epi8(last));
-		tags[way] = line + 1;
-		ages = _mm_adds_epu8(ages, one);
+	if (hits) { /* one bit: a set has a line once */
+		way = (unsigned)__builtin_ctz(hits);
+		if (tags[way] & GN_CACHE_LATELY)
+			return true;
+		lately = gn_cache_mask(a, b, d, e) | hits;
+	} else {
+		lately = gn_cache_mask(a, b, d, e);
+		way = (unsigned)__builtin_ctz(~lately);
+		lately |= (uint32_t)1 << way;
 	}
-	_mm_store_si128((__m128i *)(void *)set, ages);
-	set[way] = 0;
-	return mask != 0;
+	tags[way] = (line + 1) | GN_CACHE_LATELY;
+	if (__builtin_expect(lately == c->full, 0))
+		gn_cache_start_over(c, tags, way);
+	return hits != 0;
+}
+
+static inline __attribute__((always_inline)) bool gn_cache_use(struct gn_cache *c, uint32_t line,
+							       bool is_hashed)
+{
+	uint32_t *set = gn_cache_set(c, line, is_hashed);
+
+	if (c->units == 2)
+		return gn_cache_use_set(c, set, line, 2);
+	return c->units == 3 ? gn_cache_use_set(c, set, line, 3)
+			     : gn_cache_use_set(c, set, line, 4);
 }
 
 /* The CPU's own L1 and L2, and the L3 it shares. */

@@ -80,8 +80,8 @@ struct gn_soft_fault {
 
 /* A walk: what it cost, and what came of it. */
 struct gn_soft_walk {
+	uint64_t cycles;
 	uint32_t refs;
-	uint32_t cycles;
 	struct gn_translation t; /* .gpa unused by 1-D walks of our own tables */
 	uint64_t address;	 /* the translated address, with the offset (GUEST: a GPA) */
 	gn_rights_t outer_rights;
@@ -100,7 +100,10 @@ struct gn_soft_nested {
 
 struct gn_soft_cpu;
 typedef bool gn_soft_nested_walk_fn(struct gn_soft_cpu *cpu, struct gn_soft_walk *w, gpa_t at,
-				    gn_rights_t need, bool is_data, struct gn_soft_nested *out);
+				    gn_rights_t need, struct gn_soft_nested *out);
+struct gn_soft_nested_walker {
+	gn_soft_nested_walk_fn *table, *data; /* of a guest table's page; of the datum */
+};
 typedef bool gn_soft_walk_fn(struct gn_soft_cpu *cpu, const struct gn_access *access,
 			     struct gn_soft_walk *w);
 
@@ -131,7 +134,7 @@ struct gn_soft_cpu {
 	gn_rights_t table_need; /* rights a guest table's page needs in the nested dimension */
 	bool is_fractured;	/* an entry is smaller than its guest page */
 	gn_soft_walk_fn *walk;
-	gn_soft_nested_walk_fn *nested_walk;
+	struct gn_soft_nested_walker nested_walker;
 	uint64_t leaf_address; /* address bits of a 4 KiB leaf, in every format there is */
 	struct gn_ahead *ahead;
 	struct gn_soft_stats stats;
@@ -196,12 +199,15 @@ static inline void gn_soft_forget_recent(struct gn_soft_cpu *cpu)
 	cpu->recent[1].allow = 0;
 }
 
-/* translate.c: inside the read section. @l1_missed: the L1 TLB was asked already, and has no entry. True: *address is host-physical and the access may use it.
+/* translate.c: inside the read section. @missed: where the L1 TLB was asked and has no entry; NULL: not asked
+ * yet. True: *address is host-physical and the access may use it.
  * False: *fault. */
 bool gn_soft_translate(struct gn_soft_cpu *cpu, const struct gn_access *access, uint16_t bit,
-		       bool l1_missed, uint64_t *address, struct gn_soft_fault *fault);
-/* May an access of @bit use @e? Decided once per entry and kept. */
-bool gn_soft_decide(const struct gn_soft_cpu *cpu, struct gn_assoc_entry *e, uint16_t bit);
+		       struct gn_tlb_place *missed, uint64_t *address, struct gn_soft_fault *fault);
+static inline bool gn_soft_is_canonical(const struct gn_soft_cpu *cpu, uint64_t va)
+{
+	return (uint64_t)((int64_t)(va << cpu->spare_bits) >> cpu->spare_bits) == va;
+}
 /* native: the free half of the translation. False: the p2m withholds it. */
 static inline bool gn_soft_native(const struct gn_soft_cpu *cpu, unsigned kind, uint64_t *address)
 {
@@ -218,7 +224,7 @@ static inline bool gn_soft_native(const struct gn_soft_cpu *cpu, unsigned kind, 
 /* walk_tables.c, walk_guest.c, walk_nested.c: the walkers for what hw says; NULL: none. */
 gn_soft_walk_fn *gn_soft_table_walker(const struct gn_fmt *fmt);
 gn_soft_walk_fn *gn_soft_guest_walker(unsigned levels, bool is_nested);
-gn_soft_nested_walk_fn *gn_soft_nested_walker(const struct gn_fmt *fmt);
+struct gn_soft_nested_walker gn_soft_nested_walker(const struct gn_fmt *fmt);
 
 /* exits.c */
 enum gn_soft_verdict {

@@ -207,7 +207,6 @@ void gn_soft_refresh(struct gn_soft_cpu *cpu)
 		(uint8_t)(64 - (GN_PAGE_SHIFT + GN_INDEX_BITS * (levels ? levels : GN_MAX_LEVELS)));
 	cpu->reserved = reserved_bits(&paging);
 	cpu->walk = NULL;
-	cpu->nested_walk = NULL;
 	switch (hw->kind) {
 	case GN_HW_SOFTWARE:
 		break;
@@ -219,7 +218,7 @@ void gn_soft_refresh(struct gn_soft_cpu *cpu)
 		break;
 	case GN_HW_NESTED:
 		cpu->walk = gn_soft_guest_walker(levels, true);
-		cpu->nested_walk = gn_soft_nested_walker(hw->fmt);
+		cpu->nested_walker = gn_soft_nested_walker(hw->fmt);
 		cpu->table_need = GN_R | GN_U;
 		/* A format that walks as user is AMD's, which asks for W on guest tables always. */
 		if (hw->nested_ad || hw->fmt->level[1].grant[GN_RI_U])

@@ -10,43 +10,54 @@
 
 #include "cpu.h"
 
-/* L1 TLB beyond the entry used last; false: *@missed, or something to look at closely. */
-static inline bool gn_soft_hit_l1(struct gn_soft_cpu *cpu, uint64_t va, unsigned side, uint16_t bit,
-				  uint64_t *address, bool *missed)
+/* The L1 TLB beyond the entry used last. False: *@place->array is NULL if there is something to look at
+ * closely, else the address has no entry and that is where it would be. */
+static inline __attribute__((always_inline)) bool gn_soft_hit_l1(struct gn_soft_cpu *cpu,
+								 uint64_t va, unsigned side,
+								 uint16_t bit, uint64_t *address,
+								 struct gn_tlb_place *place)
 {
 	struct gn_soft_recent *r = &cpu->recent[side];
 	struct gn_assoc_entry *e;
-	unsigned level;
 	uint64_t mask;
 
-	if ((uint64_t)((int64_t)(va << cpu->spare_bits) >> cpu->spare_bits) != va)
+	place->array = NULL;
+	if (GN_UNLIKELY(!gn_soft_is_canonical(cpu, va) || cpu->kind == GN_HW_SOFTWARE))
 		return false;
-	e = gn_tlb_find(&cpu->l1[side], va, cpu->tag, &level);
-	*missed = !e;
-	if (!e || !(e->known & e->allow & bit))
+	e = gn_tlb_find(&cpu->l1[side], va, cpu->tag, place);
+	if (!e)
 		return false;
-	mask = ~(gn_level_bytes(level) - 1);
+	if (GN_UNLIKELY(!(gn_tlb_allowed(e->meta) & bit))) {
+		place->array = NULL;
+		return false;
+	}
+	mask = gn_tlb_mask(place->level);
 	r->base = va & mask;
 	r->mask = mask;
 	r->frame = e->frame;
-	r->allow = e->allow & e->known;
+	r->allow = gn_tlb_allowed(e->meta);
 	*address = e->frame | (va & ~mask);
 	return true;
 }
 
-static inline bool gn_soft_hit(struct gn_soft_cpu *cpu, uint64_t va, unsigned kind, unsigned mode,
-			       uint64_t *address, bool *missed)
+/* False: as gn_soft_hit_l1(). */
+static inline __attribute__((always_inline)) bool gn_soft_hit(struct gn_soft_cpu *cpu, uint64_t va,
+							      unsigned kind, unsigned mode,
+							      uint64_t *address,
+							      struct gn_tlb_place *place)
 {
 	unsigned side = kind == GN_FETCH;
 	const struct gn_soft_recent *r = &cpu->recent[side];
 	uint16_t bit = gn_soft_access_bit(kind, mode);
 
-	*missed = false;
 	if (GN_LIKELY(((va ^ r->base) & r->mask) == 0 && (r->allow & bit)))
 		*address = r->frame | (va & ~r->mask);
-	else if (!gn_soft_hit_l1(cpu, va, side, bit, address, missed))
+	else if (!gn_soft_hit_l1(cpu, va, side, bit, address, place))
 		return false;
-	return !cpu->is_native || gn_soft_native(cpu, kind, address);
+	if (!cpu->is_native || gn_soft_native(cpu, kind, address))
+		return true;
+	place->array = NULL;
+	return false;
 }
 
 /* The guest's own part of an access whose line is at @hpa. */
@@ -58,19 +69,20 @@ static inline uint32_t gn_soft_data_cycles(struct gn_soft_cpu *cpu, unsigned kin
 }
 
 /* The running guest's access to one page: by the L1 TLB or by the long way, all but faults. Read section. */
-static inline bool gn_soft_reach(struct gn_soft_cpu *cpu, uint64_t va, unsigned kind, unsigned mode,
-				 uint64_t *hpa)
+static inline __attribute__((always_inline)) bool
+gn_soft_reach(struct gn_soft_cpu *cpu, uint64_t va, unsigned kind, unsigned mode, uint64_t *hpa)
 {
 	struct gn_access access;
 	struct gn_soft_fault fault;
-	bool missed;
+	struct gn_tlb_place place;
 
-	if (GN_LIKELY(gn_soft_hit(cpu, va, kind, mode, hpa, &missed)))
+	if (GN_LIKELY(gn_soft_hit(cpu, va, kind, mode, hpa, &place)))
 		return true;
 	access = (struct gn_access){
 		.va = gva(va), .kind = (uint8_t)kind, .size = 1, .user = cpu->user, .ac = cpu->ac
 	};
-	return gn_soft_translate(cpu, &access, gn_soft_access_bit(kind, mode), missed, hpa, &fault);
+	return gn_soft_translate(cpu, &access, gn_soft_access_bit(kind, mode),
+				 place.array ? &place : NULL, hpa, &fault);
 }
 
 /* One access of the guest that runs, by the long way. @value NULL: translate only. False: the guest was

@@ -123,8 +123,8 @@ static int make_walk_caches(struct gn_soft_cpu *cpu, const struct gn_cpu_preset 
 
 static int make_caches(struct gn_soft_cpu *cpu, const struct gn_cpu_preset *p)
 {
-	int err = gn_cache_init(&cpu->caches.l1, figure(p, GN_FIG_L1_KIB),
-				figure(p, GN_FIG_L1_WAYS), false);
+	int err =
+		gn_cache_init(&cpu->caches.l1, figure(p, GN_FIG_L1_KIB), figure(p, GN_FIG_L1_WAYS));
 
 	cpu->caches.l3 = &cpu->soft->l3;
 	cpu->caches.last_line = GN_CACHE_NO_LINE;
@@ -136,7 +136,7 @@ static int make_caches(struct gn_soft_cpu *cpu, const struct gn_cpu_preset *p)
 		err = -ENOMEM;
 	return err ? err
 		   : gn_cache_init(&cpu->caches.l2, figure(p, GN_FIG_L2_KIB),
-				   figure(p, GN_FIG_L2_WAYS), false);
+				   figure(p, GN_FIG_L2_WAYS));
 }
 
 static void cpu_fini(struct gn_soft_cpu *cpu)
@@ -190,8 +190,7 @@ static int cpu_init(struct gn_soft_cpu *cpu, struct gn_soft *soft, unsigned inde
 static int make_cpus(struct gn_soft *soft, const struct gn_cpu_preset *p)
 {
 	unsigned count = gn_vm_vcpu_count(soft->vm);
-	int err =
-		gn_cache_init(&soft->l3, figure(p, GN_FIG_L3_KIB), figure(p, GN_FIG_L3_WAYS), true);
+	int err = gn_cache_init(&soft->l3, figure(p, GN_FIG_L3_KIB), figure(p, GN_FIG_L3_WAYS));
 
 	if (err)
 		return err;

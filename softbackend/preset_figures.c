@@ -16,6 +16,8 @@
 #include "mmu/arena.h"
 #include "mmu/check.h"
 
+#include "assoc.h"
+
 #define ENTRIES(key_, what_)                                                                       \
 	{                                                                                          \
 		key_ "_entries", 0, 1 << 20, true, what_ ": entries"                               \

@@ -43,16 +43,14 @@ void gn_pwc_drop_tag(struct gn_pwc *p, uint64_t tag)
 void gn_pwc_drop(struct gn_pwc *p, uint64_t address, uint64_t tag)
 {
 	for (unsigned level = 2; level <= GN_MAX_LEVELS; level++) {
-		struct gn_assoc *a = &p->level[level];
-		uint64_t page = (address & GN_KEY_ADDRESS) >> gn_level_shift(level);
-		struct gn_assoc_slot s;
+		struct gn_assoc_place at;
 		int way;
 
-		if (!a->used)
+		if (!p->level[level].used)
 			continue;
-		s = gn_assoc_slot(a, page);
-		way = gn_assoc_find(a, &s, gn_pwc_key(page, tag));
+		at = gn_pwc_place(p, level, address, tag);
+		way = gn_assoc_find(&p->level[level], &at);
 		if (way >= 0)
-			gn_assoc_drop(a, &s, (unsigned)way);
+			gn_assoc_drop(&p->level[level], at.set, (unsigned)way);
 	}
 }

@@ -31,50 +31,72 @@ void gn_pwc_drop_tag(struct gn_pwc *p, uint64_t tag);
 /* Every entry on the way to @address. */
 void gn_pwc_drop(struct gn_pwc *p, uint64_t address, uint64_t tag);
 
-static inline uint64_t gn_pwc_key(uint64_t page, uint64_t tag)
+/* An entry's meta: rights of the path, and what the nested dimension lets us do to the table. */
+static inline gn_rights_t gn_pwc_rights(const struct gn_assoc_entry *e)
 {
-	return page << GN_KEY_PAGE_SHIFT | tag | GN_KEY_VALID;
+	return (gn_rights_t)e->meta;
+}
+static inline gn_rights_t gn_pwc_outer(const struct gn_assoc_entry *e)
+{
+	return (gn_rights_t)(e->meta >> 8);
+}
+
+static inline __attribute__((always_inline)) struct gn_assoc_place
+gn_pwc_place(const struct gn_pwc *p, unsigned level, uint64_t address, uint64_t tag)
+{
+	uint64_t page = (address & GN_KEY_ADDRESS) >> gn_level_shift(level);
+
+	return gn_assoc_place(&p->level[level], page,
+			      page << GN_KEY_PAGE_SHIFT | tag | GN_KEY_VALID);
+}
+
+static inline __attribute__((always_inline)) const struct gn_assoc_entry *
+gn_pwc_find_level(struct gn_pwc *p, unsigned level, uint64_t address, uint64_t tag)
+{
+	struct gn_assoc_place at;
+
+	if (!p->level[level].used)
+		return NULL;
+	at = gn_pwc_place(p, level, address, tag);
+	return gn_assoc_get(&p->level[level], &at);
 }
 
 /* The lowest cached entry on the way to @address, of levels 2..@top; *@level: its level. NULL: none. */
-static inline const struct gn_assoc_entry *gn_pwc_find(struct gn_pwc *p, uint64_t address,
-						       uint64_t tag, unsigned top, unsigned *level)
+static inline __attribute__((always_inline)) const struct gn_assoc_entry *
+gn_pwc_find(struct gn_pwc *p, uint64_t address, uint64_t tag, unsigned top, unsigned *level)
 {
-	if (!p->exists)
-		return NULL;
-	for (unsigned n = 2; n <= top; n++) {
-		struct gn_assoc *a = &p->level[n];
-		uint64_t page = (address & GN_KEY_ADDRESS) >> gn_level_shift(n);
-		struct gn_assoc_slot s;
-		int way;
+	const struct gn_assoc_entry *e;
 
-		if (!a->used)
-			continue;
-		s = gn_assoc_slot(a, page);
-		way = gn_assoc_find(a, &s, gn_pwc_key(page, tag));
-		if (way < 0)
-			continue;
-		gn_assoc_touch(a, &s, (unsigned)way);
-		*level = n;
-		return &s.entries[way];
-	}
-	return NULL;
+	*level = 2;
+	e = gn_pwc_find_level(p, 2, address, tag);
+	if (e)
+		return e;
+	*level = 3;
+	e = gn_pwc_find_level(p, 3, address, tag);
+	if (e)
+		return e;
+	*level = 4;
+	e = gn_pwc_find_level(p, 4, address, tag);
+	if (e || top < 5)
+		return e;
+	*level = 5;
+	return gn_pwc_find_level(p, 5, address, tag);
 }
 
 /* Keep the entry of @level on the way to @address: the walk has just read it, so it is not there. */
 static inline void gn_pwc_insert(struct gn_pwc *p, uint64_t address, uint64_t tag, unsigned level,
-				 uint64_t table, gn_rights_t rights, gn_rights_t outer_rights)
+				 uint64_t table, gn_rights_t rights, gn_rights_t outer)
 {
-	struct gn_assoc *a = &p->level[level];
-	uint64_t page = (address & GN_KEY_ADDRESS) >> gn_level_shift(level), replaced;
+	struct gn_assoc_place at;
 	struct gn_assoc_entry *e;
+	uint64_t replaced;
 
-	if (!a->ways)
+	if (!p->level[level].ways)
 		return;
-	e = gn_assoc_insert(a, page, gn_pwc_key(page, tag), &replaced);
+	at = gn_pwc_place(p, level, address, tag);
+	e = gn_assoc_put(&p->level[level], &at, &replaced);
 	e->frame = table;
-	e->rights = rights;
-	e->outer_rights = outer_rights;
+	e->meta = (uint64_t)outer << 8 | rights;
 }
 
 #endif

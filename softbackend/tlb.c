@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * tlb.c - filling and emptying a TLB.
+ * tlb.c - making and emptying a TLB.
  */
 #include "tlb.h"
 
@@ -19,11 +19,10 @@ int gn_tlb_init(struct gn_tlb *t, const struct gn_tlb_shape *shape)
 	}
 	t->also_4k = shape->also_4k && t->array[0].ways && t->array[1].ways;
 	t->hot = 1;
+	t->of[0] = &t->array[0];
 	for (unsigned level = 1; level <= GN_TLB_LEVELS; level++) {
-		bool exists = t->array[shape->home[level]].ways != 0;
-
-		t->home[level] = shape->home[level];
-		t->level_of[level] = exists ? (uint8_t)level : t->level_of[level - 1];
+		t->of[level] = &t->array[shape->home[level]];
+		t->level_of[level] = t->of[level]->ways ? (uint8_t)level : t->level_of[level - 1];
 	}
 	return 0;
 }
@@ -36,72 +35,57 @@ void gn_tlb_fini(struct gn_tlb *t)
 	t->present = 0;
 }
 
-static void count_out_level(struct gn_tlb *t, unsigned level)
+static void count_out(void *ctx, uint64_t key)
 {
+	struct gn_tlb *t = (struct gn_tlb *)ctx;
+	unsigned level = (key >> GN_KEY_LEVEL_SHIFT) & 3;
+
 	if (!--t->live[level])
 		t->present &= (uint8_t) ~(1u << level);
 }
 
-static void count_out(void *ctx, uint64_t key)
+void gn_tlb_recount(struct gn_tlb *t, unsigned level, uint64_t replaced)
 {
-	count_out_level((struct gn_tlb *)ctx, (key >> GN_KEY_LEVEL_SHIFT) & 3);
+	if (replaced)
+		count_out(t, replaced);
+	t->live[level]++;
+	t->present |= (uint8_t)(1u << level);
 }
 
 struct gn_assoc_entry *gn_tlb_find_other(struct gn_tlb *t, uint64_t address, uint64_t tag,
-					 unsigned *level)
+					 struct gn_tlb_place *p)
 {
 	for (unsigned other = 1; other <= GN_TLB_LEVELS; other++) {
+		struct gn_tlb_place there;
 		struct gn_assoc_entry *e;
 
 		if (other == t->hot || !((t->present >> other) & 1))
 			continue;
-		e = gn_tlb_find_level(t, address, tag, other);
+		gn_tlb_locate(t, address, tag, other, &there);
+		e = gn_assoc_get(there.array, &there.at);
 		if (e) {
 			t->hot = (uint8_t)other;
-			*level = other;
+			*p = there;
 			return e;
 		}
 	}
 	return NULL;
 }
 
-struct gn_assoc_entry *gn_tlb_insert(struct gn_tlb *t, uint64_t address, uint64_t tag,
-				     bool is_global, unsigned *level)
-{
-	unsigned kept = t->level_of[*level];
-	uint64_t page, replaced;
-	struct gn_assoc_entry *e;
-
-	if (!kept)
-		return NULL;
-	page = gn_tlb_page(address, kept);
-	e = gn_assoc_insert(gn_tlb_array(t, kept, page), page,
-			    gn_tlb_key(page, kept, tag) | (is_global ? GN_KEY_GLOBAL : 0),
-			    &replaced);
-	if (replaced)
-		count_out(t, replaced);
-	t->live[kept]++;
-	t->present |= (uint8_t)(1u << kept);
-	t->hot = (uint8_t)kept;
-	*level = kept;
-	return e;
-}
-
 void gn_tlb_drop(struct gn_tlb *t, uint64_t address, uint64_t tag)
 {
 	for (unsigned level = 1; level <= GN_TLB_LEVELS; level++) {
-		uint64_t page = gn_tlb_page(address, level);
-		struct gn_assoc *a = gn_tlb_array(t, level, page);
-		uint64_t key = gn_tlb_key(page, level, tag);
+		struct gn_tlb_place p;
 
-		while (t->live[level] && a->ways) {
-			struct gn_assoc_slot s = gn_assoc_slot(a, page);
-			int way = gn_assoc_find(a, &s, key);
+		while ((t->present >> level) & 1) {
+			int way;
 
+			gn_tlb_locate(t, address, tag, level, &p);
+			way = gn_assoc_find(p.array, &p.at);
 			if (way < 0)
 				break;
-			gn_assoc_drop(a, &s, (unsigned)way);
-			count_out_level(t, level);
+			gn_assoc_drop(p.array, p.at.set, (unsigned)way);
+			count_out(t, p.at.key);
 		}
 	}
 }
@@ -134,5 +118,5 @@ void gn_tlb_clear(struct gn_tlb *t)
 void gn_tlb_forget_decisions(struct gn_tlb *t)
 {
 	for (unsigned i = 0; i < 3; i++)
-		gn_assoc_forget_decisions(&t->array[i]);
+		gn_assoc_clear_meta(&t->array[i], GN_TLB_DECISIONS);
 }

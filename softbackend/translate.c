@@ -12,11 +12,6 @@
 
 #include <gnomon/x86.h>
 
-static bool is_write(uint16_t bit)
-{
-	return bit & (0xf << (GN_WRITE * 4));
-}
-
 static struct gn_access access_of(uint16_t bit)
 {
 	unsigned index = (unsigned)__builtin_ctz(bit), mode = index & 3;
@@ -28,78 +23,100 @@ static struct gn_access access_of(uint16_t bit)
 	return a;
 }
 
-bool gn_soft_decide(const struct gn_soft_cpu *cpu, struct gn_assoc_entry *e, uint16_t bit)
+/* May an access of @bit use an entry that says @meta? */
+static bool decide(const struct gn_soft_cpu *cpu, uint64_t meta, uint16_t bit)
 {
 	static const gn_rights_t need[] = {
 		[GN_READ] = GN_R, [GN_WRITE] = GN_W, [GN_FETCH] = GN_X
 	};
 	const struct gn_access a = access_of(bit);
-	const struct gn_translation t = { .rights = e->rights, .pkey = e->pkey };
-	bool allowed = !(need[a.kind] & ~e->outer_rights) &&
-		       ((e->flags & GN_ENTRY_DIRTY) || !is_write(bit)) &&
-		       !gn_paging_access(&cpu->paging, &t, &a);
+	const struct gn_translation t = { .rights = gn_tlb_rights(meta),
+					  .pkey = (meta >> GN_TLB_PKEY_SHIFT) & 0xf };
 
-	e->known |= bit;
-	e->allow = (uint16_t)(allowed ? e->allow | bit : e->allow & ~bit);
-	return allowed;
+	return !(need[a.kind] & ~gn_tlb_outer(meta)) &&
+	       (a.kind != GN_WRITE || (meta & GN_TLB_DIRTY)) &&
+	       !gn_paging_access(&cpu->paging, &t, &a);
 }
 
+/* Decided once per entry, and kept in it. */
 static bool is_allowed(const struct gn_soft_cpu *cpu, struct gn_assoc_entry *e, uint16_t bit)
 {
-	return e->known & bit ? e->allow & bit : gn_soft_decide(cpu, e, bit);
+	if (!(e->meta >> GN_TLB_KNOWN_SHIFT & bit)) {
+		e->meta |= (uint64_t)bit << GN_TLB_KNOWN_SHIFT;
+		if (decide(cpu, e->meta, bit))
+			e->meta |= (uint64_t)bit << GN_TLB_ALLOW_SHIFT;
+	}
+	return gn_tlb_allowed(e->meta) & bit;
 }
 
-static void remember(struct gn_soft_cpu *cpu, unsigned side, uint64_t va, unsigned level,
-		     const struct gn_assoc_entry *e)
+static inline void remember(struct gn_soft_cpu *cpu, unsigned side, uint64_t va, unsigned level,
+			    uint64_t frame, uint64_t meta)
 {
-	uint64_t mask = ~(gn_level_bytes(level) - 1);
+	struct gn_soft_recent *r = &cpu->recent[side];
+	uint64_t mask = gn_tlb_mask(level);
 
-	cpu->recent[side] = (struct gn_soft_recent){
-		.base = va & mask, .mask = mask, .frame = e->frame, .allow = e->allow & e->known
-	};
+	r->base = va & mask;
+	r->mask = mask;
+	r->frame = frame;
+	r->allow = gn_tlb_allowed(meta);
 }
 
-/* What an L2 entry or a walk says, put into the L1 TLB. @bit is allowed. */
-static void fill_l1(struct gn_soft_cpu *cpu, unsigned side, uint64_t va, unsigned level,
-		    const struct gn_assoc_entry *from, uint64_t address, uint16_t bit)
+/* What an L2 entry or a walk says, put into the L1 TLB. @meta has no decisions yet; @bit is allowed. */
+static inline __attribute__((always_inline)) void fill_l1(struct gn_soft_cpu *cpu, unsigned side,
+							  uint64_t va, unsigned level,
+							  uint64_t meta, uint64_t address,
+							  uint16_t bit, struct gn_tlb_place *place)
 {
 	unsigned kept = level;
 	struct gn_assoc_entry *e =
-		gn_tlb_insert(&cpu->l1[side], va, cpu->tag, from->flags & GN_ENTRY_GLOBAL, &kept);
+		gn_tlb_insert(&cpu->l1[side], va, cpu->tag, meta & GN_TLB_GLOBAL, place, &kept);
+	uint64_t frame = address & gn_tlb_mask(kept);
 
-	*e = *from;
-	e->frame = address & ~(gn_level_bytes(kept) - 1);
-	e->known = bit;
-	e->allow = bit;
+	meta |= (uint64_t)bit << GN_TLB_KNOWN_SHIFT | (uint64_t)bit << GN_TLB_ALLOW_SHIFT;
+	e->frame = frame;
+	e->meta = meta;
 	cpu->is_fractured |= kept < level;
-	remember(cpu, side, va, kept, e);
+	remember(cpu, side, va, kept, frame, meta);
 }
 
-static void count_walk(struct gn_soft_cpu *cpu, const struct gn_soft_walk *w)
+static inline void count_walk(struct gn_soft_cpu *cpu, const struct gn_soft_walk *w)
 {
 	struct gn_counters *c = cpu->counters;
 	uint32_t refs = w->refs;
 
-	if (!refs)
+	if (GN_UNLIKELY(!refs))
 		return; /* native with paging off, or a violation before anything was read */
 	c->walks++;
 	c->walk_refs += refs;
 	c->walk_cycles += w->cycles;
 	c->cycles += w->cycles;
-	if (refs > GN_SOFT_MAX_WALK_REFS)
+	if (GN_UNLIKELY(refs > GN_SOFT_MAX_WALK_REFS))
 		refs = GN_SOFT_MAX_WALK_REFS;
 	cpu->stats.walk_refs_histogram[refs]++;
 }
 
-static bool walk_and_fill(struct gn_soft_cpu *cpu, unsigned side, const struct gn_access *access,
-			  uint16_t bit, uint64_t *address, struct gn_soft_fault *fault)
-{
-	struct gn_soft_walk w = { .cycles = cpu->cost.walk_start };
-	struct gn_assoc_entry entry, *e;
-	unsigned kept;
+/* Where an L2 TLB search ended, and what it found out. */
+struct l2_search {
+	struct gn_tlb *tlb;
+	struct gn_tlb_place place;
+};
 
-	if (GN_UNLIKELY(!cpu->walk(cpu, access, &w))) {
-		count_walk(cpu, &w);
+static inline __attribute__((always_inline)) bool
+walk_and_fill(struct gn_soft_cpu *cpu, unsigned side, const struct gn_access *access, uint16_t bit,
+	      struct gn_tlb_place *l1_place, struct l2_search *l2, uint64_t *address,
+	      struct gn_soft_fault *fault)
+{
+	struct gn_soft_walk w;
+	struct gn_assoc_entry *e;
+	uint64_t meta;
+	unsigned kept;
+	bool done;
+
+	w.refs = 0;
+	w.cycles = cpu->cost.walk_start;
+	done = cpu->walk(cpu, access, &w);
+	count_walk(cpu, &w);
+	if (GN_UNLIKELY(!done)) {
 		/* A page fault drops what the walk caches have on the way to its address (SDM 4.10.4.1), so that
 		 * whoever was led astray by a stale entry faults once and not for ever. */
 		if (w.fault.kind == GN_SOFT_PF)
@@ -107,84 +124,92 @@ static bool walk_and_fill(struct gn_soft_cpu *cpu, unsigned side, const struct g
 		*fault = w.fault;
 		return false;
 	}
-	count_walk(cpu, &w);
-	entry = (struct gn_assoc_entry){ .rights = w.t.rights,
-					 .outer_rights = w.outer_rights,
-					 .pkey = w.t.pkey,
-					 .flags = (w.dirty ? GN_ENTRY_DIRTY : 0) |
-						  (w.t.global ? GN_ENTRY_GLOBAL : 0) };
+	meta = gn_tlb_meta(w.t.rights, w.outer_rights, w.t.pkey, w.dirty, w.t.global);
 	kept = w.level;
-	e = gn_tlb_insert(cpu->l2_of[side], access->va.v, cpu->tag, w.t.global, &kept);
+	e = gn_tlb_insert(l2->tlb, access->va.v, cpu->tag, w.t.global, &l2->place, &kept);
 	if (e) {
-		*e = entry;
-		e->frame = w.address & ~(gn_level_bytes(kept) - 1);
+		e->frame = w.address & gn_tlb_mask(kept);
+		e->meta = meta;
 		cpu->is_fractured |= kept < w.t.level;
 	}
 	cpu->is_fractured |= w.level < w.t.level;
-	fill_l1(cpu, side, access->va.v, w.level, &entry, w.address, bit);
+	fill_l1(cpu, side, access->va.v, w.level, meta, w.address, bit, l1_place);
 	*address = w.address;
 	return true;
 }
 
-static bool look_in_l2(struct gn_soft_cpu *cpu, unsigned side, uint64_t va, uint16_t bit,
-		       uint64_t *address)
+/* After an L1 miss. */
+static inline bool look_in_l2(struct gn_soft_cpu *cpu, unsigned side, uint64_t va, uint16_t bit,
+			      struct gn_tlb_place *l1_place, struct l2_search *l2,
+			      uint64_t *address)
 {
-	struct gn_tlb *l2 = cpu->l2_of[side];
-	struct gn_assoc_entry *e, copy;
-	unsigned level;
+	struct gn_assoc_entry *e;
 
 	cpu->counters->l1_tlb_misses++;
 	cpu->counters->cycles += cpu->cost.stlb;
 	cpu->stats.tlb_cycles += cpu->cost.stlb;
-	e = gn_tlb_find(l2, va, cpu->tag, &level);
-	if (!e) {
-		cpu->stats.l2_tlb_misses++;
-		return false;
+	e = gn_tlb_find(l2->tlb, va, cpu->tag, &l2->place);
+	if (e && GN_LIKELY(decide(cpu, e->meta, bit))) {
+		unsigned level = l2->place.level;
+
+		cpu->stats.l2_tlb_hits++;
+		*address = e->frame | (va & ~gn_tlb_mask(level));
+		fill_l1(cpu, side, va, level, e->meta, *address, bit, l1_place);
+		return true;
 	}
-	copy = *e;
-	if (GN_UNLIKELY(!gn_soft_decide(cpu, &copy, bit))) {
-		cpu->stats.l2_tlb_misses++;
-		gn_tlb_drop(l2, va, cpu->tag);
-		return false;
-	}
-	cpu->stats.l2_tlb_hits++;
-	*address = e->frame | (va & (gn_level_bytes(level) - 1));
-	fill_l1(cpu, side, va, level, &copy, *address, bit);
-	return true;
+	cpu->stats.l2_tlb_misses++;
+	if (e)
+		gn_tlb_drop(l2->tlb, va, cpu->tag);
+	return false;
+}
+
+/* An L1 entry does not permit the access: it may be stale, so it goes, and L2's too. */
+static void drop_stale(struct gn_soft_cpu *cpu, unsigned side, uint64_t va)
+{
+	gn_soft_forget_recent(cpu);
+	gn_tlb_drop(&cpu->l1[side], va, cpu->tag);
+	gn_tlb_drop(cpu->l2_of[side], va, cpu->tag);
+}
+
+/* An address that is not canonical. With paging off there is no such form, and no memory up there either. */
+static bool refuse(const struct gn_soft_cpu *cpu, uint64_t va, struct gn_soft_fault *fault)
+{
+	*fault = (struct gn_soft_fault){ .kind = cpu->vcpu->paging.levels ? GN_SOFT_GP
+									  : GN_SOFT_NESTED,
+					 .gpa = gpa(va) };
+	return false;
 }
 
 bool gn_soft_translate(struct gn_soft_cpu *cpu, const struct gn_access *access, uint16_t bit,
-		       bool l1_missed, uint64_t *address, struct gn_soft_fault *fault)
+		       struct gn_tlb_place *missed, uint64_t *address, struct gn_soft_fault *fault)
 {
-	unsigned side = access->kind == GN_FETCH, level;
+	unsigned side = access->kind == GN_FETCH;
+	struct l2_search l2 = { .tlb = cpu->l2_of[side] };
+	struct gn_tlb_place here, *place = missed ? missed : &here;
 	uint64_t va = access->va.v;
-	struct gn_assoc_entry *e;
+	struct gn_assoc_entry *e = NULL;
 	bool found = false;
 
 	if (cpu->kind == GN_HW_SOFTWARE) {
 		*fault = (struct gn_soft_fault){ .kind = GN_SOFT_SOFTWARE };
 		return false;
 	}
-	if (GN_UNLIKELY((uint64_t)((int64_t)(va << cpu->spare_bits) >> cpu->spare_bits) != va)) {
-		/* With paging off there is no canonical form, and no memory up there either. */
-		*fault = (struct gn_soft_fault){ .kind = cpu->vcpu->paging.levels ? GN_SOFT_GP
-										  : GN_SOFT_NESTED,
-						 .gpa = gpa(va) };
-		return false;
+	if (!missed) {
+		if (GN_UNLIKELY(!gn_soft_is_canonical(cpu, va)))
+			return refuse(cpu, va, fault);
+		e = gn_tlb_find(&cpu->l1[side], va, cpu->tag, place);
 	}
-	e = l1_missed ? NULL : gn_tlb_find(&cpu->l1[side], va, cpu->tag, &level);
 	if (e && is_allowed(cpu, e, bit)) {
-		*address = e->frame | (va & (gn_level_bytes(level) - 1));
-		remember(cpu, side, va, level, e);
+		*address = e->frame | (va & ~gn_tlb_mask(place->level));
+		remember(cpu, side, va, place->level, e->frame, e->meta);
 		found = true;
 	} else if (e) {
-		gn_soft_forget_recent(cpu);
-		gn_tlb_drop(&cpu->l1[side], va, cpu->tag);
-		gn_tlb_drop(cpu->l2_of[side], va, cpu->tag);
+		drop_stale(cpu, side, va);
+		l2.place.level = 0; /* nowhere: located when it is put */
 	} else {
-		found = look_in_l2(cpu, side, va, bit, address);
+		found = look_in_l2(cpu, side, va, bit, place, &l2, address);
 	}
-	if (!found && !walk_and_fill(cpu, side, access, bit, address, fault))
+	if (!found && !walk_and_fill(cpu, side, access, bit, place, &l2, address, fault))
 		return false;
 	if (!cpu->is_native || GN_LIKELY(gn_soft_native(cpu, access->kind, address)))
 		return true;

@@ -26,6 +26,11 @@ GN_WALK_INLINE uint64_t gn_walk_ref(struct gn_soft_cpu *cpu, struct gn_soft_walk
 	return __atomic_load_n(*slot, __ATOMIC_ACQUIRE);
 }
 
+GN_WALK_INLINE uint64_t gn_walk_place(const struct gn_soft_cpu *cpu, const uint64_t *slot)
+{
+	return (uint64_t)((const uint8_t *)slot - cpu->memory);
+}
+
 /* False: the entry is no longer @entry. */
 GN_WALK_INLINE bool gn_walk_set_bits(uint64_t *slot, uint64_t entry, uint64_t bits)
 {
@@ -33,51 +38,79 @@ GN_WALK_INLINE bool gn_walk_set_bits(uint64_t *slot, uint64_t entry, uint64_t bi
 					   __ATOMIC_ACQUIRE);
 }
 
-/* What one dimension's walk read: levels top..leaf. */
+/* What one dimension's walk read: levels top..leaf. What is known of the leaf is worked out where its level is a
+ * constant. */
 struct gn_walk_path {
 	uint64_t *slot[GN_MAX_LEVELS + 1];
 	uint64_t entry[GN_MAX_LEVELS + 1];
 	gn_rights_t rights[GN_MAX_LEVELS + 1]; /* granted so far, the entry's own included */
 	uint64_t missing;		       /* A bits that are not set */
 	unsigned top, leaf;
+	uint64_t leaf_entry;
+	uint64_t leaf_dirty; /* the mask of its D bit; 0: it has none */
+	uint64_t address;    /* translated, with the offset */
+	gn_rights_t leaf_rights;
 };
 
 enum gn_walk_step { GN_STEP_DOWN, GN_STEP_LEAF, GN_STEP_FAULT };
 
-/* A present, well-formed @entry of @level: take it in. */
-GN_WALK_INLINE enum gn_walk_step gn_walk_take(const struct gn_fmt *f, unsigned level,
-					      uint64_t entry, gn_rights_t above,
+/* A present, well-formed @entry of @level on the way to @at: take it in. */
+GN_WALK_INLINE enum gn_walk_step gn_walk_take(const struct gn_fmt *f, unsigned level, uint64_t at,
+					      uint64_t entry, gn_rights_t *rights,
 					      struct gn_walk_path *p)
 {
+	*rights &= gn_fmt_rights(f, level, entry);
 	p->entry[level] = entry;
-	p->rights[level] = above & gn_fmt_rights(f, level, entry);
 	p->missing |= ~entry & f->level[level].accessed;
+	if (!gn_fmt_is_leaf(f, level, entry)) {
+		p->rights[level] = *rights;
+		return GN_STEP_DOWN;
+	}
 	p->leaf = level;
-	return gn_fmt_is_leaf(f, level, entry) ? GN_STEP_LEAF : GN_STEP_DOWN;
+	p->leaf_entry = entry;
+	p->leaf_dirty = f->level[level].dirty;
+	p->leaf_rights = *rights;
+	p->address = gn_fmt_address(f, level, entry) | (at & (gn_level_bytes(level) - 1));
+	return GN_STEP_LEAF;
 }
 
 /* Does the walk owe A or D bits? */
-GN_WALK_INLINE bool gn_walk_owes_bits(const struct gn_fmt *f, const struct gn_walk_path *p,
-				      bool is_write)
+GN_WALK_INLINE bool gn_walk_owes_bits(const struct gn_walk_path *p, bool is_write)
 {
-	return p->missing || (is_write && (f->level[p->leaf].dirty & ~p->entry[p->leaf]));
+	return p->missing || (is_write && (p->leaf_dirty & ~p->leaf_entry));
+}
+GN_WALK_INLINE bool gn_walk_is_dirty(const struct gn_walk_path *p)
+{
+	return !p->leaf_dirty || (p->leaf_entry & p->leaf_dirty);
 }
 
-/* Set A on the way and D in a leaf that is written. False: beaten, walk again. */
-GN_WALK_INLINE bool gn_walk_set_accessed_dirty(const struct gn_fmt *f, struct gn_walk_path *p,
-					       bool is_write)
+/* What a level's entry must have: A, and D in a leaf that is written. */
+GN_WALK_INLINE uint64_t gn_walk_wanted(const struct gn_fmt *f, const struct gn_walk_path *p,
+				       unsigned level, bool is_write)
+{
+	return f->level[level].accessed | (level == p->leaf && is_write ? p->leaf_dirty : 0);
+}
+/* Set them in @level's. False: beaten, walk again. */
+GN_WALK_INLINE bool gn_walk_set_level(struct gn_walk_path *p, unsigned level, uint64_t want)
+{
+	if (!gn_walk_set_bits(p->slot[level], p->entry[level], want))
+		return false;
+	p->entry[level] |= want;
+	if (level == p->leaf)
+		p->leaf_entry |= want;
+	return true;
+}
+
+/* In the whole path. Not inlined: it is once per entry's life. */
+static __attribute__((noinline, unused)) bool
+gn_walk_set_accessed_dirty(const struct gn_fmt *f, struct gn_walk_path *p, bool is_write)
 {
 	for (unsigned level = p->top; level >= p->leaf; level--) {
-		const struct gn_fmt_level *l = &f->level[level];
-		uint64_t want = l->accessed | (level == p->leaf && is_write ? l->dirty : 0);
+		uint64_t want = gn_walk_wanted(f, p, level, is_write);
 
-		if ((p->entry[level] & want) == want)
-			continue;
-		if (!gn_walk_set_bits(p->slot[level], p->entry[level], want))
+		if ((p->entry[level] & want) != want && !gn_walk_set_level(p, level, want))
 			return false;
-		p->entry[level] |= want;
 	}
-	p->missing = 0;
 	return true;
 }
 

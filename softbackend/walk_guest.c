@@ -37,7 +37,7 @@ GN_WALK_INLINE bool find_table(struct gn_soft_cpu *cpu, struct gn_soft_walk *w, 
 	if (is_nested) {
 		struct gn_soft_nested n;
 
-		if (!cpu->nested_walk(cpu, w, at, cpu->table_need, false, &n))
+		if (!cpu->nested_walker.table(cpu, w, at, cpu->table_need, &n))
 			return false;
 		p->host[level] = n.hpa.v & ~(GN_PAGE_SIZE - 1);
 		p->outer[level] = n.rights;
@@ -72,7 +72,6 @@ GN_WALK_INLINE enum gn_walk_step step(struct gn_soft_cpu *cpu, const struct gn_a
 {
 	uint64_t offset = gn_fmt_index(f, level, access->va.v) * sizeof(uint64_t), entry;
 	uint32_t error_code = 0;
-	enum gn_walk_step took;
 
 	if (!has_host && !find_table(cpu, w, is_nested, offset, level, p))
 		return GN_STEP_FAULT;
@@ -80,11 +79,9 @@ GN_WALK_INLINE enum gn_walk_step step(struct gn_soft_cpu *cpu, const struct gn_a
 	if (GN_LIKELY(gn_fmt_is_present(f, level, entry))) {
 		if (GN_LIKELY(!may_be_reserved(cpu, f, level, entry) ||
 			      !gn_paging_is_reserved(&cpu->paging, level, entry))) {
-			took = gn_walk_take(f, level, entry, *rights, &p->read);
-			*rights = p->read.rights[level];
 			if (level > 1)
 				p->table[level - 1] = gn_fmt_address(f, level, entry);
-			return took;
+			return gn_walk_take(f, level, access->va.v, entry, rights, &p->read);
 		}
 		error_code = X86_PF_P | X86_PF_RSVD;
 	}
@@ -110,10 +107,10 @@ GN_WALK_INLINE bool descend(struct gn_soft_cpu *cpu, const struct gn_access *acc
 	if (known) {
 		cpu->stats.pwc_hits++;
 		level = found - 1;
-		rights = known->rights;
+		rights = gn_pwc_rights(known);
 		has_host = is_nested && cpu->cost.pwc_holds_hpa;
 		p->host[level] = known->frame;
-		p->outer[level] = known->outer_rights;
+		p->outer[level] = gn_pwc_outer(known);
 		p->table[level] = known->frame; /* with has_host: never looked at */
 	}
 	p->read.top = level;
@@ -151,16 +148,18 @@ GN_WALK_INLINE bool descend(struct gn_soft_cpu *cpu, const struct gn_access *acc
 
 enum set_bits { BITS_SET, BITS_BEATEN, BITS_REFUSED };
 
-/* Set A on the way and D in the leaf. REFUSED: a table's page may not be written; w->fault. */
-GN_WALK_INLINE enum set_bits set_accessed_dirty(struct gn_soft_walk *w, const struct gn_fmt *f,
-						const struct gn_access *access, struct path *p)
+/* Set A on the way and D in the leaf. REFUSED: a table's page may not be written; w->fault. BEATEN: an entry is
+ * not what it was. One entry may stand on two levels (a table that maps itself): then the second one is beaten by
+ * the first, once. */
+static __attribute__((noinline)) enum set_bits set_accessed_dirty(struct gn_soft_walk *w,
+								  const struct gn_fmt *f,
+								  const struct gn_access *access,
+								  struct path *p)
 {
 	struct gn_walk_path *r = &p->read;
 
 	for (unsigned level = r->top; level >= r->leaf; level--) {
-		const struct gn_fmt_level *l = &f->level[level];
-		bool dirty = level == r->leaf && access->kind == GN_WRITE;
-		uint64_t want = l->accessed | (dirty ? l->dirty : 0);
+		uint64_t want = gn_walk_wanted(f, r, level, access->kind == GN_WRITE);
 
 		if ((r->entry[level] & want) == want)
 			continue;
@@ -170,28 +169,38 @@ GN_WALK_INLINE enum set_bits set_accessed_dirty(struct gn_soft_walk *w, const st
 			gn_walk_nested_fault(w, gpa(p->table[level] + offset), true);
 			return BITS_REFUSED;
 		}
-		if (!gn_walk_set_bits(r->slot[level], r->entry[level], want))
+		if (!gn_walk_set_level(r, level, want))
 			return BITS_BEATEN;
-		r->entry[level] |= want;
 	}
 	return BITS_SET;
+}
+
+GN_WALK_INLINE void keep_level(struct gn_soft_cpu *cpu, const struct gn_fmt *f, bool is_nested,
+			       const struct path *p, unsigned level, uint64_t va)
+{
+	const struct gn_walk_path *r = &p->read;
+	bool has_host = is_nested && cpu->cost.pwc_holds_hpa;
+
+	if (level > r->top || level <= r->leaf)
+		return;
+	/* Where A could not be set, a violation must name the table's GPA: walk there. */
+	if (has_host && GN_UNLIKELY(!(p->outer[level - 1] & GN_W)))
+		return;
+	gn_pwc_insert(&cpu->pwc, va, cpu->tag, level,
+		      has_host ? p->host[level - 1] : gn_fmt_address(f, level, r->entry[level]),
+		      r->rights[level], p->outer[level - 1]);
 }
 
 GN_WALK_INLINE void keep_path(struct gn_soft_cpu *cpu, const struct gn_fmt *f, bool is_nested,
 			      const struct path *p, uint64_t va)
 {
-	const struct gn_walk_path *r = &p->read;
-	bool has_host = is_nested && cpu->cost.pwc_holds_hpa;
-
-	for (unsigned level = r->top; level > r->leaf; level--) {
-		/* Where A could not be set, a violation must name the table's GPA: walk there. */
-		if (has_host && !(p->outer[level - 1] & GN_W))
-			continue;
-		gn_pwc_insert(&cpu->pwc, va, cpu->tag, level,
-			      has_host ? p->host[level - 1]
-				       : gn_fmt_address(f, level, r->entry[level]),
-			      r->rights[level], p->outer[level - 1]);
-	}
+	keep_level(cpu, f, is_nested, p, 2, va);
+	if (GN_LIKELY(p->read.top < 3))
+		return;
+	keep_level(cpu, f, is_nested, p, 3, va);
+	keep_level(cpu, f, is_nested, p, 4, va);
+	if (f->levels == 5)
+		keep_level(cpu, f, is_nested, p, 5, va);
 }
 
 /* The datum's GPA, and what the TLB is to know. */
@@ -210,7 +219,7 @@ GN_WALK_INLINE bool finish(struct gn_soft_cpu *cpu, const struct gn_access *acce
 		w->address = w->t.gpa.v;
 		return true;
 	}
-	if (!cpu->nested_walk(cpu, w, w->t.gpa, need[access->kind], true, &n))
+	if (!cpu->nested_walker.data(cpu, w, w->t.gpa, need[access->kind], &n))
 		return false;
 	w->address = n.hpa.v;
 	w->outer_rights = n.rights;
@@ -223,41 +232,36 @@ GN_WALK_INLINE bool finish(struct gn_soft_cpu *cpu, const struct gn_access *acce
 GN_WALK_INLINE bool walk(struct gn_soft_cpu *cpu, const struct gn_access *access,
 			 struct gn_soft_walk *w, const struct gn_fmt *f, bool is_nested)
 {
-	enum set_bits bits;
+	bool is_write = access->kind == GN_WRITE;
 	uint64_t va = access->va.v;
 	const struct gn_walk_path *r;
+	enum set_bits bits;
 	struct path p;
 	uint32_t denied;
-	uint64_t leaf;
 
 	r = &p.read;
 	do {
-		bits = BITS_SET; /* an entry may be its own table: what beat us was our own store */
+		bits = BITS_SET;
 		if (GN_UNLIKELY(!descend(cpu, access, w, f, is_nested, &p)))
 			return false;
-		leaf = r->entry[r->leaf];
-		w->t.rights = r->rights[r->leaf];
-		w->t.pkey = (uint8_t)gn_fmt_pkey(f, r->leaf, leaf);
+		w->t.rights = r->leaf_rights;
+		w->t.pkey = (uint8_t)gn_fmt_pkey(f, r->leaf, r->leaf_entry);
 		denied = gn_paging_access(&cpu->paging, &w->t, access);
 		if (GN_UNLIKELY(denied))
 			return gn_walk_page_fault(w, denied);
-		/* One entry may stand on two levels (a table that maps itself): then the second one is
-		 * beaten by the first, once. */
-		bits = BITS_SET;
-		if (GN_UNLIKELY(gn_walk_owes_bits(f, r, access->kind == GN_WRITE)))
+		if (GN_UNLIKELY(gn_walk_owes_bits(r, is_write)))
 			bits = set_accessed_dirty(w, f, access, &p);
 		if (GN_UNLIKELY(bits == BITS_REFUSED))
 			return false;
 	} while (GN_UNLIKELY(bits == BITS_BEATEN));
 	keep_path(cpu, f, is_nested, &p, va);
 
-	leaf = r->entry[r->leaf];
 	if (r->leaf == 1)
-		gn_ahead_note(cpu->ahead->guest, va, r->slot[1]);
+		gn_ahead_note(cpu->ahead->guest, va, gn_walk_place(cpu, r->slot[1]));
 	w->t.level = (uint8_t)r->leaf;
-	w->t.global = cpu->paging.pge && (leaf & f->level[r->leaf].global);
-	w->t.dirty = leaf & f->level[r->leaf].dirty;
-	w->t.gpa = gpa(gn_fmt_address(f, r->leaf, leaf) | (va & (gn_level_bytes(r->leaf) - 1)));
+	w->t.global = cpu->paging.pge && (r->leaf_entry & f->level[1].global);
+	w->t.dirty = gn_walk_is_dirty(r);
+	w->t.gpa = gpa(r->address);
 	return finish(cpu, access, w, is_nested);
 }
 

@@ -19,12 +19,24 @@ static const struct gn_fmt ept_5 = GN_FMT_EPT_5_INIT;
 static const struct gn_fmt npt_4 = GN_FMT_NPT_4_INIT;
 static const struct gn_fmt npt_5 = GN_FMT_NPT_5_INIT;
 
+GN_WALK_INLINE void keep_level(struct gn_soft_cpu *cpu, const struct gn_fmt *f,
+			       const struct gn_walk_path *p, unsigned level, uint64_t at)
+{
+	if (level <= p->top && level > p->leaf)
+		gn_pwc_insert(&cpu->nested_pwc, at, 0, level,
+			      gn_fmt_address(f, level, p->entry[level]), p->rights[level], GN_RWXU);
+}
+
 GN_WALK_INLINE void keep_path(struct gn_soft_cpu *cpu, const struct gn_fmt *f,
 			      const struct gn_walk_path *p, uint64_t at)
 {
-	for (unsigned level = p->top; level > p->leaf; level--)
-		gn_pwc_insert(&cpu->nested_pwc, at, 0, level,
-			      gn_fmt_address(f, level, p->entry[level]), p->rights[level], GN_RWXU);
+	keep_level(cpu, f, p, 2, at);
+	if (GN_LIKELY(p->top < 3))
+		return;
+	keep_level(cpu, f, p, 3, at);
+	keep_level(cpu, f, p, 4, at);
+	if (f->levels == 5)
+		keep_level(cpu, f, p, 5, at);
 }
 
 /* The entry of @level in *@table, which becomes the next table. */
@@ -34,18 +46,16 @@ GN_WALK_INLINE enum gn_walk_step step(struct gn_soft_cpu *cpu, struct gn_soft_wa
 {
 	uint64_t entry = gn_walk_ref(cpu, w, *table + gn_fmt_index(f, level, at) * sizeof(uint64_t),
 				     &p->slot[level]);
-	enum gn_walk_step took;
 
 	if (GN_UNLIKELY(!gn_fmt_is_present(f, level, entry) ||
 			gn_fmt_is_malformed(f, level, entry, f->phys_bits)))
 		return GN_STEP_FAULT;
-	took = gn_walk_take(f, level, entry, *rights, p);
-	*rights = p->rights[level];
+	if (gn_walk_take(f, level, at, entry, rights, p) == GN_STEP_LEAF)
+		return GN_STEP_LEAF;
 	*table = gn_fmt_address(f, level, entry);
-	if (took == GN_STEP_DOWN &&
-	    GN_UNLIKELY(!gn_frames_valid(cpu->vm->frames, hpa_to_pfn(hpa(*table)))))
+	if (GN_UNLIKELY(!gn_frames_valid(cpu->vm->frames, hpa_to_pfn(hpa(*table)))))
 		return GN_STEP_FAULT;
-	return took;
+	return GN_STEP_DOWN;
 }
 
 /* Read down to the leaf. False: a violation. */
@@ -65,7 +75,7 @@ GN_WALK_INLINE bool descend(struct gn_soft_cpu *cpu, struct gn_soft_walk *w, con
 	if (known) {
 		cpu->stats.pwc_hits++;
 		table = known->frame;
-		rights = known->rights;
+		rights = gn_pwc_rights(known);
 		level = found - 1;
 	}
 	p->top = level;
@@ -97,99 +107,138 @@ GN_WALK_INLINE bool descend(struct gn_soft_cpu *cpu, struct gn_soft_walk *w, con
 	return s == GN_STEP_LEAF;
 }
 
+/* A hit of the nested TLB that allows @need; what doesn't is dropped. */
+GN_WALK_INLINE bool find_in_tlb(struct gn_soft_cpu *cpu, gpa_t at, gn_rights_t need,
+				struct gn_tlb_place *place, struct gn_soft_nested *out)
+{
+	struct gn_assoc_entry *e = gn_tlb_find(&cpu->nested_tlb, at.v, 0, place);
+
+	if (e && !(need & ~gn_tlb_rights(e->meta)) &&
+	    (!(need & GN_W) || (e->meta & GN_TLB_DIRTY))) {
+		cpu->stats.nested_tlb_hits++;
+		out->hpa = hpa(e->frame | (at.v & ~gn_tlb_mask(place->level)));
+		out->rights = gn_tlb_rights(e->meta);
+		out->level = (uint8_t)place->level;
+		out->dirty = e->meta & GN_TLB_DIRTY;
+		return true;
+	}
+	cpu->stats.nested_tlb_misses++;
+	if (GN_UNLIKELY(e != NULL))
+		gn_tlb_drop(&cpu->nested_tlb, at.v, 0);
+	return false;
+}
+
 GN_WALK_INLINE bool nested_walk(struct gn_soft_cpu *cpu, struct gn_soft_walk *w,
 				const struct gn_fmt *f, gpa_t at, gn_rights_t need, bool is_data,
 				struct gn_soft_nested *out)
 {
 	bool use_tlb = cpu->nested_tlb.array[0].ways && (!is_data || cpu->cost.nested_tlb_for_data);
 	bool use_pwc = !is_data || cpu->cost.nested_pwc_for_data;
-	bool has_ad = cpu->vcpu->hw.nested_ad;
-	struct gn_assoc_entry *e;
+	bool has_ad = cpu->vcpu->hw.nested_ad, is_write = need & GN_W;
+	struct gn_tlb_place place;
 	struct gn_walk_path p;
-	unsigned level;
 
-	if (use_tlb) {
-		e = gn_tlb_find(&cpu->nested_tlb, at.v, 0, &level);
-		if (e && !(need & ~e->rights) && (!(need & GN_W) || (e->flags & GN_ENTRY_DIRTY))) {
-			cpu->stats.nested_tlb_hits++;
-			*out = (struct gn_soft_nested){
-				.hpa = hpa(e->frame | (at.v & (gn_level_bytes(level) - 1))),
-				.rights = e->rights,
-				.level = (uint8_t)level,
-				.dirty = e->flags & GN_ENTRY_DIRTY,
-			};
-			return true;
-		}
-		if (e)
-			gn_tlb_drop(&cpu->nested_tlb, at.v, 0);
-		cpu->stats.nested_tlb_misses++;
-	}
+	if (use_tlb && find_in_tlb(cpu, at, need, &place, out))
+		return true;
 	if (GN_UNLIKELY(at.v >> (GN_PAGE_SHIFT + GN_INDEX_BITS * f->levels)))
 		return gn_walk_nested_fault(w, at, !is_data);
 	do {
-		if (GN_UNLIKELY(!descend(cpu, w, f, at.v, use_pwc, &p) ||
-				(need & ~p.rights[p.leaf])))
+		if (GN_UNLIKELY(!descend(cpu, w, f, at.v, use_pwc, &p) || (need & ~p.leaf_rights)))
 			return gn_walk_nested_fault(w, at, !is_data);
-	} while (has_ad && GN_UNLIKELY(gn_walk_owes_bits(f, &p, need & GN_W)) &&
-		 !gn_walk_set_accessed_dirty(f, &p, need & GN_W));
+	} while (GN_UNLIKELY(gn_walk_owes_bits(&p, is_write) && has_ad) &&
+		 !gn_walk_set_accessed_dirty(f, &p, is_write));
 	if (use_pwc)
 		keep_path(cpu, f, &p, at.v);
-
-	if (p.leaf == 1)
-		gn_ahead_note(cpu->ahead->nested, at.v, p.slot[1]);
-	out->hpa = hpa(gn_fmt_address(f, p.leaf, p.entry[p.leaf]) |
-		       (at.v & (gn_level_bytes(p.leaf) - 1)));
-	out->rights = p.rights[p.leaf];
+	if (is_data && p.leaf == 1)
+		gn_ahead_note(cpu->ahead->nested, at.v, gn_walk_place(cpu, p.slot[1]));
+	out->hpa = hpa(p.address);
+	out->rights = p.leaf_rights;
 	out->level = (uint8_t)p.leaf;
-	out->dirty = !has_ad || (p.entry[p.leaf] & f->level[p.leaf].dirty);
+	out->dirty = !has_ad || gn_walk_is_dirty(&p);
 	if (use_tlb) {
-		level = p.leaf;
-		e = gn_tlb_insert(&cpu->nested_tlb, at.v, 0, false, &level);
-		*e = (struct gn_assoc_entry){ .frame = out->hpa.v & ~(gn_level_bytes(level) - 1),
-					      .rights = out->rights,
-					      .flags = out->dirty ? GN_ENTRY_DIRTY : 0 };
+		unsigned level = p.leaf;
+		struct gn_assoc_entry *e =
+			gn_tlb_insert(&cpu->nested_tlb, at.v, 0, false, &place, &level);
+
+		e->frame = p.address & gn_tlb_mask(level);
+		e->meta = gn_tlb_meta(p.leaf_rights, 0, 0, out->dirty, false);
 	}
 	return true;
 }
 
-static bool walk_ept_4(struct gn_soft_cpu *cpu, struct gn_soft_walk *w, gpa_t at, gn_rights_t need,
-		       bool is_data, struct gn_soft_nested *out)
+static bool ept_4_table(struct gn_soft_cpu *cpu, struct gn_soft_walk *w, gpa_t at, gn_rights_t need,
+			struct gn_soft_nested *out)
 {
-	return nested_walk(cpu, w, &ept_4, at, need, is_data, out);
+	return nested_walk(cpu, w, &ept_4, at, need, false, out);
 }
 
-static bool walk_ept_5(struct gn_soft_cpu *cpu, struct gn_soft_walk *w, gpa_t at, gn_rights_t need,
-		       bool is_data, struct gn_soft_nested *out)
+static bool ept_4_data(struct gn_soft_cpu *cpu, struct gn_soft_walk *w, gpa_t at, gn_rights_t need,
+		       struct gn_soft_nested *out)
 {
-	return nested_walk(cpu, w, &ept_5, at, need, is_data, out);
+	return nested_walk(cpu, w, &ept_4, at, need, true, out);
 }
 
-static bool walk_npt_4(struct gn_soft_cpu *cpu, struct gn_soft_walk *w, gpa_t at, gn_rights_t need,
-		       bool is_data, struct gn_soft_nested *out)
+static bool ept_5_table(struct gn_soft_cpu *cpu, struct gn_soft_walk *w, gpa_t at, gn_rights_t need,
+			struct gn_soft_nested *out)
 {
-	return nested_walk(cpu, w, &npt_4, at, need, is_data, out);
+	return nested_walk(cpu, w, &ept_5, at, need, false, out);
 }
 
-static bool walk_npt_5(struct gn_soft_cpu *cpu, struct gn_soft_walk *w, gpa_t at, gn_rights_t need,
-		       bool is_data, struct gn_soft_nested *out)
+static bool ept_5_data(struct gn_soft_cpu *cpu, struct gn_soft_walk *w, gpa_t at, gn_rights_t need,
+		       struct gn_soft_nested *out)
 {
-	return nested_walk(cpu, w, &npt_5, at, need, is_data, out);
+	return nested_walk(cpu, w, &ept_5, at, need, true, out);
+}
+
+static bool npt_4_table(struct gn_soft_cpu *cpu, struct gn_soft_walk *w, gpa_t at, gn_rights_t need,
+			struct gn_soft_nested *out)
+{
+	return nested_walk(cpu, w, &npt_4, at, need, false, out);
+}
+
+static bool npt_4_data(struct gn_soft_cpu *cpu, struct gn_soft_walk *w, gpa_t at, gn_rights_t need,
+		       struct gn_soft_nested *out)
+{
+	return nested_walk(cpu, w, &npt_4, at, need, true, out);
+}
+
+static bool npt_5_table(struct gn_soft_cpu *cpu, struct gn_soft_walk *w, gpa_t at, gn_rights_t need,
+			struct gn_soft_nested *out)
+{
+	return nested_walk(cpu, w, &npt_5, at, need, false, out);
+}
+
+static bool npt_5_data(struct gn_soft_cpu *cpu, struct gn_soft_walk *w, gpa_t at, gn_rights_t need,
+		       struct gn_soft_nested *out)
+{
+	return nested_walk(cpu, w, &npt_5, at, need, true, out);
 }
 
 /* A format of an embedder's own. */
-static bool walk_other(struct gn_soft_cpu *cpu, struct gn_soft_walk *w, gpa_t at, gn_rights_t need,
-		       bool is_data, struct gn_soft_nested *out)
+static bool other_table(struct gn_soft_cpu *cpu, struct gn_soft_walk *w, gpa_t at, gn_rights_t need,
+			struct gn_soft_nested *out)
 {
-	return nested_walk(cpu, w, cpu->fmt, at, need, is_data, out);
+	return nested_walk(cpu, w, cpu->fmt, at, need, false, out);
 }
 
-gn_soft_nested_walk_fn *gn_soft_nested_walker(const struct gn_fmt *fmt)
+static bool other_data(struct gn_soft_cpu *cpu, struct gn_soft_walk *w, gpa_t at, gn_rights_t need,
+		       struct gn_soft_nested *out)
 {
-	if (fmt == &gn_fmt_ept_4)
-		return walk_ept_4;
-	if (fmt == &gn_fmt_ept_5)
-		return walk_ept_5;
-	if (fmt == &gn_fmt_npt_4)
-		return walk_npt_4;
-	return fmt == &gn_fmt_npt_5 ? walk_npt_5 : walk_other;
+	return nested_walk(cpu, w, cpu->fmt, at, need, true, out);
+}
+
+static const struct {
+	const struct gn_fmt *fmt;
+	struct gn_soft_nested_walker walker;
+} walkers[] = { { &gn_fmt_ept_4, { ept_4_table, ept_4_data } },
+		{ &gn_fmt_ept_5, { ept_5_table, ept_5_data } },
+		{ &gn_fmt_npt_4, { npt_4_table, npt_4_data } },
+		{ &gn_fmt_npt_5, { npt_5_table, npt_5_data } } };
+
+struct gn_soft_nested_walker gn_soft_nested_walker(const struct gn_fmt *fmt)
+{
+	for (size_t i = 0; i < sizeof(walkers) / sizeof(walkers[0]); i++)
+		if (walkers[i].fmt == fmt)
+			return walkers[i].walker;
+	return (struct gn_soft_nested_walker){ other_table, other_data };
 }

@@ -25,15 +25,12 @@ GN_WALK_INLINE enum gn_walk_step step(struct gn_soft_cpu *cpu, const struct gn_a
 	uint64_t offset = gn_fmt_index(f, level, access->va.v) * sizeof(uint64_t);
 	uint64_t entry = gn_walk_ref(cpu, w, *table + offset, &p->slot[level]);
 	uint32_t error_code = 0;
-	enum gn_walk_step took;
 
 	if (GN_LIKELY(gn_fmt_is_present(f, level, entry))) {
 		*table = gn_fmt_address(f, level, entry);
 		if (GN_LIKELY(!gn_fmt_is_malformed(f, level, entry, f->phys_bits) &&
 			      gn_frames_valid(cpu->vm->frames, hpa_to_pfn(hpa(*table))))) {
-			took = gn_walk_take(f, level, entry, *rights, p);
-			*rights = p->rights[level];
-			return took;
+			return gn_walk_take(f, level, access->va.v, entry, rights, p);
 		}
 		error_code = X86_PF_P | X86_PF_RSVD;
 	}
@@ -58,7 +55,7 @@ GN_WALK_INLINE bool descend(struct gn_soft_cpu *cpu, const struct gn_access *acc
 	if (known) {
 		cpu->stats.pwc_hits++;
 		table = known->frame;
-		rights = known->rights;
+		rights = gn_pwc_rights(known);
 		level = found - 1;
 	}
 	p->top = level;
@@ -90,6 +87,14 @@ GN_WALK_INLINE bool descend(struct gn_soft_cpu *cpu, const struct gn_access *acc
 	return s == GN_STEP_LEAF;
 }
 
+GN_WALK_INLINE void keep_path(struct gn_soft_cpu *cpu, const struct gn_fmt *f,
+			      const struct gn_walk_path *p, uint64_t va)
+{
+	for (unsigned level = p->top; level > p->leaf; level--)
+		gn_pwc_insert(&cpu->pwc, va, cpu->tag, level,
+			      gn_fmt_address(f, level, p->entry[level]), p->rights[level], GN_RWXU);
+}
+
 GN_WALK_INLINE bool walk(struct gn_soft_cpu *cpu, const struct gn_access *access,
 			 struct gn_soft_walk *w, const struct gn_fmt *f)
 {
@@ -97,33 +102,28 @@ GN_WALK_INLINE bool walk(struct gn_soft_cpu *cpu, const struct gn_access *access
 	bool is_write = access->kind == GN_WRITE;
 	struct gn_walk_path p;
 	uint32_t denied;
-	uint64_t leaf;
 
 	if (GN_UNLIKELY(!gn_paging_is_canonical(&cpu->paging, access->va)))
 		return gn_walk_page_fault(w, gn_paging_error_base(&cpu->paging, access));
 	do {
 		if (GN_UNLIKELY(!descend(cpu, access, w, f, &p)))
 			return false;
-		leaf = p.entry[p.leaf];
-		w->t.rights = p.rights[p.leaf];
-		w->t.pkey = (uint8_t)gn_fmt_pkey(f, p.leaf, leaf);
+		w->t.rights = p.leaf_rights;
+		w->t.pkey = (uint8_t)gn_fmt_pkey(f, p.leaf, p.leaf_entry);
 		denied = gn_paging_access(&cpu->paging, &w->t, access);
 		if (GN_UNLIKELY(denied))
 			return gn_walk_page_fault(w, denied);
-	} while (GN_UNLIKELY(gn_walk_owes_bits(f, &p, is_write)) &&
+	} while (GN_UNLIKELY(gn_walk_owes_bits(&p, is_write)) &&
 		 !gn_walk_set_accessed_dirty(f, &p, is_write));
+	keep_path(cpu, f, &p, va);
 
-	for (unsigned level = p.top; level > p.leaf; level--)
-		gn_pwc_insert(&cpu->pwc, va, cpu->tag, level,
-			      gn_fmt_address(f, level, p.entry[level]), p.rights[level], GN_RWXU);
-	leaf = p.entry[p.leaf];
 	if (p.leaf == 1)
-		gn_ahead_note(cpu->ahead->guest, va, p.slot[1]);
+		gn_ahead_note(cpu->ahead->guest, va, gn_walk_place(cpu, p.slot[1]));
 	w->t.level = w->level = (uint8_t)p.leaf;
-	w->t.global = cpu->paging.pge && (leaf & f->level[p.leaf].global);
-	w->t.dirty = w->dirty = !f->level[p.leaf].dirty || (leaf & f->level[p.leaf].dirty);
+	w->t.global = cpu->paging.pge && (p.leaf_entry & f->level[p.leaf].global);
+	w->t.dirty = w->dirty = gn_walk_is_dirty(&p);
 	w->outer_rights = GN_RWXU;
-	w->address = gn_fmt_address(f, p.leaf, leaf) | (va & (gn_level_bytes(p.leaf) - 1));
+	w->address = p.address;
 	return true;
 }
 

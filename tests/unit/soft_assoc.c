@@ -56,16 +56,15 @@ static void run_shape(const struct shape *shape, uint64_t seed)
 		uint64_t page = test_random_below(&r, (uint64_t)shape->sets * shape->ways * 2 + 2);
 		uint64_t key = page << GN_KEY_PAGE_SHIFT | GN_KEY_VALID, replaced;
 		unsigned set = (unsigned)(page % shape->sets);
-		struct gn_assoc_slot s = gn_assoc_slot(&a, page);
-		int way = gn_assoc_find(&a, &s, key), at = plain_find(&plain, set, key);
+		struct gn_assoc_place s = gn_assoc_place(&a, page, key);
+		int way = gn_assoc_find(&a, &s), at = plain_find(&plain, set, key);
 
 		cr_assert_eq(way >= 0, at >= 0, "%ux%u step %u", shape->sets, shape->ways, step);
 		if (way >= 0 && test_random_once(&r, 8)) {
-			gn_assoc_drop(&a, &s, (unsigned)way);
+			gn_assoc_drop(&a, s.set, (unsigned)way);
 			plain_remove(&plain, set, (unsigned)at);
 		} else if (way >= 0) {
-			cr_assert_eq(s.entries[way].frame, page);
-			gn_assoc_touch(&a, &s, (unsigned)way);
+			cr_assert_eq(gn_assoc_get(&a, &s)->frame, page);
 			plain_remove(&plain, set, (unsigned)at);
 			plain_push(&plain, set, key);
 		} else {
@@ -76,7 +75,8 @@ static void run_shape(const struct shape *shape, uint64_t seed)
 				plain.count[set]--;
 			}
 			plain_push(&plain, set, key);
-			gn_assoc_insert(&a, page, key, &replaced)->frame = page;
+			cr_assert_null(gn_assoc_get(&a, &s));
+			gn_assoc_put(&a, &s, &replaced)->frame = page;
 			cr_assert_eq(replaced, expected, "%ux%u step %u: not the oldest went",
 				     shape->sets, shape->ways, step);
 		}
@@ -117,22 +117,24 @@ Test(soft_assoc, drops_what_matches)
 	unsigned dropped = 0;
 
 	cr_assert_eq(gn_assoc_init(&a, 64, 4), 0);
-	for (uint64_t page = 0; page < 64; page++)
-		gn_assoc_insert(&a, page,
-				page << GN_KEY_PAGE_SHIFT | (page & 3) << GN_KEY_TAG_SHIFT |
-					GN_KEY_VALID,
-				&replaced);
+	for (uint64_t page = 0; page < 64; page++) {
+		struct gn_assoc_place s = gn_assoc_place(
+			&a, page,
+			page << GN_KEY_PAGE_SHIFT | (page & 3) << GN_KEY_TAG_SHIFT | GN_KEY_VALID);
+
+		gn_assoc_put(&a, &s, &replaced);
+	}
 	cr_assert_eq(a.used, 64);
 	gn_assoc_drop_matching(&a, GN_KEY_TAG_MASK, (uint64_t)2 << GN_KEY_TAG_SHIFT, count_dropped,
 			       &dropped);
 	cr_assert_eq(dropped, 16);
 	cr_assert_eq(a.used, 48);
 	for (uint64_t page = 0; page < 64; page++) {
-		struct gn_assoc_slot s = gn_assoc_slot(&a, page);
-		uint64_t key =
-			page << GN_KEY_PAGE_SHIFT | (page & 3) << GN_KEY_TAG_SHIFT | GN_KEY_VALID;
+		struct gn_assoc_place s = gn_assoc_place(
+			&a, page,
+			page << GN_KEY_PAGE_SHIFT | (page & 3) << GN_KEY_TAG_SHIFT | GN_KEY_VALID);
 
-		cr_assert_eq(gn_assoc_find(&a, &s, key) < 0, (page & 3) == 2, "page %lu",
+		cr_assert_eq(gn_assoc_find(&a, &s) < 0, (page & 3) == 2, "page %lu",
 			     (unsigned long)page);
 	}
 	gn_assoc_clear(&a);

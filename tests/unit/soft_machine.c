@@ -468,7 +468,8 @@ Test(soft_machine, a_table_that_maps_itself)
 			     gn_soft_stop_reason(s.g.cpu));
 		cr_assert_eq(s.value[0] & ~(uint64_t)X86_PTE_A & ~(uint64_t)X86_PTE_D,
 			     s.g.cr3 | X86_PTE_P | X86_PTE_W | X86_PTE_U);
-		cr_assert_eq(s.value[1], s.g.cr3 | X86_PTE_P | X86_PTE_W | X86_PTE_U | X86_PTE_A | X86_PTE_D,
+		cr_assert_eq(s.value[1],
+			     s.g.cr3 | X86_PTE_P | X86_PTE_W | X86_PTE_U | X86_PTE_A | X86_PTE_D,
 			     "%s", schemes[i]);
 		end(&s);
 	}

@@ -21,16 +21,19 @@ static void make_split(struct gn_tlb *t)
 
 static void add(struct gn_tlb *t, uint64_t va, uint64_t tag, bool is_global, unsigned level)
 {
-	struct gn_assoc_entry *e = gn_tlb_insert(t, va, tag, is_global, &level);
+	struct gn_tlb_place place = { 0 };
+	struct gn_assoc_entry *e = gn_tlb_insert(t, va, tag, is_global, &place, &level);
 
 	cr_assert_not_null(e);
-	*e = (struct gn_assoc_entry){ .frame = va & ~(gn_level_bytes(level) - 1) };
+	e->frame = va & ~(gn_level_bytes(level) - 1);
+	e->meta = 0;
 }
 
 static bool has(struct gn_tlb *t, uint64_t va, uint64_t tag)
 {
-	unsigned level;
-	struct gn_assoc_entry *e = gn_tlb_find(t, va, tag, &level);
+	struct gn_tlb_place place;
+	struct gn_assoc_entry *e = gn_tlb_find(t, va, tag, &place);
+	unsigned level = e ? place.level : 1;
 
 	cr_assert(!e || e->frame == (va & ~(gn_level_bytes(level) - 1)));
 	return e != NULL;
@@ -83,12 +86,12 @@ Test(soft_tlb, fractures_what_it_has_no_array_for)
 	const struct gn_tlb_shape shape = { .entries = { 64, 8, 0 },
 					    .ways = { 8, 8, 0 },
 					    .home = { 0, 0, 1, 2 } };
+	struct gn_tlb_place place = { 0 };
 	unsigned level = 3;
 	struct gn_tlb t;
 
 	cr_assert_eq(gn_tlb_init(&t, &shape), 0);
-	*gn_tlb_insert(&t, 1500 * MIB, TAG(0), false, &level) =
-		(struct gn_assoc_entry){ .frame = 1500 * MIB };
+	gn_tlb_insert(&t, 1500 * MIB, TAG(0), false, &place, &level)->frame = 1500 * MIB;
 	cr_assert_eq(level, 2);
 	cr_assert(has(&t, 1501 * MIB, TAG(0)));
 	cr_assert(!has(&t, 1502 * MIB, TAG(0)));
@@ -130,7 +133,7 @@ Test(soft_pwc, answers_with_the_lowest_entry)
 	cr_assert_null(gn_pwc_find(&p, 0x1000, TAG(1), 4, &level));
 	gn_pwc_insert(&p, 0x1000, TAG(1), 4, 0xa000, GN_RWX, GN_R);
 	e = gn_pwc_find(&p, 0x1000, TAG(1), 4, &level);
-	cr_assert(e && level == 4 && e->frame == 0xa000 && e->rights == GN_RWX);
+	cr_assert(e && level == 4 && e->frame == 0xa000 && gn_pwc_rights(e) == GN_RWX);
 	gn_pwc_insert(&p, 0x1000, TAG(1), 2, 0xb000, GN_R, GN_R);
 	e = gn_pwc_find(&p, 0x1fffff, TAG(1), 4, &level);
 	cr_assert(e && level == 2 && e->frame == 0xb000);
