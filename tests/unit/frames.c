@@ -307,3 +307,32 @@ Test(frames, agrees_with_an_array)
 		cr_assert_eq(gn_frames_refs(f, pfn(i)), refs[i]);
 	gn_frames_destroy(f);
 }
+
+/* Tables of the VMM's own come from the other end, so they never move the guest's frames. */
+Test(frames, tables_come_from_the_top)
+{
+	struct gn_frames *frames;
+	pfn_t high, higher, low;
+	uint64_t *words;
+
+	cr_assert_eq(gn_frames_new((uint64_t)4 << 20, &frames), 0);
+	cr_assert_eq(gn_frames_alloc_table(frames, &higher), 0);
+	cr_assert_eq(gn_frames_alloc_table(frames, &high), 0);
+	cr_assert_eq(gn_frames_alloc(frames, 1, &low), 0);
+	cr_assert_eq(higher.v, frames->frame_count - 1);
+	cr_assert_eq(high.v, frames->frame_count - 2);
+	cr_assert_eq(low.v, 0);
+	words = gn_frames_at(frames, pfn_to_hpa(higher));
+	words[5] = 1;
+	cr_assert(gn_frames_put(frames, higher));
+	cr_assert_eq(gn_frames_alloc_table(frames, &higher), 0);
+	cr_assert_eq(higher.v, frames->frame_count - 1);
+	cr_assert_eq(words[5], 0, "not cleared");
+	for (uint64_t i = 3; i < frames->frame_count; i++)
+		cr_assert_eq(gn_frames_alloc_table(frames, &high), 0);
+	cr_assert_eq(gn_frames_alloc_table(frames, &high), -ENOMEM);
+	cr_assert_eq(gn_frames_used(frames), frames->frame_count);
+	for (uint64_t i = 0; i < frames->frame_count; i++)
+		cr_assert(gn_frames_put(frames, pfn(i)));
+	gn_frames_destroy(frames);
+}
