@@ -40,6 +40,23 @@ static void wrprotect(struct gn_vm *vm, gfn_t start, gfn_t end)
 {
 	if (vm->ops->range)
 		vm->ops->range(vm, start, end, GN_RANGE_WRPROTECT);
+	gn_vm_range_changing(vm, start, end, GN_RANGE_WRPROTECT);
+}
+
+/* Hardware that keeps a log of its own starts or stops it. vm->lock held. */
+static int hardware_log(struct gn_vm *vm, bool on)
+{
+	const struct gn_backend_ops *backend = vm->config.backend;
+
+	return backend && backend->dirty_log ? backend->dirty_log(vm, on) : 0;
+}
+
+/* What it logged so far becomes marks of ours. vm->lock held. */
+static int hardware_sync(struct gn_vm *vm)
+{
+	const struct gn_backend_ops *backend = vm->config.backend;
+
+	return backend && backend->dirty_sync ? backend->dirty_sync(vm) : 0;
 }
 
 /* What the hardware caches of the tables is no longer true; nobody uses it after this. */
@@ -75,12 +92,17 @@ void gn_dirty_mark(struct gn_vm *vm, gfn_t at)
 	rcu_read_unlock();
 }
 
-int gn_dirty_start(struct gn_vm *vm)
+void gn_dirty_note(struct gn_vm *vm, gfn_t at)
+{
+	gn_dirty_mark(vm, at);
+}
+
+/* vm->lock held. */
+static int start(struct gn_vm *vm)
 {
 	uint8_t *bitmap;
 	int err = 0;
 
-	gn_lock(&vm->lock);
 	gn_lock(&vm->p2m.lock);
 	if (vm->vcpus[0].hw.kind == GN_HW_GUEST) {
 		err = -EOPNOTSUPP;
@@ -102,6 +124,35 @@ int gn_dirty_start(struct gn_vm *vm)
 	sequence_step(vm);
 out:
 	gn_unlock(&vm->p2m.lock);
+	return err;
+}
+
+/* vm->lock held. The scheme's leaves stay as they are: the next fault on each gives W back. */
+static void stop(struct gn_vm *vm)
+{
+	uint8_t *bitmap;
+
+	gn_lock(&vm->p2m.lock);
+	bitmap = atomic_load_explicit(&vm->dirty_bitmap, memory_order_relaxed);
+	atomic_store_explicit(&vm->dirty_bitmap, NULL, memory_order_release);
+	if (bitmap) {
+		synchronize_rcu();
+		gn_arena_free(vm->arena, bitmap, bitmap_bytes(vm));
+	}
+	gn_unlock(&vm->p2m.lock);
+}
+
+int gn_dirty_start(struct gn_vm *vm)
+{
+	int err;
+
+	gn_lock(&vm->lock);
+	err = start(vm);
+	if (!err) {
+		err = hardware_log(vm, true);
+		if (err)
+			stop(vm);
+	}
 	if (!err && vm->ops->dirty_started)
 		vm->ops->dirty_started(vm);
 	gn_unlock(&vm->lock);
@@ -143,6 +194,13 @@ int gn_dirty_harvest(struct gn_vm *vm, gfn_t start, uint64_t count, uint8_t *bit
 	if (!is_in_ram(vm, start, count))
 		return -EINVAL;
 	gn_lock(&vm->lock);
+	if (gn_dirty_is_logged(vm)) {
+		err = hardware_sync(vm);
+		if (err) {
+			gn_unlock(&vm->lock);
+			return err;
+		}
+	}
 	gn_lock(&vm->p2m.lock);
 	marks = atomic_load_explicit(&vm->dirty_bitmap, memory_order_relaxed);
 	if (!marks) {
@@ -160,20 +218,13 @@ out:
 	return err;
 }
 
-/* The scheme's leaves stay as they are: the next fault on each gives W back. */
 void gn_dirty_stop(struct gn_vm *vm)
 {
-	uint8_t *bitmap;
-
 	gn_lock(&vm->lock);
-	gn_lock(&vm->p2m.lock);
-	bitmap = atomic_load_explicit(&vm->dirty_bitmap, memory_order_relaxed);
-	atomic_store_explicit(&vm->dirty_bitmap, NULL, memory_order_release);
-	if (bitmap) {
-		synchronize_rcu();
-		gn_arena_free(vm->arena, bitmap, bitmap_bytes(vm));
+	if (gn_dirty_is_logged(vm)) {
+		(void)hardware_log(vm, false); /* what it goes on logging is not asked for */
+		stop(vm);
 	}
-	gn_unlock(&vm->p2m.lock);
 	gn_unlock(&vm->lock);
 }
 

@@ -48,6 +48,16 @@ static bool must_flush(const struct gn_fmt *fmt, unsigned level, uint64_t old, u
 	return (old ^ entry) & ~harmless;
 }
 
+/* Hardware that copies tables is told of each entry that a flush alone would not mend. */
+static void tell_changed(struct gn_vm *vm, const uint64_t *slot)
+{
+	const struct gn_backend_ops *backend = vm->config.backend;
+
+	if (backend && backend->entry_changed)
+		backend->entry_changed(vm,
+				       hpa((uint64_t)((const uint8_t *)slot - vm->frames->base)));
+}
+
 static void check_entry(const struct gn_vm *vm, const struct gn_fmt *fmt, unsigned level,
 			uint64_t entry)
 {
@@ -70,6 +80,8 @@ struct gn_entry_change gn_entry_set(struct gn_vm *vm, const struct gn_fmt *fmt, 
 	check_entry(vm, fmt, level, entry);
 	change.old = __atomic_exchange_n(slot, entry, __ATOMIC_ACQ_REL);
 	change.must_flush = must_flush(fmt, level, change.old, entry);
+	if (change.must_flush)
+		tell_changed(vm, slot);
 	return change;
 }
 
@@ -81,6 +93,8 @@ bool gn_entry_cmpxchg(struct gn_vm *vm, const struct gn_fmt *fmt, unsigned level
 					 __ATOMIC_ACQUIRE))
 		return false;
 	*flush = must_flush(fmt, level, *expected, entry);
+	if (*flush)
+		tell_changed(vm, slot);
 	return true;
 }
 
@@ -126,6 +140,8 @@ void gn_table_retire(struct gn_vm *vm, pfn_t table)
 	uint64_t before = atomic_fetch_sub_explicit(&vm->table_pages, 1, memory_order_relaxed);
 
 	GN_BUG_ON(before == 0);
+	if (vm->config.backend && vm->config.backend->table_retired)
+		vm->config.backend->table_retired(vm, table);
 	gn_retire_frame(vm, table);
 }
 

@@ -380,6 +380,41 @@ int gn_frames_alloc(struct gn_frames *frames, unsigned level, pfn_t *out)
 	return 0;
 }
 
+static bool take_home(struct gn_frames *frames, unsigned level, pfn_t home)
+{
+	struct gn_frames_impl *impl = frames->impl;
+	uint64_t pages = gn_level_pages(level), block = home.v / BLOCK_FRAMES;
+	bool is_free = home.v + pages <= frames->frame_count, must_clear = false;
+
+	gn_lock(&impl->lock);
+	if (is_free && level == 1) {
+		is_free = !bit_get(impl->taken, home.v);
+		if (is_free)
+			take_frame(impl, home.v, &must_clear);
+	} else if (is_free) {
+		for (uint64_t i = 0; is_free && i < pages / BLOCK_FRAMES; i++)
+			is_free = !bit_get(impl->used, block + i);
+		if (is_free)
+			take_blocks(frames, block, pages / BLOCK_FRAMES);
+	}
+	gn_unlock(&impl->lock);
+	if (must_clear)
+		memset(gn_frames_at(frames, pfn_to_hpa(home)), 0, GN_PAGE_SIZE);
+	return is_free;
+}
+
+int gn_frames_alloc_home(struct gn_frames *frames, unsigned level, pfn_t home, pfn_t *out)
+{
+	GN_BUG_ON(level < 1 || level > 3 || home.v % gn_level_pages(level));
+	if (gn_alloc_should_fail())
+		return -ENOMEM;
+	if (!take_home(frames, level, home))
+		return gn_frames_alloc(frames, level, out);
+	account(frames, home, gn_level_pages(level));
+	*out = home;
+	return 0;
+}
+
 int gn_frames_alloc_table(struct gn_frames *frames, pfn_t *out)
 {
 	pfn_t frame;

@@ -187,6 +187,7 @@ void gn_p2m_change_extend(struct gn_vm *vm, gfn_t start, gfn_t end, bool settle)
 	cached = revoke_rights(vm, start, end);
 	if (vm->ops && vm->ops->range)
 		vm->ops->range(vm, start, end, GN_RANGE_ZAP);
+	gn_vm_range_changing(vm, start, end, GN_RANGE_ZAP);
 	if (cached)
 		gn_vm_flush(vm, &everything);
 	if (cached && settle)

@@ -37,15 +37,25 @@ static unsigned unbacked_level(const struct gn_p2m *p2m, gfn_t at, gfn_t floor)
 	return level;
 }
 
+static int alloc_for(struct gn_vm *vm, gfn_t at, unsigned level, pfn_t *out)
+{
+	pfn_t home = pfn(at.v & ~(gn_level_pages(level) - 1));
+
+	return vm->config.home_frames ? gn_frames_alloc_home(vm->frames, level, home, out)
+				      : gn_frames_alloc(vm->frames, level, out);
+}
+
 int gn_p2m_fill_alloc(struct gn_vm *vm, gfn_t at, gfn_t floor, struct gn_p2m_fill *out)
 {
 	unsigned level = unbacked_level(&vm->p2m, at, floor);
 
-	while (level > 1 && gn_frames_alloc(vm->frames, level, &out->frame))
+	while (level > 1 && alloc_for(vm, at, level, &out->frame))
 		level--;
 	if (level == 1) {
-		int err = gn_p2m_alloc(vm, 1, &out->frame);
+		int err = alloc_for(vm, at, 1, &out->frame);
 
+		if (err == -ENOMEM && gn_retire_drain(vm))
+			err = alloc_for(vm, at, 1, &out->frame);
 		if (err)
 			return err;
 	}

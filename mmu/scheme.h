@@ -14,12 +14,6 @@
 
 #include "guest_walk.h"
 
-/* What becomes of a range of gfns. */
-enum gn_range_change {
-	GN_RANGE_ZAP, /* forget every translation to the range; a guest table in it is unshadowed */
-	GN_RANGE_WRPROTECT, /* remove W from every translation to the range (dirty log) */
-};
-
 struct gn_scheme_ops {
 	const char *name;
 	const char *summary; /* one line, for `gnomon list schemes` */

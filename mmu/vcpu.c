@@ -249,6 +249,45 @@ void gn_vcpu_write_pkru(struct gn_vcpu *vcpu, uint32_t value)
 	gn_paging_derive(&vcpu->regs, vcpu->vm->config.guest_phys_bits, &vcpu->paging);
 }
 
+static enum gn_view view_of(bool user, bool ac)
+{
+	if (user)
+		return GN_VIEW_USER;
+	return ac ? GN_VIEW_KERNEL_AC : GN_VIEW_KERNEL;
+}
+
+/* AC makes a difference under SMAP only; without it one kernel root serves both. */
+int gn_vcpu_set_privilege(struct gn_vcpu *vcpu, bool user, bool ac)
+{
+	enum gn_view old = vcpu->view;
+	int err = 0;
+
+	if (!vcpu->vm->config.deprivileged)
+		return 0;
+	vcpu->view = view_of(user, ac && vcpu->paging.smap);
+	if (vcpu->view != old) {
+		err = run_op(vcpu, vcpu->vm->ops->load_root);
+		if (err)
+			vcpu->view = old;
+		gn_retire_poll(vcpu->vm);
+	}
+	return err;
+}
+
+bool gn_vcpu_translate(struct gn_vcpu *vcpu, const struct gn_access *access, gpa_t *at,
+		       uint32_t *error_code)
+{
+	struct gn_guest_walk walk;
+
+	rcu_read_lock();
+	gn_guest_walk(vcpu->vm, &vcpu->paging, vcpu->regs.cr3, access, GN_GW_BRIEF, &walk);
+	rcu_read_unlock();
+	*error_code = walk.end == GN_GW_PF ? walk.error_code : 0;
+	if (walk.end == GN_GW_OK)
+		*at = walk.t.gpa;
+	return walk.end == GN_GW_OK;
+}
+
 /* ---- Invalidations ------------------------------------------------------------------------------------- */
 
 void gn_vcpu_invlpg(struct gn_vcpu *vcpu, gva_t va)

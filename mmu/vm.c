@@ -152,6 +152,7 @@ static int vcpus_new(struct gn_vm *vm)
 
 		vcpu->vm = vm;
 		vcpu->index = i;
+		vcpu->view = vm->config.deprivileged ? GN_VIEW_KERNEL : GN_VIEW_BOTH;
 		vcpu->regs.cr0 = X86_CR0_PE;
 		gn_paging_derive(&vcpu->regs, vm->config.guest_phys_bits, &vcpu->paging);
 	}
@@ -325,6 +326,51 @@ struct gn_vcpu *gn_vm_vcpu(struct gn_vm *vm, unsigned index)
 unsigned gn_vm_vcpu_count(const struct gn_vm *vm)
 {
 	return vm->config.vcpus;
+}
+
+void *gn_vm_backend(const struct gn_vm *vm)
+{
+	return vm->config.backend_data;
+}
+
+void gn_vm_pool(const struct gn_vm *vm, struct gn_pool *out)
+{
+	out->base = vm->frames->base;
+	out->bytes = vm->frames->frame_count * GN_PAGE_SIZE;
+	out->fd = gn_frames_fd(vm->frames);
+}
+
+int gn_vm_pool_alloc(struct gn_vm *vm, hpa_t *out)
+{
+	pfn_t frame;
+	int err = gn_frames_alloc_table(vm->frames, &frame);
+
+	if (err == -ENOMEM && gn_retire_drain(vm))
+		err = gn_frames_alloc_table(vm->frames, &frame);
+	if (!err)
+		*out = pfn_to_hpa(frame);
+	return err;
+}
+
+void gn_vm_pool_free(struct gn_vm *vm, hpa_t frame)
+{
+	gn_frames_put(vm->frames, hpa_to_pfn(frame));
+}
+
+int gn_vm_set_root_slot(struct gn_vm *vm, const struct gn_root_slot *slot)
+{
+	int err = 0;
+
+	if (slot->index >= GN_TABLE_ENTRIES)
+		return -EINVAL;
+	gn_lock(&vm->lock);
+	if (vm->vcpus[0].hw.kind == GN_HW_TABLES)
+		err = -EBUSY;
+	else
+		vm->root_slot = *slot;
+	vm->has_root_slot |= !err;
+	gn_unlock(&vm->lock);
+	return err;
 }
 
 void gn_vm_table_usage(struct gn_vm *vm, struct gn_table_usage *out)

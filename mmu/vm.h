@@ -57,9 +57,18 @@ static inline void gn_tsan_synchronize(void)
 #define synchronize_rcu gn_tsan_synchronize
 #endif
 
+/* Whose root is in force, where the hardware runs all of the guest at CPL 3. */
+enum gn_view {
+	GN_VIEW_BOTH, /* the hardware knows privilege: one root for all */
+	GN_VIEW_KERNEL,
+	GN_VIEW_KERNEL_AC, /* SMAP lifted */
+	GN_VIEW_USER,
+};
+
 struct gn_vcpu {
 	struct gn_vm *vm;	     /* (c) */
 	unsigned index;		     /* (c) */
+	enum gn_view view;	     /* (v) BOTH unless config.deprivileged */
 	struct gn_regs regs;	     /* (v) */
 	struct gn_paging paging;     /* (v) derived from regs */
 	struct gn_hw hw;	     /* (v) written by the scheme */
@@ -82,6 +91,8 @@ struct gn_vm {
 	_Atomic(uint64_t) table_pages;	    /* (a) frames in use as scheme tables */
 	_Atomic(uint64_t) table_peak_bytes; /* (a) */
 	_Atomic(uint8_t *) dirty_bitmap;    /* [p2m.lock + r] one bit a gfn; NULL: no dirty log */
+	struct gn_root_slot root_slot;	    /* (c) once a table scheme is in force */
+	bool has_root_slot;		    /* as root_slot */
 	uint64_t *scratch;		    /* (c) one zero page for what must read as nothing */
 	struct gn_vcpu *vcpus;		    /* (c) */
 };
@@ -89,6 +100,14 @@ struct gn_vm {
 /* Ask every vCPU's backend (or one's) to flush. Never waits. */
 void gn_vm_flush(struct gn_vm *vm, const struct gn_flush *flush);
 void gn_vcpu_flush(struct gn_vcpu *vcpu, const struct gn_flush *flush);
+
+/* Tell a backend that programs its hardware by ranges. */
+static inline void gn_vm_range_changing(struct gn_vm *vm, gfn_t start, gfn_t end,
+					enum gn_range_change change)
+{
+	if (vm->config.backend && vm->config.backend->range_changing)
+		vm->config.backend->range_changing(vm, start, end, change);
+}
 
 /* The tag the guest's translations live under: CR3's PCID with CR4.PCIDE, else 0. */
 uint16_t gn_vcpu_guest_pcid(const struct gn_vcpu *vcpu);

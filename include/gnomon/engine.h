@@ -110,14 +110,38 @@ struct gn_flush {
 	gva_t va;
 };
 
-/* What a backend provides. */
+/* What becomes of a range of gfns. */
+enum gn_range_change {
+	GN_RANGE_ZAP, /* forget every translation to the range; a guest table in it is unshadowed */
+	GN_RANGE_WRPROTECT, /* remove W from every translation to the range (dirty log) */
+};
+
+/* What a backend provides. All but flush may be NULL. */
 struct gn_backend_ops {
 	const char *name;
 	/* Carry out @flush on @vcpu before its next access. Called by any thread; an asynchronous backend
 	 * posts it. Complete for memory safety once a grace period has passed (mmu/retire.h). */
 	void (*flush)(struct gn_vcpu *vcpu, const struct gn_flush *flush);
-	/* vcpu's struct gn_hw changed outside a call by its own thread (a scheme switch). May be NULL. */
+	/* vcpu's struct gn_hw changed outside a call by its own thread (a scheme switch). */
 	void (*hw_changed)(struct gn_vcpu *vcpu);
+
+	/* For hardware that keeps copies of tables which a flush alone does not refresh (a host whose KVM
+	 * shadows in software). Called with the scheme's lock held, by any thread; they post and never wait.
+	 * The entry at @slot was present and now allows less or differs: */
+	void (*entry_changed)(struct gn_vm *vm, hpa_t slot);
+	/* The table page will be reused, for a table or for data, after a grace period: */
+	void (*table_retired)(struct gn_vm *vm, pfn_t table);
+
+	/* For hardware that is programmed by ranges (nested paging as KVM offers it): the scheme just
+	 * dropped or write-protected [start, end); the p2m's words have not changed yet, and its sequence is odd.
+	 * When it returns, no vCPU may use an old translation of the range. Called with the p2m lock held: must not
+	 * call back into the engine. */
+	void (*range_changing)(struct gn_vm *vm, gfn_t start, gfn_t end,
+			       enum gn_range_change change);
+	/* A dirty log begins or ends; and: mark (gn_dirty_note) what hardware logged by itself since the
+	 * last call, and log it anew. No lock of the p2m held. */
+	int (*dirty_log)(struct gn_vm *vm, bool on);
+	int (*dirty_sync)(struct gn_vm *vm);
 };
 
 /* ---- VM ---------------------------------------------------------------------------------------- */
@@ -134,6 +158,13 @@ struct gn_vm_config {
 	uint64_t
 		scheme_table_limit_bytes; /* budget of table frames (shadow reclaims beyond); 0: none */
 	const struct gn_backend_ops *backend; /* NULL: none; flushes go nowhere */
+	void *backend_data;		      /* gn_vm_backend() gives it back */
+	/* The hardware runs all of the guest at CPL 3. Then a table scheme gives each privilege a root of
+	 * its own (gn_vcpu_set_privilege) in which every page that privilege may use is a user page. */
+	bool deprivileged;
+	/* Give a gfn the frame of the same number while that is free, so that guest memory lies in the pool as
+	 * the guest sees it. */
+	bool home_frames;
 };
 #define GN_MAX_VCPUS 64
 
@@ -148,6 +179,29 @@ const char *gn_vm_scheme(const struct gn_vm *vm);
 
 struct gn_vcpu *gn_vm_vcpu(struct gn_vm *vm, unsigned index);
 unsigned gn_vm_vcpu_count(const struct gn_vm *vm);
+void *gn_vm_backend(const struct gn_vm *vm);
+
+/* The pool of host frames: an HPA is an offset into it. For a backend that shows it to its hardware. */
+struct gn_pool {
+	void *base; /* where HPA 0 is mapped in this process */
+	uint64_t bytes;
+	int fd; /* the memfd behind it; the engine's */
+};
+void gn_vm_pool(const struct gn_vm *vm, struct gn_pool *out);
+/* A zeroed frame of the pool for the backend's own use, out of the guest's reach. -ENOMEM. */
+int gn_vm_pool_alloc(struct gn_vm *vm, hpa_t *out);
+void gn_vm_pool_free(struct gn_vm *vm, hpa_t frame);
+
+/* One entry of every root that a table scheme builds belongs to the backend: what it needs mapped whatever
+ * the guest does (its exception handlers). The guest's own translations of that slot are out of its
+ * reach while such a scheme is in force. Entry 4 goes into 4-level roots, entry 5 into 5-level ones; an
+ * entry is the hardware's, written as it is. -EBUSY: a scheme that keeps 1-D tables is in force already;
+ * -EINVAL: no such index. */
+struct gn_root_slot {
+	unsigned index; /* 0..511 */
+	uint64_t entry4, entry5;
+};
+int gn_vm_set_root_slot(struct gn_vm *vm, const struct gn_root_slot *slot);
 
 /* Bytes the scheme's tables cost now and at their highest: table frames + metadata. Any thread. */
 struct gn_table_usage {
@@ -204,6 +258,8 @@ int gn_p2m_query(struct gn_vm *vm, gfn_t at, struct gn_p2m_info *out);
 int gn_dirty_start(struct gn_vm *vm);
 int gn_dirty_harvest(struct gn_vm *vm, gfn_t start, uint64_t count, uint8_t *bitmap);
 void gn_dirty_stop(struct gn_vm *vm);
+/* From a backend's dirty_sync(): the hardware logged a write to @at. */
+void gn_dirty_note(struct gn_vm *vm, gfn_t at);
 /* Test and clear: which gfns were accessed through the scheme's tables since the last harvest.
  * -EOPNOTSUPP for a scheme that keeps no tables. */
 int gn_accessed_harvest(struct gn_vm *vm, gfn_t start, uint64_t count, uint8_t *bitmap);
@@ -228,6 +284,17 @@ int gn_vcpu_write_efer(struct gn_vcpu *vcpu, uint64_t value, bool *gp);
 void gn_vcpu_write_pkru(struct gn_vcpu *vcpu, uint32_t value);
 void gn_vcpu_invlpg(struct gn_vcpu *vcpu, gva_t va);
 void gn_vcpu_invpcid(struct gn_vcpu *vcpu, unsigned type, uint64_t pcid, gva_t va, bool *gp);
+
+/* The guest's privilege changed (and RFLAGS.AC, which matters under SMAP). For backends whose VM is
+ * config.deprivileged: a table scheme puts another root in force, see gn_vcpu_hw(). Otherwise it does
+ * nothing. -ENOMEM: nothing has changed. */
+int gn_vcpu_set_privilege(struct gn_vcpu *vcpu, bool user, bool ac);
+
+/* Translate by the guest's tables, changing nothing: what the guest would see. For emulation and tools.
+ * True: *at; false: @error_code is of the #PF the access would raise, 0 for #GP or for a table
+ * that is no memory. */
+bool gn_vcpu_translate(struct gn_vcpu *vcpu, const struct gn_access *access, gpa_t *at,
+		       uint32_t *error_code);
 
 /* A fault of the tables in force. *fix says what to do; -ENOMEM or -errno: the VM cannot go on now. */
 int gn_vcpu_fault(struct gn_vcpu *vcpu, const struct gn_fault *fault, struct gn_fix *fix);

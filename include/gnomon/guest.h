@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * guest.h - the contract between a guest image and the VMM that runs it on real hardware.
+ *
+ * The image is two ELF files, a kernel and a user program (the workloads), linked at fixed places of the top 2 GiB
+ * of virtual addresses, so that both are reached by 32-bit displacements:
+ *
+ *     GN_GUEST_KERNEL_VA + pa   supervisor   pa in [0, user_start)
+ *     GN_GUEST_USER_VA + pa     user         pa in [user_start, reserved_bytes)
+ *
+ * Physical memory from 0: the boot page, boot tables, the kernel (its stacks and all its data included), then, from
+ * a 2 MiB boundary on, the user program, up to reserved_bytes, a 2 MiB boundary too. Everything above is
+ * free RAM, zero.
+ *
+ * At entry: 64-bit mode, CPL 0, RIP at the kernel's ELF entry, CR3 at tables the loader made
+ * (the two windows, and all RAM at its physical address), CR0 PE|PG|WP, CR4 PAE, EFER LME|LMA|NXE, interrupts off, no
+ * IDT. The guest finds everything else in the boot page.
+ *
+ * A guest talks to its VMM by OUT to the ports below, at CPL 0 only. Under a scheme that runs the guest's kernel
+ * at CPL 3 the instruction traps and the VMM does the same. Shared results lie in the boot page.
+ */
+#ifndef GNOMON_GUEST_H
+#define GNOMON_GUEST_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define GN_GUEST_KERNEL_VA ((uint64_t)0xffffffff80000000)
+#define GN_GUEST_USER_VA   ((uint64_t)0xffffffffc0000000)
+
+#define GN_GUEST_BOOT_PA	((uint64_t)0x1000)
+#define GN_GUEST_BOOT_TABLES_PA ((uint64_t)0x2000) /* up to the image */
+#define GN_GUEST_IMAGE_PA	((uint64_t)0x100000)
+#define GN_GUEST_MAGIC		((uint64_t)0x31746f6f62796e67)
+
+/* Ports. 32-bit OUT but for the console, which takes bytes (a 16550's data register). */
+enum gn_guest_port {
+	GN_GUEST_PORT_CONSOLE = 0x3f8,
+	GN_GUEST_PORT_EXIT = 0xf4,  /* ends the run; the value is the status, 0: good */
+	GN_GUEST_PORT_CALL = 0x5c0, /* enum gn_guest_call; argument and result in the boot page */
+};
+enum gn_guest_call {
+	GN_GUEST_CALL_MEASURE = 1, /* warm-up is over: exit counters start here */
+	GN_GUEST_CALL_TRACE,	 /* refill the trace buffer; result: references in it, 0: the end */
+	GN_GUEST_CALL_HYPERCALL, /* cpu_hypercall(): call_nr, call_argument */
+	GN_GUEST_CALL_TEST,	 /* for guests of tests: call_nr and call_argument are theirs */
+};
+
+/* Operations on translation that a guest makes, hashed in order: equal streams, equal hashes. */
+enum gn_guest_op {
+	GN_GUEST_OP_TABLE_WRITE, /* a: guest-physical address of the entry, b: its new value */
+	GN_GUEST_OP_CR3,	 /* b: value */
+	GN_GUEST_OP_CR,		 /* a: 0, 4, or 8 for EFER; b: value */
+	GN_GUEST_OP_INVLPG,	 /* a: address */
+	GN_GUEST_OP_INVPCID,	 /* a: type << 12 | pcid, b: address */
+	GN_GUEST_OP_FAULT,	 /* a: CR2, b: error code */
+	GN_GUEST_OPS
+};
+struct gn_guest_ops {
+	uint64_t hash;
+	uint64_t count[GN_GUEST_OPS];
+};
+static inline uint64_t gn_guest_mix(uint64_t x)
+{
+	x = (x ^ x >> 30) * (uint64_t)0xbf58476d1ce4e5b9;
+	x = (x ^ x >> 27) * (uint64_t)0x94d049bb133111eb;
+	return x ^ x >> 31;
+}
+static inline void gn_guest_op_add(struct gn_guest_ops *ops, unsigned kind, uint64_t a, uint64_t b)
+{
+	ops->hash = gn_guest_mix(ops->hash + kind);
+	ops->hash = gn_guest_mix(ops->hash ^ a);
+	ops->hash = gn_guest_mix(ops->hash ^ b);
+	ops->count[kind]++;
+}
+
+/* The boot page. The VMM fills the first part before entry, the guest the second; words only. */
+struct gn_guest_boot {
+	uint64_t magic;
+	uint64_t mem_bytes, user_start, reserved_bytes;
+	uint64_t levels, pcid, smep, smap, large_pages; /* flags: 0 or 1 */
+	char workload[128];				/* or "trace" */
+	uint64_t size, seed;
+	uint64_t trace_pa, trace_refs; /* the trace buffer, in the user window; its capacity */
+	uint64_t vcpus;
+
+	uint64_t call_nr, call_argument, call_result;
+	int64_t result; /* of the workload, valid after GN_GUEST_PORT_EXIT */
+	char why[256];	/* when it failed */
+	uint64_t progress_done, progress_total;
+	uint64_t tsc_measure, tsc_end; /* of the measured part; 0: not reached */
+	struct gn_guest_ops ops;       /* since entry */
+};
+
+/* A guest image as it is linked into a program. */
+struct gn_guest_image {
+	const void *kernel, *user; /* ELF files */
+	uint64_t kernel_bytes, user_bytes;
+};
+
+#ifdef __cplusplus
+}
+#endif
+#endif
