@@ -240,7 +240,7 @@ static void print_table(const struct results *r)
 {
 	struct summary summary;
 
-	if (summary_init(&summary, r))
+	if (summary_init(&summary, r, r->runs[0].backend))
 		cli_fail(EXIT_CANNOT, "out of memory");
 	compare_table_print(&summary, stdout, cli_may_colour(STDOUT_FILENO));
 	summary_fini(&summary);
