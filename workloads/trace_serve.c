@@ -64,8 +64,7 @@ static uint64_t give_records(struct trace_serve *serve, void *buffer, size_t byt
 
 	if (!serve || !serve->source)
 		return refuse(why, "the guest asked for records before it opened the trace");
-	if (!serve->left &&
-	    trace_source_next(serve->source, &serve->records, &serve->left, why))
+	if (!serve->left && trace_source_next(serve->source, &serve->records, &serve->left, why))
 		return GN_GUEST_TRACE_FAILED;
 	if (count > serve->left)
 		count = serve->left;
