@@ -108,9 +108,9 @@ struct gn_guest_boot {
 
 	uint64_t trace_pa, trace_bytes; /* the trace buffer */
 	uint64_t call_nr, call_argument, call_result;
-	int64_t result; /* of the workload, valid after GN_GUEST_PORT_EXIT */
-	char why[256];	/* when it failed */
-	uint64_t progress_done, progress_total;
+	int64_t result;	      /* of the workload, valid after GN_GUEST_PORT_EXIT */
+	char why[256];	      /* when it failed */
+	uint64_t progress_pa; /* where the guest keeps two words, done and total; 0: nowhere */
 	uint64_t tsc_measure, tsc_end; /* of the measured part; 0: not reached */
 	struct gn_guest_ops ops;       /* since entry */
 };

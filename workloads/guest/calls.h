@@ -7,15 +7,16 @@
  * argument registers. r9 to r11 are lost.
  *
  * The user's part begins with a short head that the kernel knows: code to start at, code to come back from an
- * upcall through, and the run's parameters, which the kernel writes before the start.
+ * upcall through, how far the run is, and its parameters, which the kernel writes before the start.
  */
 #ifndef GN_WORKLOADS_GUEST_CALLS_H
 #define GN_WORKLOADS_GUEST_CALLS_H
 
 /* Offsets in the user's part. */
-#define GUEST_USER_ENTRY  0x00
-#define GUEST_USER_UPCALL 0x20
-#define GUEST_USER_PARAMS 0x40
+#define GUEST_USER_ENTRY    0x00
+#define GUEST_USER_UPCALL   0x20
+#define GUEST_USER_PROGRESS 0x40 /* two words, done and total: the VMM reads them where they are */
+#define GUEST_USER_PARAMS   0x50
 
 #define GUEST_CALL_UPCALL_RETURN 0 /* entry.S knows it: the end of an upcall; result in rdi */
 
@@ -43,10 +44,9 @@ enum guest_call {
 	GUEST_CALL_PIPE_CLOSE,
 	/* Those of cpu.h that need the VMM, which is spoken to at CPL 0. */
 	GUEST_CALL_MEASURE,
-	GUEST_CALL_PROGRESS, /* done, total */
-	GUEST_CALL_PANIC,    /* text */
-	GUEST_CALL_TRACE,    /* enum gn_guest_trace, buffer, bytes */
-	GUEST_CALL_FINISH,   /* result of the workload, text or 0 */
+	GUEST_CALL_PANIC,  /* text */
+	GUEST_CALL_TRACE,  /* enum gn_guest_trace, buffer, bytes */
+	GUEST_CALL_FINISH, /* result of the workload, text or 0 */
 };
 
 /* The argument registers, as the kernel's entry code saved them. */

@@ -160,12 +160,6 @@ void cpu_measure(void)
 	guest_boot()->tsc_measure = guest_tsc();
 }
 
-void cpu_progress(uint64_t done, uint64_t total)
-{
-	guest_boot()->progress_total = total;
-	guest_boot()->progress_done = done;
-}
-
 void cpu_panic(const char *why)
 {
 	struct gn_guest_boot *boot = guest_boot();

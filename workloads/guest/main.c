@@ -97,9 +97,6 @@ static uint64_t service(unsigned number, const uint64_t *a)
 	case GUEST_CALL_MEASURE:
 		cpu_measure();
 		return 0;
-	case GUEST_CALL_PROGRESS:
-		cpu_progress(a[0], a[1]);
-		return 0;
 	case GUEST_CALL_TRACE:
 		return trace_call(a);
 	case GUEST_CALL_PANIC:
@@ -158,7 +155,7 @@ uint64_t guest_call(unsigned number, struct guest_call_args *args)
 
 /* ---- The beginning -------------------------------------------------------------------------------------------------- */
 
-static void write_params(const struct gn_guest_boot *boot)
+static void write_params(struct gn_guest_boot *boot)
 {
 	struct guest_user_params params = { .size = boot->size,
 					    .seed = boot->seed,
@@ -174,11 +171,12 @@ static void write_params(const struct gn_guest_boot *boot)
 	params.workload[sizeof(params.workload) - 1] = 0;
 	for (size_t i = 0; i < sizeof(params); i++)
 		cpu_store8(to + i, from[i]);
+	boot->progress_pa = boot->user_start + GUEST_USER_PROGRESS;
 }
 
 void guest_kernel_main(void)
 {
-	const struct gn_guest_boot *boot = guest_boot();
+	struct gn_guest_boot *boot = guest_boot();
 	const struct kernel_config config = { .mem_bytes = boot->mem_bytes,
 					      .user_start = boot->user_start,
 					      .reserved_bytes = boot->reserved_bytes,

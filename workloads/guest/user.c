@@ -12,7 +12,9 @@
 #include "kernel.h"
 #include "workload.h"
 
-extern struct guest_user_params guest_user_params; /* user_entry.S */
+/* user_entry.S */
+extern struct guest_user_params guest_user_params;
+extern volatile uint64_t guest_user_progress[2];
 void guest_user_main(void);
 
 uint64_t guest_user_call(enum guest_call number, struct guest_call_args *args)
@@ -170,7 +172,8 @@ void cpu_measure(void)
 
 void cpu_progress(uint64_t done, uint64_t total)
 {
-	call2(GUEST_CALL_PROGRESS, done, total);
+	guest_user_progress[1] = total;
+	guest_user_progress[0] = done;
 }
 
 void cpu_panic(const char *why)

@@ -19,7 +19,12 @@ guest_user_entry:
 	int3
 	ud2
 
-	.org	head + GUEST_USER_PARAMS, 0x90
+	.org	head + GUEST_USER_PROGRESS, 0x90
+	.globl	guest_user_progress
+guest_user_progress:
+	.quad	0, 0
+
+	.org	head + GUEST_USER_PARAMS
 	.globl	guest_user_params
 guest_user_params:
 	.skip	128 + 6 * 8
