@@ -205,8 +205,11 @@ int gn_vcpu_write_cr0(struct gn_vcpu *vcpu, uint64_t value, bool *gp)
 int gn_vcpu_write_cr4(struct gn_vcpu *vcpu, uint64_t value, bool *gp)
 {
 	struct gn_regs regs = vcpu->regs;
+	const char *why = cr4_fault(&regs, value);
 
-	if (is_refused("CR4", value, cr4_fault(&regs, value), gp))
+	if (!why && vcpu->vm->config.deprivileged && (value & X86_CR4_PKE))
+		why = "protection keys, which a deprivileged guest does not have";
+	if (is_refused("CR4", value, why, gp))
 		return 0;
 	regs.cr4 = value;
 	return change_mode(vcpu, &regs);
@@ -249,6 +252,47 @@ void gn_vcpu_write_pkru(struct gn_vcpu *vcpu, uint32_t value)
 	gn_paging_derive(&vcpu->regs, vcpu->vm->config.guest_phys_bits, &vcpu->paging);
 }
 
+/* Why no guest can have @regs, or NULL. */
+static const char *regs_fault(const struct gn_vcpu *vcpu, const struct gn_regs *regs)
+{
+	const bool is_long = (regs->cr0 & X86_CR0_PG) && (regs->efer & X86_EFER_LME);
+	const uint64_t reserved = ~(((uint64_t)1 << vcpu->vm->config.guest_phys_bits) - 1);
+	struct gn_regs off = *regs; /* with paging off, so that only bits of its own are held against each */
+	const char *why;
+
+	off.cr0 &= ~X86_CR0_PG;
+	why = cr0_fault(regs, regs->cr0);
+	if (!why)
+		why = efer_fault(&off, regs->efer);
+	if (!why && (regs->cr4 & ~X86_CR4_KNOWN))
+		why = "reserved bits in CR4";
+	if (!why && (regs->cr4 & X86_CR4_PCIDE) && !is_long)
+		why = "PCIDE outside long mode";
+	if (!why && (regs->cr3 & reserved))
+		why = "bits of CR3 beyond the physical address width";
+	if (!why && !(regs->efer & X86_EFER_LMA) != !is_long)
+		why = "LMA is not LME and PG";
+	return why;
+}
+
+int gn_vcpu_set_regs(struct gn_vcpu *vcpu, const struct gn_regs *regs)
+{
+	const struct gn_scheme_ops *ops = vcpu->vm->ops;
+	const struct gn_flush everything = { .scope = GN_FLUSH_ALL };
+	const char *why = regs_fault(vcpu, regs);
+	int err;
+
+	if (why) {
+		gn_log(GN_LOG_ERROR, "registers no guest can have: %s", why);
+		return -EINVAL;
+	}
+	err = set_regs(vcpu, regs, ops->mode_change ? ops->mode_change : ops->load_root);
+	if (!err)
+		guest_flush(vcpu, &everything);
+	gn_retire_poll(vcpu->vm);
+	return err;
+}
+
 static enum gn_view view_of(bool user, bool ac)
 {
 	if (user)
@@ -256,16 +300,18 @@ static enum gn_view view_of(bool user, bool ac)
 	return ac ? GN_VIEW_KERNEL_AC : GN_VIEW_KERNEL;
 }
 
-/* AC makes a difference under SMAP only; without it one kernel root serves both. */
+/* AC makes a difference under SMAP only; without it one kernel root serves both. It is remembered all the same, for
+ * the guest may turn SMAP on meanwhile. */
 int gn_vcpu_set_privilege(struct gn_vcpu *vcpu, bool user, bool ac)
 {
-	enum gn_view old = vcpu->view;
+	enum gn_view old = vcpu->view, view = view_of(user, ac);
+	bool same_root = !vcpu->paging.smap && old != GN_VIEW_USER && view != GN_VIEW_USER;
 	int err = 0;
 
-	if (!vcpu->vm->config.deprivileged)
+	if (!vcpu->vm->config.deprivileged || view == old)
 		return 0;
-	vcpu->view = view_of(user, ac && vcpu->paging.smap);
-	if (vcpu->view != old) {
+	vcpu->view = view;
+	if (!same_root) {
 		err = run_op(vcpu, vcpu->vm->ops->load_root);
 		if (err)
 			vcpu->view = old;
