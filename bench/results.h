@@ -56,7 +56,7 @@ struct results_kvm {
 	 * return to its next call, so the world switch and what KVM does by itself are the guest's. */
 	bool has_exit_time;
 	double exit_s[GN_EXIT_REASONS];
-	double exit_of_s; /* the measured part of that repetition */
+	double exit_of_s; /* the measured part of that repetition, by this process's clock */
 	/* What the guest did to translation, from its entry on. */
 	bool has_ops;
 	struct gn_guest_ops ops;

@@ -305,7 +305,7 @@ static void read_exit_time(struct reader *rd, const cJSON *run_json, struct resu
 	if (!by)
 		return;
 	kvm->has_exit_time = true;
-	read_number(rd, json, "measured_s", REQUIRED, &kvm->exit_of_s);
+	read_number(rd, json, "over_s", REQUIRED, &kvm->exit_of_s);
 	for (unsigned i = 0; i < GN_EXIT_REASONS; i++) {
 		const char *name = gn_exit_reason_name((enum gn_exit_reason)i);
 
@@ -313,7 +313,7 @@ static void read_exit_time(struct reader *rd, const cJSON *run_json, struct resu
 			fail(rd, name, "is not a time");
 	}
 	if (kvm->exit_of_s < 0)
-		fail(rd, "measured_s", "is not a time");
+		fail(rd, "over_s", "is not a time");
 }
 
 static void read_ops(struct reader *rd, const cJSON *run_json, struct gn_guest_ops *ops)

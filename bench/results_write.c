@@ -79,7 +79,7 @@ static void add_exit_time(cJSON *to, const struct results_kvm *kvm)
 {
 	cJSON *json = cJSON_AddObjectToObject(to, "exit_time"), *by;
 
-	cJSON_AddNumberToObject(json, "measured_s", kvm->exit_of_s);
+	cJSON_AddNumberToObject(json, "over_s", kvm->exit_of_s);
 	by = cJSON_AddObjectToObject(json, "by_s");
 	for (unsigned i = 0; i < GN_EXIT_REASONS; i++)
 		cJSON_AddNumberToObject(by, gn_exit_reason_name((enum gn_exit_reason)i),

@@ -104,14 +104,14 @@ static const struct {
 } hostile[] = {
 	{ HEAD "\"kvm\": {}}]}", NULL },
 	{ HEAD "\"kvm\": {\"nested_paging\": \"by magic\"}}]}", NULL },
-	{ HEAD "\"exit_time\": {\"measured_s\": 0, \"by_s\": {}}}]}", NULL },
+	{ HEAD "\"exit_time\": {\"over_s\": 0, \"by_s\": {}}}]}", NULL },
 	{ HEAD "\"kvm\": 3}]}", "kvm is not an object" },
 	{ HEAD "\"kvm\": {\"module\": 3}}]}", "module is not a string" },
 	{ HEAD "\"kvm\": {\"guest_smep\": 3}}]}", "guest_smep is not true or false" },
 	{ HEAD "\"exit_time\": {}}]}", "by_s is missing" },
-	{ HEAD "\"exit_time\": {\"by_s\": {}}}]}", "measured_s is missing" },
-	{ HEAD "\"exit_time\": {\"measured_s\": -1, \"by_s\": {}}}]}", "not a time" },
-	{ HEAD "\"exit_time\": {\"measured_s\": 1, \"by_s\": {\"hlt\": -1}}}]}", "not a time" },
+	{ HEAD "\"exit_time\": {\"by_s\": {}}}]}", "over_s is missing" },
+	{ HEAD "\"exit_time\": {\"over_s\": -1, \"by_s\": {}}}]}", "not a time" },
+	{ HEAD "\"exit_time\": {\"over_s\": 1, \"by_s\": {\"hlt\": -1}}}]}", "not a time" },
 	{ HEAD "\"time\": {\"whole_s\": [-1]}}]}", "not a time" },
 	{ HEAD "\"guest_ops\": {\"cr3\": 1.5}}]}", "not a whole number" },
 };
