@@ -8,8 +8,9 @@
 #include "micro.h"
 
 #include <argp.h>
-#include <string.h>
+#include <math.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -19,13 +20,15 @@
 #include "commands.h"
 #include "emit.h"
 #include "host.h"
+#include "machine_kvm.h"
 #include "progress.h"
 #include "stats.h"
 #include "table.h"
 
 static const struct micro *const micros[] = {
-	&micro_walk4_cached, &micro_p2m_lookup,	    &micro_shadow_fill,	    &micro_ept_fill,
-	&micro_soft_hit,     &micro_soft_scattered, &micro_soft_random_ept,
+	&micro_walk4_cached, &micro_p2m_lookup,	    &micro_shadow_fill,	     &micro_ept_fill,
+	&micro_soft_hit,     &micro_soft_scattered, &micro_soft_random_ept,  &micro_kvm_gups,
+	&micro_kvm_chase,    &micro_kvm_trap,	    &micro_kvm_shadow_fault,
 };
 #define MICROS (sizeof(micros) / sizeof(micros[0]))
 
@@ -34,7 +37,8 @@ enum { SAMPLES_DEFAULT = 21, SAMPLES_MAX = 1001 };
 struct micro_result {
 	const struct micro *micro;
 	struct stats_summary subject, limit, peer;
-	char failure[256];
+	struct stats_summary against; /* the peer, as promised; see enum micro_promise */
+	char failure[256], skipped[256];
 };
 
 struct micro_options {
@@ -52,6 +56,23 @@ uint64_t micro_now_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+/* Sample by sample of the same turn: a slow moment hits both and cancels. */
+static struct stats_summary hold_against(enum micro_promise promise, const double *subject,
+					 const double *peer, size_t samples)
+{
+	struct stats_summary summary;
+	double *values = calloc(samples, sizeof(*values));
+
+	if (!values)
+		cli_fail(EXIT_CANNOT, "out of memory");
+	for (size_t i = 0; i < samples; i++)
+		values[i] =
+			promise == MICRO_TIMES_PEER ? subject[i] / peer[i] : subject[i] - peer[i];
+	summary = stats_summarise(values, samples);
+	free(values);
+	return summary;
+}
+
 static void measure(const struct micro *micro, size_t samples, struct progress *progress,
 		    struct micro_result *result)
 {
@@ -61,6 +82,11 @@ static void measure(const struct micro *micro, size_t samples, struct progress *
 	void *context;
 
 	result->micro = micro;
+	if (micro->needs_kvm && !machine_kvm_host(false)->usable) {
+		snprintf(result->skipped, sizeof(result->skipped), "%s",
+			 machine_kvm_host(false)->why);
+		return;
+	}
 	context = micro->setup(result->failure, sizeof(result->failure));
 	if (!context)
 		return;
@@ -77,12 +103,17 @@ static void measure(const struct micro *micro, size_t samples, struct progress *
 				values[i][n] = sides[i]->sample(context);
 		progress_part(progress, (double)n / (double)samples);
 	}
+	if (micro->promise != MICRO_ABSOLUTE)
+		result->against = hold_against(micro->promise, values[0], values[2], samples);
 	for (size_t i = 0; i < 3; i++) {
 		*summaries[i] = (struct stats_summary){ .median = sides[i]->published };
 		if (sides[i]->sample)
 			*summaries[i] = stats_summarise(values[i], samples);
 		free(values[i]);
 	}
+	if (!isfinite(result->subject.median) || !isfinite(result->peer.median) ||
+	    !isfinite(result->limit.median))
+		snprintf(result->failure, sizeof(result->failure), "samples could not be taken");
 	micro->teardown(context);
 }
 
@@ -97,6 +128,19 @@ static void side_to_json(cJSON *to, const char *key, const struct micro_side *si
 	cJSON_AddNumberToObject(json, "median", median);
 	cJSON_AddStringToObject(json, "origin",
 				side->sample ? "measured in this run" : "recorded elsewhere");
+}
+
+/* What was promised is not the median itself, but how it stands to the peer's. */
+static void against_to_json(cJSON *to, const struct micro_result *r)
+{
+	const double ci95[2] = { r->against.low, r->against.high };
+	cJSON *json = cJSON_AddObjectToObject(to, "against_peer");
+
+	cJSON_AddStringToObject(json, "kind",
+				r->micro->promise == MICRO_TIMES_PEER ? "times" : "over");
+	cJSON_AddNumberToObject(json, "median", r->against.median);
+	cJSON_AddItemToObject(json, "ci95", cJSON_CreateDoubleArray(ci95, 2));
+	cJSON_AddNumberToObject(json, "target", r->micro->target);
 }
 
 static void write_json(const char *path, const struct micro_result *results, size_t count)
@@ -125,13 +169,16 @@ static void write_json(const char *path, const struct micro_result *results, siz
 		cJSON_AddStringToObject(item, "name", r->micro->name);
 		cJSON_AddStringToObject(item, "unit", r->micro->unit);
 		cJSON_AddStringToObject(item, "what", r->micro->what);
-		if (r->failure[0]) {
-			cJSON_AddStringToObject(item, "failure", r->failure);
+		if (r->skipped[0] || r->failure[0]) {
+			cJSON_AddStringToObject(item, r->skipped[0] ? "skipped" : "failure",
+						r->skipped[0] ? r->skipped : r->failure);
 			continue;
 		}
 		cJSON_AddNumberToObject(item, "median", r->subject.median);
 		cJSON_AddItemToObject(item, "ci95", cJSON_CreateDoubleArray(ci95, 2));
-		if (r->micro->target > 0)
+		if (r->micro->promise != MICRO_ABSOLUTE)
+			against_to_json(item, r);
+		else if (r->micro->target > 0)
 			cJSON_AddNumberToObject(item, "target", r->micro->target);
 		side_to_json(item, "limit", &r->micro->limit, r->limit.median);
 		side_to_json(item, "peer", &r->micro->peer, r->peer.median);
@@ -152,35 +199,81 @@ static void write_json(const char *path, const struct micro_result *results, siz
 
 static bool meets_target(const struct micro_result *r)
 {
-	return r->micro->more_is_better ? r->subject.median >= r->micro->target
-					: r->subject.median <= r->micro->target;
+	double value = r->micro->promise == MICRO_ABSOLUTE ? r->subject.median : r->against.median;
+
+	return r->micro->more_is_better ? value >= r->micro->target : value <= r->micro->target;
+}
+
+/* A row without figures: what became of it, and why. */
+static void print_no_figures(struct table *t, enum table_style style, const char *what,
+			     const char *why)
+{
+	table_cell(t, style, "%s", what);
+	for (int i = 0; i < 3; i++)
+		table_cell(t, TABLE_PLAIN, "%s", "");
+	table_cell(t, style, "%s", why);
+}
+
+static void print_promise(struct table *t, const struct micro_result *r)
+{
+	const struct micro *m = r->micro;
+	const char *missed = meets_target(r) ? "" : " MISSED";
+
+	if (m->promise == MICRO_TIMES_PEER)
+		table_cell(t, TABLE_PLAIN, "%.3fx peer <= %gx%s", r->against.median, m->target,
+			   missed);
+	else if (m->promise == MICRO_OVER_PEER)
+		table_cell(t, TABLE_PLAIN, "peer %+.0f <= %+g%s", r->against.median, m->target,
+			   missed);
+	else if (m->target > 0)
+		table_cell(t, TABLE_PLAIN, "%s %g%s", m->more_is_better ? ">=" : "<=", m->target,
+			   missed);
+	else
+		table_cell(t, TABLE_DIM, "none");
+}
+
+/* Three digits, but no exponents. */
+static const char *figure(double value, char *out, size_t bytes)
+{
+	snprintf(out, bytes, value >= 1000 ? "%.0f" : "%.3g", value);
+	return out;
+}
+
+static void print_beside(struct table *t, const struct micro_result *r)
+{
+	const struct micro *m = r->micro;
+	char limit[64], peer[64];
+
+	figure(r->limit.median, limit, sizeof(limit));
+	figure(r->peer.median, peer, sizeof(peer));
+	if (!m->peer.name)
+		table_cell(t, TABLE_PLAIN, "limit %s (%s)", limit, m->limit.name);
+	else if (!m->limit.name)
+		table_cell(t, TABLE_PLAIN, "peer %s (%s)", peer, m->peer.name);
+	else
+		table_cell(t, TABLE_PLAIN, "limit %s (%s); peer %s (%s)", limit, m->limit.name,
+			   peer, m->peer.name);
 }
 
 static void print_row(struct table *t, const struct micro_result *r)
 {
 	const struct micro *m = r->micro;
+	char low[64], high[64];
 
 	table_cell(t, TABLE_HEAD, "%s", m->name);
-	if (r->failure[0]) {
-		table_cell(t, TABLE_BAD, "failed");
-		for (int i = 0; i < 3; i++)
-			table_cell(t, TABLE_PLAIN, "%s", "");
-		table_cell(t, TABLE_BAD, "%s", r->failure);
+	if (r->skipped[0] || r->failure[0]) {
+		print_no_figures(t, r->skipped[0] ? TABLE_DIM : TABLE_BAD,
+				 r->skipped[0] ? "skipped" : "failed",
+				 r->skipped[0] ? r->skipped : r->failure);
 		return;
 	}
-	table_cell(t, meets_target(r) ? TABLE_BEST : TABLE_BAD, "%.3g", r->subject.median);
-	table_cell(t, TABLE_DIM, "%.3g-%.3g", r->subject.low, r->subject.high);
+	table_cell(t, meets_target(r) ? TABLE_BEST : TABLE_BAD, "%s",
+		   figure(r->subject.median, low, sizeof(low)));
+	table_cell(t, TABLE_DIM, "%s-%s", figure(r->subject.low, low, sizeof(low)),
+		   figure(r->subject.high, high, sizeof(high)));
 	table_cell(t, TABLE_PLAIN, "%s", m->unit);
-	if (m->target > 0)
-		table_cell(t, TABLE_PLAIN, "%s %g%s", m->more_is_better ? ">=" : "<=", m->target,
-			   meets_target(r) ? "" : " MISSED");
-	else
-		table_cell(t, TABLE_DIM, "none");
-	if (m->peer.name)
-		table_cell(t, TABLE_PLAIN, "limit %.3g (%s); peer %.3g (%s)", r->limit.median,
-			   m->limit.name, r->peer.median, m->peer.name);
-	else
-		table_cell(t, TABLE_PLAIN, "limit %.3g (%s)", r->limit.median, m->limit.name);
+	print_promise(t, r);
+	print_beside(t, r);
 }
 
 static void print_results(const struct micro_result *results, size_t count)
@@ -213,10 +306,12 @@ static const struct argp_option options[] = {
 static const char doc[] =
 	"Measure the engine's operations, each beside the least any implementation must do.\v"
 	"Operations: walk4_cached, p2m_lookup, shadow_fill, ept_fill, soft_hit, "
-	"soft_scattered, soft_random_ept.\n\n"
+	"soft_scattered, soft_random_ept; where /dev/kvm is usable kvm_gups, kvm_chase, kvm_trap, "
+	"kvm_shadow_fault.\n\n"
 	"Examples:\n"
 	"  gnomon micro\n"
-	"  gnomon micro walk4_cached p2m_lookup --json micro.json";
+	"  gnomon micro walk4_cached p2m_lookup --json micro.json\n"
+	"  gnomon micro kvm_gups kvm_chase kvm_trap kvm_shadow_fault";
 
 static const char *micro_name(unsigned i)
 {
@@ -266,6 +361,7 @@ int micro_command(int argc, char **argv)
 	struct micro_result results[MICROS];
 	struct micro_options o = { .samples = SAMPLES_DEFAULT };
 	struct progress progress;
+	size_t skipped = 0;
 	bool fine = true;
 
 	argp_parse(&argp, argc, argv, 0, NULL, &o);
@@ -278,8 +374,11 @@ int micro_command(int argc, char **argv)
 		progress_step(&progress, o.chosen[i]->name);
 		measure(o.chosen[i], o.samples, &progress, &results[i]);
 		fine &= !results[i].failure[0];
+		skipped += results[i].skipped[0] != '\0';
 	}
 	progress_end(&progress);
+	if (skipped == o.count)
+		cli_fail(EXIT_CANNOT, "%s: %s", o.chosen[0]->name, results[0].skipped);
 	if (!o.json || strcmp(o.json, "-") != 0)
 		print_results(results, o.count);
 	if (o.json)

@@ -153,6 +153,8 @@ const struct micro micro_walk4_cached = {
 	{ "4 dependent loads of the same entries", sample_chase, 0 },
 	{ "the walk that also returns every entry on the way, as shadow paging needs it",
 	  sample_guest_path, 0 },
+	MICRO_ABSOLUTE,
+	false,
 };
 
 /* A scattered sequence without a chain from one index to the next. */
@@ -197,4 +199,6 @@ const struct micro micro_p2m_lookup = {
 	{ "p2m look-up", sample_lookup, 0 },
 	{ "one load from an array", sample_array, 0 },
 	{ NULL, NULL, 0 },
+	MICRO_ABSOLUTE,
+	false,
 };

@@ -234,6 +234,8 @@ const struct micro micro_shadow_fill = {
 	{ "shadow fault", sample_fill, 0 },
 	{ "guest walk and a store", sample_shadow_limit, 0 },
 	{ NULL, NULL, 0 },
+	MICRO_ABSOLUTE,
+	false,
 };
 
 const struct micro micro_ept_fill = {
@@ -247,4 +249,6 @@ const struct micro micro_ept_fill = {
 	{ "ept violation", sample_fill, 0 },
 	{ "p2m look-up, nested walk and a store", sample_ept_limit, 0 },
 	{ NULL, NULL, 0 },
+	MICRO_ABSOLUTE,
+	false,
 };

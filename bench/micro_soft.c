@@ -190,6 +190,8 @@ const struct micro micro_soft_hit = {
 	{ "soft machine", sample_soft, 0 },
 	{ "plain loads of the same references", sample_plain, 0 },
 	{ NULL, NULL, 0 },
+	MICRO_ABSOLUTE,
+	false,
 };
 
 const struct micro micro_soft_scattered = {
@@ -203,6 +205,8 @@ const struct micro micro_soft_scattered = {
 	{ "soft machine", sample_soft, 0 },
 	{ "plain loads of the same references", sample_plain, 0 },
 	{ NULL, NULL, 0 },
+	MICRO_ABSOLUTE,
+	false,
 };
 
 /* Peer: the DMT artifact (a DynamoRIO simulator of two-dimensional walks), uniform random over 1 GiB, measured
@@ -218,4 +222,6 @@ const struct micro micro_soft_random_ept = {
 	{ "soft machine", sample_soft, 0 },
 	{ "plain random loads over 1 GiB", sample_plain, 0 },
 	{ "DMT artifact, recorded, not rerun", NULL, 0.33 },
+	MICRO_ABSOLUTE,
+	false,
 };

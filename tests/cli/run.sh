@@ -101,6 +101,10 @@ if grep -q '^ *kvm .*can run here' out; then
 	says out 'guest_ops.table_write'
 	expect 0 "kvm repeat" run $small ept demand-zero --repeat 2 --json -
 	says out '"whole_s"'
+	expect 0 "kvm micro" micro kvm_trap kvm_shadow_fault --samples 1 --json m.json
+	says out 'kvm_trap .*x peer'
+	says m.json '"against_peer"'
+	if grep -qE '"(failure|skipped)"' m.json; then bad "kvm: a micro measurement failed"; else ok; fi
 	expect 0 "kvm report" report k.json -o kvm-folder
 	says kvm-folder/index.html 'Measured on this host'
 	says kvm-folder/index.html '<svg'
