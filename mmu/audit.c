@@ -34,6 +34,7 @@ void gn_audit_fail(struct gn_audit_report *report, const char *format, ...)
 struct table_walk {
 	struct gn_vm *vm;
 	const struct gn_fmt *fmt;
+	unsigned skipped; /* index in the root */
 	gn_audit_visit *visit;
 	void *ctx;
 	struct gn_audit_report *report;
@@ -59,7 +60,7 @@ static void walk_table(const struct table_walk *w, unsigned level, hpa_t table, 
 		uint64_t entry = __atomic_load_n(&slots[i], __ATOMIC_ACQUIRE);
 		uint64_t address = gn_fmt_extend(f, base | ((uint64_t)i << f->level[level].shift));
 
-		if (!gn_fmt_is_present(f, level, entry))
+		if (!gn_fmt_is_present(f, level, entry) || (level == f->levels && i == w->skipped))
 			continue;
 		w->report->entries++;
 		if (gn_fmt_is_malformed(f, level, entry, f->phys_bits)) {
@@ -77,9 +78,19 @@ static void walk_table(const struct table_walk *w, unsigned level, hpa_t table, 
 void gn_audit_walk_table(struct gn_vm *vm, const struct gn_fmt *fmt, hpa_t root,
 			 gn_audit_visit *visit, void *ctx, struct gn_audit_report *report)
 {
-	struct table_walk w = {
-		.vm = vm, .fmt = fmt, .visit = visit, .ctx = ctx, .report = report
-	};
+	gn_audit_walk_table_but(vm, fmt, root, GN_TABLE_ENTRIES, visit, ctx, report);
+}
+
+void gn_audit_walk_table_but(struct gn_vm *vm, const struct gn_fmt *fmt, hpa_t root,
+			     unsigned skipped, gn_audit_visit *visit, void *ctx,
+			     struct gn_audit_report *report)
+{
+	const struct table_walk w = { .vm = vm,
+				      .fmt = fmt,
+				      .skipped = skipped,
+				      .visit = visit,
+				      .ctx = ctx,
+				      .report = report };
 
 	walk_table(&w, fmt->levels, root, 0);
 }

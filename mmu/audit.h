@@ -24,5 +24,9 @@ typedef void gn_audit_visit(void *ctx, unsigned level, uint64_t address, uint64_
 			    uint64_t entry);
 void gn_audit_walk_table(struct gn_vm *vm, const struct gn_fmt *fmt, hpa_t root,
 			 gn_audit_visit *visit, void *ctx, struct gn_audit_report *report);
+/* The same, entry @skipped of the root left out. */
+void gn_audit_walk_table_but(struct gn_vm *vm, const struct gn_fmt *fmt, hpa_t root,
+			     unsigned skipped, gn_audit_visit *visit, void *ctx,
+			     struct gn_audit_report *report);
 
 #endif

@@ -205,8 +205,11 @@ int gn_vcpu_write_cr0(struct gn_vcpu *vcpu, uint64_t value, bool *gp)
 int gn_vcpu_write_cr4(struct gn_vcpu *vcpu, uint64_t value, bool *gp)
 {
 	struct gn_regs regs = vcpu->regs;
+	const char *why = cr4_fault(&regs, value);
 
-	if (is_refused("CR4", value, cr4_fault(&regs, value), gp))
+	if (!why && vcpu->vm->config.deprivileged && (value & X86_CR4_PKE))
+		why = "protection keys, which a deprivileged guest does not have";
+	if (is_refused("CR4", value, why, gp))
 		return 0;
 	regs.cr4 = value;
 	return change_mode(vcpu, &regs);
@@ -256,16 +259,18 @@ static enum gn_view view_of(bool user, bool ac)
 	return ac ? GN_VIEW_KERNEL_AC : GN_VIEW_KERNEL;
 }
 
-/* AC makes a difference under SMAP only; without it one kernel root serves both. */
+/* AC makes a difference under SMAP only; without it one kernel root serves both. It is remembered all the same, for
+ * the guest may turn SMAP on meanwhile. */
 int gn_vcpu_set_privilege(struct gn_vcpu *vcpu, bool user, bool ac)
 {
-	enum gn_view old = vcpu->view;
+	enum gn_view old = vcpu->view, view = view_of(user, ac);
+	bool same_root = !vcpu->paging.smap && old != GN_VIEW_USER && view != GN_VIEW_USER;
 	int err = 0;
 
-	if (!vcpu->vm->config.deprivileged)
+	if (!vcpu->vm->config.deprivileged || view == old)
 		return 0;
-	vcpu->view = view_of(user, ac && vcpu->paging.smap);
-	if (vcpu->view != old) {
+	vcpu->view = view;
+	if (!same_root) {
 		err = run_op(vcpu, vcpu->vm->ops->load_root);
 		if (err)
 			vcpu->view = old;

@@ -357,11 +357,22 @@ void gn_vm_pool_free(struct gn_vm *vm, hpa_t frame)
 	gn_frames_put(vm->frames, hpa_to_pfn(frame));
 }
 
+/* Absent, or a pointer to a table in the pool. */
+static bool is_root_entry(const struct gn_vm *vm, unsigned level, uint64_t entry)
+{
+	const struct gn_fmt *f = &gn_fmt_x86_5;
+
+	return !gn_fmt_is_present(f, level, entry) ||
+	       (!gn_fmt_is_malformed(f, level, entry, f->phys_bits) &&
+		gn_frames_valid(vm->frames, hpa_to_pfn(hpa(gn_fmt_address(f, level, entry)))));
+}
+
 int gn_vm_set_root_slot(struct gn_vm *vm, const struct gn_root_slot *slot)
 {
 	int err = 0;
 
-	if (slot->index >= GN_TABLE_ENTRIES)
+	if (slot->index >= GN_TABLE_ENTRIES || !is_root_entry(vm, 4, slot->entry4) ||
+	    !is_root_entry(vm, 5, slot->entry5))
 		return -EINVAL;
 	gn_lock(&vm->lock);
 	if (vm->vcpus[0].hw.kind == GN_HW_TABLES)

@@ -9,6 +9,9 @@
  *   roots    each root in force or cached is walked from the top; for each leaf the guest's tables are walked
  *            at that address, and the leaf may allow no more and must show the p2m's frame
  *
+ * In a view, what a leaf may allow is not derived again but asked: each kind of access it lets the hardware make is held,
+ * as one of the view's privilege, against the architecture's rules (gn_paging_access) and the guest's translation.
+ *
  * What an unsync page or a virtual TLB says may be stale as to the guest's tables, never as to the p2m: the
  * frame behind a leaf belongs to the gfn it was made for.
  */
@@ -26,7 +29,8 @@ struct audit {
 	uint64_t leaves, links, leaves_named, links_named;
 	uint16_t *shadow_count; /* by gfn */
 	const struct gn_shadow_page *root;
-	struct gn_paging paging;
+	struct gn_paging paging; /* of the root's mode, to walk with */
+	struct gn_paging rules;	 /* the same with the view's SMEP and SMAP */
 };
 
 #define ULL(x) ((unsigned long long)(x))
@@ -66,6 +70,12 @@ static void check_leaf(struct audit *a, const struct gn_shadow_page *page, unsig
 				      ULL(at.v + i));
 	if (!gn_slots_contain(gn_rmap_leaves(s, at, level), &page->entries[index]))
 		gn_audit_fail(a->report, "the reverse map of gfn 0x%llx misses a leaf", ULL(at.v));
+	if (page->key.role.view != GN_VIEW_BOTH &&
+	    (!(rights & GN_U) || (entry & s->fmt->level[level].global) ||
+	     gn_fmt_pkey(s->fmt, level, entry)))
+		gn_audit_fail(a->report,
+			      "gfn 0x%llx in a view: no user page, global, or with a key",
+			      ULL(at.v));
 }
 
 static void check_link(struct audit *a, const struct gn_shadow_page *page, unsigned index)
@@ -93,6 +103,38 @@ static void check_link(struct audit *a, const struct gn_shadow_page *page, unsig
 			      ULL(at.v));
 }
 
+static bool has_view(const struct gn_shadow_vcpu *sv, const struct gn_shadow_page *page)
+{
+	bool has = false;
+
+	for (unsigned v = 0; v < GN_SHADOW_VIEWS; v++)
+		has |= sv->views[v] == page;
+	return has;
+}
+
+/* Exactly the backend's entry where it belongs. */
+static void check_reserved(struct audit *a, const struct gn_shadow_page *page)
+{
+	const struct gn_vm *vm = a->s->vm;
+	unsigned level = page->key.role.level;
+	unsigned top = page->key.role.levels == 5 ? 5 : 4;
+	uint64_t want = level == 5 ? vm->root_slot.entry5 : vm->root_slot.entry4;
+	uint64_t accessed = a->s->fmt->level[level].accessed;
+
+	if (vm->has_root_slot && level == top &&
+	    ((gn_entry_get(&page->entries[vm->root_slot.index]) ^ want) & ~accessed))
+		gn_audit_fail(a->report, "root of gfn 0x%llx: the reserved entry is another",
+			      ULL(page->key.gfn.v));
+}
+
+static bool is_reserved(const struct audit *a, const struct gn_shadow_page *page, unsigned index)
+{
+	const struct gn_vm *vm = a->s->vm;
+
+	return vm->has_root_slot && index == vm->root_slot.index &&
+	       page->key.role.level == (page->key.role.levels == 5 ? 5 : 4);
+}
+
 static void check_references(struct audit *a, const struct gn_shadow_page *page)
 {
 	const struct gn_shadow *s = a->s;
@@ -101,7 +143,7 @@ static void check_references(struct audit *a, const struct gn_shadow_page *page)
 	for (unsigned v = 0; v < s->vm->config.vcpus; v++) {
 		const struct gn_shadow_vcpu *sv = s->vcpus[v];
 
-		live += sv && sv->root == page;
+		live += sv && (s->is_vtlb ? has_view(sv, page) : sv->root == page);
 		for (unsigned i = 0; sv && i < GN_SHADOW_CACHED_ROOTS; i++)
 			cached += sv->cache[i] == page;
 	}
@@ -121,7 +163,7 @@ static void check_page(struct audit *a, struct gn_shadow_page *page)
 	for (unsigned i = 0; i < GN_TABLE_ENTRIES; i++) {
 		uint64_t entry = gn_entry_get(&page->entries[i]);
 
-		if (!gn_fmt_is_present(s->fmt, level, entry))
+		if (!gn_fmt_is_present(s->fmt, level, entry) || is_reserved(a, page, i))
 			continue;
 		present++;
 		if (gn_fmt_is_leaf(s->fmt, level, entry)) {
@@ -151,6 +193,7 @@ static void check_page(struct audit *a, struct gn_shadow_page *page)
 				      ULL(page->key.gfn.v));
 	}
 	check_references(a, page);
+	check_reserved(a, page);
 }
 
 /* ---- gfns --------------------------------------------------------------------------------------------------- */
@@ -224,12 +267,34 @@ static void check_gfns(struct audit *a)
 
 /* ---- Roots -------------------------------------------------------------------------------------------------- */
 
+/* Every access that a leaf of a view lets through must be the privilege's to make. */
+static bool view_may_have(const struct audit *a, gn_rights_t have, const struct gn_translation *t)
+{
+	static const gn_rights_t lets[] = {
+		[GN_READ] = GN_R, [GN_WRITE] = GN_W, [GN_FETCH] = GN_X
+	};
+	enum gn_view view = (enum gn_view)a->root->key.role.view;
+
+	for (unsigned kind = GN_READ; kind <= GN_FETCH; kind++) {
+		const struct gn_access access = { .kind = (uint8_t)kind,
+						  .size = 1,
+						  .user = view == GN_VIEW_USER,
+						  .ac = view == GN_VIEW_KERNEL_AC };
+
+		if ((have & lets[kind]) && gn_paging_access(&a->rules, t, &access))
+			return false;
+	}
+	return true;
+}
+
 /* CR0.WP=0 is the one place where a leaf may say what the guest's entries do not (link.c). */
-static bool may_have(const struct audit *a, gn_rights_t have, gn_rights_t guest)
+static bool may_have(const struct audit *a, gn_rights_t have, const struct gn_translation *t)
 {
 	const union gn_shadow_role role = a->root->key.role;
-	gn_rights_t extra = have & ~guest;
+	gn_rights_t guest = t->rights, extra = have & ~guest;
 
+	if (role.view != GN_VIEW_BOTH)
+		return view_may_have(a, have, t);
 	if (!extra)
 		return true;
 	if (extra != GN_W || role.wp || (have & GN_U))
@@ -261,13 +326,14 @@ static void check_against_guest(struct audit *a, unsigned level, uint64_t addres
 			      ULL(address), ULL(walk.t.gpa.v));
 	if (walk.t.level < level)
 		gn_audit_fail(a->report, "0x%llx: a leaf larger than the guest's", ULL(address));
-	if (!may_have(a, have, walk.t.rights))
+	if (!may_have(a, have, &walk.t))
 		gn_audit_fail(a->report, "0x%llx has rights 0x%x, the guest gives 0x%x",
 			      ULL(address), have, walk.t.rights);
 	if ((have & GN_W) && !walk.t.dirty)
 		gn_audit_fail(a->report, "0x%llx is writable, though D of the guest is clear",
 			      ULL(address));
-	if ((have & GN_U) && gn_fmt_pkey(a->s->fmt, level, entry) != walk.t.pkey)
+	if ((have & GN_U) && a->root->key.role.view == GN_VIEW_BOTH &&
+	    gn_fmt_pkey(a->s->fmt, level, entry) != walk.t.pkey)
 		gn_audit_fail(a->report, "0x%llx has another protection key", ULL(address));
 	if ((entry & a->s->fmt->level[level].global) && !walk.t.global)
 		gn_audit_fail(a->report, "0x%llx is global, though not to the guest", ULL(address));
@@ -305,7 +371,36 @@ static void check_root(struct audit *a, const struct gn_shadow_page *root)
 				      .efer = role.nxe ? X86_EFER_NXE : 0 };
 
 	gn_paging_derive(&regs, vm->config.guest_phys_bits, &a->paging);
-	gn_audit_walk_table(vm, a->paging.fmt, pfn_to_hpa(root->table), visit, a, a->report);
+	a->rules = a->paging;
+	a->rules.smep = role.view_smep;
+	a->rules.smap = role.view_smap;
+	gn_audit_walk_table_but(vm, a->paging.fmt, pfn_to_hpa(root->table), a->s->reserved_index,
+				visit, a, a->report);
+}
+
+/* Is the root that is in force the one of the guest's privilege, and is each remembered one held? */
+static void check_vcpu(struct audit *a, const struct gn_vcpu *vcpu)
+{
+	const struct gn_shadow_vcpu *sv = gn_shadow_vcpu_of(vcpu);
+	enum gn_view view = vcpu->view;
+
+	if (view == GN_VIEW_KERNEL_AC && !(vcpu->regs.cr4 & X86_CR4_SMAP))
+		view = GN_VIEW_KERNEL;
+	if (view != GN_VIEW_BOTH && !(vcpu->regs.cr0 & X86_CR0_PG))
+		view = GN_VIEW_USER;
+	if (sv->root->key.role.view != view || pfn_to_hpa(sv->root->table).v != vcpu->hw.root.v)
+		gn_audit_fail(a->report, "vCPU %u: the root of another view is in force",
+			      vcpu->index);
+	for (unsigned v = 0; v < GN_SHADOW_VIEWS; v++) {
+		const struct gn_shadow_page *page = sv->views[v];
+		bool held = !page || page == sv->root || a->s->is_vtlb;
+
+		for (unsigned i = 0; i < GN_SHADOW_CACHED_ROOTS; i++)
+			held |= sv->cache[i] == page;
+		if (!held || (page && view != GN_VIEW_BOTH && page->key.role.view != v + 1))
+			gn_audit_fail(a->report, "vCPU %u: the root of view %u is not held",
+				      vcpu->index, v + 1);
+	}
 }
 
 /* ---- All ------------------------------------------------------------------------------------------------------ */
@@ -352,6 +447,9 @@ void gn_shadow_audit(struct gn_vm *vm, struct gn_audit_report *report)
 		if (page->live_refs || page->cache_refs)
 			check_root(&a, page);
 	}
+	for (unsigned v = 0; v < vm->config.vcpus; v++)
+		if (s->vcpus[v])
+			check_vcpu(&a, &vm->vcpus[v]);
 	check_totals(&a);
 	gn_shadow_leave(s);
 	gn_arena_free(vm->arena, a.shadow_count, bytes);

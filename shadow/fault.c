@@ -16,12 +16,21 @@
  * allows, the store is emulated: a kernel write to a read-only user page under SMAP or protection keys
  * (U=0, as used otherwise, would lift both guards), and one that a key write-disables under WP alone.
  *
+ * In a deprivileged VM the tables in force are of one view, and serve explicit accesses of its privilege. Any other
+ * access is made by the VMM on the guest's behalf (a descriptor load, a stack it pushes to); it is answered
+ * by software, and nothing is installed. So is the one thing a view cannot say: a kernel's fetch from a user
+ * page under SMAP without SMEP, for there is no entry that is executable and not readable.
+ *
  * A guest that changes its entries under our eyes could keep a fault from ever finding them unchanged; after
  * some attempts the instruction is simply run again, and faults again, at the guest's own cost.
  */
 #include "shadow.h"
 
+#include "mmu/software_access.h"
+
 #define MAX_ATTEMPTS 16
+
+static const gn_rights_t need[] = { [GN_READ] = GN_R, [GN_WRITE] = GN_W, [GN_FETCH] = GN_X };
 
 static bool is_path_current(const struct gn_shadow *s, const struct gn_shadow_fill *fill)
 {
@@ -113,10 +122,11 @@ static int map_leaf(struct gn_shadow *s, struct gn_shadow_fill *fill, struct gn_
 	fix->gpa = t->gpa;
 	leaf.may_write = !tracked && t->dirty && log_write(s->vm, fill->gfn, is_write);
 	leaf.kernel_write = is_write && leaf.may_write && is_supervisor(fill->access) &&
-			    !page->key.role.user_guard_without_wp;
+			    !page->key.role.user_guard_without_wp; /* no view asks */
 	entry = gn_shadow_leaf_entry(s, page->key.role, &leaf, fill->word);
 	err = gn_shadow_leaf_set(s, page, index, leaf.gfn, entry);
-	if (GN_UNLIKELY(!page->key.role.wp && is_write && !hardware_allows(s, fill, entry)))
+	if (GN_UNLIKELY(!page->key.role.wp && is_write && page->key.role.view == GN_VIEW_BOTH &&
+			!hardware_allows(s, fill, entry)))
 		fix->kind = GN_FIX_EMULATE;
 	return err;
 }
@@ -210,9 +220,6 @@ static int resolve_table(struct gn_vm *vm, const struct gn_guest_walk *walk, str
 
 static int resolve_frame(struct gn_shadow_fill *fill, struct gn_fix *fix)
 {
-	static const gn_rights_t need[] = {
-		[GN_READ] = GN_R, [GN_WRITE] = GN_W, [GN_FETCH] = GN_X
-	};
 	int err = gn_p2m_resolve(fill->vcpu->vm, fill->gfn, fill->access->kind == GN_WRITE,
 				 &fill->word, fix);
 
@@ -222,6 +229,48 @@ static int resolve_frame(struct gn_shadow_fill *fill, struct gn_fix *fix)
 		fix->kind = GN_FIX_DENIED;
 		fix->why = "the p2m does not grant this access";
 	}
+	return err;
+}
+
+/* The guest maps something where the backend's own entry is. */
+static bool is_taken(const struct gn_shadow *s, const struct gn_shadow_fill *f)
+{
+	unsigned top = f->vcpu->paging.levels == 5 ? 5 : 4;
+
+	return GN_UNLIKELY(s->reserved_index < GN_TABLE_ENTRIES) &&
+	       gn_fmt_index(s->fmt, top, f->access->va.v) == s->reserved_index;
+}
+
+/* May the tables in force ever be asked for @access? */
+static bool is_of_view(const struct gn_vcpu *vcpu, const struct gn_access *access)
+{
+	bool lifts_smap = vcpu->view == GN_VIEW_KERNEL_AC;
+
+	if (GN_LIKELY(vcpu->view == GN_VIEW_BOTH))
+		return true;
+	if (access->implicit || access->user != (vcpu->view == GN_VIEW_USER))
+		return false;
+	return access->user || !vcpu->paging.smap || access->ac == lifts_smap;
+}
+
+/* Can they be made to allow it? The guest's do. */
+static bool view_has(const struct gn_shadow_fill *f)
+{
+	union gn_shadow_role base = gn_shadow_vcpu_of(f->vcpu)->base;
+
+	return GN_LIKELY(base.view == GN_VIEW_BOTH) ||
+	       (gn_shadow_view_rights(base, f->walk.t.rights) & need[f->access->kind]);
+}
+
+/* By the guest's tables and the p2m. A store may be to a table, so gn_vcpu_store() is to do it. */
+static int answer_by_software(struct gn_vcpu *vcpu, const struct gn_access *access,
+			      struct gn_fix *fix)
+{
+	uint64_t filled = 0;
+	int err = gn_software_access(vcpu, access, fix, &filled);
+
+	if (!err && fix->kind == GN_FIX_ACCESS && access->kind == GN_WRITE)
+		fix->kind = GN_FIX_EMULATE;
 	return err;
 }
 
@@ -253,6 +302,13 @@ static int attempt(struct gn_shadow *s, struct gn_shadow_fill *f, struct gn_fix 
 	err = resolve_frame(f, fix);
 	if (err || fix->kind != GN_FIX_RETRY)
 		return err;
+	if (is_taken(s, f)) {
+		fix->kind = GN_FIX_STOP;
+		fix->why = "the guest uses the addresses the monitor lives at";
+		return GN_STEP_DONE;
+	}
+	if (GN_UNLIKELY(!view_has(f)))
+		return answer_by_software(vcpu, f->access, fix);
 	err = fill(s, f, fix);
 	vcpu->counters.shadow_faults += err == GN_STEP_DONE && fix->kind == GN_FIX_RETRY;
 	return err;
@@ -264,6 +320,8 @@ int gn_shadow_fault(struct gn_vcpu *vcpu, const struct gn_fault *fault, struct g
 	struct gn_shadow_fill f;
 	int step = GN_STEP_AGAIN;
 
+	if (GN_UNLIKELY(!is_of_view(vcpu, &fault->access)))
+		return answer_by_software(vcpu, &fault->access, fix);
 	f.vcpu = vcpu;
 	f.access = &fault->access;
 	for (unsigned i = 0; step == GN_STEP_AGAIN && i < MAX_ATTEMPTS; i++)

@@ -9,7 +9,30 @@
 
 #include <gnomon/x86.h>
 
-union gn_shadow_role gn_shadow_role_base(const struct gn_paging *paging)
+/* Views that show the same are the same: without paging all is everyone's, without SMAP AC lifts nothing. */
+static enum gn_view distinct_view(const struct gn_paging *paging, enum gn_view view)
+{
+	if (!paging->levels)
+		return GN_VIEW_USER;
+	return view == GN_VIEW_KERNEL_AC && !paging->smap ? GN_VIEW_KERNEL : view;
+}
+
+/* As gn_shadow_role_base(), for a view: what its leaves depend on, and no more. */
+static union gn_shadow_role view_base(union gn_shadow_role role, const struct gn_paging *paging,
+				      enum gn_view view)
+{
+	view = distinct_view(paging, view);
+	role.view = view & 3;
+	if (view == GN_VIEW_USER) {
+		role.wp = 1;
+	} else {
+		role.view_smep = paging->smep;
+		role.view_smap = paging->smap && view == GN_VIEW_KERNEL;
+	}
+	return role;
+}
+
+union gn_shadow_role gn_shadow_role_base(const struct gn_paging *paging, enum gn_view view)
 {
 	union gn_shadow_role role = { .word = 0 };
 
@@ -17,6 +40,8 @@ union gn_shadow_role gn_shadow_role_base(const struct gn_paging *paging)
 	role.nxe = paging->nxe;
 	/* Off, everything is allowed: that is what a role with WP and full access says. */
 	role.wp = paging->wp || !paging->levels;
+	if (view != GN_VIEW_BOTH)
+		return view_base(role, paging, view);
 	role.smep_without_wp = paging->smep && !paging->wp;
 	role.user_guard_without_wp = (paging->smap || paging->pke) && !paging->wp;
 	return role;
@@ -37,8 +62,10 @@ static union gn_shadow_role direct_role(union gn_shadow_role base, unsigned leve
 	base = indirect_role(base, level, access);
 	base.direct = 1;
 	base.dirty = dirty;
-	base.global = global;
-	base.pkey = pkey & 15;
+	if (base.view == GN_VIEW_BOTH) { /* a view's leaves have neither */
+		base.global = global;
+		base.pkey = pkey & 15;
+	}
 	return base;
 }
 

@@ -12,6 +12,11 @@
  * page under WP=0 cannot be said in one entry: for a kernel write it becomes U=0,W=1 (and NX under SMEP, for
  * a page that lost U would be executable for the kernel), for anything else U=1,W=0 again.
  *
+ * In a view (a deprivileged VM: the hardware runs all of the guest at CPL 3, and a root is in force per privilege of
+ * the guest's) a leaf says in the bits of a user page what that privilege may do, and what it may not use
+ * at all is absent. CR0.WP, SMEP and SMAP are in the view's role, so WP=0 needs nothing special there. Such a leaf
+ * is never global, for a change of privilege must flush it, and has key 0.
+ *
  * Dropping an entry owes a flush and does not post it: see law 3 in shadow.h. With one exception: where a
  * large guest page is shadowed in pieces, the guest's own INVLPG names one address and means all of them,
  * so the pieces are flushed when their page is unlinked.
@@ -20,11 +25,26 @@
 
 #include <errno.h>
 
+gn_rights_t gn_shadow_view_rights(union gn_shadow_role role, gn_rights_t guest)
+{
+	if (role.view == GN_VIEW_USER)
+		return guest & GN_U ? guest : 0;
+	if (guest & GN_U) {
+		if (role.view_smap)
+			return 0;
+		if (role.view_smep)
+			guest &= ~GN_X;
+	}
+	return guest | GN_U | (role.wp ? 0 : GN_W);
+}
+
 static gn_rights_t leaf_rights(union gn_shadow_role role, const struct gn_shadow_leaf *leaf)
 {
 	gn_rights_t rights = leaf->rights;
 
-	if (!role.wp && !(rights & GN_W)) {
+	if (GN_UNLIKELY(role.view != GN_VIEW_BOTH)) {
+		rights = gn_shadow_view_rights(role, rights);
+	} else if (!role.wp && !(rights & GN_W)) {
 		if (!(rights & GN_U))
 			rights |= GN_W;
 		else if (leaf->kernel_write)
@@ -44,7 +64,10 @@ uint64_t gn_shadow_leaf_entry(const struct gn_shadow *s, union gn_shadow_role ro
 	uint64_t entry = gn_fmt_leaf(s->fmt, role.level,
 				     pfn(gn_p2m_word_pfn(word).v & ~(pages - 1)), rights);
 
-	entry |= l->accessed | (rights & GN_W ? l->dirty : 0) | (leaf->global ? l->global : 0);
+	entry |= l->accessed | (rights & GN_W ? l->dirty : 0);
+	if (GN_UNLIKELY(role.view != GN_VIEW_BOTH))
+		return rights & GN_R ? entry : 0;
+	entry |= leaf->global ? l->global : 0;
 	return entry | gn_fmt_pkey_bits(s->fmt, role.level, leaf->pkey);
 }
 
@@ -84,7 +107,7 @@ struct gn_shadow_page *gn_shadow_entry_drop(struct gn_shadow *s, struct gn_shado
 	uint64_t *slot = &page->entries[index];
 	struct gn_shadow_page *child = gn_shadow_child(s, page, index);
 
-	if (!is_present(s, page, gn_entry_get(slot)))
+	if (!is_present(s, page, gn_entry_get(slot)) || gn_shadow_is_reserved(s, page, index))
 		return NULL;
 	if (child)
 		gn_slots_remove(arena, &child->parents, slot);

@@ -241,6 +241,7 @@ struct gn_shadow_page *gn_shadow_page_take(struct gn_shadow *s, struct gn_shadow
 
 	page->key = *key;
 	page->used = true;
+	gn_shadow_page_set_reserved(s, page);
 	if (gn_shadow_key_needs_gfns(key))
 		page->gfns = reserve->gfns[--reserve->gfns_count];
 	*owner_of(s, page->table) = page;
@@ -273,6 +274,25 @@ static void unhash(struct gn_shadow *s, struct gn_shadow_page *page)
 	hash_remove(s, page);
 	if (!page->key.role.direct && !gn_shadow_page_first(s, page->key.gfn))
 		gn_rmap_set_standing(s, page->key.gfn, 0);
+}
+
+bool gn_shadow_is_reserved(const struct gn_shadow *s, const struct gn_shadow_page *page,
+			   unsigned index)
+{
+	return GN_UNLIKELY(index == s->reserved_index) && gn_shadow_role_is_top(page->key.role);
+}
+
+void gn_shadow_page_set_reserved(struct gn_shadow *s, struct gn_shadow_page *page)
+{
+	const struct gn_root_slot *slot = &s->vm->root_slot;
+	unsigned level = page->key.role.level;
+	struct gn_entry_change change;
+
+	if (GN_LIKELY(!gn_shadow_is_reserved(s, page, slot->index)))
+		return;
+	change = gn_entry_set(s->vm, s->fmt, level, &page->entries[slot->index],
+			      level == 5 ? slot->entry5 : slot->entry4);
+	s->flush_due |= change.must_flush;
 }
 
 void gn_shadow_page_empty(struct gn_shadow *s, struct gn_shadow_page *page)

@@ -12,6 +12,10 @@
  * dirtiness, key and global mark is part of its role, so that two large entries which differ in any of it
  * do not share pieces. A direct page is never found when one looks for the shadows of a guest table.
  *
+ * In a deprivileged VM a page belongs to one *view*, that is, to one privilege of the guest (link.c says what
+ * the leaves of a view are). The pages of a guest table's views are different pages under one gfn, so a trapped
+ * write, a zap and a resync find them all.
+ *
  * Everything here is guarded by the scheme lock, but for the hardware, which reads entries and sets A and D.
  */
 #ifndef GN_SHADOW_PAGE_H
@@ -36,6 +40,8 @@ union gn_shadow_role {
 		uint32_t smep_without_wp : 1;
 		uint32_t user_guard_without_wp : 1;	  /* SMAP or PKE: see fault.c */
 		uint32_t dirty : 1, global : 1, pkey : 4; /* of the guest leaf, direct only */
+		uint32_t view : 2;			  /* enum gn_view: whose page it is */
+		uint32_t view_smep : 1, view_smap : 1;	  /* of the guest, in a kernel's view */
 	};
 	uint32_t word;
 };
@@ -71,6 +77,11 @@ struct gn_shadow_page {
 	bool is_doomed;
 };
 
+/* One that may be a root: the hardware's top level. */
+static inline bool gn_shadow_role_is_top(union gn_shadow_role role)
+{
+	return role.level == (role.levels == 5 ? 5 : 4);
+}
 static inline bool gn_shadow_key_equal(const struct gn_shadow_key *a, const struct gn_shadow_key *b)
 {
 	return a->gfn.v == b->gfn.v && a->role.word == b->role.word;
@@ -111,6 +122,11 @@ struct gn_shadow_page *gn_shadow_page_take(struct gn_shadow *s, struct gn_shadow
 /* Unlink @page everywhere and forget all it maps. It is gone once the lock is released, or, when a vCPU has
  * it as its root, once that vCPU has loaded another. */
 void gn_shadow_page_zap(struct gn_shadow *s, struct gn_shadow_page *page);
+/* Put the backend's own entry into @page, if that is a root and there is one (gn_vm_set_root_slot). It is no entry
+ * of ours: not counted, not in any set, never dropped. */
+void gn_shadow_page_set_reserved(struct gn_shadow *s, struct gn_shadow_page *page);
+bool gn_shadow_is_reserved(const struct gn_shadow *s, const struct gn_shadow_page *page,
+			   unsigned index);
 /* Remove every entry of @page; it stays what and where it is. */
 void gn_shadow_page_empty(struct gn_shadow *s, struct gn_shadow_page *page);
 /* gn_shadow_page_zap() without the search in root caches, for who drops the last reference. */

@@ -11,6 +11,17 @@
  * vCPU's own thread may change its registers, so the page stays, empty: whatever the vCPU touches
  * faults, and the fault loads the root anew.
  *
+ * Views. A deprivileged VM has a root per privilege for one CR3, and each system call and return changes which is in
+ * force, without any flush of the guest's. So a root that is put in force by a change of privilege must already
+ * be what the guest's flushes have made of it. The rule: a vCPU remembers, for the CR3 and mode it is in, the roots
+ * that have missed no flush since (views[]);
+ *   - INVLPG is carried out in all of them, at once;
+ *   - a wider flush is carried out in the root in force, and the others are forgotten;
+ *   - another CR3 or mode forgets all;
+ *   - a remembered root is put in force as it is; a forgotten one is found by its key and resynced first.
+ * So a change of privilege is two loads and compares under the lock. The hardware flushes its TLB at each of them, as
+ * at any load of CR3 without PCIDs, so a flush owed to a root not in force is paid before that root is used again.
+ *
  * Resync: MOV CR3 that flushes is followed by flush_guest(); one that does not (PCIDs) is allowed to keep
  * translations, but it switches to a root whose INVLPGs and flushes by other means may have
  * passed while it was not in force. So with PCIDs every load resyncs.
@@ -18,9 +29,15 @@
 #include "shadow.h"
 
 #include <errno.h>
+#include <string.h>
 
-void gn_shadow_hw(struct gn_vcpu *vcpu, const struct gn_shadow_page *root)
+void gn_shadow_in_force(struct gn_vcpu *vcpu, union gn_shadow_role base,
+			const struct gn_shadow_page *root)
 {
+	struct gn_shadow_vcpu *sv = gn_shadow_vcpu_of(vcpu);
+
+	sv->base = base;
+	sv->mode = gn_shadow_role_base(&vcpu->paging, GN_VIEW_KERNEL);
 	vcpu->hw = (struct gn_hw){
 		.kind = GN_HW_TABLES,
 		.fmt = vcpu->paging.levels == 5 ? &gn_fmt_x86_5 : &gn_fmt_x86_4,
@@ -32,6 +49,13 @@ void gn_shadow_hw(struct gn_vcpu *vcpu, const struct gn_shadow_page *root)
 }
 
 /* ---- The cache ------------------------------------------------------------------------------------------ */
+
+static void forget_view(struct gn_shadow_vcpu *sv, const struct gn_shadow_page *page)
+{
+	for (unsigned v = 0; v < GN_SHADOW_VIEWS; v++)
+		if (sv->views[v] == page)
+			sv->views[v] = NULL;
+}
 
 static void cache_remove(struct gn_shadow_vcpu *sv, struct gn_shadow_page *page)
 {
@@ -51,8 +75,10 @@ static void cache_insert(struct gn_shadow_vcpu *sv, struct gn_shadow_page *page)
 {
 	struct gn_shadow_page *last = sv->cache[GN_SHADOW_CACHED_ROOTS - 1];
 
-	if (last)
+	if (last) {
 		last->cache_refs--;
+		forget_view(sv, last);
+	}
 	for (unsigned i = GN_SHADOW_CACHED_ROOTS - 1; i > 0; i--)
 		sv->cache[i] = sv->cache[i - 1];
 	sv->cache[0] = page;
@@ -62,8 +88,10 @@ static void cache_insert(struct gn_shadow_vcpu *sv, struct gn_shadow_page *page)
 void gn_shadow_roots_forget(struct gn_shadow *s, struct gn_shadow_page *page)
 {
 	for (unsigned i = 0; i < s->vm->config.vcpus; i++)
-		if (s->vcpus[i])
+		if (s->vcpus[i]) {
 			cache_remove(s->vcpus[i], page);
+			forget_view(s->vcpus[i], page);
+		}
 }
 
 /* ---- The root in force ------------------------------------------------------------------------------------ */
@@ -82,26 +110,52 @@ static void put_in_force(struct gn_shadow *s, struct gn_shadow_vcpu *sv,
 	if (!old)
 		return;
 	old->live_refs--;
-	if (old->is_hashed)
+	if (old->is_hashed) {
 		cache_insert(sv, old);
-	else
+	} else {
+		forget_view(sv, old);
 		gn_shadow_page_doom(s, old);
+	}
+}
+
+bool gn_shadow_has_moved(const struct gn_vcpu *vcpu, const struct gn_shadow_key *key)
+{
+	const struct gn_shadow_vcpu *sv = gn_shadow_vcpu_of(vcpu);
+	union gn_shadow_role mode = gn_shadow_role_base(&vcpu->paging, GN_VIEW_KERNEL);
+
+	return vcpu->view == GN_VIEW_BOTH || !sv->root || sv->root->key.gfn.v != key->gfn.v ||
+	       sv->mode.word != mode.word || vcpu->hw.pcid != gn_vcpu_guest_pcid(vcpu);
+}
+
+/* @page is in force and misses no flush from now on. */
+static void remember_view(struct gn_shadow_vcpu *sv, struct gn_shadow_page *page, bool moved)
+{
+	if (moved)
+		memset(sv->views, 0, sizeof(sv->views));
+	*gn_shadow_view_of(sv, page->key.role) = page;
 }
 
 /* Found or made, and in force. False: the reserve is needed first. */
-static bool find_root(struct gn_vcpu *vcpu, const struct gn_shadow_key *key)
+static bool find_root(struct gn_vcpu *vcpu, const struct gn_shadow_key *key, bool moved)
 {
 	struct gn_shadow *s = gn_shadow_of(vcpu->vm);
 	struct gn_shadow_vcpu *sv = gn_shadow_vcpu_of(vcpu);
 	struct gn_shadow_page *page;
+	bool is_fresh;
 
 	gn_shadow_enter(s);
-	page = gn_shadow_page_find(s, key);
+	page = moved ? NULL : *gn_shadow_view_of(sv, key->role);
+	is_fresh = page && page->is_hashed;
+	if (!is_fresh)
+		page = gn_shadow_page_find(s, key);
 	if (!page && sv->reserve.page_count)
 		page = gn_shadow_page_take(s, &sv->reserve, key, true);
 	if (page) {
 		put_in_force(s, sv, page);
-		if (vcpu->paging.pcide && gn_shadow_has_unsync(page)) {
+		if (vcpu->view != GN_VIEW_BOTH)
+			remember_view(sv, page, moved);
+		/* One that has moved is flushed by the guest in a moment, but for PCIDs. */
+		if ((vcpu->paging.pcide || !moved) && !is_fresh && gn_shadow_has_unsync(page)) {
 			rcu_read_lock();
 			gn_shadow_sync_below(s, page);
 			rcu_read_unlock();
@@ -115,16 +169,16 @@ int gn_shadow_load_root(struct gn_vcpu *vcpu)
 {
 	struct gn_shadow *s = gn_shadow_of(vcpu->vm);
 	struct gn_shadow_vcpu *sv = gn_shadow_vcpu_of(vcpu);
-	union gn_shadow_role base = gn_shadow_role_base(&vcpu->paging);
+	union gn_shadow_role base = gn_shadow_role_base(&vcpu->paging, vcpu->view);
 	struct gn_shadow_key key = gn_shadow_root_key(vcpu, base);
+	bool moved = gn_shadow_has_moved(vcpu, &key);
 	int err = key.role.direct ? 0 : gn_rmap_prepare(s, key.gfn);
 
-	while (!err && !find_root(vcpu, &key))
+	while (!err && !find_root(vcpu, &key, moved))
 		err = gn_shadow_reserve_need(s, &sv->reserve, 1, 0);
 	if (err)
 		return err;
-	sv->base = base;
-	gn_shadow_hw(vcpu, sv->root);
+	gn_shadow_in_force(vcpu, base, sv->root);
 	return 0;
 }
 
@@ -145,6 +199,15 @@ int gn_shadow_vcpu_init(struct gn_vcpu *vcpu)
 	return err;
 }
 
+static void release_root(struct gn_shadow *s, struct gn_shadow_page *root)
+{
+	root->live_refs--;
+	if (!root->is_hashed) {
+		gn_shadow_page_empty(s, root);
+		gn_shadow_page_doom(s, root);
+	}
+}
+
 void gn_shadow_vcpu_fini(struct gn_vcpu *vcpu)
 {
 	struct gn_shadow *s = gn_shadow_of(vcpu->vm);
@@ -154,13 +217,11 @@ void gn_shadow_vcpu_fini(struct gn_vcpu *vcpu)
 	for (unsigned i = 0; i < GN_SHADOW_CACHED_ROOTS; i++)
 		if (sv->cache[i])
 			sv->cache[i]->cache_refs--;
-	if (sv->root) {
-		sv->root->live_refs--;
-		if (!sv->root->is_hashed) {
-			gn_shadow_page_empty(s, sv->root);
-			gn_shadow_page_doom(s, sv->root);
-		}
-	}
+	for (unsigned v = 0; s->is_vtlb && v < GN_SHADOW_VIEWS; v++)
+		if (sv->views[v])
+			release_root(s, sv->views[v]);
+	if (!s->is_vtlb && sv->root)
+		release_root(s, sv->root);
 	s->vcpus[vcpu->index] = NULL;
 	gn_shadow_leave(s);
 	gn_shadow_reserve_drop(s, &sv->reserve);
@@ -170,13 +231,8 @@ void gn_shadow_vcpu_fini(struct gn_vcpu *vcpu)
 
 /* ---- The guest's invalidations -------------------------------------------------------------------------------- */
 
-void gn_shadow_invlpg(struct gn_vcpu *vcpu, gva_t va)
+static void invalidate(struct gn_shadow *s, struct gn_shadow_page *page, gva_t va)
 {
-	struct gn_shadow *s = gn_shadow_of(vcpu->vm);
-	struct gn_shadow_page *page;
-
-	gn_shadow_enter(s);
-	page = gn_shadow_vcpu_of(vcpu)->root;
 	while (page && page->key.role.level > 1)
 		page = gn_shadow_child(s, page, gn_fmt_index(s->fmt, page->key.role.level, va.v));
 	if (page && page->is_unsync) {
@@ -185,6 +241,18 @@ void gn_shadow_invlpg(struct gn_vcpu *vcpu, gva_t va)
 			page->calm = 0;
 		rcu_read_unlock();
 	}
+}
+
+void gn_shadow_invlpg(struct gn_vcpu *vcpu, gva_t va)
+{
+	struct gn_shadow *s = gn_shadow_of(vcpu->vm);
+	const struct gn_shadow_vcpu *sv = gn_shadow_vcpu_of(vcpu);
+
+	gn_shadow_enter(s);
+	invalidate(s, sv->root, va);
+	for (unsigned v = 0; v < GN_SHADOW_VIEWS; v++)
+		if (sv->views[v] && sv->views[v] != sv->root)
+			invalidate(s, sv->views[v], va);
 	gn_shadow_leave(s);
 }
 
@@ -192,11 +260,14 @@ void gn_shadow_invlpg(struct gn_vcpu *vcpu, gva_t va)
 void gn_shadow_flush_guest(struct gn_vcpu *vcpu, const struct gn_flush *what)
 {
 	struct gn_shadow *s = gn_shadow_of(vcpu->vm);
-	struct gn_shadow_page *root;
+	struct gn_shadow_vcpu *sv = gn_shadow_vcpu_of(vcpu);
+	struct gn_shadow_page *root = sv->root;
 
 	(void)what;
 	gn_shadow_enter(s);
-	root = gn_shadow_vcpu_of(vcpu)->root;
+	for (unsigned v = 0; v < GN_SHADOW_VIEWS; v++)
+		if (sv->views[v] != root)
+			sv->views[v] = NULL;
 	if (gn_shadow_has_unsync(root)) {
 		rcu_read_lock();
 		gn_shadow_sync_below(s, root);

@@ -13,6 +13,9 @@
  * guest's CR4.SMEP, SMAP, PKE, PGE and PKRU (all off while the guest's paging is off): user/supervisor,
  * protection key and global mark of a guest page are in the shadow leaf.
  *
+ * In a deprivileged VM the hardware knows but one privilege, CPL 3, so the guest's privileges are different roots
+ * (views): see link.c for their leaves and root.c for which is in force when.
+ *
  * One lock, the VM's scheme_lock, guards all of it. The walk of the guest's tables, frames and page
  * allocation are outside; what is under it is short. Finer locks are for the day when vCPUs are many.
  */
@@ -48,6 +51,7 @@ static int tables_init(struct gn_vm *vm, bool is_vtlb)
 	s->fmt = &gn_fmt_x86_5;
 	s->is_vtlb = is_vtlb;
 	s->is_single = vm->config.vcpus == 1;
+	s->reserved_index = vm->has_root_slot ? vm->root_slot.index : GN_TABLE_ENTRIES;
 	s->vcpus = (struct gn_shadow_vcpu **)gn_arena_zalloc(vm->scheme_arena, vcpus_bytes(vm));
 	if (!s->vcpus)
 		goto free_self;

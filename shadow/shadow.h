@@ -21,12 +21,14 @@
 #include "rmap.h"
 
 #define GN_SHADOW_CACHED_ROOTS 16
+#define GN_SHADOW_VIEWS	       3 /* but for GN_VIEW_BOTH, see gn_shadow_view_of() */
 
 struct gn_shadow {
 	struct gn_vm *vm;	  /* (c) */
 	const struct gn_fmt *fmt; /* (c) entry layouts; the same at each level for 4 and 5 levels */
 	bool is_vtlb;		  /* (c) nothing tracked, pages private to a vCPU */
 	bool is_single;		  /* (c) one vCPU: every posted flush has settled */
+	unsigned reserved_index;  /* (c) of the backend's entry in a root; none: GN_TABLE_ENTRIES */
 	struct gn_shadow_page **buckets;	   /* [l] */
 	size_t bucket_count;			   /* [l] a power of two */
 	size_t hashed_count;			   /* [l] */
@@ -45,7 +47,12 @@ struct gn_shadow {
 struct gn_shadow_vcpu {
 	struct gn_shadow_page *root; /* [l] to write; written by the vCPU's thread only */
 	struct gn_shadow_page *cache[GN_SHADOW_CACHED_ROOTS]; /* [l] most recent first */
-	union gn_shadow_role base;	  /* (v) role bits of the paging mode in force */
+	/* [l] Roots by view, for the CR3 and mode in force: those that have missed none of the guest's flushes
+	 * (root.c). Virtual TLB: its trees, one per view or the one there is; they stay. */
+	struct gn_shadow_page *views[GN_SHADOW_VIEWS];
+	union gn_shadow_role base; /* (v) role bits of the paging mode and view in force */
+	union gn_shadow_role
+		mode; /* (v) those of the kernel's view, which have all of the mode in them */
 	struct gn_shadow_reserve reserve; /* (v) */
 };
 
@@ -56,6 +63,13 @@ static inline struct gn_shadow *gn_shadow_of(const struct gn_vm *vm)
 static inline struct gn_shadow_vcpu *gn_shadow_vcpu_of(const struct gn_vcpu *vcpu)
 {
 	return (struct gn_shadow_vcpu *)vcpu->scheme_data;
+}
+
+/* The place of @role's view in views[]. */
+static inline struct gn_shadow_page **gn_shadow_view_of(struct gn_shadow_vcpu *sv,
+							union gn_shadow_role role)
+{
+	return &sv->views[role.view == GN_VIEW_BOTH ? 0 : role.view - 1];
 }
 
 static inline void gn_shadow_enter(struct gn_shadow *s)
@@ -82,8 +96,12 @@ struct gn_shadow_leaf {
 	bool kernel_write; /* CR0.WP=0: give the kernel its write to a read-only user page */
 	bool may_write;	   /* as far as protection and dirty log go */
 };
+/* 0: the view that @role is of may not use the page. */
 uint64_t gn_shadow_leaf_entry(const struct gn_shadow *s, union gn_shadow_role role,
 			      const struct gn_shadow_leaf *leaf, p2m_word_t word);
+/* What a page of the guest's rights @guest allows the privilege whose view @role is of, as rights of a user page;
+ * 0: nothing. The one place where this is decided. */
+gn_rights_t gn_shadow_view_rights(union gn_shadow_role role, gn_rights_t guest);
 /* -ENOMEM: nothing is mapped there. */
 int gn_shadow_leaf_set(struct gn_shadow *s, struct gn_shadow_page *page, unsigned index, gfn_t at,
 		       uint64_t entry);
@@ -101,7 +119,7 @@ struct gn_shadow_page *gn_shadow_child(struct gn_shadow *s, const struct gn_shad
 bool gn_shadow_is_orphan(const struct gn_shadow_page *page);
 
 /* ---- key.c ------------------------------------------------------------------------------------------- */
-union gn_shadow_role gn_shadow_role_base(const struct gn_paging *paging);
+union gn_shadow_role gn_shadow_role_base(const struct gn_paging *paging, enum gn_view view);
 struct gn_shadow_key gn_shadow_root_key(const struct gn_vcpu *vcpu, union gn_shadow_role base);
 /* The page of @level that a walk passes, below the root. */
 struct gn_shadow_key gn_shadow_walk_key(union gn_shadow_role base, const struct gn_guest_walk *walk,
@@ -172,8 +190,13 @@ void gn_shadow_invlpg(struct gn_vcpu *vcpu, gva_t va);
 void gn_shadow_flush_guest(struct gn_vcpu *vcpu, const struct gn_flush *what);
 /* Forget @page in every root cache. */
 void gn_shadow_roots_forget(struct gn_shadow *s, struct gn_shadow_page *page);
-/* Hardware registers for the vCPU's root and paging mode. */
-void gn_shadow_hw(struct gn_vcpu *vcpu, const struct gn_shadow_page *root);
+/* False: what the root of @key is loaded for is a change of privilege, at most. */
+bool gn_shadow_has_moved(const struct gn_vcpu *vcpu, const struct gn_shadow_key *key);
+/* @root is in force, for @base: hardware registers, and what the next load compares with. The tables are made for CR0.WP=1 and EFER.NXE=1, and
+ * for the guest's own SMEP, SMAP, PKE, PGE and PKRU; those of a view for none of these, CPL 3, and a hardware that
+ * flushes all its translations when the root changes (no PCIDs). */
+void gn_shadow_in_force(struct gn_vcpu *vcpu, union gn_shadow_role base,
+			const struct gn_shadow_page *root);
 
 /* ---- vtlb.c ---------------------------------------------------------------------------------------------- */
 int gn_shadow_vtlb_load_root(struct gn_vcpu *vcpu);

@@ -9,7 +9,8 @@
  *
  * When: a page is resynced
  *   - when its root is loaded, or flushed by the guest while in force (also roots of a cache, whose
- *     INVLPGs of global pages passed unseen: they are resynced when they are loaded again);
+ *     INVLPGs of global pages passed unseen: they are resynced when they are loaded again; when a mere change of
+ *     privilege loads one, root.c has the rule);
  *   - one entry, on INVLPG;
  *   - before it is linked somewhere new: absent to present owes the guest no flush, so stale entries would
  *     come to life there.
@@ -121,7 +122,7 @@ static bool sync_one(struct gn_shadow *s, struct gn_shadow_page *page, unsigned 
 	uint64_t had = gn_entry_get(&page->entries[index]), entry = 0;
 	bool usable;
 
-	if (!gn_fmt_is_present(s->fmt, level, had))
+	if (!gn_fmt_is_present(s->fmt, level, had) || gn_shadow_is_reserved(s, page, index))
 		return false;
 	usable = guest_entry(s, page, index, &entry) && is_usable(paging, level, entry);
 	if (gn_fmt_is_leaf(s->fmt, level, had))

@@ -10,6 +10,9 @@
  *   it is a level-1 table   let it go unsync (sync.c)
  *   it is an upper level    emulate the store, then look at the entries it touched
  *
+ * "Used in between" is told by a shadow of the table. Views have one each, and only the view that runs uses its own; so
+ * there the table is data only when no view has used it.
+ *
  * Progress: the first two map the page writable before they return. Unshadowing is no way out for a table that
  * the store's own translation uses (the retry would shadow and protect it again, for ever) nor for a root
  * in force (each fault would rebuild it); those are emulated, which always works: the backend carries the store out
@@ -55,7 +58,7 @@ bool gn_shadow_write_to_table(struct gn_shadow *s, const struct gn_shadow_fill *
 	const struct gn_access *access = fill->access;
 	gfn_t at = fill->gfn;
 	bool is_data = access->user || access->implicit || is_misfit(access);
-	bool only_level_1 = true, is_live = false;
+	bool only_level_1 = true, is_live = false, is_flooded = false, is_used = false;
 	struct gn_shadow_page *page = gn_shadow_page_first(s, at);
 
 	for (; page; page = gn_shadow_page_next(page)) {
@@ -65,8 +68,10 @@ bool gn_shadow_write_to_table(struct gn_shadow *s, const struct gn_shadow_fill *
 		only_level_1 = false;
 		if (page->flood < FLOOD_WRITES)
 			page->flood++;
-		is_data |= page->flood >= FLOOD_WRITES;
+		is_flooded |= page->flood >= FLOOD_WRITES;
+		is_used |= page->flood < FLOOD_WRITES && page->key.role.view != GN_VIEW_BOTH;
 	}
+	is_data |= is_flooded && !is_used;
 	if (is_data && !is_live && !is_on_path(fill, at)) {
 		gn_shadow_unshadow(s, at);
 		return true;

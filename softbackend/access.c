@@ -113,6 +113,10 @@ static unsigned translate_pieces(struct gn_soft_cpu *cpu, struct piece *pieces, 
 
 		if (p->target.kind != GN_TARGET_NONE)
 			continue;
+		if (GN_UNLIKELY(cpu->is_deprivileged && p->access.implicit)) {
+			*fault = (struct gn_soft_fault){ .kind = GN_SOFT_SOFTWARE };
+			return i;
+		}
 		if (!gn_soft_translate(cpu, &p->access, p->bit, NULL, &p->target.hpa, fault))
 			return i;
 	}
@@ -251,22 +255,17 @@ void gn_soft_compute(struct gn_soft_cpu *cpu, uint64_t count)
 	gn_soft_charge_base(cpu, q16 >> 16);
 }
 
-static unsigned mode_of(const struct gn_access *access)
-{
-	if (access->implicit)
-		return GN_MODE_IMPLICIT;
-	if (access->user)
-		return GN_MODE_USER;
-	return access->ac ? GN_MODE_KERNEL_AC : GN_MODE_KERNEL;
-}
-
 int gn_soft_probe(struct gn_soft_cpu *cpu, const struct gn_access *access, uint64_t *value,
 		  struct gn_soft_outcome *out)
 {
 	struct piece piece = { .access = *access,
-			       .bit = gn_soft_access_bit(access->kind, mode_of(access)) };
+			       .bit = gn_soft_access_bit(access->kind,
+							 gn_soft_mode_of(cpu, access)) };
 	uint64_t datum = access->kind == GN_WRITE && value ? *value : 0;
-	bool done;
+	bool user = cpu->user, ac = cpu->ac, done;
+	/* An implicit access is no instruction's own: in a deprivileged machine the VMM makes it. */
+	bool has_privilege = cpu->soft->deprivileged && !access->implicit;
+	int err;
 
 	if (!access->size || access->size > 8 || crosses_page(access->va.v, access->size) ||
 	    access->kind > GN_FETCH)
@@ -274,14 +273,20 @@ int gn_soft_probe(struct gn_soft_cpu *cpu, const struct gn_access *access, uint6
 	*out = (struct gn_soft_outcome){ .faulted = false };
 	cpu->probe = out;
 	cpu->error = 0;
-	done = access_pieces(cpu, &piece, 1, (uint8_t *)&datum);
-	cpu->probe = NULL;
-	if (!done) { /* told here, and not once more at the end of the run */
-		int err = cpu->error;
-
-		cpu->error = 0;
-		return err;
+	if (has_privilege && !gn_soft_set_privilege(cpu, access->user, access->ac)) {
+		has_privilege = false;
+		done = false;
+	} else {
+		done = access_pieces(cpu, &piece, 1, (uint8_t *)&datum);
 	}
+	cpu->probe = NULL;
+	err = done ? 0 : cpu->error;
+	if (!done) /* told here, and not once more at the end of the run */
+		cpu->error = 0;
+	if (has_privilege && !gn_soft_set_privilege(cpu, user, ac))
+		return cpu->error;
+	if (!done)
+		return err;
 	if (access->kind == GN_READ && value)
 		*value = datum;
 	if (piece.target.kind == GN_TARGET_MEMORY)

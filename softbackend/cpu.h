@@ -114,7 +114,7 @@ struct gn_soft_cpu {
 	struct gn_counters *counters;
 	uint64_t tag;		  /* hw.pcid, shifted into a key's place */
 	uint8_t spare_bits;	  /* of an address, above the canonical ones */
-	uint8_t mode;		  /* enum gn_soft_mode of what runs */
+	uint8_t mode;		  /* enum gn_soft_mode of what runs, to the hardware */
 	bool is_native;		  /* TLB entries hold GPAs, the p2m translates at each access */
 	_Atomic(bool) has_posted; /* (a) a flush or a change of hw waits in posted[] */
 	struct gn_tlb l1[2];	  /* data, fetches */
@@ -142,7 +142,9 @@ struct gn_soft_cpu {
 	struct gn_soft *soft; /* (c) */
 	struct gn_vcpu *vcpu; /* (c) */
 	struct gn_vm *vm;     /* (c) */
-	bool user, ac;	      /* CPL 3; RFLAGS.AC */
+	bool user, ac;	      /* CPL 3; RFLAGS.AC: the guest's */
+	bool is_deprivileged; /* tables in force are used at CPL 3, whatever the guest's */
+	hpa_t root;	      /* then: whose translations the TLBs hold */
 	uint32_t instruction_rest_q16;
 
 	/* running and stopping (v) */
@@ -169,6 +171,7 @@ struct gn_soft {
 	unsigned cpu_count;
 	struct gn_cache l3; /* shared; one thread at a time uses it */
 	uint64_t seed;
+	bool deprivileged; /* (c) config */
 };
 
 /* flush.c */
@@ -222,7 +225,7 @@ static inline bool gn_soft_native(const struct gn_soft_cpu *cpu, unsigned kind, 
 }
 
 /* walk_tables.c, walk_guest.c, walk_nested.c: the walkers for what hw says; NULL: none. */
-gn_soft_walk_fn *gn_soft_table_walker(const struct gn_fmt *fmt);
+gn_soft_walk_fn *gn_soft_table_walker(const struct gn_fmt *fmt, bool as_user);
 gn_soft_walk_fn *gn_soft_guest_walker(unsigned levels, bool is_nested);
 struct gn_soft_nested_walker gn_soft_nested_walker(const struct gn_fmt *fmt);
 
@@ -256,9 +259,29 @@ __attribute__((format(printf, 3, 4))) void gn_soft_fail(struct gn_soft_cpu *cpu,
 							const char *format, ...);
 /* Inside the read section neither of the two may be called. */
 
+/* privileged.c: what runs from now on. A deprivileged machine has the engine put another root in force; when that
+ * fails (false), nothing has changed and the run (or the probe) has ended. */
+bool gn_soft_set_privilege(struct gn_soft_cpu *cpu, bool user, bool ac);
+/* It also leaves for that to the VMM, who emulates the instruction or the event. */
+void gn_soft_charge_privilege(struct gn_soft_cpu *cpu);
+
+/* The hardware's rights of the guest's access. */
+static inline unsigned gn_soft_mode_of(const struct gn_soft_cpu *cpu,
+				       const struct gn_access *access)
+{
+	if (cpu->is_deprivileged)
+		return GN_MODE_USER;
+	if (access->implicit)
+		return GN_MODE_IMPLICIT;
+	if (access->user)
+		return GN_MODE_USER;
+	return access->ac ? GN_MODE_KERNEL_AC : GN_MODE_KERNEL;
+}
 static inline void gn_soft_set_mode(struct gn_soft_cpu *cpu)
 {
-	cpu->mode = cpu->user ? GN_MODE_USER : cpu->ac ? GN_MODE_KERNEL_AC : GN_MODE_KERNEL;
+	const struct gn_access any = { .user = cpu->user, .ac = cpu->ac };
+
+	cpu->mode = (uint8_t)gn_soft_mode_of(cpu, &any);
 }
 static inline void gn_soft_charge(struct gn_soft_cpu *cpu, uint64_t cycles)
 {

@@ -72,15 +72,17 @@ enum gn_soft_verdict gn_soft_deliver(struct gn_soft_cpu *cpu, unsigned vector, u
 			     cpu->handler ? "inside too many fault handlers" : "and no handler");
 		return GN_SOFT_END;
 	}
-	cpu->user = false;
-	cpu->ac = false;
-	gn_soft_set_mode(cpu);
+	/* Each exception of a deprivileged guest is an exit, and its return another. A #PF was counted. */
+	if (vector != X86_VEC_PF)
+		gn_soft_charge_privilege(cpu);
+	if (!gn_soft_set_privilege(cpu, false, false))
+		return GN_SOFT_END;
 	cpu->depth++;
 	again = cpu->handler(cpu, &e, cpu->handler_ctx);
 	cpu->depth--;
-	cpu->user = user;
-	cpu->ac = ac;
-	gn_soft_set_mode(cpu);
+	gn_soft_charge_privilege(cpu);
+	if (!gn_soft_set_privilege(cpu, user, ac))
+		return GN_SOFT_END;
 	if (again)
 		return GN_SOFT_AGAIN;
 	gn_soft_fail(cpu, -ECANCELED, "the guest gave up on %s at %#llx (error code %#x, CPL %d)",

@@ -156,7 +156,7 @@ static bool has_same_rules(const struct gn_paging *a, const struct gn_paging *b)
 }
 
 /* The rules of the tables that are walked: the guest's own, or what a shadowing VMM sets. */
-static struct gn_paging rules(const struct gn_vcpu *vcpu)
+static struct gn_paging rules(const struct gn_vcpu *vcpu, bool is_deprivileged)
 {
 	struct gn_paging p = vcpu->paging;
 
@@ -167,6 +167,8 @@ static struct gn_paging rules(const struct gn_vcpu *vcpu)
 		p.wp = true;
 		p.nxe = true;
 	}
+	if (is_deprivileged)
+		p.smep = p.smap = p.pke = p.pge = false;
 	return p;
 }
 
@@ -185,7 +187,8 @@ static uint64_t reserved_bits(const struct gn_paging *paging)
 void gn_soft_refresh(struct gn_soft_cpu *cpu)
 {
 	const struct gn_hw *hw = &cpu->vcpu->hw;
-	struct gn_paging paging = rules(cpu->vcpu);
+	bool is_deprivileged = cpu->soft->deprivileged && hw->kind == GN_HW_TABLES;
+	struct gn_paging paging = rules(cpu->vcpu, is_deprivileged);
 	uint64_t tag = (uint64_t)hw->pcid << GN_KEY_TAG_SHIFT & GN_KEY_TAG_MASK;
 	unsigned levels = cpu->vcpu->paging.levels;
 
@@ -196,12 +199,17 @@ void gn_soft_refresh(struct gn_soft_cpu *cpu)
 	}
 	if (tag != cpu->tag)
 		gn_soft_forget_recent(cpu);
-	if (hw->kind != cpu->kind || hw->fmt != cpu->fmt)
+	/* Without PCIDs a load of CR3 leaves nothing. What it costs is in the price of the exit. */
+	if (hw->kind != cpu->kind || hw->fmt != cpu->fmt ||
+	    (is_deprivileged && hw->root.v != cpu->root.v))
 		gn_soft_flush_everything(cpu);
 	cpu->paging = paging;
 	cpu->tag = tag;
 	cpu->kind = hw->kind;
 	cpu->fmt = hw->fmt;
+	cpu->root = hw->root;
+	cpu->is_deprivileged = is_deprivileged;
+	gn_soft_set_mode(cpu);
 	cpu->is_native = hw->kind == GN_HW_GUEST;
 	cpu->spare_bits =
 		(uint8_t)(64 - (GN_PAGE_SHIFT + GN_INDEX_BITS * (levels ? levels : GN_MAX_LEVELS)));
@@ -214,7 +222,7 @@ void gn_soft_refresh(struct gn_soft_cpu *cpu)
 		cpu->walk = gn_soft_guest_walker(levels, false);
 		break;
 	case GN_HW_TABLES:
-		cpu->walk = gn_soft_table_walker(hw->fmt);
+		cpu->walk = gn_soft_table_walker(hw->fmt, is_deprivileged);
 		break;
 	case GN_HW_NESTED:
 		cpu->walk = gn_soft_guest_walker(levels, true);

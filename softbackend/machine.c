@@ -168,7 +168,6 @@ static int cpu_init(struct gn_soft_cpu *cpu, struct gn_soft *soft, unsigned inde
 	atomic_init(&cpu->has_posted, false);
 	cpu->leaf_address = gn_fmt_x86_4.level[1].address;
 	read_costs(&cpu->cost, p);
-	gn_soft_set_mode(cpu);
 	err = make_l1(&cpu->l1[0], p, GN_FIG_DTLB_4K_ENTRIES, GN_FIG_DTLB_UNIFIED, true);
 	if (!err)
 		err = make_l1(&cpu->l1[1], p, GN_FIG_ITLB_4K_ENTRIES, GN_FIG_ITLB_UNIFIED, false);
@@ -226,7 +225,9 @@ int gn_soft_create(const struct gn_soft_config *config, struct gn_soft **out)
 	if (!soft)
 		return -ENOMEM;
 	vm.backend = &backend;
+	vm.deprivileged |= config->deprivileged;
 	soft->seed = config->seed;
+	soft->deprivileged = vm.deprivileged;
 	err = gn_vm_create(&vm, &soft->vm);
 	if (err) {
 		free(soft);

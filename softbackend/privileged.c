@@ -12,6 +12,32 @@
 
 #include <gnomon/x86.h>
 
+bool gn_soft_set_privilege(struct gn_soft_cpu *cpu, bool user, bool ac)
+{
+	int err = 0;
+
+	if (GN_UNLIKELY(cpu->soft->deprivileged)) {
+		gn_soft_call(cpu);
+		err = gn_vcpu_set_privilege(cpu->vcpu, user, ac);
+		gn_soft_return(cpu);
+	}
+	if (err) {
+		gn_soft_fail(cpu, err, "the host could not change the guest's privilege: error %d",
+			     -err);
+		return false;
+	}
+	cpu->user = user;
+	cpu->ac = ac;
+	gn_soft_set_mode(cpu);
+	return true;
+}
+
+void gn_soft_charge_privilege(struct gn_soft_cpu *cpu)
+{
+	if (cpu->is_deprivileged)
+		gn_soft_charge_exit(cpu, GN_EXIT_HYPERCALL, cpu->cost.vmm_other);
+}
+
 enum operation { OP_CR0, OP_CR3, OP_CR4, OP_EFER, OP_INVLPG, OP_INVPCID };
 
 struct request {
@@ -176,8 +202,8 @@ void gn_soft_set_ac(struct gn_soft_cpu *cpu, bool ac)
 	if (!become_privileged(cpu))
 		return;
 	gn_soft_compute(cpu, 1);
-	cpu->ac = ac;
-	gn_soft_set_mode(cpu);
+	gn_soft_charge_privilege(cpu);
+	gn_soft_set_privilege(cpu, false, ac);
 }
 
 uint64_t gn_soft_hypercall(struct gn_soft_cpu *cpu, uint64_t nr, uint64_t arg)
@@ -195,9 +221,8 @@ uint64_t gn_soft_hypercall(struct gn_soft_cpu *cpu, uint64_t nr, uint64_t arg)
 void gn_soft_enter_kernel(struct gn_soft_cpu *cpu)
 {
 	gn_soft_charge_base(cpu, cpu->cost.syscall);
-	cpu->user = false;
-	cpu->ac = false;
-	gn_soft_set_mode(cpu);
+	gn_soft_charge_privilege(cpu);
+	gn_soft_set_privilege(cpu, false, false);
 }
 
 void gn_soft_enter_user(struct gn_soft_cpu *cpu)
@@ -205,9 +230,8 @@ void gn_soft_enter_user(struct gn_soft_cpu *cpu)
 	if (!become_privileged(cpu))
 		return;
 	gn_soft_charge_base(cpu, cpu->cost.syscall);
-	cpu->user = true;
-	cpu->ac = false;
-	gn_soft_set_mode(cpu);
+	gn_soft_charge_privilege(cpu);
+	gn_soft_set_privilege(cpu, true, false);
 }
 
 bool gn_soft_is_user(const struct gn_soft_cpu *cpu)

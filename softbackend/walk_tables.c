@@ -6,6 +6,8 @@
  * rules are the guest's registers with the paging bits a shadowing VMM fixes: CR0.WP and EFER.NXE are on and
  * all 52 address bits are legal (gn_soft_refresh). An address the format cannot express, which the guest
  * can only name with paging off, is not present.
+ *
+ * A deprivileged machine runs the guest at CPL 3, so that is who walks, whatever privilege the guest believes to have.
  */
 #include "walk.h"
 
@@ -145,8 +147,21 @@ static bool walk_other(struct gn_soft_cpu *cpu, const struct gn_access *access,
 	return walk(cpu, access, w, cpu->fmt);
 }
 
-gn_soft_walk_fn *gn_soft_table_walker(const struct gn_fmt *fmt)
+/* Only the rights of the access are looked at, and whether it is a store. */
+static bool walk_as_user(struct gn_soft_cpu *cpu, const struct gn_access *access,
+			 struct gn_soft_walk *w)
 {
+	const struct gn_access as_user = {
+		.va = access->va, .kind = access->kind, .size = access->size, .user = true
+	};
+
+	return gn_soft_table_walker(cpu->fmt, false)(cpu, &as_user, w);
+}
+
+gn_soft_walk_fn *gn_soft_table_walker(const struct gn_fmt *fmt, bool as_user)
+{
+	if (as_user)
+		return walk_as_user;
 	if (fmt == &gn_fmt_x86_4)
 		return walk_x86_4;
 	return fmt == &gn_fmt_x86_5 ? walk_x86_5 : walk_other;

@@ -80,11 +80,12 @@ enum gn_fix_kind {
 	GN_FIX_RETRY,	  /* tables changed: run the instruction again */
 	GN_FIX_INJECT,	  /* deliver #PF with .error_code, CR2 = access.va */
 	GN_FIX_INJECT_GP, /* deliver #GP(0): the address is not canonical */
-	GN_FIX_EMULATE, /* a store to a tracked guest table: carry it out with gn_vcpu_store(.gpa) */
-	GN_FIX_ACCESS,	/* software translated it: this one access may use .hpa */
-	GN_FIX_MMIO,	/* .gpa is not memory */
-	GN_FIX_DENIED,	/* the p2m forbids it (read-only or ballooned gfn): .gpa, .why */
-	GN_FIX_STOP,	/* the guest cannot go on: .why */
+	GN_FIX_EMULATE, /* a store the tables can't allow (to a tracked guest table, mostly): carry it out
+			 * with gn_vcpu_store(.gpa) */
+	GN_FIX_ACCESS, /* software translated it: this one access may use .hpa */
+	GN_FIX_MMIO,   /* .gpa is not memory */
+	GN_FIX_DENIED, /* the p2m forbids it (read-only or ballooned gfn): .gpa, .why */
+	GN_FIX_STOP,   /* the guest cannot go on: .why */
 };
 
 struct gn_fix {
@@ -160,7 +161,10 @@ struct gn_vm_config {
 	const struct gn_backend_ops *backend; /* NULL: none; flushes go nowhere */
 	void *backend_data;		      /* gn_vm_backend() gives it back */
 	/* The hardware runs all of the guest at CPL 3. Then a table scheme gives each privilege a root of
-	 * its own (gn_vcpu_set_privilege) in which every page that privilege may use is a user page. */
+	 * its own (gn_vcpu_set_privilege) in which every page that privilege may use is a user page. The
+	 * hardware walks it with CR0.WP=1, EFER.NXE=1 and without SMEP, SMAP, PKE and PGE (the guest's are in
+	 * the tables), and drops every translation when gn_hw.root changes: gn_hw.pcid is the guest's, and
+	 * not a tag that tells the roots of one CR3 apart. The guest has no protection keys (CR4.PKE: #GP). */
 	bool deprivileged;
 	/* Give a gfn the frame of the same number while that is free, so that guest memory lies in the pool as
 	 * the guest sees it. */
@@ -196,7 +200,7 @@ void gn_vm_pool_free(struct gn_vm *vm, hpa_t frame);
  * the guest does (its exception handlers). The guest's own translations of that slot are out of its
  * reach while such a scheme is in force. Entry 4 goes into 4-level roots, entry 5 into 5-level ones; an
  * entry is the hardware's, written as it is. -EBUSY: a scheme that keeps 1-D tables is in force already;
- * -EINVAL: no such index. */
+ * -EINVAL: no such index, or an entry that is neither absent nor a pointer to a table in the pool. */
 struct gn_root_slot {
 	unsigned index; /* 0..511 */
 	uint64_t entry4, entry5;
@@ -287,7 +291,10 @@ void gn_vcpu_invpcid(struct gn_vcpu *vcpu, unsigned type, uint64_t pcid, gva_t v
 
 /* The guest's privilege changed (and RFLAGS.AC, which matters under SMAP). For backends whose VM is
  * config.deprivileged: a table scheme puts another root in force, see gn_vcpu_hw(). Otherwise it does
- * nothing. -ENOMEM: nothing has changed. */
+ * nothing. -ENOMEM: nothing has changed.
+ * Faults are then told with the guest's privilege in gn_access and never the hardware's. Those of the privilege in
+ * force fill the tables; any other access, and an implicit one, is the VMM's on the guest's behalf and is answered
+ * with its place: GN_FIX_ACCESS, or GN_FIX_EMULATE for a store. */
 int gn_vcpu_set_privilege(struct gn_vcpu *vcpu, bool user, bool ac);
 
 /* Translate by the guest's tables, changing nothing: what the guest would see. For emulation and tools.

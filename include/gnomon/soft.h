@@ -54,6 +54,10 @@ struct gn_soft_config {
 	struct gn_vm_config vm;		 /* .backend is filled in by the machine */
 	const struct gn_cpu_preset *cpu; /* NULL: the first preset */
 	uint64_t seed;
+	/* Trap-and-emulate, as on hardware that runs all of the guest at CPL 3: a scheme's 1-D tables are used as a
+	 * user's whatever the guest's privilege, a change of which is an exit, another root, and no translation
+	 * left in the TLBs. Other schemes are not affected. Sets vm.deprivileged. */
+	bool deprivileged;
 };
 int gn_soft_create(const struct gn_soft_config *config, struct gn_soft **out);
 void gn_soft_destroy(struct gn_soft *soft);
