@@ -25,6 +25,8 @@ monitor_image: /* IDT: interrupt gates to the stubs */
 	.quad 0, 0x00af9a000000ffff /* GDT: 64-bit code, CPL 0 */
 	.org monitor_image + (MONITOR_TSS - MONITOR) + 4
 	.quad MONITOR_STACK /* RSP0 */
+	.org monitor_image + (MONITOR_TSS - MONITOR) + 0x66
+	.short 0x68 /* the I/O bitmap lies beyond the limit: no port is allowed */
 	.org monitor_image + 3 * 0x1000
 
 	.section .note.GNU-stack, "", @progbits

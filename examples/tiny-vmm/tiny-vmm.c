@@ -19,7 +19,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-
 #include <gnomon/schemes.h>
 #include <gnomon/x86.h>
 #include "layout.h"
@@ -131,11 +130,10 @@ static int run_nested(struct vmm *v)
 			return failed(v, -EINVAL, "a gfn without the frame of the same number");
 	err = show_pool(v, RAM_BYTES);
 	v->run->s.regs.regs = (struct kvm_regs){ .rip = GUEST_CODE, .rflags = 2 };
-	if (!err)
-		err = run_until(v, GUEST_ROOT, 0, KVM_EXIT_IO);
-	if (!err)
-		v->status = *((uint8_t *)v->run + v->run->io.data_offset);
-	return err;
+	if (err || (err = run_until(v, GUEST_ROOT, 0, KVM_EXIT_IO)))
+		return err;
+	v->status = *((uint8_t *)v->run + v->run->io.data_offset);
+	return 0;
 }
 
 /* Three tables for three pages, under one entry of every root. */
@@ -144,12 +142,11 @@ static int build_monitor(struct vmm *v)
 	const uint64_t bits = X86_PTE_P | X86_PTE_W; /* not U */
 	hpa_t pdpt, pd, pt, page[3], *all[] = { &pdpt, &pd, &pt, page, page + 1, page + 2 };
 	struct gn_root_slot slot = { .index = MONITOR_SLOT };
-	int err = 0;
+	int err;
 
-	for (unsigned i = 0; !err && i < 6; i++)
-		err = gn_vm_pool_alloc(v->vm, all[i]);
-	if (err)
-		return failed(v, err, "frames for the monitor");
+	for (unsigned i = 0; i < 6; i++)
+		if ((err = gn_vm_pool_alloc(v->vm, all[i])))
+			return failed(v, err, "frames for the monitor");
 	slot.entry4 = pdpt.v | bits;
 	*(uint64_t *)in_pool(v, pdpt) = pd.v | bits;
 	*(uint64_t *)in_pool(v, pd) = pt.v | bits;
@@ -207,8 +204,7 @@ static int page_fault(struct vmm *v, struct kvm_regs *guest, uint32_t error_code
 	if (error_code & X86_PF_I)
 		fault.access.kind = GN_FETCH;
 	fault.error_code = error_code;
-	err = gn_vcpu_fault(v->vcpu, &fault, &fix);
-	if (err)
+	if ((err = gn_vcpu_fault(v->vcpu, &fault, &fix)))
 		return failed(v, err, "the engine at a fault");
 	if (fix.kind == GN_FIX_EMULATE)
 		return emulate(v, guest, &fix);
@@ -224,15 +220,13 @@ static int run_tables(struct vmm *v)
 	if (gn_vcpu_hw(v->vcpu)->kind != GN_HW_TABLES)
 		return failed(v, -EOPNOTSUPP, "KVM cannot run this scheme");
 	while (!err && v->status < 0) {
-		/* A KVM that shadows our tables in software keeps more of them than a TLB would, beyond the reach
-		 * of a flush in the guest. Without memory it forgets. (Slowly; kvmbackend/ is quick.) */
+		/* A KVM that shadows our tables in software keeps more of them than a TLB would, where
+		 * no flush in the guest reaches. Without memory it forgets (not fast: docs/embedding.md). */
 		if (v->needs_flush && !(err = show_pool(v, 0)))
 			err = show_pool(v, v->pool.bytes);
 		v->needs_flush = false;
 		*regs = guest;
-		if (!err)
-			err = run_until(v, gn_vcpu_hw(v->vcpu)->root.v, 3, KVM_EXIT_HLT);
-		if (err)
+		if (err || (err = run_until(v, gn_vcpu_hw(v->vcpu)->root.v, 3, KVM_EXIT_HLT)))
 			break;
 		/* On the monitor's stack: error code, RIP, CS, RFLAGS, RSP, SS. */
 		vector = (regs->rip - 1 - MONITOR_STUBS) / STUB_BYTES;
@@ -265,11 +259,9 @@ static int boot(struct vmm *v, const char *scheme)
 		return failed(v, err, "creating the engine's VM");
 	v->vcpu = gn_vm_vcpu(v->vm, 0);
 	gn_vm_pool(v->vm, &v->pool);
-	err = build_monitor(v); /* "interp" keeps no tables: there is no root yet */
-	if (err)
+	if ((err = build_monitor(v))) /* "interp" keeps no tables: there is no root yet */
 		return err;
-	err = gn_vm_switch_scheme(v->vm, scheme);
-	if (err)
+	if ((err = gn_vm_switch_scheme(v->vm, scheme)))
 		return failed(v, err, scheme);
 	/* The guest's memory, and what its boot code would have told the CPU. */
 	if ((err = gn_vm_write(v->vm, gpa(0), guest_image, guest_image_end - guest_image)) ||
