@@ -100,7 +100,7 @@ static void describe(const struct failure *f, char *out, size_t bytes)
 	    ZYAN_SUCCESS(ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL)))
 		ZydisFormatterFormatInstruction(&formatter, &f->insn, f->operands,
 						f->insn.operand_count_visible, text, sizeof(text),
-						f->regs.rip);
+						f->regs.rip, NULL);
 	snprintf(out, bytes, "rip %#llx, CPL %u, bytes%s: %s", (unsigned long long)f->regs.rip,
 		 f->sregs.ss.dpl, count ? hex : " unknown", count ? text : "could not be read");
 }
