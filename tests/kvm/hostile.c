@@ -18,6 +18,8 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,6 +38,9 @@ enum {
 	TABLES = 0x2000, /* eight pages */
 	TABLE_COUNT = 8,
 	DESCRIPTORS = 0x10000, /* IDT, GDT, TSS: a page each */
+	HANDLER = DESCRIPTORS + 0x3000,
+	CHUNKS = 8, /* of code; chunk i at CODE + i * CHUNK_BYTES */
+	CHUNK_BYTES = 128,
 	CANARIES = 8,
 	EXITS = 24, /* an episode */
 	AUDIT_EVERY = 512,
@@ -70,7 +75,7 @@ struct rig {
 	struct gn_kvm *kvm;
 	struct gn_pool pool;
 	hpa_t canary[CANARIES];
-	uint64_t stops[GN_KVM_STOP_ERROR + 1], violations, errors, hangs;
+	uint64_t stops[GN_KVM_STOP_ERROR + 1], violations, errors, hangs, refused;
 	char first[600];
 };
 
@@ -182,7 +187,7 @@ static int spoil_tables(struct rig *r)
 /* ---- Its code -------------------------------------------------------------------------------------- */
 
 struct code {
-	uint8_t bytes[512];
+	uint8_t bytes[CHUNK_BYTES];
 	unsigned count;
 };
 
@@ -328,17 +333,29 @@ static uint64_t interesting_value(void)
 	       (one_in(10) ? (uint64_t)1 << below(64) : 0);
 }
 
-static void write_code(struct code *c)
+/* What the sound gates lead to: on to the next chunk of the code, at CPL 0. So an episode goes on after a fault. */
+static const uint8_t handler[] = {
+	0x48, 0xff, 0x05,	0x39, 0x00,
+	0x00, 0x00, /* inc qword [rip + 0x39]: the word at 0x40 */
+	0x48, 0x8b, 0x05,	0x32, 0x00,
+	0x00, 0x00,			    /* mov rax, [rip + 0x32] */
+	0x83, 0xe0, CHUNKS - 1,		    /* and eax, CHUNKS - 1 */
+	0xc1, 0xe0, 0x07,		    /* shl eax, 7: CHUNK_BYTES */
+	0x05, 0x00, 0x00,	0x10, 0x00, /* add eax, CODE */
+	0xff, 0xe0,			    /* jmp rax */
+};
+
+static void write_chunk(struct code *c)
 {
-	unsigned count = 1 + below(10);
+	unsigned count = 1 + below(5);
 
 	c->count = 0;
 	if (one_in(8)) {
-		for (unsigned i = 0; i < 64; i++)
+		while (c->count < CHUNK_BYTES)
 			c->bytes[c->count++] = (uint8_t)draw();
 		return;
 	}
-	while (count--) {
+	while (count-- && c->count < CHUNK_BYTES - 40) {
 		const struct template *t =
 			&templates[below(sizeof(templates) / sizeof(templates[0]))];
 		static const uint8_t regs[] = { 0, 3, 1, 2, 7, 6 };
@@ -400,24 +417,31 @@ static int write_descriptors(struct rig *r)
 {
 	uint64_t page[512], gdt[16] = { 0, 0x00af9b000000ffff, 0x00cf93000000ffff,
 					0x00affb000000ffff, 0x00cff3000000ffff };
-	uint64_t tss[13];
+	uint8_t tss[104] = { 0 };
 	int err;
 
 	for (unsigned v = 0; v < 256; v++) {
-		uint64_t to = one_in(10) ? interesting_address() : CODE + below(64);
-		uint64_t type = one_in(12) ? draw() & 0xff : one_in(4) ? 0xee : 0x8e;
+		bool is_sound = !one_in(12);
+		uint64_t to = is_sound ? HANDLER : interesting_address();
+		uint64_t type = one_in(12) && !is_sound ? draw() & 0xff : one_in(4) ? 0xee : 0x8e;
 
-		page[2 * v] = (to & 0xffff) | (uint64_t)(one_in(12) ? draw() & 0xffff : 8) << 16 |
+		page[2 * v] = (to & 0xffff) |
+			      (uint64_t)(one_in(3) && !is_sound ? draw() & 0xffff : 8) << 16 |
 			      (uint64_t)below(3) << 32 | type << 40 | (to >> 16 & 0xffff) << 48;
 		page[2 * v + 1] = to >> 32;
 	}
 	err = put(r, DESCRIPTORS, page, sizeof(page));
-	for (unsigned i = 0; i < 13; i++)
-		tss[i] = one_in(6) ? draw()
-				   : (uint64_t)(DATA + 0x1000 + below(256) * 8) << 32 |
-					     (DATA + 0x1000);
+	/* RSP0 to 2, a hole, IST1 to 7: eight bytes each from offset 4 on. */
+	for (unsigned i = 0; i < 11; i++) {
+		uint64_t stack =
+			one_in(12) ? interesting_address() : DATA + 0x1000 + below(256) * 8;
+
+		memcpy(tss + 4 + 8 * i, &stack, 8);
+	}
 	if (!err)
 		err = put(r, DESCRIPTORS + 0x1000, gdt, sizeof(gdt));
+	if (!err)
+		err = put(r, HANDLER, handler, sizeof(handler));
 	return err ? err : put(r, DESCRIPTORS + 0x2000, tss, sizeof(tss));
 }
 
@@ -427,16 +451,24 @@ static int prepare(struct rig *r)
 	struct code code;
 	int err = 0;
 
-	write_code(&code);
-	err = put(r, CODE, code.bytes, code.count);
+	for (unsigned i = 0; i < CHUNKS && !err; i++) {
+		write_chunk(&code);
+		err = put(r, CODE + i * CHUNK_BYTES, code.bytes, code.count);
+	}
 	if (!err && one_in(4))
 		err = reset_tables(r);
 	if (!err && one_in(3))
 		err = spoil_tables(r);
 	if (!err && one_in(8))
 		err = write_descriptors(r);
-	random_state(&state);
-	return err ? err : gn_kvm_set_state(r->kvm, 0, &state);
+	if (err)
+		return err;
+	do { /* some are none that a CPU could be in */
+		random_state(&state);
+		err = gn_kvm_set_state(r->kvm, 0, &state);
+		r->refused += err == -EINVAL;
+	} while (err == -EINVAL);
+	return err;
 }
 
 static bool canaries_live(struct rig *r)
@@ -590,10 +622,11 @@ static bool run_scheme(const char *scheme, uint64_t seed, uint64_t episodes)
 	atomic_store(&w.ends, true);
 	pthread_join(thread, NULL);
 	printf("%-12s %" PRIu64 " episodes, seed %" PRIu64 ": exit %" PRIu64 ", halt %" PRIu64
-	       ", shutdown %" PRIu64 ", stopped guest %" PRIu64 ", budget or time %" PRIu64 "\n",
+	       ", shutdown %" PRIu64 ", stopped guest %" PRIu64 ", budget or time %" PRIu64
+	       "; %" PRIu64 " states refused\n",
 	       scheme, episodes, seed, r.stops[GN_KVM_STOP_EXIT], r.stops[GN_KVM_STOP_HALT],
 	       r.stops[GN_KVM_STOP_SHUTDOWN], r.stops[GN_KVM_STOP_GUEST],
-	       r.stops[GN_KVM_STOP_ASKED]);
+	       r.stops[GN_KVM_STOP_ASKED], r.refused);
 	if (r.first[0])
 		printf("%s: %s\n", scheme, r.first);
 	rig_fini(&r);
