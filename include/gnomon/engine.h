@@ -323,6 +323,10 @@ int gn_vcpu_fault(struct gn_vcpu *vcpu, const struct gn_fault *fault, struct gn_
 /* A store by the VMM on the guest's behalf (emulated, GN_FIX_EMULATE): atomic for aligned 1, 2, 4, 8.
  * The range does not cross a page. -EFAULT if it is not writable RAM. */
 int gn_vcpu_store(struct gn_vcpu *vcpu, gpa_t at, const void *buf, unsigned bytes);
+/* The same if @expected is there (*done), in one step: for emulated read-modify-writes of tables that processors and
+ * other vCPUs change meanwhile. An aligned 1, 2, 4 or 8. */
+int gn_vcpu_exchange(struct gn_vcpu *vcpu, gpa_t at, uint64_t expected, uint64_t desired,
+		     unsigned bytes, bool *done);
 
 /* ---- Audit ------------------------------------------------------------------------------------------ */
 
