@@ -65,7 +65,7 @@ static void flush_and_settle(struct gn_vm *vm)
 	const struct gn_flush everything = { .scope = GN_FLUSH_ALL };
 
 	gn_vm_flush(vm, &everything);
-	synchronize_rcu();
+	gn_vm_synchronize(vm);
 }
 
 bool gn_dirty_is_marked(struct gn_vm *vm, gfn_t at)
@@ -136,7 +136,7 @@ static void stop(struct gn_vm *vm)
 	bitmap = atomic_load_explicit(&vm->dirty_bitmap, memory_order_relaxed);
 	atomic_store_explicit(&vm->dirty_bitmap, NULL, memory_order_release);
 	if (bitmap) {
-		synchronize_rcu();
+		synchronize_rcu(); /* its readers are of the engine: the guest may run on */
 		gn_arena_free(vm->arena, bitmap, bitmap_bytes(vm));
 	}
 	gn_unlock(&vm->p2m.lock);

@@ -191,7 +191,7 @@ void gn_p2m_change_extend(struct gn_vm *vm, gfn_t start, gfn_t end, bool settle)
 	if (cached)
 		gn_vm_flush(vm, &everything);
 	if (cached && settle)
-		synchronize_rcu();
+		gn_vm_synchronize(vm);
 }
 
 void gn_p2m_change_end(struct gn_vm *vm)

@@ -62,10 +62,19 @@ static void lock_for_change(struct gn_vm *vm)
 	gn_lock(&vm->p2m.lock);
 }
 
-static void unlock_after_change(struct gn_vm *vm)
+static void tell_backend(struct gn_vm *vm, gfn_t start, uint64_t count)
+{
+	const struct gn_backend_ops *backend = vm->config.backend;
+
+	if (backend && backend->range_changed)
+		backend->range_changed(vm, start, gfn(start.v + count));
+}
+
+static void unlock_after_change(struct gn_vm *vm, gfn_t start, uint64_t count)
 {
 	gn_unlock(&vm->p2m.lock);
 	gn_unlock(&vm->lock);
+	tell_backend(vm, start, count);
 	gn_retire_poll(vm);
 }
 
@@ -151,7 +160,7 @@ int gn_p2m_populate(struct gn_vm *vm, gfn_t start, uint64_t count)
 	err = check(vm, start, count, RAM);
 	if (!err)
 		err = populate_locked(vm, start, count);
-	unlock_after_change(vm);
+	unlock_after_change(vm, start, count);
 	return err;
 }
 
@@ -184,7 +193,7 @@ static int drop(struct gn_vm *vm, gfn_t start, uint64_t count, unsigned allowed,
 	}
 	gn_p2m_change_end(vm);
 out:
-	unlock_after_change(vm);
+	unlock_after_change(vm, start, count);
 	return err;
 }
 
@@ -255,7 +264,7 @@ int gn_p2m_protect(struct gn_vm *vm, gfn_t start, uint64_t count, bool readonly)
 	}
 	gn_p2m_change_end(vm);
 out:
-	unlock_after_change(vm);
+	unlock_after_change(vm, start, count);
 	return err;
 }
 
@@ -337,7 +346,7 @@ int gn_p2m_move(struct gn_vm *vm, gfn_t start, uint64_t count)
 	}
 	plan_free(vm, &plan);
 out:
-	unlock_after_change(vm);
+	unlock_after_change(vm, start, count);
 	return err;
 }
 
@@ -384,6 +393,7 @@ int gn_p2m_share(struct gn_vm *vm, gfn_t keep, gfn_t give)
 	lock_for_change(vm);
 	if (!check(vm, keep, 1, allowed) && !check(vm, give, 1, allowed))
 		err = share_locked(vm, keep, give);
-	unlock_after_change(vm);
+	unlock_after_change(vm, keep, 1);
+	tell_backend(vm, give, 1);
 	return err;
 }

@@ -82,7 +82,7 @@ bool gn_retire_drain(struct gn_vm *vm)
 	__atomic_store_n(&r->count, 0, __ATOMIC_RELAXED);
 	gn_unlock(&r->lock);
 	if (count) {
-		synchronize_rcu();
+		gn_vm_synchronize(vm);
 		for (size_t i = 0; i < count; i++)
 			gn_frames_put(vm->frames, list[i]);
 	}

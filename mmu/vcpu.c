@@ -252,6 +252,47 @@ void gn_vcpu_write_pkru(struct gn_vcpu *vcpu, uint32_t value)
 	gn_paging_derive(&vcpu->regs, vcpu->vm->config.guest_phys_bits, &vcpu->paging);
 }
 
+/* Why no guest can have @regs, or NULL. */
+static const char *regs_fault(const struct gn_vcpu *vcpu, const struct gn_regs *regs)
+{
+	const bool is_long = (regs->cr0 & X86_CR0_PG) && (regs->efer & X86_EFER_LME);
+	const uint64_t reserved = ~(((uint64_t)1 << vcpu->vm->config.guest_phys_bits) - 1);
+	struct gn_regs off = *regs; /* with paging off, so that only bits of its own are held against each */
+	const char *why;
+
+	off.cr0 &= ~X86_CR0_PG;
+	why = cr0_fault(regs, regs->cr0);
+	if (!why)
+		why = efer_fault(&off, regs->efer);
+	if (!why && (regs->cr4 & ~X86_CR4_KNOWN))
+		why = "reserved bits in CR4";
+	if (!why && (regs->cr4 & X86_CR4_PCIDE) && !is_long)
+		why = "PCIDE outside long mode";
+	if (!why && (regs->cr3 & reserved))
+		why = "bits of CR3 beyond the physical address width";
+	if (!why && !(regs->efer & X86_EFER_LMA) != !is_long)
+		why = "LMA is not LME and PG";
+	return why;
+}
+
+int gn_vcpu_set_regs(struct gn_vcpu *vcpu, const struct gn_regs *regs)
+{
+	const struct gn_scheme_ops *ops = vcpu->vm->ops;
+	const struct gn_flush everything = { .scope = GN_FLUSH_ALL };
+	const char *why = regs_fault(vcpu, regs);
+	int err;
+
+	if (why) {
+		gn_log(GN_LOG_ERROR, "registers no guest can have: %s", why);
+		return -EINVAL;
+	}
+	err = set_regs(vcpu, regs, ops->mode_change ? ops->mode_change : ops->load_root);
+	if (!err)
+		guest_flush(vcpu, &everything);
+	gn_retire_poll(vcpu->vm);
+	return err;
+}
+
 static enum gn_view view_of(bool user, bool ac)
 {
 	if (user)

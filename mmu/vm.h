@@ -109,6 +109,14 @@ static inline void gn_vm_range_changing(struct gn_vm *vm, gfn_t start, gfn_t end
 		vm->config.backend->range_changing(vm, start, end, change);
 }
 
+/* Wait until nobody uses a translation or a table that went away before the call, its flush posted. */
+static inline void gn_vm_synchronize(struct gn_vm *vm)
+{
+	if (vm->config.backend && vm->config.backend->quiesce)
+		vm->config.backend->quiesce(vm);
+	synchronize_rcu();
+}
+
 /* The tag the guest's translations live under: CR3's PCID with CR4.PCIDE, else 0. */
 uint16_t gn_vcpu_guest_pcid(const struct gn_vcpu *vcpu);
 

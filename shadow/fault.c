@@ -157,7 +157,7 @@ static void settle(struct gn_shadow *s)
 	gn_shadow_enter(s);
 	sequence = s->flush_seq;
 	gn_shadow_leave(s);
-	synchronize_rcu();
+	gn_vm_synchronize(s->vm);
 	gn_shadow_enter(s);
 	if (s->settled_seq < sequence)
 		s->settled_seq = sequence;

@@ -49,10 +49,14 @@ struct request {
 
 static void report(struct gn_soft_cpu *cpu, const struct request *r)
 {
-	struct gn_soft_op op = { GN_OP_CR, (uint64_t)r->op, r->value };
+	struct gn_soft_op op = { GN_OP_CR, 0, r->value };
 
 	if (!cpu->op_hook)
 		return;
+	if (r->op == OP_CR4)
+		op.a = 4;
+	else if (r->op == OP_EFER)
+		op.a = GN_OP_CR_EFER;
 	if (r->op == OP_CR3)
 		op = (struct gn_soft_op){ GN_OP_CR3, r->value, 0 };
 	else if (r->op == OP_INVLPG)

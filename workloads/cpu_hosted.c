@@ -17,6 +17,7 @@ static _Thread_local struct {
 	cpu_exception_fn *handler;
 	cpu_hosted_progress_fn *progress;
 	void *progress_ctx;
+	bool fetch_reads;
 } here;
 
 void cpu_hosted_enter(struct gn_soft_cpu *cpu, cpu_hosted_progress_fn *progress, void *ctx)
@@ -30,6 +31,11 @@ void cpu_hosted_enter(struct gn_soft_cpu *cpu, cpu_hosted_progress_fn *progress,
 void cpu_hosted_leave(void)
 {
 	here.cpu = NULL;
+}
+
+void cpu_hosted_fetch_reads(bool on)
+{
+	here.fetch_reads = on;
 }
 
 uint64_t cpu_load64(uint64_t va)
@@ -81,7 +87,8 @@ void cpu_refs(const struct cpu_ref *refs, size_t count)
 
 		for (size_t i = 0; i < n; i++) {
 			batch[i].va = refs[i].va;
-			batch[i].kind = refs[i].kind;
+			batch[i].kind = here.fetch_reads && refs[i].kind == GN_FETCH ? GN_READ
+										     : refs[i].kind;
 		}
 		gn_soft_refs(here.cpu, batch, n);
 		refs += n;
@@ -132,6 +139,16 @@ void cpu_enter_kernel(void)
 void cpu_enter_user(void)
 {
 	gn_soft_enter_user(here.cpu);
+}
+
+bool cpu_upcall(cpu_upcall_fn *fn, void *ctx, uint64_t va, bool write)
+{
+	bool result;
+
+	cpu_enter_user();
+	result = fn(ctx, va, write);
+	cpu_enter_kernel();
+	return result;
 }
 
 uint64_t cpu_hypercall(uint64_t nr, uint64_t arg)

@@ -12,5 +12,7 @@ typedef void cpu_hosted_progress_fn(void *ctx, double done);
 /* From here on cpu.h acts on @cpu in this thread. The progress hook may be NULL. */
 void cpu_hosted_enter(struct gn_soft_cpu *cpu, cpu_hosted_progress_fn *progress, void *ctx);
 void cpu_hosted_leave(void);
+/* In this thread cpu_refs() reads where it should fetch, as a real CPU's does. Off at first. */
+void cpu_hosted_fetch_reads(bool on);
 
 #endif

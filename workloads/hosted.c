@@ -9,7 +9,10 @@
 #include "hosted.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
+
+#include <gnomon/x86.h>
 
 #include "cpu_hosted.h"
 #include "kernel.h"
@@ -19,7 +22,9 @@
 struct run {
 	const struct workload *workload;
 	struct workload_params params;
+	struct kernel_config config;
 	struct gn_soft *soft;
+	bool settles;
 	int result;
 	const char *why;
 };
@@ -27,17 +32,13 @@ struct run {
 static void guest(struct gn_soft_cpu *cpu, void *ctx)
 {
 	struct run *run = ctx;
-	struct kernel_config config = { .mem_bytes = run->params.mem_bytes,
-					.levels = run->params.levels,
-					.pcid = run->params.pcid,
-					.smep = true,
-					.smap = true,
-					.large_pages = run->params.large_pages };
 
 	(void)cpu;
-	kernel_boot(&config);
+	kernel_boot(&run->config);
 	gn_soft_counters_reset(run->soft);
 	run->result = run->workload->run(&run->params, &run->why);
+	if (run->settles)
+		kernel_settle();
 }
 
 static struct workload_params complete(const struct workload *workload,
@@ -54,33 +55,110 @@ static struct workload_params complete(const struct workload *workload,
 	return p;
 }
 
-int workload_run_hosted(struct gn_soft_cpu *cpu, const struct workload *workload,
-			const struct workload_params *params,
-			void (*progress)(void *ctx, double done), void *ctx, const char **why)
+/* 0, -errno of the machine, or -EBADMSG with run->why. */
+static int run_guest(struct gn_soft_cpu *cpu, struct run *run, cpu_hosted_progress_fn *progress,
+		     void *ctx)
 {
-	struct run run = { .workload = workload,
-			   .params = complete(workload, params),
-			   .soft = gn_soft_machine(cpu),
-			   .why = "the workload gave no reason" };
 	void *state = calloc(1, kernel_state_bytes());
 	int err;
 
-	*why = "no memory on the host";
-	if (!state)
+	if (!state) {
+		run->why = "no memory on the host";
 		return -ENOMEM;
+	}
+	run->soft = gn_soft_machine(cpu);
+	run->why = "the workload gave no reason";
 	kernel_attach(state);
 	cpu_hosted_enter(cpu, progress, ctx);
-	err = gn_soft_run(cpu, guest, &run);
+	err = gn_soft_run(cpu, guest, run);
 	cpu_hosted_leave();
 	kernel_attach(NULL);
 	free(state);
 	if (err == -ECANCELED)
-		*why = gn_soft_stop_reason(cpu);
-	if (!err && run.result) {
+		run->why = gn_soft_stop_reason(cpu);
+	if (!err && run->result)
 		err = -EBADMSG;
-		*why = run.why;
+	return err;
+}
+
+int workload_run_hosted(struct gn_soft_cpu *cpu, const struct workload *workload,
+			const struct workload_params *params,
+			void (*progress)(void *ctx, double done), void *ctx, const char **why)
+{
+	struct run run = { .workload = workload, .params = complete(workload, params) };
+	int err;
+
+	run.config = (struct kernel_config){ .mem_bytes = run.params.mem_bytes,
+					     .levels = run.params.levels,
+					     .pcid = run.params.pcid,
+					     .smep = true,
+					     .smap = true,
+					     .large_pages = run.params.large_pages };
+	err = run_guest(cpu, &run, progress, ctx);
+	*why = err ? run.why : NULL;
+	return err;
+}
+
+/* ---- The twin of an image ---------------------------------------------------------------------------------- */
+
+/* In the words of struct gn_guest_ops what the machine reports in its own. */
+static void account(void *ctx, const struct gn_soft_op *op)
+{
+	struct gn_guest_ops *ops = ctx;
+
+	switch (op->kind) {
+	case GN_OP_TABLE_WRITE:
+		gn_guest_op_add(ops, GN_GUEST_OP_TABLE_WRITE, op->a, op->b & ~GN_GUEST_OP_IGNORED);
+		break;
+	case GN_OP_CR3:
+		gn_guest_op_add(ops, GN_GUEST_OP_CR3, 0, op->a);
+		break;
+	case GN_OP_CR:
+		gn_guest_op_add(ops, GN_GUEST_OP_CR, op->a, op->b);
+		break;
+	case GN_OP_INVLPG:
+		gn_guest_op_add(ops, GN_GUEST_OP_INVLPG, op->a, 0);
+		break;
+	case GN_OP_INVPCID:
+		gn_guest_op_add(ops, GN_GUEST_OP_INVPCID,
+				op->a >> 16 << 12 | (op->a & X86_CR3_PCID_MASK), op->b);
+		break;
+	case GN_OP_FAULT:
+		gn_guest_op_add(ops, GN_GUEST_OP_FAULT, op->a, op->b);
+		break;
 	}
-	if (!err)
-		*why = NULL;
+}
+
+int workload_run_twin(struct gn_soft_cpu *cpu, struct gn_guest_boot *boot, const char *argument)
+{
+	struct run run = { .workload = workload_find(boot->workload), .settles = true };
+	int err;
+
+	if (!run.workload)
+		return -ENOENT;
+	/* As the image gets them, nothing completed: see guest/main.c and guest/user.c. */
+	run.params = (struct workload_params){ .size = boot->size,
+					       .seed = boot->seed,
+					       .mem_bytes = boot->mem_bytes,
+					       .large_pages = boot->large_pages,
+					       .pcid = boot->pcid,
+					       .levels = (unsigned)boot->levels,
+					       .argument = argument };
+	run.config = (struct kernel_config){ .mem_bytes = boot->mem_bytes,
+					     .user_start = boot->user_start,
+					     .reserved_bytes = boot->reserved_bytes,
+					     .levels = (unsigned)boot->levels,
+					     .pcid = boot->pcid,
+					     .smep = boot->smep,
+					     .smap = boot->smap,
+					     .large_pages = boot->large_pages };
+	boot->ops = (struct gn_guest_ops){ 0 };
+	gn_soft_set_op_hook(cpu, account, &boot->ops);
+	cpu_hosted_fetch_reads(true);
+	err = run_guest(cpu, &run, NULL, NULL);
+	cpu_hosted_fetch_reads(false);
+	gn_soft_set_op_hook(cpu, NULL, NULL);
+	boot->result = err ? -1 : 0;
+	snprintf(boot->why, sizeof(boot->why), "%s", err ? run.why : "");
 	return err;
 }

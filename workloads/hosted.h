@@ -5,6 +5,7 @@
 #ifndef GN_WORKLOADS_HOSTED_H
 #define GN_WORKLOADS_HOSTED_H
 
+#include <gnomon/guest.h>
 #include <gnomon/soft.h>
 
 #include "workload.h"
@@ -20,6 +21,12 @@ extern "C" {
 int workload_run_hosted(struct gn_soft_cpu *cpu, const struct workload *workload,
 			const struct workload_params *params,
 			void (*progress)(void *ctx, double done), void *ctx, const char **why);
+
+/* The guest image's twin: the same guest on the software machine, as it would be entered by @boot (layout, levels, CPU
+ * features, page size, size, seed), from its entry to its exit. Guest memory from boot->reserved_bytes on ends as the
+ * image's does, and boot->ops, result, why are filled in as the image would. @argument: of the workload, or NULL.
+ * Results as of workload_run_hosted(). */
+int workload_run_twin(struct gn_soft_cpu *cpu, struct gn_guest_boot *boot, const char *argument);
 
 #ifdef __cplusplus
 }

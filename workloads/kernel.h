@@ -30,7 +30,9 @@ enum { K_EPERM = -1, K_ESRCH = -3, K_EAGAIN = -11, K_ENOMEM = -12, K_EFAULT = -1
 struct kernel_config {
 	uint64_t mem_bytes;	 /* guest RAM, from physical 0; at most 4 GiB is used */
 	uint64_t reserved_bytes; /* from 0: image, firmware; 0: 1 MiB */
-	unsigned levels;	 /* 4 or 5 */
+	uint64_t
+		user_start; /* of the image's user part, up to reserved_bytes; 0: no image (hosted) */
+	unsigned levels;    /* 4 or 5 */
 	bool pcid, smep, smap;
 	bool large_pages; /* anonymous memory in 2 MiB pages where a region has room for one */
 };
@@ -39,8 +41,11 @@ struct kernel_config {
 size_t kernel_state_bytes(void);
 void kernel_attach(void *state); /* this thread's guest */
 
-/* Entered at CPL 0 with paging off; returns at CPL 3 in process 1, which has an empty address space. */
+/* Entered at CPL 0 with paging off, or with the loader's tables in force (<gnomon/guest.h>); returns at CPL 3 in
+ * process 1, which has an empty address space but for the image's windows. */
 void kernel_boot(const struct kernel_config *config);
+/* At CPL 3, the guest's last words: after it memory may be compared with that of the same guest elsewhere. */
+void kernel_settle(void);
 
 /* ---- Memory ------------------------------------------------------------------------------------------ */
 enum { K_PROT_NONE = 0, K_READ = 1, K_WRITE = 2, K_EXEC = 4 };

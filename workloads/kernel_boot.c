@@ -10,6 +10,11 @@
  *
  * CR4.PCIDE comes last: the architecture allows it in long mode only (SDM vol. 3A 4.10.1).
  *
+ * A freestanding image is entered in long mode already, on tables of its loader that hold all RAM at its physical
+ * address and the image's two windows. The same steps are legal there and end the loader's tables: stores to physical
+ * addresses reach RAM, the new tables hold the windows (this code runs in one), and CR0 and EFER get the values
+ * they have. Only LA57 is a choice the loader made.
+ *
  * Absent: interrupts, SMP, page-table isolation (each would be a scheme-neutral addition).
  */
 #include "kernel_state.h"
@@ -65,6 +70,19 @@ static void map_direct(uint64_t base)
 		pt_set(pt_slot(&k->init_mm, base + at, 2), at | flags);
 }
 
+/* The image, where it was linked to run. The user's part comes first: the windows share their upper entries, and
+ * a shared entry must let CPL 3 through. The kernel's leaves do not. */
+static void map_windows(void)
+{
+	struct kernel *k = k_now;
+	uint64_t flags = X86_PTE_P | X86_PTE_W | X86_PTE_A | X86_PTE_D | X86_PTE_PS | X86_PTE_G;
+
+	for (uint64_t at = k->config.user_start; at < k->config.reserved_bytes; at += K_LARGE_PAGE)
+		pt_set(pt_slot(&k->init_mm, GN_GUEST_USER_VA + at, 2), at | flags | X86_PTE_U);
+	for (uint64_t at = 0; at < k->config.user_start; at += K_LARGE_PAGE)
+		pt_set(pt_slot(&k->init_mm, GN_GUEST_KERNEL_VA + at, 2), at | flags);
+}
+
 static void paging_on(uint64_t base)
 {
 	struct kernel *k = k_now;
@@ -107,6 +125,10 @@ void kernel_boot(const struct kernel_config *config)
 
 	if (config->levels != 4 && config->levels != 5)
 		cpu_panic("guest kernel: paging levels must be 4 or 5");
+	if (config->user_start &&
+	    (config->user_start % K_LARGE_PAGE || config->reserved_bytes % K_LARGE_PAGE ||
+	     config->user_start >= config->reserved_bytes))
+		cpu_panic("guest kernel: the image's parts must begin and end at 2 MiB boundaries");
 	k->config = *config;
 	if (frames > K_FRAME_MAX)
 		frames = K_FRAME_MAX;
@@ -120,6 +142,8 @@ void kernel_boot(const struct kernel_config *config)
 
 	uint64_t base = k->config.levels == 5 ? DIRECT_BASE_5 : DIRECT_BASE_4;
 	map_direct(base);
+	if (config->user_start)
+		map_windows();
 	paging_on(base);
 	k->loaded = &k->init_mm;
 	k->zero_frame = k_frame_alloc_cleared();

@@ -13,18 +13,8 @@
  */
 #include "kernel_state.h"
 
-#define RET_OPCODE  0xc3u
 #define ARGV_BYTES  256
 #define STACK_GUARD ((uint64_t)16 << 12)
-
-uint64_t kernel_image_word(uint64_t seed, uint64_t page, unsigned line)
-{
-	uint64_t x = seed ^ (page << 8 | line) * (uint64_t)0x9e3779b97f4a7c15;
-
-	x = (x ^ x >> 32) * (uint64_t)0xd6e8feb86659fd93;
-	x ^= x >> 32;
-	return (x & ~(uint64_t)0xff) | RET_OPCODE;
-}
 
 static uint32_t read_page(const struct image *i, uint32_t page)
 {

@@ -179,7 +179,6 @@ void k_populate(struct mm *mm, const struct vma *v)
 static bool signal(const struct cpu_exception *e)
 {
 	struct process *p = k_now->current;
-	bool again;
 
 	if (!e->user)
 		cpu_panic("guest kernel: a copy from or to user memory faulted");
@@ -187,10 +186,7 @@ static bool signal(const struct cpu_exception *e)
 		cpu_panic("guest process: segmentation fault and no handler");
 	k_now->stats.signals++;
 	cpu_compute(K_WORK_SIGNAL);
-	cpu_enter_user();
-	again = p->segv(p->segv_ctx, e->cr2, e->error_code & X86_PF_W);
-	cpu_enter_kernel(); /* sigreturn */
-	if (!again)
+	if (!cpu_upcall(p->segv, p->segv_ctx, e->cr2, e->error_code & X86_PF_W))
 		cpu_panic("guest process: segmentation fault its handler did not mend");
 	return true;
 }

@@ -122,6 +122,7 @@ static void copy_mm(struct mm *parent, struct mm *child)
 	struct copy c = { .child = child };
 
 	child->vmas = k_vma_copy_all(parent);
+	child->is_copy = true;
 	k_gather_init(&c.parent, parent);
 	for (const struct vma *v = parent->vmas; v; v = v->next)
 		if (v->image < 0 || (v->prot & K_WRITE))
@@ -222,4 +223,27 @@ int sys_wait(int pid)
 	}
 	k_leave();
 	return result;
+}
+
+/* ---- The end --------------------------------------------------------------------------------------------------- */
+
+static void set_accessed(void *ctx, uint64_t va, const struct pt_place *at)
+{
+	(void)ctx;
+	(void)va;
+	if (!(at->value & X86_PTE_A))
+		cpu_store64(k_va(at->entry), at->value | X86_PTE_A);
+}
+
+/* A real CPU may set A for an access that it only speculated on (SDM vol. 3A 4.8), so two runs may differ in entries
+ * whose A is still clear. They are set: a fork's copies are the only ones that ever have it clear. */
+void kernel_settle(void)
+{
+	struct kernel *k = k_now;
+
+	cpu_enter_kernel();
+	for (int pid = 1; pid <= K_PROC_MAX; pid++)
+		if (k->procs[pid].mm && k->procs[pid].mm->is_copy)
+			pt_for_each(k->procs[pid].mm, 0, k->user_end, set_accessed, NULL);
+	cpu_enter_user();
 }

@@ -40,10 +40,16 @@ unsigned pt_index(uint64_t va, unsigned level)
 	return (unsigned)(va >> level_shift(level)) & 511;
 }
 
+/* May CPL 3 have something below an entry on the way to @va? The image's user window lies in the high half. */
+static bool is_for_user(uint64_t va)
+{
+	return va < k_now->user_end || (k_now->config.user_start && va >= GN_GUEST_USER_VA);
+}
+
 uint64_t pt_slot(struct mm *mm, uint64_t va, unsigned level)
 {
 	uint64_t table = mm->root;
-	bool user = va < k_now->user_end;
+	bool user = is_for_user(va);
 
 	for (unsigned l = k_now->config.levels; l > level; l--) {
 		uint64_t entry = table + pt_index(va, l) * 8;

@@ -12,6 +12,7 @@
 #ifndef GN_WORKLOADS_KERNEL_STATE_H
 #define GN_WORKLOADS_KERNEL_STATE_H
 
+#include <gnomon/guest.h>
 #include <gnomon/x86.h>
 
 #include "cpu.h"
@@ -67,6 +68,7 @@ struct mm {
 	uint64_t root;		 /* guest-physical */
 	uint64_t context_id;	 /* never reused */
 	uint64_t tlb_generation; /* rises when translations were dropped while not loaded */
+	bool is_copy;		 /* by fork: entries may have A clear */
 	struct vma *vmas;
 	struct mm *next_free;
 };

@@ -139,6 +139,13 @@ struct gn_backend_ops {
 	 * call back into the engine. */
 	void (*range_changing)(struct gn_vm *vm, gfn_t start, gfn_t end,
 			       enum gn_range_change change);
+	/* The change of [start, end) is complete. No lock held; the thread that asked for it. */
+	void (*range_changed)(struct gn_vm *vm, gfn_t start, gfn_t end);
+	/* For hardware whose use of translations is no RCU read section: a grace period is about to be waited
+	 * for. When it returns, every vCPU has stopped using what it used at the time of the call: whatever it
+	 * does next, it carries out first what was posted to it before. May be called with any lock of the engine held
+	 * but the scheme's. */
+	void (*quiesce)(struct gn_vm *vm);
 	/* A dirty log begins or ends; and: mark (gn_dirty_note) what hardware logged by itself since the
 	 * last call, and log it anew. No lock of the p2m held. */
 	int (*dirty_log)(struct gn_vm *vm, bool on);
@@ -288,6 +295,11 @@ int gn_vcpu_write_efer(struct gn_vcpu *vcpu, uint64_t value, bool *gp);
 void gn_vcpu_write_pkru(struct gn_vcpu *vcpu, uint32_t value);
 void gn_vcpu_invlpg(struct gn_vcpu *vcpu, gva_t va);
 void gn_vcpu_invpcid(struct gn_vcpu *vcpu, unsigned type, uint64_t pcid, gva_t va, bool *gp);
+
+/* All of them at once, as a VMM restores a saved guest or takes over from hardware that let the guest write them by
+ * itself. Every cached translation is dropped. -EINVAL: no guest can have these values; -ENOMEM. Then nothing
+ * has changed. */
+int gn_vcpu_set_regs(struct gn_vcpu *vcpu, const struct gn_regs *regs);
 
 /* The guest's privilege changed (and RFLAGS.AC, which matters under SMAP). For backends whose VM is
  * config.deprivileged: a table scheme puts another root in force, see gn_vcpu_hw(). Otherwise it does

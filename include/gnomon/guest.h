@@ -39,24 +39,41 @@ extern "C" {
 /* Ports. 32-bit OUT but for the console, which takes bytes (a 16550's data register). */
 enum gn_guest_port {
 	GN_GUEST_PORT_CONSOLE = 0x3f8,
-	GN_GUEST_PORT_EXIT = 0xf4,  /* ends the run; the value is the status, 0: good */
+	GN_GUEST_PORT_EXIT = 0xf4,  /* ends the run; the value is enum gn_guest_exit */
 	GN_GUEST_PORT_CALL = 0x5c0, /* enum gn_guest_call; argument and result in the boot page */
 };
 enum gn_guest_call {
 	GN_GUEST_CALL_MEASURE = 1, /* warm-up is over: exit counters start here */
-	GN_GUEST_CALL_TRACE,	 /* refill the trace buffer; result: references in it, 0: the end */
-	GN_GUEST_CALL_HYPERCALL, /* cpu_hypercall(): call_nr, call_argument */
-	GN_GUEST_CALL_TEST,	 /* for guests of tests: call_nr and call_argument are theirs */
+	GN_GUEST_CALL_TRACE,	   /* fill the trace buffer; call_nr: enum gn_guest_trace */
+	GN_GUEST_CALL_HYPERCALL,   /* cpu_hypercall(): call_nr, call_argument */
+	GN_GUEST_CALL_TEST,	   /* for guests of tests: call_nr and call_argument are theirs */
 };
 
+enum gn_guest_exit {
+	GN_GUEST_EXIT_GOOD = 0,
+	GN_GUEST_EXIT_FAILED = 1, /* a self-check of the workload; boot->why */
+	GN_GUEST_EXIT_PANIC = 2,  /* the guest stopped itself; boot->why */
+};
+
+/* A trace is fed to the guest in pieces. The guest names a buffer (trace_pa, trace_bytes) and asks for a piece by
+ * call_nr; the VMM fills it and answers in call_result, or with GN_GUEST_TRACE_FAILED and the reason in boot->why.
+ * What lies in the buffer is an affair of the two halves of a guest's software, workloads/guest/trace_feed.h. */
+enum gn_guest_trace {
+	GN_GUEST_TRACE_OPEN, /* begin at the start; result: bytes of the head */
+	GN_GUEST_TRACE_NEXT, /* result: records, 0: the end */
+};
+#define GN_GUEST_TRACE_FAILED (~(uint64_t)0)
+
 /* Operations on translation that a guest makes, hashed in order: equal streams, equal hashes. */
+#define GN_GUEST_OP_IGNORED                                                                        \
+	((uint64_t)1 << 5) /* of an entry: A, which a CPU may set by mere speculation */
 enum gn_guest_op {
-	GN_GUEST_OP_TABLE_WRITE, /* a: guest-physical address of the entry, b: its new value */
+	GN_GUEST_OP_TABLE_WRITE, /* a: guest-physical address of the entry, b: its new value, but for A */
 	GN_GUEST_OP_CR3,	 /* b: value */
 	GN_GUEST_OP_CR,		 /* a: 0, 4, or 8 for EFER; b: value */
-	GN_GUEST_OP_INVLPG,	 /* a: address */
-	GN_GUEST_OP_INVPCID,	 /* a: type << 12 | pcid, b: address */
-	GN_GUEST_OP_FAULT,	 /* a: CR2, b: error code */
+	GN_GUEST_OP_INVLPG,  /* a: address */
+	GN_GUEST_OP_INVPCID, /* a: type << 12 | pcid, b: address */
+	GN_GUEST_OP_FAULT,   /* a: CR2, b: error code */
 	GN_GUEST_OPS
 };
 struct gn_guest_ops {
@@ -81,16 +98,19 @@ static inline void gn_guest_op_add(struct gn_guest_ops *ops, unsigned kind, uint
 struct gn_guest_boot {
 	uint64_t magic;
 	uint64_t mem_bytes, user_start, reserved_bytes;
-	uint64_t levels, pcid, smep, smap, large_pages; /* flags: 0 or 1 */
-	char workload[128];				/* or "trace" */
+	uint64_t levels; /* 4 or 5: what the loader's tables have */
+	/* Flags, 0 or 1. The CPU features are used if set; kernel_work: instructions that stand for kernel code
+	 * which is not there (cpu_compute() at CPL 0) are executed. They mean nothing where CPL 0 is emulated. */
+	uint64_t pcid, smep, smap, large_pages, kernel_work;
+	char workload[128]; /* or "trace" */
 	uint64_t size, seed;
-	uint64_t trace_pa, trace_refs; /* the trace buffer, in the user window; its capacity */
 	uint64_t vcpus;
 
+	uint64_t trace_pa, trace_bytes; /* the trace buffer */
 	uint64_t call_nr, call_argument, call_result;
-	int64_t result; /* of the workload, valid after GN_GUEST_PORT_EXIT */
-	char why[256];	/* when it failed */
-	uint64_t progress_done, progress_total;
+	int64_t result;	      /* of the workload, valid after GN_GUEST_PORT_EXIT */
+	char why[256];	      /* when it failed */
+	uint64_t progress_pa; /* where the guest keeps two words, done and total; 0: nowhere */
 	uint64_t tsc_measure, tsc_end; /* of the measured part; 0: not reached */
 	struct gn_guest_ops ops;       /* since entry */
 };
@@ -99,7 +119,11 @@ struct gn_guest_boot {
 struct gn_guest_image {
 	const void *kernel, *user; /* ELF files */
 	uint64_t kernel_bytes, user_bytes;
+	uint64_t user_start,
+		reserved_bytes; /* as in the boot page; what the files were linked for */
 };
+/* The kernel and all workloads. In the library gn_guest, not in the engine. */
+extern const struct gn_guest_image gn_guest_image;
 
 #ifdef __cplusplus
 }

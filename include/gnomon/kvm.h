@@ -20,6 +20,8 @@
 #ifndef GNOMON_KVM_H
 #define GNOMON_KVM_H
 
+#include <signal.h>
+
 #include <gnomon/engine.h>
 #include <gnomon/guest.h>
 
@@ -28,6 +30,10 @@ extern "C" {
 #endif
 
 struct gn_kvm;
+
+/* vCPU threads are called out of the guest by this signal. A handler that does nothing is installed for it, unless the
+ * program has one of its own. */
+#define GN_KVM_SIGNAL (SIGRTMIN + 6)
 
 /* ---- The host (gnomon host) ------------------------------------------------------------------------ */
 
@@ -48,11 +54,11 @@ struct gn_kvm_host {
 	bool reserved_fault_without_p; /* reserved-bit faults lack P in the error code */
 	/* Guest CPU features. */
 	bool pcid, invpcid, smep, smap, pku, la57, nx, gib_pages, xsave;
-	unsigned phys_bits;
+	unsigned phys_bits, pkru_offset; /* the latter: of PKRU in the standard XSAVE area, 0: none */
 	/* Capabilities. */
 	bool readonly_mem, sync_regs, immediate_exit, dirty_ring, manual_dirty_protect, irqchip,
 		uffd_missing, uffd_minor_shmem, uffd_wp_shmem, memory_fault_exit, shmem_huge_pages,
-		binary_stats;
+		binary_stats, emulation_exit;
 	unsigned memslots, dirty_ring_entries, max_vcpus;
 	/* Measured cost of each kind of exit, there and back. */
 	uint64_t ns_ioctl, ns_run_immediate, ns_hlt, ns_io, ns_mmio, ns_cpuid, ns_trap;
@@ -123,16 +129,20 @@ enum gn_kvm_stop {
 };
 /* Run vCPU @vcpu on the calling thread until it stops. May be called again after ASKED. */
 enum gn_kvm_stop gn_kvm_run(struct gn_kvm *kvm, unsigned vcpu, uint32_t *status);
-void gn_kvm_stop(struct gn_kvm *kvm); /* every vCPU stops soon with ASKED (or what it came to) */
+/* Every vCPU stops soon with ASKED (or what it came to); one that does not run now does so when it is run next. */
+void gn_kvm_stop(struct gn_kvm *kvm);
 const char *gn_kvm_error(struct gn_kvm *kvm, unsigned vcpu);
 
-/* Raise an external interrupt: taken when the guest's IF allows. */
+/* Raise an external interrupt: taken when the guest's IF allows. One that is pending already is not counted twice, as
+ * in an interrupt controller's request register. -EINVAL: an exception's vector. */
 int gn_kvm_interrupt(struct gn_kvm *kvm, unsigned vcpu, uint8_t vector);
 
-/* Exchange the scheme at an instruction boundary of every vCPU. Called by any thread, also while vCPUs run;
- * returns when it is done. Errors as of gn_vm_switch_scheme(), or -EOPNOTSUPP: then nothing changed. */
+/* Exchange the scheme at an instruction boundary of every vCPU. Called by any thread, also while vCPUs run, but not
+ * from a callback of a running vCPU (-EDEADLK); returns when it is done. Errors as of gn_vm_switch_scheme(), or
+ * -EOPNOTSUPP: then nothing changed. */
 int gn_kvm_switch_scheme(struct gn_kvm *kvm, const char *scheme);
-/* Run @fn while every vCPU is at an instruction boundary, outside guest and engine (audits). */
+/* Run @fn while every vCPU is at an instruction boundary, outside guest and engine, and the engine knows the guest's
+ * registers (audits). Returns what @fn did, -EDEADLK in a callback of a running vCPU, or -errno. */
 int gn_kvm_pause(struct gn_kvm *kvm, int (*fn)(void *ctx), void *ctx);
 
 /* ---- Results ------------------------------------------------------------------------------------------------ */
@@ -142,6 +152,7 @@ struct gn_kvm_stats {
 	uint64_t stub_operations;    /* table downgrades and flushes carried out inside the guest */
 	uint64_t reflected;	     /* exceptions handed on to the guest's own IDT */
 	uint64_t emulated;	     /* privileged instructions */
+	uint64_t denied; /* stores to read-only memory, touches of ballooned memory */
 	uint64_t uffd_faults;	     /* nested: demand population */
 	uint64_t uffd_bytes;	     /* given by them */
 	uint64_t emulation_failures; /* KVM's emulator gave up, this room's did not */

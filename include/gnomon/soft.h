@@ -150,13 +150,14 @@ void gn_soft_cold(struct gn_soft_cpu *cpu, bool data_caches);
 
 /* Every guest operation as text-free records, for twin tests: called before the operation takes effect. */
 enum gn_soft_op_kind {
-	GN_OP_TABLE_WRITE,
-	GN_OP_CR3,
-	GN_OP_CR,
-	GN_OP_INVLPG,
-	GN_OP_INVPCID,
-	GN_OP_FAULT
+	GN_OP_TABLE_WRITE, /* a: guest-physical address, b: value */
+	GN_OP_CR3,	   /* a: value */
+	GN_OP_CR,	   /* a: 0, 4 or GN_OP_CR_EFER, b: value */
+	GN_OP_INVLPG,	   /* a: address */
+	GN_OP_INVPCID,	   /* a: type << 16 | PCID, b: address */
+	GN_OP_FAULT	   /* a #PF for the guest; a: CR2, b: error code */
 };
+#define GN_OP_CR_EFER 8
 struct gn_soft_op {
 	enum gn_soft_op_kind kind;
 	uint64_t a, b;

@@ -329,6 +329,16 @@ void cpu_enter_user(void)
 	m.user = true;
 }
 
+bool cpu_upcall(cpu_upcall_fn *fn, void *ctx, uint64_t va, bool write)
+{
+	bool result;
+
+	cpu_enter_user();
+	result = fn(ctx, va, write);
+	cpu_enter_kernel();
+	return result;
+}
+
 uint64_t cpu_hypercall(uint64_t nr, uint64_t arg)
 {
 	(void)nr;

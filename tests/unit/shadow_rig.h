@@ -7,6 +7,10 @@
  * engine and does what it is told. Its TLB also drops the faulting address at each fault, as the architecture
  * says (SDM 4.10.4.1).
  *
+ * In a deprivileged VM it makes every access as a user's, drops its TLB when the root changes, and tells the engine
+ * the guest's privilege before each access (an implicit one is not the machine's to make: it goes to the engine as a
+ * fault).
+ *
  * Guest: RAM is mapped linearly for the kernel at RIG_LINEAR, by tables the rig builds from outside. Tables
  * come from rig_table(); a guest store to an entry goes through the linear map with rig_poke().
  */
@@ -39,6 +43,7 @@
 struct rig_tlb {
 	pthread_mutex_t lock;
 	uint64_t flushes_all;
+	uint64_t root; /* deprivileged: whose translations these are */
 	struct rig_tlb_slot {
 		bool valid, global;
 		uint8_t level; /* of the hardware's leaf: INVLPG means all of it */
@@ -57,7 +62,7 @@ struct rig {
 	bool no_tlb;
 	uint64_t root; /* gpa of the rig's first root */
 	uint64_t next_table;
-	uint64_t faults, emulated;
+	uint64_t faults, emulated, answered;
 };
 
 /* What became of one access. */
@@ -180,19 +185,38 @@ static inline bool rig_tlb_find(struct rig_tlb *tlb, const struct gn_vcpu *vcpu,
 	return true;
 }
 
+/* The registers the hardware runs with, and whose access it makes. */
+static inline void rig_hardware(const struct gn_vcpu *vcpu, struct rig_tlb *tlb,
+				struct gn_paging *hardware, struct gn_access *a)
+{
+	*hardware = vcpu->paging;
+	hardware->wp = hardware->nxe = true;
+	if (!vcpu->vm->config.deprivileged)
+		return;
+	hardware->smep = hardware->smap = hardware->pke = hardware->pge = false;
+	a->user = true;
+	a->ac = false;
+	if (tlb->root != vcpu->hw.root.v)
+		memset(tlb->slot, 0, sizeof(tlb->slot));
+	tlb->root = vcpu->hw.root.v;
+}
+
 /* Translate once. False: #PF. Inside an RCU read section. */
-static inline bool rig_translate(struct rig *rig, struct gn_vcpu *vcpu, const struct gn_access *a,
-				 uint64_t *hpa_out)
+static inline bool rig_translate(struct rig *rig, struct gn_vcpu *vcpu,
+				 const struct gn_access *guest, uint64_t *hpa_out)
 {
 	struct rig_tlb *tlb = gn_vcpu_backend(vcpu);
 	const struct gn_hw *hw = &vcpu->hw;
-	struct gn_paging hardware = vcpu->paging;
+	struct gn_access as_made = *guest, *a = &as_made;
+	struct gn_paging hardware;
 	struct gn_translation tr;
 	struct gn_walk w;
 	bool found = false;
 
-	hardware.wp = hardware.nxe = true;
+	if (vcpu->vm->config.deprivileged && guest->implicit)
+		return false;
 	pthread_mutex_lock(&tlb->lock);
+	rig_hardware(vcpu, tlb, &hardware, a);
 	if (!rig->no_tlb && rig_tlb_find(tlb, vcpu, &hardware, a, hpa_out)) {
 		found = true;
 		goto out;
@@ -244,6 +268,12 @@ static inline struct rig_result rig_run(struct rig *rig, struct gn_vcpu *vcpu,
 {
 	struct rig_result r = { .end = RIG_LOOP, .value = value };
 
+	if (!a->implicit)
+		r.err = gn_vcpu_set_privilege(vcpu, a->user, a->ac);
+	if (r.err) {
+		r.end = RIG_ERROR;
+		return r;
+	}
 	for (; r.faults < RIG_RETRIES; r.faults++) {
 		struct gn_fault fault = { .access = *a };
 		struct gn_fix fix;
@@ -270,6 +300,13 @@ static inline struct rig_result rig_run(struct rig *rig, struct gn_vcpu *vcpu,
 			r.faults++;
 			r.err = gn_vcpu_store(vcpu, fix.gpa, &value, a->size);
 			r.end = r.err ? RIG_ERROR : RIG_OK;
+			return r;
+		case GN_FIX_ACCESS:
+			__atomic_fetch_add(&rig->answered, 1, __ATOMIC_RELAXED);
+			r.hpa = fix.hpa.v;
+			r.faults++;
+			rig_perform(rig, a, r.hpa, &r.value);
+			r.end = RIG_OK;
 			return r;
 		case GN_FIX_INJECT:
 			r.end = RIG_PF;
@@ -377,7 +414,8 @@ static inline void rig_create(struct rig *rig, const struct gn_vm_config *config
 
 	memset(rig, 0, sizeof(*rig));
 	if (!registered &&
-	    (gn_scheme_register(&gn_scheme_shadow) || gn_scheme_register(&gn_scheme_shadow_vtlb)))
+	    (gn_scheme_register(&gn_scheme_shadow) || gn_scheme_register(&gn_scheme_shadow_vtlb) ||
+	     gn_scheme_register(&gn_scheme_interp)))
 		rig_die("register");
 	registered = true;
 	if (!c.scheme)

@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * fill.c - demand population: a touch of a page that is not in the view, answered.
+ *
+ * Two threads. The reader reads the userfaultfd and nothing else, so that the kernel's remap events (view.c) are always
+ * answered, whatever lock is held. The filler works on faults, one at a time, on behalf of the vCPU that is
+ * blocked: it reports a nested violation to the engine and carries out the answer.
+ *
+ *     sequence = even -> gn_vcpu_fault -> the ept room's leaf -> view_lock -> sequence unchanged? -> put in
+ *
+ * A change of the p2m makes the sequence odd, then has the view take the range out under view_lock. So what is put in
+ * from an old leaf is either refused by the check or taken out by the change.
+ *
+ * What may not be granted (ballooned, MMIO, a store to read-only memory): the page is blocked, so that the kernel's
+ * attempt fails and the vCPU comes out of KVM_RUN, where it finds the denial. The slots usually say so already
+ * (layout.c); this is for memory that changed under a vCPU's hands, and for ballooned pages, which get no slot of their
+ * own: there are too many of them.
+ *
+ * Which vCPU: the fault's thread id. A stray fault (of a vCPU that was called out meanwhile) is answered on vCPU 0's
+ * account; what it puts in is right, whoever asked.
+ */
+#include <errno.h>
+#include <linux/userfaultfd.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "mmu/walk.h"
+
+#include "nested.h"
+
+#define BLOCK_LEVEL 2
+#define BLOCK_PAGES ((uint64_t)512)
+
+/* ---- One fault --------------------------------------------------------------------------------------------- */
+
+/* What the ept room made of a gfn. */
+struct leaf {
+	gfn_t start;
+	uint64_t pages;
+	pfn_t frame; /* of start */
+	bool writable, can_open;
+};
+
+/* False: there is none (any more). */
+static bool find_leaf(struct gn_kvm_nested *n, gfn_t at, struct leaf *out)
+{
+	struct gn_vm *vm = n->kvm->vm;
+	const struct gn_hw *hw = gn_vcpu_hw(n->kvm->cpus[0].vcpu);
+	struct gn_walk walk;
+	p2m_word_t word;
+	unsigned level;
+
+	rcu_read_lock();
+	gn_walk_any(hw->fmt, vm->frames, hw->root, gfn_to_gpa(at).v, &walk);
+	word = gn_p2m_get(&vm->p2m, at);
+	rcu_read_unlock();
+	if (walk.end != GN_WALK_LEAF)
+		return false;
+	/* A larger leaf is put in by blocks: a fault should not take as long as a GiB takes. */
+	level = walk.level < BLOCK_LEVEL ? walk.level : BLOCK_LEVEL;
+	out->pages = gn_level_pages(level);
+	out->start = gfn(at.v & ~(out->pages - 1));
+	out->frame = pfn((walk.address >> GN_PAGE_SHIFT) - (at.v - out->start.v));
+	/* KVM logs dirty pages by itself, so the log's write protection of our leaves does not count. */
+	out->writable =
+		(walk.rights & GN_W) || (gn_dirty_is_logged(vm) && gn_p2m_word_grants(word, GN_W));
+	out->can_open = n->huge && level == BLOCK_LEVEL && out->writable &&
+			gn_p2m_word_level(word) >= BLOCK_LEVEL && out->frame.v == out->start.v &&
+			out->start.v + out->pages <= n->pages;
+	return true;
+}
+
+/* UFFDIO_CONTINUE wants the pages in the page cache: reading brings them there. */
+static void make_resident(struct gn_kvm_nested *n, const struct leaf *leaf)
+{
+	const uint8_t *pool = (const uint8_t *)n->kvm->pool.base;
+
+	for (uint64_t i = 0; i < leaf->pages; i++)
+		(void)*(const volatile uint8_t *)(pool + (leaf->frame.v + i) * GN_PAGE_SIZE);
+}
+
+/* *done: it is in, or need not be. */
+static int put(struct gn_kvm_nested *n, const struct leaf *leaf, uint64_t sequence, bool *done)
+{
+	int err = -EINVAL;
+
+	*done = false;
+	if (!leaf->can_open)
+		make_resident(n, leaf);
+	pthread_mutex_lock(&n->view_lock);
+	if (!gn_p2m_retry(&n->kvm->vm->p2m, sequence)) {
+		if (leaf->can_open)
+			err = gn_kvm_view_open(n, leaf->start);
+		if (err)
+			err = gn_kvm_view_put(n, leaf->start, leaf->pages, leaf->frame,
+					      leaf->writable);
+		*done = !err;
+	}
+	pthread_mutex_unlock(&n->view_lock);
+	return err == -EAGAIN || !*done ? 0 : err;
+}
+
+static void deny(struct gn_kvm_nested *n, struct gn_kvm_cpu *cpu, gfn_t at, bool is_write,
+		 const struct gn_fix *fix, int err, uint64_t sequence, bool *done)
+{
+	struct gn_p2m_info info = { .state = GN_P2M_MMIO };
+	bool only_writes;
+
+	(void)gn_p2m_query(n->kvm->vm, at, &info);
+	only_writes = is_write && info.state == GN_P2M_READONLY;
+	pthread_mutex_lock(&n->view_lock);
+	*done = err || !gn_p2m_retry(&n->kvm->vm->p2m, sequence);
+	if (*done) {
+		int blocked = gn_kvm_view_block(n, at, only_writes);
+
+		cpu->nested->denial =
+			(struct gn_kvm_denial){ .at = at,
+						.is_write = is_write,
+						.err = err ? err : blocked,
+						.why = err ? "no memory for it" : fix->why };
+		atomic_store(&cpu->nested->is_denied, true);
+	}
+	pthread_mutex_unlock(&n->view_lock);
+	if (*done)
+		gn_kvm_kick(cpu);
+}
+
+/* Report the violation until its answer is carried out. */
+static int resolve(struct gn_kvm_nested *n, struct gn_kvm_cpu *cpu, gfn_t at, bool is_write,
+		   bool may_deny, uint64_t *pages)
+{
+	const struct gn_fault fault = { .access = { .kind = is_write ? GN_WRITE : GN_READ,
+						    .size = 1 },
+					.nested = true,
+					.gpa = gfn_to_gpa(at) };
+	bool done = false;
+	int err = 0;
+
+	*pages = 0;
+	while (!done && atomic_load(&n->is_active)) {
+		uint64_t sequence = gn_p2m_begin_read(&n->kvm->vm->p2m);
+		struct gn_fix fix;
+		struct leaf leaf;
+
+		err = gn_vcpu_fault(cpu->vcpu, &fault, &fix);
+		if (err || fix.kind != GN_FIX_RETRY) {
+			if (!may_deny)
+				break;
+			deny(n, cpu, at, is_write, &fix, err, sequence, &done);
+			continue;
+		}
+		if (!find_leaf(n, at, &leaf) || (is_write && !leaf.writable))
+			continue;
+		err = put(n, &leaf, sequence, &done);
+		if (err && may_deny)
+			deny(n, cpu, at, is_write, &fix, err, sequence, &done);
+		if (err)
+			break;
+		*pages = leaf.pages;
+	}
+	return err;
+}
+
+static struct gn_kvm_cpu *cpu_of(struct gn_kvm *kvm, pid_t tid)
+{
+	for (unsigned i = 0; i < kvm->cpu_count; i++)
+		if (atomic_load(&kvm->cpus[i].tid) == tid)
+			return &kvm->cpus[i];
+	return &kvm->cpus[0];
+}
+
+/* The vCPU is blocked in KVM_RUN: its books are ours meanwhile. */
+static void answer(struct gn_kvm_nested *n, const struct gn_kvm_touch *touch)
+{
+	struct gn_kvm_cpu *cpu = cpu_of(n->kvm, touch->tid);
+	struct gn_counters *counters = gn_vcpu_counters(cpu->vcpu);
+	uint64_t began = n->kvm->config.time_exits ? gn_kvm_now_ns() : 0, pages = 0;
+
+	if (atomic_load(&n->is_active) && touch->gfn < n->pages) {
+		counters->exits++;
+		counters->exits_by[GN_EXIT_NESTED]++;
+		cpu->stats.exits_by[GN_EXIT_NESTED]++;
+		cpu->stats.uffd_faults++;
+		(void)resolve(n, cpu, gfn(touch->gfn), touch->is_write, true, &pages);
+		cpu->stats.uffd_bytes += pages * GN_PAGE_SIZE;
+		if (began)
+			cpu->stats.ns_by[GN_EXIT_NESTED] += gn_kvm_now_ns() - began;
+	}
+	gn_kvm_view_wake(n, gfn(touch->gfn));
+}
+
+int gn_kvm_fill_ahead(struct gn_kvm_nested *n)
+{
+	uint64_t at = 0, pages;
+	int err = 0;
+
+	pthread_mutex_lock(&n->fill_lock);
+	while (at < n->pages && !err) {
+		struct gn_p2m_info info;
+
+		(void)gn_p2m_query(n->kvm->vm, gfn(at), &info);
+		pages = 1;
+		if (info.state == GN_P2M_PRIVATE || info.state == GN_P2M_SHARED ||
+		    info.state == GN_P2M_READONLY)
+			err = resolve(n, &n->kvm->cpus[0], gfn(at), false, false, &pages);
+		at = (at | ((pages ? pages : 1) - 1)) + 1;
+	}
+	pthread_mutex_unlock(&n->fill_lock);
+	return err;
+}
+
+/* ---- Threads -------------------------------------------------------------------------------------------------- */
+
+/* A fault that is queued already is answered once. A full queue: let the vCPU ask again. */
+static void enqueue(struct gn_kvm_nested *n, const struct gn_kvm_touch *touch)
+{
+	unsigned i = 0;
+
+	pthread_mutex_lock(&n->queue_lock);
+	while (i < n->queued && (n->queue[i].gfn != touch->gfn || n->queue[i].tid != touch->tid ||
+				 n->queue[i].is_write != touch->is_write))
+		i++;
+	if (i == n->queued && n->queued < GN_KVM_QUEUE) {
+		n->queue[n->queued++] = *touch;
+		pthread_cond_signal(&n->queue_filled);
+	} else if (i == n->queued) {
+		gn_kvm_view_wake(n, gfn(touch->gfn));
+	}
+	pthread_mutex_unlock(&n->queue_lock);
+}
+
+static void *read_events(void *ctx)
+{
+	struct gn_kvm_nested *n = (struct gn_kvm_nested *)ctx;
+	struct pollfd fds[2] = { { .fd = n->uffd, .events = POLLIN },
+				 { .fd = n->stop_fd, .events = POLLIN } };
+	struct uffd_msg msg;
+
+	while (!(fds[1].revents & POLLIN)) {
+		if (poll(fds, 2, -1) < 0 && errno != EINTR)
+			break;
+		while (read(n->uffd, &msg, sizeof(msg)) == (ssize_t)sizeof(msg)) {
+			uint64_t address = msg.arg.pagefault.address - (uintptr_t)n->view;
+			struct gn_kvm_touch touch = {
+				.gfn = address / GN_PAGE_SIZE,
+				.tid = (pid_t)msg.arg.pagefault.feat.ptid,
+				.is_write = msg.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE,
+			};
+
+			if (msg.event == UFFD_EVENT_PAGEFAULT)
+				enqueue(n, &touch);
+		}
+	}
+	return NULL;
+}
+
+static void *fill(void *ctx)
+{
+	struct gn_kvm_nested *n = (struct gn_kvm_nested *)ctx;
+
+	pthread_mutex_lock(&n->queue_lock);
+	while (!n->is_stopping) {
+		struct gn_kvm_touch touch;
+
+		if (!n->queued) {
+			pthread_cond_wait(&n->queue_filled, &n->queue_lock);
+			continue;
+		}
+		touch = n->queue[0];
+		memmove(&n->queue[0], &n->queue[1], --n->queued * sizeof(n->queue[0]));
+		pthread_mutex_unlock(&n->queue_lock);
+		pthread_mutex_lock(&n->fill_lock);
+		answer(n, &touch);
+		pthread_mutex_unlock(&n->fill_lock);
+		pthread_mutex_lock(&n->queue_lock);
+	}
+	pthread_mutex_unlock(&n->queue_lock);
+	return NULL;
+}
+
+int gn_kvm_fill_start(struct gn_kvm_nested *n)
+{
+	sigset_t all, old;
+	int err;
+
+	n->stop_fd = eventfd(0, EFD_CLOEXEC);
+	if (n->stop_fd < 0)
+		return -errno;
+	/* The program's signals are for its own threads. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	err = pthread_create(&n->reader, NULL, read_events, n);
+	if (!err) {
+		err = pthread_create(&n->filler, NULL, fill, n);
+		if (err) {
+			(void)eventfd_write(n->stop_fd, 1);
+			pthread_join(n->reader, NULL);
+		}
+	}
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	n->has_threads = !err;
+	if (err)
+		close(n->stop_fd);
+	return -err;
+}
+
+void gn_kvm_fill_stop(struct gn_kvm_nested *n)
+{
+	if (!n->has_threads)
+		return;
+	pthread_mutex_lock(&n->queue_lock);
+	n->is_stopping = true;
+	pthread_cond_signal(&n->queue_filled);
+	pthread_mutex_unlock(&n->queue_lock);
+	pthread_join(n->filler, NULL);
+	(void)eventfd_write(n->stop_fd, 1);
+	pthread_join(n->reader, NULL);
+	close(n->stop_fd);
+	n->has_threads = false;
+}

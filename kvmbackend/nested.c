@@ -1,0 +1,581 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * nested.c - the mode in which the guest's kernel runs at CPL 0 on tables of its own.
+ *
+ * KVM does the running; what is left is memory (see nested.h) and the few exits below. The engine hears of the guest's
+ * registers only when its state is saved, for the ept room has no use for them.
+ *
+ * What a guest may do to memory that is not plain RAM:
+ *
+ *     MMIO, past the end        reads give ones, stores are dropped: an empty bus
+ *     read-only                 stores are dropped, as a ROM does; counted
+ *     ballooned                 counted, and the guest is stopped: it used what it gave away
+ *     its tables there          what KVM makes of it: a #PF, a triple fault, an exit that stops it
+ *
+ * Completion. After an I/O or MMIO exit KVM finishes the instruction at the next KVM_RUN; before that its registers tell a
+ * half-truth. When the vCPU has to stand at a boundary, KVM_RUN is made with immediate_exit set.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "nested.h"
+
+#define BAD_ADDRESSES_MAX 64
+
+/* ---- Exits --------------------------------------------------------------------------------------------------- */
+
+static enum gn_kvm_next port_exit(struct gn_kvm_cpu *cpu)
+{
+	struct kvm_run *run = cpu->run;
+	uint8_t *data = (uint8_t *)run + run->io.data_offset;
+	bool is_out = run->io.direction == KVM_EXIT_IO_OUT;
+	enum gn_kvm_next next = GN_KVM_AGAIN;
+
+	/* String instructions come with many at once. */
+	for (uint32_t i = 0; i < run->io.count; i++, data += run->io.size) {
+		uint32_t value = 0;
+
+		if (is_out)
+			memcpy(&value, data, run->io.size);
+		if (next == GN_KVM_AGAIN)
+			next = gn_kvm_port(cpu, run->io.port, run->io.size, is_out, &value);
+		if (!is_out)
+			memcpy(data, &value, run->io.size);
+	}
+	return next;
+}
+
+static enum gn_kvm_next ballooned(struct gn_kvm_cpu *cpu, gpa_t at, bool is_write)
+{
+	cpu->stats.denied++;
+	return gn_kvm_end(cpu, GN_KVM_STOP_GUEST,
+			  "the guest %s %#llx, a page it gave back to the balloon",
+			  is_write ? "wrote to" : "touched", (unsigned long long)at.v);
+}
+
+/* Slots follow the p2m. */
+static enum gn_kvm_next follow(struct gn_kvm_cpu *cpu, bool *changed)
+{
+	struct gn_kvm_nested *n = cpu->kvm->nested;
+	char why[256];
+
+	if (!gn_kvm_layout_follow(n, gfn(0), gfn(n->pages), changed, why, sizeof(why)))
+		return GN_KVM_AGAIN;
+	return gn_kvm_end(cpu, GN_KVM_STOP_ERROR, "%s", why);
+}
+
+/* Memory after all: it changed kind under the guest's hands, or a SHARED page needs the engine to be written. */
+static enum gn_kvm_next memory_access(struct gn_kvm_cpu *cpu, gpa_t at, uint8_t *data,
+				      unsigned bytes, bool is_write)
+{
+	struct gn_vm *vm = cpu->kvm->vm;
+	bool changed;
+	int err = is_write ? gn_vm_write(vm, at, data, bytes) : gn_vm_read(vm, at, data, bytes);
+
+	if (err == -ENOMEM)
+		return gn_kvm_end(cpu, GN_KVM_STOP_ERROR, "no memory for the page at %#llx",
+				  (unsigned long long)at.v);
+	return follow(cpu, &changed);
+}
+
+static enum gn_kvm_next mmio_exit(struct gn_kvm_cpu *cpu)
+{
+	struct kvm_run *run = cpu->run;
+	gpa_t at = gpa(run->mmio.phys_addr);
+	struct gn_p2m_info info = { .state = GN_P2M_MMIO };
+
+	(void)gn_p2m_query(cpu->kvm->vm, gpa_to_gfn(at), &info);
+	switch (info.state) {
+	case GN_P2M_MMIO:
+		gn_kvm_count_exit(cpu, GN_EXIT_IO);
+		if (!run->mmio.is_write)
+			memset(run->mmio.data, 0xff, sizeof(run->mmio.data));
+		return GN_KVM_AGAIN;
+	case GN_P2M_BALLOONED:
+		return ballooned(cpu, at, run->mmio.is_write);
+	case GN_P2M_READONLY:
+		if (run->mmio.is_write) {
+			gn_kvm_count_exit(cpu, GN_EXIT_IO);
+			cpu->stats.denied++;
+			return GN_KVM_AGAIN;
+		}
+		/* fall through */
+	default:
+		return memory_access(cpu, at, run->mmio.data, run->mmio.len, run->mmio.is_write);
+	}
+}
+
+static enum gn_kvm_next halt_exit(struct gn_kvm_cpu *cpu)
+{
+	gn_kvm_count_exit(cpu, GN_EXIT_HLT);
+	if (!cpu->run->if_flag)
+		return gn_kvm_end(cpu, GN_KVM_STOP_HALT,
+				  "halted with interrupts off: nothing can wake it");
+	cpu->is_halted = true;
+	return GN_KVM_AGAIN;
+}
+
+static enum gn_kvm_next internal_error(struct gn_kvm_cpu *cpu)
+{
+	const struct kvm_run *run = cpu->run;
+	enum gn_kvm_next next;
+	bool changed;
+
+	/* It may have run into memory that changed kind: then the instruction is fine, and runs again. */
+	next = follow(cpu, &changed);
+	if (next == GN_KVM_DONE || changed)
+		return next;
+	if (run->internal.suberror == KVM_INTERNAL_ERROR_EMULATION)
+		return gn_kvm_supplement(cpu);
+	return gn_kvm_end(cpu, GN_KVM_STOP_GUEST,
+			  "KVM cannot go on: internal error %u (%s), data %#llx %#llx",
+			  run->internal.suberror,
+			  run->internal.suberror == KVM_INTERNAL_ERROR_DELIVERY_EV
+				  ? "an exit while an exception was delivered"
+			  : run->internal.suberror == KVM_INTERNAL_ERROR_SIMUL_EX
+				  ? "two exceptions at once"
+				  : "an exit it does not expect",
+			  run->internal.ndata > 0 ? (unsigned long long)run->internal.data[0] : 0,
+			  run->internal.ndata > 1 ? (unsigned long long)run->internal.data[1] : 0);
+}
+
+static enum gn_kvm_next handle_exit(struct gn_kvm_cpu *cpu)
+{
+	const struct kvm_run *run = cpu->run;
+	int err;
+
+	switch (run->exit_reason) {
+	case KVM_EXIT_IO:
+		cpu->nested->needs_completion = true;
+		return port_exit(cpu);
+	case KVM_EXIT_MMIO:
+		cpu->nested->needs_completion = true;
+		return mmio_exit(cpu);
+	case KVM_EXIT_HLT:
+		return halt_exit(cpu);
+	case KVM_EXIT_INTR:
+	case KVM_EXIT_IRQ_WINDOW_OPEN:
+		return GN_KVM_AGAIN;
+	case KVM_EXIT_DIRTY_RING_FULL:
+		err = gn_kvm_layout_ring_full(cpu->kvm->nested);
+		if (!err)
+			return GN_KVM_AGAIN;
+		gn_kvm_sys_fail(cpu->error, sizeof(cpu->error), "KVM_RESET_DIRTY_RINGS", -err);
+		cpu->stop = GN_KVM_STOP_ERROR;
+		return GN_KVM_DONE;
+	case KVM_EXIT_SHUTDOWN:
+		return gn_kvm_end(cpu, GN_KVM_STOP_SHUTDOWN, "triple fault");
+	case KVM_EXIT_INTERNAL_ERROR:
+		return internal_error(cpu);
+	case KVM_EXIT_FAIL_ENTRY:
+		return gn_kvm_end(
+			cpu, GN_KVM_STOP_GUEST,
+			"the CPU refuses the guest's state: entry failure %#llx",
+			(unsigned long long)run->fail_entry.hardware_entry_failure_reason);
+	default:
+		return gn_kvm_end(cpu, GN_KVM_STOP_GUEST,
+				  "KVM left the guest for reason %u, which this VM has no use for",
+				  run->exit_reason);
+	}
+}
+
+/* ---- Denied touches -------------------------------------------------------------------------------------------- */
+
+/* The filler blocked a page this vCPU touched. */
+static enum gn_kvm_next handle_denial(struct gn_kvm_cpu *cpu)
+{
+	struct gn_kvm_nested *n = cpu->kvm->nested;
+	struct gn_p2m_info info = { .state = GN_P2M_MMIO };
+	struct gn_kvm_denial denial;
+	bool changed;
+
+	pthread_mutex_lock(&n->view_lock);
+	denial = cpu->nested->denial;
+	atomic_store(&cpu->nested->is_denied, false);
+	pthread_mutex_unlock(&n->view_lock);
+	cpu->nested->bad_address_count = 0;
+	if (denial.err)
+		return gn_kvm_end(cpu, GN_KVM_STOP_ERROR, "guest memory at %#llx: %s: %s",
+				  (unsigned long long)gfn_to_gpa(denial.at).v,
+				  denial.why ? denial.why : "it cannot be mapped",
+				  strerror(-denial.err));
+	(void)gn_p2m_query(cpu->kvm->vm, denial.at, &info);
+	if (info.state == GN_P2M_BALLOONED)
+		return ballooned(cpu, gfn_to_gpa(denial.at), denial.is_write);
+	return follow(cpu, &changed);
+}
+
+/* KVM_RUN could not reach guest memory and no denial says why: mappings may have been changing. */
+static enum gn_kvm_next handle_bad_address(struct gn_kvm_cpu *cpu)
+{
+	bool changed;
+
+	if (++cpu->nested->bad_address_count > BAD_ADDRESSES_MAX)
+		return gn_kvm_end(cpu, GN_KVM_STOP_ERROR,
+				  "KVM_RUN: guest memory cannot be reached (EFAULT)");
+	return follow(cpu, &changed);
+}
+
+/* ---- The loop's calls ---------------------------------------------------------------------------------------------- */
+
+static enum gn_kvm_next before_run(struct gn_kvm_cpu *cpu)
+{
+	struct kvm_run *run = cpu->run;
+	int vector = gn_kvm_interrupt_pending(cpu);
+
+	if (vector >= 0 && run->ready_for_interrupt_injection) {
+		struct kvm_interrupt interrupt = { .irq = (uint32_t)vector };
+		int err = gn_kvm_ioctl(cpu->fd, KVM_INTERRUPT, &interrupt);
+
+		if (err) {
+			gn_kvm_sys_fail(cpu->error, sizeof(cpu->error), "KVM_INTERRUPT", -err);
+			cpu->stop = GN_KVM_STOP_ERROR;
+			return GN_KVM_DONE;
+		}
+		run->ready_for_interrupt_injection = 0; /* until KVM says so again */
+		gn_kvm_interrupt_take(cpu, (uint8_t)vector);
+		vector = gn_kvm_interrupt_pending(cpu);
+	}
+	run->request_interrupt_window = vector >= 0;
+	if (cpu->nested->needs_completion && atomic_load(&cpu->has_request))
+		__atomic_store_n(&run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+	return GN_KVM_AGAIN;
+}
+
+static enum gn_kvm_next after_run(struct gn_kvm_cpu *cpu, int err)
+{
+	enum gn_kvm_next next = GN_KVM_AGAIN;
+
+	if (!err || err == -EINTR)
+		cpu->nested->needs_completion = false;
+	if (!err)
+		cpu->nested->bad_address_count = 0;
+	if (atomic_load(&cpu->nested->is_denied))
+		next = handle_denial(cpu);
+	else if (err == -EFAULT)
+		next = handle_bad_address(cpu);
+	if (next == GN_KVM_DONE)
+		return next;
+	switch (err) {
+	case 0:
+		return handle_exit(cpu);
+	case -EINTR:
+	case -EAGAIN:
+	case -EFAULT:
+		return GN_KVM_AGAIN;
+	default:
+		gn_kvm_sys_fail(cpu->error, sizeof(cpu->error), "KVM_RUN", -err);
+		cpu->stop = GN_KVM_STOP_ERROR;
+		return GN_KVM_DONE;
+	}
+}
+
+static bool is_at_boundary(const struct gn_kvm_cpu *cpu)
+{
+	return !cpu->nested->needs_completion;
+}
+
+/* ---- State ------------------------------------------------------------------------------------------------------------ */
+
+/* A vCPU that stopped after an access (the exit port) has it completed. A string instruction may make more. */
+static int complete(struct gn_kvm_cpu *cpu)
+{
+	int err = 0;
+
+	while (cpu->nested->needs_completion && !err) {
+		__atomic_store_n(&cpu->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+		err = ioctl(cpu->fd, KVM_RUN, 0) ? -errno : 0;
+		cpu->nested->needs_completion = false;
+		if (err == -EINTR)
+			return 0;
+		if (!err && (cpu->run->exit_reason == KVM_EXIT_IO ||
+			     cpu->run->exit_reason == KVM_EXIT_MMIO))
+			(void)handle_exit(cpu);
+	}
+	return err;
+}
+
+/* An event KVM took out of our hands and has not delivered: an interrupt is pending again, an exception
+ * will be raised again by its instruction. */
+static int take_back_events(struct gn_kvm_cpu *cpu)
+{
+	struct kvm_vcpu_events events;
+	int err = gn_kvm_ioctl(cpu->fd, KVM_GET_VCPU_EVENTS, &events);
+
+	if (err ||
+	    (!events.interrupt.injected && !events.exception.injected && !events.exception.pending))
+		return err;
+	if (events.interrupt.injected && !events.interrupt.soft)
+		atomic_fetch_or(&cpu->interrupts[events.interrupt.nr / 64],
+				(uint64_t)1 << (events.interrupt.nr % 64));
+	memset(&events.interrupt, 0, sizeof(events.interrupt));
+	memset(&events.exception, 0, sizeof(events.exception));
+	events.flags = 0;
+	return gn_kvm_ioctl(cpu->fd, KVM_SET_VCPU_EVENTS, &events);
+}
+
+/* PKRU lies in the XSAVE area, where KVM_GET_SUPPORTED_CPUID says. */
+static uint32_t *pkru_in(const struct gn_kvm *kvm, struct kvm_xsave *xsave)
+{
+	uint32_t offset = kvm->host.pkru_offset;
+
+	return offset && offset + 4 <= sizeof(*xsave) ? &xsave->region[offset / 4] : NULL;
+}
+
+static int pkru_get(struct gn_kvm_cpu *cpu, uint32_t *value)
+{
+	struct kvm_xsave xsave;
+	uint32_t *pkru = pkru_in(cpu->kvm, &xsave);
+	int err = 0;
+
+	*value = 0;
+	if (!cpu->kvm->host.pku || !pkru)
+		return 0;
+	err = gn_kvm_ioctl(cpu->fd, KVM_GET_XSAVE, &xsave);
+	if (!err)
+		*value = *pkru;
+	return err;
+}
+
+static int pkru_set(struct gn_kvm_cpu *cpu, uint32_t value)
+{
+	const uint64_t component = (uint64_t)1
+				   << 9; /* in XSTATE_BV, the first word of the header at 512 */
+	struct kvm_xsave xsave;
+	uint32_t *pkru = pkru_in(cpu->kvm, &xsave);
+	uint64_t present;
+	int err;
+
+	if (!cpu->kvm->host.pku || !pkru)
+		return value ? -EINVAL : 0;
+	err = gn_kvm_ioctl(cpu->fd, KVM_GET_XSAVE, &xsave);
+	if (err)
+		return err;
+	memcpy(&present, &xsave.region[512 / 4], sizeof(present));
+	present |= component;
+	memcpy(&xsave.region[512 / 4], &present, sizeof(present));
+	*pkru = value;
+	return gn_kvm_ioctl(cpu->fd, KVM_SET_XSAVE, &xsave);
+}
+
+static int get_state(struct gn_kvm_cpu *cpu, struct gn_kvm_state *state)
+{
+	struct kvm_regs regs;
+	struct kvm_sregs sregs;
+	int err = complete(cpu);
+
+	memset(state, 0, sizeof(*state));
+	if (!err)
+		err = take_back_events(cpu);
+	if (!err)
+		err = gn_kvm_ioctl(cpu->fd, KVM_GET_REGS, &regs);
+	if (!err)
+		err = gn_kvm_ioctl(cpu->fd, KVM_GET_SREGS, &sregs);
+	if (!err)
+		err = gn_kvm_msrs_get(cpu, state);
+	if (!err)
+		err = pkru_get(cpu, &state->regs.pkru);
+	if (err)
+		return err;
+	gn_kvm_regs_from(&regs, state);
+	gn_kvm_sregs_from(&sregs, state);
+	if (!memcmp(&state->regs, gn_vcpu_regs(cpu->vcpu), sizeof(state->regs)))
+		return 0;
+	return gn_vcpu_set_regs(cpu->vcpu, &state->regs);
+}
+
+static int set_state(struct gn_kvm_cpu *cpu, const struct gn_kvm_state *state)
+{
+	const struct kvm_vcpu_events no_events = { .flags = 0 };
+	struct kvm_vcpu_events events = no_events;
+	struct kvm_regs regs;
+	struct kvm_sregs sregs;
+	int err = gn_vcpu_set_regs(cpu->vcpu, &state->regs);
+
+	if (!err)
+		err = complete(cpu);
+	if (!err)
+		err = gn_kvm_ioctl(cpu->fd, KVM_SET_VCPU_EVENTS, &events);
+	if (!err)
+		err = gn_kvm_ioctl(cpu->fd, KVM_GET_SREGS, &sregs);
+	if (err)
+		return err;
+	gn_kvm_sregs_to(state, &sregs);
+	gn_kvm_regs_to(state, &regs);
+	err = gn_kvm_ioctl(cpu->fd, KVM_SET_SREGS, &sregs);
+	if (!err)
+		err = gn_kvm_ioctl(cpu->fd, KVM_SET_REGS, &regs);
+	if (!err)
+		err = gn_kvm_msrs_set(cpu, state);
+	return err ? err : pkru_set(cpu, state->regs.pkru);
+}
+
+/* ---- What the engine tells us --------------------------------------------------------------------------------------------- */
+
+void gn_kvm_nested_range_changing(struct gn_kvm *kvm, gfn_t start, gfn_t end,
+				  enum gn_range_change change)
+{
+	struct gn_kvm_nested *n = kvm->nested;
+
+	/* Write protection is for the dirty log, which KVM keeps by itself. */
+	if (!n || change != GN_RANGE_ZAP || !atomic_load(&n->is_active))
+		return;
+	pthread_mutex_lock(&n->view_lock);
+	gn_kvm_view_take(n, start, end);
+	pthread_mutex_unlock(&n->view_lock);
+}
+
+void gn_kvm_nested_range_changed(struct gn_kvm *kvm, gfn_t start, gfn_t end)
+{
+	struct gn_kvm_nested *n = kvm->nested;
+	char why[256];
+	bool changed;
+
+	if (!n || !gn_kvm_layout_follow(n, start, end, &changed, why, sizeof(why)))
+		return;
+	/* Whoever changed the p2m did; it is the guest that cannot go on. */
+	gn_log(GN_LOG_ERROR, "%s", why);
+	gn_kvm_stop(kvm);
+}
+
+/* ---- The mode's life -------------------------------------------------------------------------------------------------------- */
+
+static int build(struct gn_kvm *kvm)
+{
+	struct gn_kvm_nested *n = gn_alloc_should_fail() ? NULL : calloc(1, sizeof(*n));
+	pthread_mutexattr_t recursive;
+	int err;
+
+	if (!n)
+		return gn_kvm_sys_fail(kvm->why, sizeof(kvm->why), "nested mode", ENOMEM);
+	n->kvm = kvm;
+	n->pages = kvm->vm->p2m.gfn_count;
+	n->uffd = -1;
+	pthread_mutex_init(&n->view_lock, NULL);
+	pthread_mutexattr_init(&recursive);
+	pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE);
+	pthread_mutex_init(&n->fill_lock, &recursive);
+	pthread_mutexattr_destroy(&recursive);
+	pthread_mutex_init(&n->queue_lock, NULL);
+	pthread_mutex_init(&n->slots_lock, NULL);
+	pthread_cond_init(&n->queue_filled, NULL);
+	kvm->nested = n;
+	for (unsigned i = 0; i < kvm->cpu_count; i++) {
+		kvm->cpus[i].nested =
+			gn_alloc_should_fail() ? NULL : calloc(1, sizeof(*kvm->cpus[i].nested));
+		if (!kvm->cpus[i].nested)
+			return gn_kvm_sys_fail(kvm->why, sizeof(kvm->why), "nested mode", ENOMEM);
+	}
+	err = gn_kvm_view_new(n, kvm->why, sizeof(kvm->why));
+	if (err)
+		return err;
+	err = gn_kvm_layout_new(n);
+	if (err)
+		return gn_kvm_sys_fail(kvm->why, sizeof(kvm->why), "mmap of a dirty ring", -err);
+	err = gn_kvm_fill_start(n);
+	if (err)
+		return gn_kvm_sys_fail(kvm->why, sizeof(kvm->why), "pthread_create", -err);
+	return 0;
+}
+
+void gn_kvm_nested_destroy(struct gn_kvm *kvm)
+{
+	struct gn_kvm_nested *n = kvm->nested;
+
+	if (!n)
+		return;
+	gn_kvm_fill_stop(n);
+	gn_kvm_layout_destroy(n);
+	gn_kvm_view_destroy(n);
+	for (unsigned i = 0; i < kvm->cpu_count; i++) {
+		free(kvm->cpus[i].nested);
+		kvm->cpus[i].nested = NULL;
+	}
+	pthread_cond_destroy(&n->queue_filled);
+	pthread_mutex_destroy(&n->slots_lock);
+	pthread_mutex_destroy(&n->queue_lock);
+	pthread_mutex_destroy(&n->fill_lock);
+	pthread_mutex_destroy(&n->view_lock);
+	free(n);
+	kvm->nested = NULL;
+}
+
+/* Give all RAM that has no frame yet one, by runs, for a range with a ballooned page in it is refused. */
+static int populate(struct gn_kvm_nested *n)
+{
+	struct gn_vm *vm = n->kvm->vm;
+	int err = 0;
+
+	for (uint64_t at = 0, end; at < n->pages && !err; at = end + 1) {
+		for (end = at; end < n->pages; end++) {
+			enum gn_p2m_state state = gn_p2m_word_state(gn_p2m_get(&vm->p2m, gfn(end)));
+
+			if (state == GN_P2M_BALLOONED || state == GN_P2M_MMIO)
+				break;
+		}
+		if (end > at)
+			err = gn_p2m_populate(vm, gfn(at), end - at);
+	}
+	return err;
+}
+
+static void leave(struct gn_kvm *kvm)
+{
+	struct gn_kvm_nested *n = kvm->nested;
+
+	gn_kvm_layout_leave(n);
+	pthread_mutex_lock(&n->view_lock);
+	atomic_store(&n->is_active, false);
+	gn_kvm_view_take(n, gfn(0), gfn(n->pages));
+	pthread_mutex_unlock(&n->view_lock);
+	for (unsigned i = 0; i < kvm->cpu_count; i++)
+		atomic_store(&kvm->cpus[i].nested->is_denied, false);
+}
+
+static int enter(struct gn_kvm *kvm)
+{
+	int err = kvm->nested ? 0 : build(kvm);
+	struct gn_kvm_nested *n = kvm->nested;
+
+	if (err) {
+		gn_kvm_nested_destroy(kvm);
+		return err;
+	}
+	/* From here on changes of the p2m reach the view, which is empty. */
+	atomic_store(&n->is_active, true);
+	err = gn_kvm_layout_enter(n);
+	if (!err && kvm->config.populate) {
+		err = populate(n);
+		if (!err)
+			err = gn_kvm_fill_ahead(n);
+		if (err)
+			gn_kvm_sys_fail(kvm->why, sizeof(kvm->why), "populating guest memory",
+					-err);
+	}
+	if (err)
+		leave(kvm);
+	return err;
+}
+
+/* While held the filler works on nothing. */
+static void hold(struct gn_kvm *kvm, bool on)
+{
+	if (on)
+		pthread_mutex_lock(&kvm->nested->fill_lock);
+	else
+		pthread_mutex_unlock(&kvm->nested->fill_lock);
+}
+
+const struct gn_kvm_mode gn_kvm_mode_nested = {
+	.name = "nested",
+	.enter = enter,
+	.leave = leave,
+	.set_state = set_state,
+	.get_state = get_state,
+	.before_run = before_run,
+	.after_run = after_run,
+	.is_at_boundary = is_at_boundary,
+	.hold = hold,
+};

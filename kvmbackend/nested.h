@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * nested.h - what the files of nested mode share: nested.c (the mode), view.c (the mapping), fill.c (demand
+ * population), layout.c (slots, dirty log), supplement.c (instructions KVM's emulator lacks).
+ *
+ * How the ept room's decisions reach the hardware. KVM's guest-physical space is the guest's; memory slots lead to the
+ * *view*, a second mapping of the frame pool laid out by gfn. What the view maps, the guest has; nothing else. So
+ *
+ *     a page is in the view  =>  the ept room has a leaf for it, of that frame and at least these rights.
+ *
+ * The view starts out empty under a userfaultfd. A touch blocks the vCPU in the kernel; the filler asks the engine
+ * on its behalf (gn_vcpu_fault), reads the leaf the ept room made, and puts that page in. A change of the p2m takes pages
+ * out (range_changing), and the kernel's notifiers see to it that no vCPU uses them any more when that call returns.
+ *
+ * Locks, outermost first: engine's vm lock, slots_lock; fill_lock, engine's p2m lock, view_lock; kvm->lock.
+ * The filler takes the p2m lock, so nobody may wait for a vCPU to leave the guest while holding it: that vCPU may be
+ * waiting for the filler.
+ */
+#ifndef GN_KVM_NESTED_H
+#define GN_KVM_NESTED_H
+
+#include "machine.h"
+
+/* A touch that must not be granted: told to the vCPU, which is on its way out. */
+struct gn_kvm_denial {
+	gfn_t at;
+	bool is_write;
+	int err;	 /* 0: the p2m forbids it */
+	const char *why; /* static text */
+};
+
+struct gn_kvm_nested_cpu {
+	bool needs_completion; /* (v) an access was answered, KVM finishes the instruction at its next entry */
+	unsigned bad_address_count;  /* (v) KVM_RUN said EFAULT and nobody knows why, in a row */
+	_Atomic(bool) is_denied;     /* (a) denial is valid */
+	struct gn_kvm_denial denial; /* [view_lock] */
+	struct kvm_dirty_gfn *ring;  /* (c) NULL: dirty bitmap */
+	uint32_t ring_next;	     /* [slots_lock] */
+};
+
+#define GN_KVM_QUEUE 128
+
+struct gn_kvm_nested {
+	struct gn_kvm *kvm;	 /* (c) */
+	bool uffd_wp;		 /* (c) pages can be put in write-protected */
+	bool huge;		 /* (c) 2 MiB blocks are worth a try */
+	_Atomic(bool) is_active; /* (a) the mode is in force */
+
+	/* view.c */
+	pthread_mutex_t view_lock;
+	uint8_t *view;	/* (c) where gfn 0 is; 2 MiB aligned */
+	uint64_t pages; /* (c) */
+	void *reserved; /* (c) the address space it lies in */
+	size_t reserved_bytes;
+	int uffd; /* (c) */
+	uint64_t
+		*placed; /* [view_lock] a word a gfn: pfn + 1 its piece of the view maps, 0: home */
+	uint64_t *
+		open; /* [view_lock] a bit a 2 MiB block: taken from the userfaultfd, faults on its own */
+	uint64_t *
+		blocked; /* [view_lock] a bit a gfn: may not be touched (or written), the kernel says EFAULT */
+
+	/* fill.c */
+	pthread_mutex_t
+		fill_lock; /* held while a fault is worked on; recursive: a switch fills ahead in a pause */
+	pthread_t reader, filler; /* (c) */
+	int stop_fd;		  /* (c) eventfd */
+	bool has_threads;	  /* (c) */
+	pthread_mutex_t queue_lock;
+	pthread_cond_t queue_filled;
+	bool is_stopping; /* [queue_lock] */
+	unsigned queued;  /* [queue_lock] */
+	struct gn_kvm_touch {
+		uint64_t gfn;
+		pid_t tid;
+		bool is_write;
+	} queue[GN_KVM_QUEUE]; /* [queue_lock] oldest first */
+
+	/* layout.c */
+	pthread_mutex_t slots_lock;
+	uint8_t *kinds;	 /* [slots_lock] a byte a gfn: what the slots make of it */
+	bool logs_dirty; /* [slots_lock] */
+};
+
+/* ---- view.c: all but new and destroy with view_lock held --------------------------------------------------- */
+
+int gn_kvm_view_new(struct gn_kvm_nested *n, char *why, size_t why_bytes);
+void gn_kvm_view_destroy(struct gn_kvm_nested *n);
+/* Put [start, start + count) in, of frames from @frame on. Pages that are in already stay, made writable if they
+ * shall be. -EAGAIN: the frames were not in the pool's page cache; -errno. */
+int gn_kvm_view_put(struct gn_kvm_nested *n, gfn_t start, uint64_t count, pfn_t frame,
+		    bool writable);
+/* A whole 2 MiB block of its home frames, all rights: let the kernel map it as it can. */
+int gn_kvm_view_open(struct gn_kvm_nested *n, gfn_t start);
+/* Take [start, end) out. When it returns no vCPU uses it. Cannot fail: on a host out of memory the VM is stopped. */
+void gn_kvm_view_take(struct gn_kvm_nested *n, gfn_t start, gfn_t end);
+/* From now on a touch (or only a write) fails, so that a vCPU blocked on it gets out of the kernel. Until taken out. */
+int gn_kvm_view_block(struct gn_kvm_nested *n, gfn_t at, bool only_writes);
+/* Let vCPUs blocked on @at touch it again. */
+void gn_kvm_view_wake(struct gn_kvm_nested *n, gfn_t at);
+
+/* ---- fill.c ---------------------------------------------------------------------------------------------------- */
+
+int gn_kvm_fill_start(struct gn_kvm_nested *n);
+void gn_kvm_fill_stop(struct gn_kvm_nested *n);
+/* Put in what has a frame, before the guest asks. -errno. */
+int gn_kvm_fill_ahead(struct gn_kvm_nested *n);
+
+/* ---- layout.c -------------------------------------------------------------------------------------------------- */
+
+int gn_kvm_layout_new(struct gn_kvm_nested *n);
+void gn_kvm_layout_destroy(struct gn_kvm_nested *n);
+/* Slots for the p2m as it is now. Every vCPU is outside. -errno with kvm->why. */
+int gn_kvm_layout_enter(struct gn_kvm_nested *n);
+void gn_kvm_layout_leave(struct gn_kvm_nested *n);
+/* The p2m of [start, end) may have changed kind. *changed: slots did. Any thread, outside the guest. -errno. */
+int gn_kvm_layout_follow(struct gn_kvm_nested *n, gfn_t start, gfn_t end, bool *changed, char *why,
+			 size_t why_bytes);
+/* vCPU thread: its ring is full. */
+int gn_kvm_layout_ring_full(struct gn_kvm_nested *n);
+
+/* ---- supplement.c ---------------------------------------------------------------------------------------------- */
+
+/* KVM's emulator gave up: do it here, or stop the guest and say at what. */
+enum gn_kvm_next gn_kvm_supplement(struct gn_kvm_cpu *cpu);
+
+#endif

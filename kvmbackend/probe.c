@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * probe.c - what this machine's KVM is: by asking.
+ *
+ * Asked once a process and remembered. What can only be known by trying (peculiarities, costs) is trial.c's, run at the
+ * first call that wants it. Nothing else in this room looks at /sys or guesses from a module's name.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "machine.h"
+#include "trial.h"
+
+#define CPUID_ENTRIES_MAX 256
+
+/* The first character of a small file, 0: not readable. */
+static char peek(const char *path)
+{
+	char c = 0;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return 0;
+	if (read(fd, &c, 1) != 1)
+		c = 0;
+	close(fd);
+	return c;
+}
+
+/* Whose nested paging is in use is what the module says, never what the CPU could do. */
+static void ask_module(struct gn_kvm_host *host)
+{
+	static const struct {
+		const char *module, *parameter; /* parameter NULL: it has none, it always shadows */
+	} known[] = {
+		{ "kvm_intel", "/sys/module/kvm_intel/parameters/ept" },
+		{ "kvm_amd", "/sys/module/kvm_amd/parameters/npt" },
+		{ "kvm_pvm", NULL },
+	};
+	char path[64];
+
+	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+		char c;
+
+		snprintf(path, sizeof(path), "/sys/module/%s", known[i].module);
+		if (access(path, F_OK))
+			continue;
+		snprintf(host->module, sizeof(host->module), "%s", known[i].module);
+		c = known[i].parameter ? peek(known[i].parameter) : 'N';
+		if (c == 'Y' || c == '1')
+			host->paging = GN_KVM_PAGING_HARDWARE;
+		else if (c)
+			host->paging = GN_KVM_PAGING_SOFTWARE;
+		return;
+	}
+}
+
+static void ask_capabilities(struct gn_kvm_host *host, int fd)
+{
+	host->readonly_mem = gn_kvm_sys_capability(fd, KVM_CAP_READONLY_MEM);
+	host->sync_regs = (gn_kvm_sys_capability(fd, KVM_CAP_SYNC_REGS) & 7) == 7;
+	host->immediate_exit = gn_kvm_sys_capability(fd, KVM_CAP_IMMEDIATE_EXIT);
+	/* In bytes. */
+	host->dirty_ring_entries = (unsigned)gn_kvm_sys_capability(fd, KVM_CAP_DIRTY_LOG_RING) /
+				   (unsigned)sizeof(struct kvm_dirty_gfn);
+	host->dirty_ring = host->dirty_ring_entries > 0;
+	host->manual_dirty_protect = gn_kvm_sys_capability(fd, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2);
+	host->irqchip = gn_kvm_sys_capability(fd, KVM_CAP_IRQCHIP);
+	host->memory_fault_exit = gn_kvm_sys_capability(fd, GN_KVM_CAP_MEMORY_FAULT_INFO);
+	host->binary_stats = gn_kvm_sys_capability(fd, KVM_CAP_BINARY_STATS_FD);
+	host->emulation_exit = gn_kvm_sys_capability(fd, KVM_CAP_EXIT_ON_EMULATION_FAILURE);
+	host->memslots = (unsigned)gn_kvm_sys_capability(fd, KVM_CAP_NR_MEMSLOTS);
+	host->max_vcpus = (unsigned)gn_kvm_sys_capability(fd, KVM_CAP_MAX_VCPUS);
+}
+
+static void note_leaf(struct gn_kvm_host *host, const struct kvm_cpuid_entry2 *e)
+{
+	switch (e->function) {
+	case 1:
+		host->pcid = e->ecx >> 17 & 1;
+		host->xsave = e->ecx >> 26 & 1;
+		break;
+	case 7:
+		if (e->index)
+			break;
+		host->smep = e->ebx >> 7 & 1;
+		host->invpcid = e->ebx >> 10 & 1;
+		host->smap = e->ebx >> 20 & 1;
+		host->pku = e->ecx >> 3 & 1;
+		host->la57 = e->ecx >> 16 & 1;
+		break;
+	case 0xd: /* sub-leaf 9: PKRU's place in the standard XSAVE area */
+		if (e->index == 9)
+			host->pkru_offset = e->ebx;
+		break;
+	case 0x80000001:
+		host->nx = e->edx >> 20 & 1;
+		host->gib_pages = e->edx >> 26 & 1;
+		break;
+	case 0x80000008:
+		host->phys_bits = e->eax & 0xff;
+		break;
+	default:
+		break;
+	}
+}
+
+static int ask_cpuid(struct gn_kvm_host *host, int fd)
+{
+	struct {
+		struct kvm_cpuid2 head;
+		struct kvm_cpuid_entry2 entries[CPUID_ENTRIES_MAX];
+	} *block = calloc(1, sizeof(*block));
+	int err;
+
+	if (!block)
+		return -ENOMEM;
+	block->head.nent = CPUID_ENTRIES_MAX;
+	err = gn_kvm_ioctl(fd, KVM_GET_SUPPORTED_CPUID, block);
+	for (unsigned i = 0; !err && i < block->head.nent; i++)
+		note_leaf(host, &block->entries[i]);
+	free(block);
+	/* The engine's addresses are at most 52 bits wide, a CPU without the leaf has 36. */
+	if (!host->phys_bits)
+		host->phys_bits = 36;
+	if (host->phys_bits > 52)
+		host->phys_bits = 52;
+	return err;
+}
+
+static void ask_userfaultfd(struct gn_kvm_host *host)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+
+	if (fd < 0)
+		fd = gn_kvm_userfaultfd_device();
+	if (fd < 0)
+		return;
+	if (!ioctl(fd, UFFDIO_API, &api)) {
+		host->uffd_missing = api.features & UFFD_FEATURE_MISSING_SHMEM;
+		host->uffd_minor_shmem = api.features & UFFD_FEATURE_MINOR_SHMEM;
+		host->uffd_wp_shmem = api.features & UFFD_FEATURE_WP_HUGETLBFS_SHMEM;
+	}
+	close(fd);
+}
+
+int gn_kvm_userfaultfd_device(void)
+{
+	int device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC), fd;
+
+	if (device < 0)
+		return -1;
+	fd = ioctl(device, _IO(0xAA, 0), O_CLOEXEC); /* USERFAULTFD_IOC_NEW, since Linux 6.1 */
+	close(device);
+	return fd;
+}
+
+/* "always within_size [advise] never ...": anything but never and deny lets MADV_HUGEPAGE work on a memfd. */
+static bool has_shmem_huge_pages(void)
+{
+	char text[128] = "";
+	int fd = open("/sys/kernel/mm/transparent_hugepage/shmem_enabled", O_RDONLY | O_CLOEXEC);
+	ssize_t got;
+
+	if (fd < 0)
+		return false;
+	got = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	return got > 0 && !strstr(text, "[never]") && !strstr(text, "[deny]");
+}
+
+static void refuse(struct gn_kvm_host *host, const char *what)
+{
+	snprintf(host->why, sizeof(host->why),
+		 "this KVM lacks %s, which every Linux since 5.4 has on x86-64", what);
+}
+
+static void ask(const char *path, struct gn_kvm_host *host)
+{
+	int fd, vm, err;
+
+	memset(host, 0, sizeof(*host));
+	ask_module(host);
+	ask_userfaultfd(host);
+	host->shmem_huge_pages = has_shmem_huge_pages();
+	if (gn_kvm_sys_open(path, &fd, host->why, sizeof(host->why)))
+		return;
+	ask_capabilities(host, fd);
+	err = ask_cpuid(host, fd);
+	vm = gn_kvm_ioctl_value(fd, KVM_CREATE_VM, 0);
+	if (vm < 0)
+		gn_kvm_sys_fail(host->why, sizeof(host->why), "KVM_CREATE_VM", -vm);
+	else if (err)
+		gn_kvm_sys_fail(host->why, sizeof(host->why), "KVM_GET_SUPPORTED_CPUID", -err);
+	else if (!host->immediate_exit)
+		refuse(host, "KVM_CAP_IMMEDIATE_EXIT");
+	else if (!gn_kvm_sys_capability(fd, KVM_CAP_SYNC_MMU))
+		refuse(host, "KVM_CAP_SYNC_MMU");
+	else if (!host->sync_regs)
+		refuse(host, "KVM_CAP_SYNC_REGS");
+	else
+		host->usable = true;
+	if (vm >= 0)
+		close(vm);
+	close(fd);
+}
+
+void gn_kvm_probe_at(const char *path, struct gn_kvm_host *out, bool measure)
+{
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	static struct gn_kvm_host known;
+	static bool is_asked, is_tried;
+
+	if (strcmp(path, GN_KVM_DEVICE) != 0) {
+		ask(path, out);
+		return;
+	}
+	pthread_mutex_lock(&lock);
+	/* What went wrong may be mended meanwhile: only success is remembered. */
+	if (!is_asked)
+		ask(path, &known);
+	is_asked = known.usable;
+	if (measure && known.usable && !is_tried) {
+		gn_kvm_trial(&known);
+		is_tried = true;
+	}
+	*out = known;
+	pthread_mutex_unlock(&lock);
+}
+
+void gn_kvm_probe(struct gn_kvm_host *out, bool measure)
+{
+	gn_kvm_probe_at(GN_KVM_DEVICE, out, measure);
+}

@@ -1,0 +1,355 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * view.c - guest memory as KVM sees it: a mapping of the frame pool laid out by gfn.
+ *
+ * Most gfns have the frame of the same number (home_frames), so most of the view is one mapping of the pool's memfd
+ * at offset 0. A gfn with another frame gets a piece of its own, mapped over.
+ *
+ * Everything is registered with a userfaultfd for missing pages *and* for minor faults: a page of the memfd that exists
+ * (another gfn's, or one that waits to be reused) is not to be had by touching it. Pages come in by UFFDIO_CONTINUE
+ * only, write-protected if the leaf is read-only.
+ *
+ * No window. A piece that was just mapped is not registered yet, and a vCPU that touched it then would have what
+ * it may not have. So a piece is mapped and registered elsewhere and then moved (mremap) onto its place, in one step
+ * for everybody who faults. The registration moves with it if UFFD_FEATURE_EVENT_REMAP is on; the kernel then waits until
+ * somebody has read the event: fill.c's reader, which takes no lock for it.
+ *
+ * Taking out leaves a piece where it is, empty. Only putting in moves pieces, and putting in may fail.
+ *
+ * 2 MiB. UFFDIO_CONTINUE makes small mappings only. A block whose 512 frames are its own, with all rights, needs no
+ * guard until the p2m changes it: it is unregistered, and the kernel maps it as large as it can. Taking out
+ * registers it again first.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "nested.h"
+
+#define BLOCK_PAGES ((uint64_t)512)
+#define BLOCK_BYTES (BLOCK_PAGES * GN_PAGE_SIZE)
+#define WORD_BITS   64
+
+/* Newer than the headers of Debian 12: Linux 6.4, 5.18. */
+#define CONTINUE_MODE_WP      ((uint64_t)1 << 1)
+#define MADV_DONTNEED_LOCKED_ 24
+
+static bool bit_get(const uint64_t *map, uint64_t i)
+{
+	return map[i / WORD_BITS] >> (i % WORD_BITS) & 1;
+}
+
+static void bit_put(uint64_t *map, uint64_t i, bool value)
+{
+	uint64_t bit = (uint64_t)1 << (i % WORD_BITS);
+
+	map[i / WORD_BITS] = value ? map[i / WORD_BITS] | bit : map[i / WORD_BITS] & ~bit;
+}
+
+static uint8_t *at_gfn(const struct gn_kvm_nested *n, uint64_t at)
+{
+	return n->view + at * GN_PAGE_SIZE;
+}
+
+/* ---- userfaultfd ------------------------------------------------------------------------------------------ */
+
+static int open_uffd(struct gn_kvm_nested *n, char *why, size_t why_bytes)
+{
+	struct uffdio_api api = { .api = UFFD_API,
+				  .features = UFFD_FEATURE_MISSING_SHMEM |
+					      UFFD_FEATURE_MINOR_SHMEM | UFFD_FEATURE_THREAD_ID |
+					      UFFD_FEATURE_EVENT_REMAP };
+	int error;
+
+	if (n->kvm->host.uffd_wp_shmem)
+		api.features |= UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM;
+	n->uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	error = errno;
+	if (n->uffd < 0)
+		n->uffd = gn_kvm_userfaultfd_device();
+	if (n->uffd < 0)
+		return gn_kvm_sys_fail(why, why_bytes, "userfaultfd", error);
+	if (fcntl(n->uffd, F_SETFL, O_NONBLOCK))
+		return gn_kvm_sys_fail(why, why_bytes, "fcntl of a userfaultfd", errno);
+	if (!ioctl(n->uffd, UFFDIO_API, &api))
+		return 0;
+	return gn_kvm_sys_fail(why, why_bytes,
+			       "UFFDIO_API: minor faults on shared memory need Linux 5.14", errno);
+}
+
+static int enroll(struct gn_kvm_nested *n, void *start, uint64_t bytes)
+{
+	struct uffdio_register what = {
+		.range = { .start = (uintptr_t)start, .len = bytes },
+		.mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR |
+			(n->kvm->host.uffd_wp_shmem ? UFFDIO_REGISTER_MODE_WP : 0),
+	};
+
+	return ioctl(n->uffd, UFFDIO_REGISTER, &what) ? -errno : 0;
+}
+
+void gn_kvm_view_wake(struct gn_kvm_nested *n, gfn_t at)
+{
+	struct uffdio_range range = { .start = (uintptr_t)at_gfn(n, at.v), .len = GN_PAGE_SIZE };
+
+	(void)ioctl(n->uffd, UFFDIO_WAKE, &range);
+}
+
+/* Can a page be put in write-protected? Tried on one that the view has no use for yet. */
+static bool has_continue_wp(struct gn_kvm_nested *n)
+{
+	struct uffdio_continue what = {
+		.range = { .start = (uintptr_t)n->view, .len = GN_PAGE_SIZE },
+		.mode = CONTINUE_MODE_WP,
+	};
+	const uint8_t *pool = (const uint8_t *)n->kvm->pool.base;
+	bool works;
+
+	if (!n->kvm->host.uffd_wp_shmem)
+		return false;
+	(void)*(const volatile uint8_t *)pool; /* the memfd has its first page now */
+	works = !ioctl(n->uffd, UFFDIO_CONTINUE, &what);
+	(void)madvise(n->view, GN_PAGE_SIZE, MADV_DONTNEED);
+	return works;
+}
+
+/* ---- Birth and end ------------------------------------------------------------------------------------------ */
+
+static int map_home(struct gn_kvm_nested *n)
+{
+	const struct gn_pool *pool = &n->kvm->pool;
+	uint64_t bytes = n->pages * GN_PAGE_SIZE;
+
+	/* A guest larger than the pool: offsets past it are never any frame's, but must be of the file. */
+	if (bytes > pool->bytes && ftruncate(pool->fd, (off_t)bytes))
+		return -errno;
+	if (mmap(n->view, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED,
+		 pool->fd, 0) == MAP_FAILED)
+		return -errno;
+	if (n->huge)
+		(void)madvise(n->view, bytes, MADV_HUGEPAGE);
+	return enroll(n, n->view, bytes);
+}
+
+static void *zeros(uint64_t words)
+{
+	return gn_alloc_should_fail() ? NULL : calloc(words, sizeof(uint64_t));
+}
+
+int gn_kvm_view_new(struct gn_kvm_nested *n, char *why, size_t why_bytes)
+{
+	uint64_t bytes = n->pages * GN_PAGE_SIZE;
+	void *reserved;
+	int err;
+
+	n->uffd = -1;
+	n->placed = zeros(n->pages); /* lazily backed, as the two below */
+	n->open = zeros(n->pages / BLOCK_PAGES / WORD_BITS + 1);
+	n->blocked = zeros(n->pages / WORD_BITS + 1);
+	if (!n->placed || !n->open || !n->blocked)
+		return gn_kvm_sys_fail(why, why_bytes, "the view's books", ENOMEM);
+	err = open_uffd(n, why, why_bytes);
+	if (err)
+		return err;
+	n->reserved_bytes = bytes + BLOCK_BYTES;
+	reserved = mmap(NULL, n->reserved_bytes, PROT_NONE,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (reserved == MAP_FAILED)
+		return gn_kvm_sys_fail(why, why_bytes, "mmap of guest memory", errno);
+	n->reserved = reserved;
+	n->view = (uint8_t *)(((uintptr_t)reserved + BLOCK_BYTES - 1) & ~(BLOCK_BYTES - 1));
+	n->huge = n->kvm->host.shmem_huge_pages && n->kvm->vm->config.backing_level > 1;
+	err = map_home(n);
+	if (err)
+		return gn_kvm_sys_fail(why, why_bytes, "mmap of guest memory", -err);
+	n->uffd_wp = has_continue_wp(n);
+	return 0;
+}
+
+void gn_kvm_view_destroy(struct gn_kvm_nested *n)
+{
+	if (n->reserved)
+		munmap(n->reserved, n->reserved_bytes);
+	if (n->uffd >= 0)
+		close(n->uffd);
+	free(n->placed);
+	free(n->open);
+	free(n->blocked);
+}
+
+/* ---- Putting in ------------------------------------------------------------------------------------------------ */
+
+static uint64_t frame_at(const struct gn_kvm_nested *n, uint64_t at)
+{
+	return n->placed[at] ? n->placed[at] - 1 : at;
+}
+
+/* [start, start + count) of the view shall be frames from @frame on. */
+static int place(struct gn_kvm_nested *n, uint64_t start, uint64_t count, uint64_t frame)
+{
+	uint64_t bytes = count * GN_PAGE_SIZE;
+	void *piece = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
+			   n->kvm->pool.fd, (off_t)(frame * GN_PAGE_SIZE));
+	int err;
+
+	if (piece == MAP_FAILED)
+		return -errno;
+	if (n->huge) /* as its neighbours, so that pieces can grow together */
+		(void)madvise(piece, bytes, MADV_HUGEPAGE);
+	err = enroll(n, piece, bytes);
+	if (!err && mremap(piece, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, at_gfn(n, start)) ==
+			    MAP_FAILED)
+		err = -errno;
+	if (err) {
+		munmap(piece, bytes);
+		return err;
+	}
+	for (uint64_t i = 0; i < count; i++) {
+		n->placed[start + i] = frame == start ? 0 : frame + i + 1;
+		bit_put(n->blocked, start + i, false);
+	}
+	return 0;
+}
+
+/* The page is in: it may have to become writable. */
+static int make_writable(struct gn_kvm_nested *n, uint64_t at)
+{
+	struct uffdio_writeprotect what = {
+		.range = { .start = (uintptr_t)at_gfn(n, at), .len = GN_PAGE_SIZE },
+	};
+
+	if (!n->kvm->host.uffd_wp_shmem)
+		return 0; /* then it was put in writable */
+	return ioctl(n->uffd, UFFDIO_WRITEPROTECT, &what) ? -errno : 0;
+}
+
+static int put_run(struct gn_kvm_nested *n, uint64_t start, uint64_t count, bool writable)
+{
+	uint64_t done = 0;
+	int err = 0;
+
+	while (done < count && !err) {
+		struct uffdio_continue what = {
+			.range = { .start = (uintptr_t)at_gfn(n, start + done),
+				   .len = (count - done) * GN_PAGE_SIZE },
+			.mode = writable || !n->uffd_wp ? 0 : CONTINUE_MODE_WP,
+		};
+		int error = ioctl(n->uffd, UFFDIO_CONTINUE, &what) ? errno : 0;
+
+		if (!error)
+			break;
+		if (what.mapped > 0) {
+			done += (uint64_t)what.mapped / GN_PAGE_SIZE;
+		} else if (error == EEXIST) {
+			err = writable ? make_writable(n, start + done) : 0;
+			done++;
+		} else {
+			/* EFAULT: no such page in the page cache. EAGAIN: mappings are changing. */
+			err = error == EFAULT ? -EAGAIN : -error;
+		}
+	}
+	return err;
+}
+
+int gn_kvm_view_put(struct gn_kvm_nested *n, gfn_t start, uint64_t count, pfn_t frame,
+		    bool writable)
+{
+	bool is_there = true, is_blocked = false;
+	int err = 0;
+
+	for (uint64_t i = 0; i < count; i++) {
+		is_there &= frame_at(n, start.v + i) == frame.v + i;
+		is_blocked |= bit_get(n->blocked, start.v + i);
+	}
+	/* A blocked page whose unblocking failed is replaced, too. */
+	if (!is_there || is_blocked)
+		err = place(n, start.v, count, frame.v);
+	return err ? err : put_run(n, start.v, count, writable);
+}
+
+int gn_kvm_view_open(struct gn_kvm_nested *n, gfn_t start)
+{
+	struct uffdio_range range = { .start = (uintptr_t)at_gfn(n, start.v), .len = BLOCK_BYTES };
+
+	for (uint64_t i = 0; i < BLOCK_PAGES; i++)
+		if (frame_at(n, start.v + i) != start.v + i || bit_get(n->blocked, start.v + i))
+			return -EINVAL;
+	if (ioctl(n->uffd, UFFDIO_UNREGISTER, &range))
+		return -errno;
+	bit_put(n->open, start.v / BLOCK_PAGES, true);
+	return 0;
+}
+
+/* ---- Taking out ------------------------------------------------------------------------------------------------ */
+
+static void zap(struct gn_kvm_nested *n, uint64_t start, uint64_t end)
+{
+	size_t bytes = (end - start) * GN_PAGE_SIZE;
+
+	/* A program under mlockall() needs the newer call, an older kernel has only the other. */
+	if (madvise(at_gfn(n, start), bytes, MADV_DONTNEED_LOCKED_))
+		(void)madvise(at_gfn(n, start), bytes, MADV_DONTNEED);
+}
+
+/* Faults of the blocks that meet [start, end) go to the userfaultfd again. */
+static void close_blocks(struct gn_kvm_nested *n, uint64_t start, uint64_t end)
+{
+	uint64_t first = start / BLOCK_PAGES, last = (end - 1) / BLOCK_PAGES;
+
+	for (uint64_t block = first; block <= last; block++) {
+		if (!bit_get(n->open, block))
+			continue;
+		if (enroll(n, at_gfn(n, block * BLOCK_PAGES), BLOCK_BYTES)) {
+			/* Too many pieces: all of it in one piece needs none more. What is mapped stays. */
+			if (enroll(n, n->view, n->pages * GN_PAGE_SIZE)) {
+				gn_log(GN_LOG_ERROR,
+				       "guest memory cannot be guarded: %s; the VM "
+				       "stops",
+				       strerror(errno));
+				gn_kvm_stop(n->kvm);
+			}
+			memset(n->open, 0, (n->pages / BLOCK_PAGES / WORD_BITS + 1) * 8);
+			return;
+		}
+		bit_put(n->open, block, false);
+	}
+}
+
+static void unblock(struct gn_kvm_nested *n, uint64_t start, uint64_t end)
+{
+	for (uint64_t at = start; at < end; at++) {
+		if (!(at % WORD_BITS) && !n->blocked[at / WORD_BITS]) {
+			at += WORD_BITS - 1;
+			continue;
+		}
+		/* If the kernel can't split a mapping, putting in will replace it. */
+		if (bit_get(n->blocked, at) &&
+		    !mprotect(at_gfn(n, at), GN_PAGE_SIZE, PROT_READ | PROT_WRITE))
+			bit_put(n->blocked, at, false);
+	}
+}
+
+void gn_kvm_view_take(struct gn_kvm_nested *n, gfn_t start, gfn_t end)
+{
+	uint64_t last = end.v < n->pages ? end.v : n->pages;
+
+	if (start.v >= last)
+		return;
+	close_blocks(n, start.v, last);
+	zap(n, start.v, last);
+	unblock(n, start.v, last);
+}
+
+int gn_kvm_view_block(struct gn_kvm_nested *n, gfn_t at, bool only_writes)
+{
+	if (mprotect(at_gfn(n, at.v), GN_PAGE_SIZE, only_writes ? PROT_READ : PROT_NONE))
+		return -errno;
+	bit_put(n->blocked, at.v, true);
+	return 0;
+}
