@@ -15,6 +15,9 @@
  * walker decides, so there an access that faults may leave A set in entries that were present; our shadow scheme
  * has to do as the oracle does.
  *
+ * Left out under shadow: the kernel's fetches under SMAP without SMEP. A user page would have to be executable and not
+ * readable, which no entry says; such a guest is stopped with a reason.
+ *
  * Peculiarities of a host are probed (gn_kvm_probe) and their cases counted as skipped, by the name of the
  * peculiarity.
  *
@@ -26,6 +29,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <gnomon/kvm.h>
 #include <gnomon/schemes.h>
@@ -202,7 +207,7 @@ static void fill_random(const struct test *t, struct matrix_case *c)
 		c->entry[1 + below(4)] |= draw() & ((uint64_t)0x7 << 9 | (uint64_t)0x7f << 52);
 }
 
-static void make_case(struct test *t, struct matrix_case *c)
+static void make_case(struct test *t, const struct config *config, struct matrix_case *c)
 {
 	/* All of the systematic ones go through each configuration in turn. */
 	if (t->cases % 2 == 0 &&
@@ -210,6 +215,8 @@ static void make_case(struct test *t, struct matrix_case *c)
 		t->systematic++;
 	else
 		fill_random(t, c);
+	if (!t->is_nested && config->smap && !config->smep && c->kind == MATRIX_FETCH && !c->user)
+		c->kind = MATRIX_READ;
 }
 
 /* ---- The guest's side --------------------------------------------------------------------------------------- */
@@ -237,7 +244,7 @@ static int send_batch(struct test *t)
 	t->sent->cr4 = cr4_of(c);
 	t->sent->efer = efer_of(c);
 	for (uint64_t i = 0; i < t->sent->count; i++) {
-		make_case(t, &t->sent->cases[i]);
+		make_case(t, c, &t->sent->cases[i]);
 		t->cases++;
 	}
 	return gn_vm_write(gn_kvm_vm(t->kvm), gpa(MATRIX_BATCH), t->sent, sizeof(*t->sent));
@@ -516,13 +523,15 @@ static uint64_t scaled(uint64_t n)
 
 int main(int argc, char **argv)
 {
+	enum { PLANS = 3 };
 	static const struct {
 		const char *scheme;
 		uint64_t cases;
-	} plan[] = { { "ept", 600000 }, { "shadow", 300000 }, { "shadow-vtlb", 150000 } };
+	} plan[PLANS] = { { "ept", 600000 }, { "shadow", 300000 }, { "shadow-vtlb", 150000 } };
 	uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 0) : 1;
 	unsigned passed = 0, failed = 0;
 	struct gn_kvm_host host;
+	pid_t child[PLANS];
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	gn_kvm_probe(&host, true);
@@ -535,12 +544,24 @@ int main(int argc, char **argv)
 		printf("0 passed, 1 failed\n");
 		return 1;
 	}
-	for (unsigned i = 0; i < sizeof(plan) / sizeof(plan[0]); i++) {
+	/* A process each: they share nothing, and most of their time is the host's. */
+	for (unsigned i = 0; i < PLANS; i++) {
 		uint64_t cases = argc > 2 ? strtoull(argv[2], NULL, 0) : scaled(plan[i].cases);
 
+		child[i] = -1;
 		if (argc > 3 && strcmp(argv[3], plan[i].scheme) != 0)
 			continue;
-		if (run_scheme(&host, plan[i].scheme, seed + i, cases))
+		child[i] = fork();
+		if (!child[i])
+			_exit(run_scheme(&host, plan[i].scheme, seed + i, cases) ? 0 : 1);
+		failed += child[i] < 0;
+	}
+	for (unsigned i = 0; i < PLANS; i++) {
+		int status = 1;
+
+		if (child[i] <= 0)
+			continue;
+		if (waitpid(child[i], &status, 0) == child[i] && !status)
 			passed++;
 		else
 			failed++;
