@@ -150,11 +150,12 @@ static bool choose(struct gn_guest_boot *boot, const struct variant *v, bool nes
 
 	boot->levels = v->levels;
 	boot->large_pages = v->large;
-	boot->kernel_work = v->work;
+	/* Where an emulator runs the kernel it is a matter of minutes. */
+	boot->kernel_work = v->work && !(nested && test.host.kernel_mode_emulated);
 	boot->pcid = v->pcid && (!nested || invalidates);
 	boot->smep = v->pcid && (!nested || test.host.smep);
 	boot->smap = v->pcid && (!nested || test.host.smap);
-	return v->levels == 4 || (nested ? test.host.la57 : false);
+	return v->levels == 4 || test.host.la57;
 }
 
 /* False: this scheme cannot be run on KVM at all. */
