@@ -59,7 +59,7 @@ struct gn_kvm_host {
 	/* Capabilities. */
 	bool readonly_mem, sync_regs, immediate_exit, dirty_ring, manual_dirty_protect, irqchip,
 		uffd_missing, uffd_minor_shmem, uffd_wp_shmem, memory_fault_exit, shmem_huge_pages,
-		binary_stats, emulation_exit;
+		shmem_collapse, binary_stats, emulation_exit;
 	unsigned memslots, dirty_ring_entries, max_vcpus;
 	/* Measured cost of each kind of exit, there and back. */
 	uint64_t ns_ioctl, ns_run_immediate, ns_hlt, ns_io, ns_mmio, ns_cpuid, ns_trap;
