@@ -200,6 +200,7 @@ static enum gn_kvm_next page_fault(struct gn_kvm_cpu *cpu, uint32_t error, uint6
 	int err;
 
 	if (is_syscall(cpu, cr2, error)) {
+		d->v.rflags &= ~X86_FLAG_RF; /* the fault's */
 		d->v.gpr[GN_R11] = d->v.rflags;
 		return gn_kvm_trap_syscall(cpu);
 	}
