@@ -7,10 +7,10 @@
 # of tests/kvm and a quick `gnomon compare --backend kvm`, with npt=1 and with npt=0, and their counts in the last line.
 #
 #   --npt 0|1|both  nested paging, KVM's shadow paging, or one after the other (default: 1; without PROGRAM: both)
-#   --ept 0|1       an Intel machine (Bochs, slow: some 25 s to boot) with kvm-intel ept=0|1 instead
+#   --ept 0|1       an Intel machine instead, kvm-intel with ept=0|1, in Bochs: about a processor minute to boot
 #   --cpus N        processors of the lab (default 1)
 #   --mem MIB       its memory (default 2048)
-#   --timeout S     kill a lab that has not ended by then (default 600)
+#   --timeout S     kill a lab that has not ended by then (default 600, --ept 1800)
 #   --with FILE     a file that PROGRAM needs; it gets the same path there (may be repeated)
 #
 # Variables GN_* of the environment are passed on. Lines that begin with "lab: " are the lab's own.
@@ -28,7 +28,7 @@ cannot() {
 }
 number() { case $2 in '' | *[!0-9]* | 0) wrong_use "$1 wants a positive number, not '$2'" ;; esac; }
 
-npt="" ept="" cpus=1 mem=2048 timeout=600 with=()
+npt="" ept="" cpus=1 mem=2048 timeout="" with=()
 while [ $# -gt 0 ]; do
 	case $1 in
 	-h | --help)
@@ -55,6 +55,7 @@ while [ $# -gt 0 ]; do
 	*) wrong_use "'$1': put -- before the program" ;;
 	esac
 done
+[ -n "$timeout" ] || timeout=$([ -n "$ept" ] && echo 1800 || echo 600)
 number --cpus "$cpus"
 number --mem "$mem"
 number --timeout "$timeout"
@@ -204,7 +205,7 @@ boot_bochs() {
 	status=$(sed -n 's/^lab: status \([0-9]*\).*/\1/p' "$work/serial" | tail -n 1)
 	sleep 1 # the last lines on their way through tail
 	kill -9 $pid 2>/dev/null
-	wait
+	wait 2>/dev/null
 	[ -z "$status" ] || return "$status"
 	[ $SECONDS -lt "$deadline" ] || { say "no end after $timeout s: bochs killed (--timeout S gives it longer)" && return 124; }
 	say "bochs ended before the lab did: $(grep -h '>>PANIC<<' "$work/bochs.out" "$work/bochs.log" | head -n 1)"
