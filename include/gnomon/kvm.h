@@ -54,11 +54,12 @@ struct gn_kvm_host {
 	bool reserved_fault_without_p; /* reserved-bit faults lack P in the error code */
 	/* Guest CPU features. */
 	bool pcid, invpcid, smep, smap, pku, la57, nx, gib_pages, xsave;
-	unsigned phys_bits, pkru_offset; /* the latter: of PKRU in the standard XSAVE area, 0: none */
+	unsigned phys_bits,
+		pkru_offset; /* the latter: of PKRU in the standard XSAVE area, 0: none */
 	/* Capabilities. */
 	bool readonly_mem, sync_regs, immediate_exit, dirty_ring, manual_dirty_protect, irqchip,
 		uffd_missing, uffd_minor_shmem, uffd_wp_shmem, memory_fault_exit, shmem_huge_pages,
-		binary_stats, emulation_exit;
+		shmem_collapse, binary_stats, emulation_exit;
 	unsigned memslots, dirty_ring_entries, max_vcpus;
 	/* Measured cost of each kind of exit, there and back. */
 	uint64_t ns_ioctl, ns_run_immediate, ns_hlt, ns_io, ns_mmio, ns_cpuid, ns_trap;
@@ -152,7 +153,7 @@ struct gn_kvm_stats {
 	uint64_t stub_operations;    /* table downgrades and flushes carried out inside the guest */
 	uint64_t reflected;	     /* exceptions handed on to the guest's own IDT */
 	uint64_t emulated;	     /* privileged instructions */
-	uint64_t denied; /* stores to read-only memory, touches of ballooned memory */
+	uint64_t denied;	     /* stores to read-only memory, touches of ballooned memory */
 	uint64_t uffd_faults;	     /* nested: demand population */
 	uint64_t uffd_bytes;	     /* given by them */
 	uint64_t emulation_failures; /* KVM's emulator gave up, this room's did not */
