@@ -53,6 +53,24 @@ done
 check "no compiler-internal code in the archive" sh -c '! objdump -h "$0" | grep -q gnu.lto' "$libdir/libgnomon.a"
 check "all global names begin with gn_" sh -c \
 	'! nm -g --defined-only "$0" 2>/dev/null | awk "NF == 3 { print \$3 }" | grep -v "^gn_" | grep .' "$libdir/libgnomon.a"
+# A room that is called but was left out of the archive would only fail the embedder who gets that far.
+symbols() { nm "$libdir/libgnomon.a" 2>/dev/null | awk -v kinds="$1" 'NF >= 2 && $(NF - 1) ~ kinds && $NF ~ /^gn_/ { print $NF }' | sort -u; }
+self_contained() {
+	symbols '^[A-TV-Z]$' >defined
+	symbols '^U$' >used
+	[ -s defined ] && [ -s used ] && ! comm -13 defined used | grep .
+}
+check "the archive lacks none of its own functions" self_contained
+# Functions that a header declares: name, then parenthesis, outside comments and inline bodies.
+declared() {
+	sed '/^typedef/d; /^static inline/,/^}/d' "$prefix"/include/gnomon/*.h | tr '\n' ' ' | sed 's:/\*[^*]*\*\+\([^/*][^*]*\*\+\)*/: :g' |
+		grep -oE '[ *]gn_[a-z0-9_]+\([a-z]' | grep -oE 'gn_[a-z0-9_]+' | sort -u
+}
+promises_kept() {
+	declared >promised
+	[ "$(wc -l <promised)" -gt 40 ] && ! comm -23 promised defined | grep .
+}
+check "the archive has every function that a header declares" promises_kept
 cat >use.c <<'CODE'
 #include <gnomon/schemes.h>
 int main(void)
