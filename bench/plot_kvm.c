@@ -85,7 +85,7 @@ const struct report_plot plot_kvm_time = { "kvm-time", "Time by workload and sch
 /* The guest, then enum gn_exit_reason. */
 static const char *const colours[] = {
 	"#c4c4c4", "#e69f00", "#d55e00", "#0072b2", "#cc79a7", "#009e73", "#56b4e9",
-	"#b8a800", "#4d4d4d", "#7a3b9a", "#8c5a2b", "#666666", "#c2a5cf",
+	"#b8a800", "#4d4d4d", "#7a3b9a", "#8c5a2b", "#666666", "#2f8f83",
 };
 _Static_assert(sizeof(colours) / sizeof(colours[0]) == GN_EXIT_REASONS + 1, "one a part");
 
