@@ -487,7 +487,11 @@ static int rig_init(struct rig *rig, uint64_t seed)
 	rig->random = test_random_seed(seed);
 	if (err)
 		return err;
-	for (unsigned page = 1; page < TABLES; page++) {
+	/* The second half gets its frames first: tables lie at two distances from their frames, so that a walk
+	 * meets the one it knows and the other. */
+	for (unsigned i = 1; i < TABLES; i++) {
+		unsigned page = 1 + (i - 1 + TABLES / 2) % (TABLES - 1);
+
 		if (page == UNBACKED_PAGE || page == MMIO_PAGE || page == BALLOON_PAGE)
 			continue;
 		err = err ? err : gn_p2m_populate(rig->vm, gfn(page), 1);
