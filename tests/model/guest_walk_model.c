@@ -405,18 +405,20 @@ static const char *differ(const struct rig *rig, const struct gn_guest_walk *g,
 		return g->t.rights == GN_RWXU && g->t.level == GN_MAX_LEVELS ? NULL : "identity";
 	if (w->end == MODEL_NO_TABLE && g->gpa.v != w->gpa)
 		return "gpa of the missing entry";
+	if (brief) /* promises no more */
+		return NULL;
 	if (g->refs != w->refs)
 		return "references";
 	if (g->t.level != w->level)
 		return "level";
 	for (unsigned level = levels; level >= w->level; level--) {
-		if (!brief && g->table[level].v != w->page[level])
+		if (g->table[level].v != w->page[level])
 			return "table[]";
-		if (!brief && g->above[level] != rights)
+		if (g->above[level] != rights)
 			return "above[]";
 		if (w->end == MODEL_NO_TABLE && level == w->level)
 			return NULL;
-		if (!brief && g->entry[level] != w->entry[level])
+		if (g->entry[level] != w->entry[level])
 			return "entry[]";
 		if (!(w->entry[level] & X86_PTE_W))
 			rights &= (gn_rights_t)~GN_W;
