@@ -231,6 +231,8 @@ int gn_vm_write(struct gn_vm *vm, gpa_t at, const void *buf, size_t bytes);
 
 /* A checksum (XXH3-64) of guest RAM: unbacked pages count as zeros. */
 uint64_t gn_vm_memory_sum(struct gn_vm *vm);
+/* Of the gfns [start, start + count) only; what lies outside RAM is left out. */
+uint64_t gn_vm_memory_sum_range(struct gn_vm *vm, gfn_t start, uint64_t count);
 
 /* ---- p2m changes (ballooning, sharing, migration, MMIO) ------------------------------------------- */
 
