@@ -213,7 +213,7 @@ static enum gn_kvm_next before_run(struct gn_kvm_cpu *cpu)
 		return gn_kvm_end(cpu, GN_KVM_STOP_GUEST,
 				  "the guest uses 5-level paging, which KVM here does not offer");
 	gn_downgrades_drain(&d->downgrades, gn_monitor_va(gn_depriv_set(cpu), hpa(0)),
-			    gn_monitor_program(monitor, cpu->index), &work);
+			    monitor->cpus[cpu->index].program_code, &work);
 	d->owes_flush |= work.flush;
 	return work.operations ? load_program(cpu, &work) : load_guest(cpu);
 }

@@ -84,6 +84,8 @@ struct gn_kvm_depriv {
 	uint64_t cr4_supported; /* bits of CR4 that KVM lets this CPU have; 0: not asked yet */
 };
 
+#define GN_DECODED 32
+
 /* (v) all of it but .downgrades */
 struct gn_kvm_depriv_cpu {
 	struct gn_kvm_state v; /* but .regs */
@@ -99,6 +101,7 @@ struct gn_kvm_depriv_cpu {
 	struct kvm_sregs hw;	   /* as they are written at the next entry to the guest */
 	uint64_t kvm_cr3, kvm_cr4; /* as KVM has them */
 	struct gn_downgrades downgrades;
+	struct gn_insn decoded[GN_DECODED]; /* by RIP: a kernel traps at few places */
 };
 
 /* How a step of an exit ended. */
@@ -173,8 +176,9 @@ enum gn_kvm_done gn_kvm_push(struct gn_kvm_cpu *cpu, uint64_t va, const void *bu
 enum gn_kvm_done gn_kvm_exchange(struct gn_kvm_cpu *cpu, uint64_t va, uint64_t expected,
 				 uint64_t desired, unsigned bytes, bool *done,
 				 struct gn_event *event);
-/* The instruction at RIP. GN_UNKNOWN: its bytes are none (insn->bytes has them). */
-enum gn_kvm_done gn_kvm_fetch(struct gn_kvm_cpu *cpu, struct gn_insn *insn, struct gn_event *event);
+/* The instruction at RIP, good until the next fetch. GN_UNKNOWN: its bytes are none (they are in it). */
+enum gn_kvm_done gn_kvm_fetch(struct gn_kvm_cpu *cpu, const struct gn_insn **insn,
+			      struct gn_event *event);
 /* store.c's interface on this memory, exceptions into *event. */
 struct gn_kvm_reach {
 	struct gn_kvm_cpu *cpu;

@@ -265,24 +265,31 @@ enum gn_kvm_done gn_kvm_exchange(struct gn_kvm_cpu *cpu, uint64_t va, uint64_t e
 
 /* ---- Instructions --------------------------------------------------------------------------------------------------- */
 
-/* Bytes of the second page are asked for only if the instruction needs them. */
-enum gn_kvm_done gn_kvm_fetch(struct gn_kvm_cpu *cpu, struct gn_insn *insn, struct gn_event *event)
+/* Decoding takes longer than all else, so what was decoded at an address is kept, and is good while the bytes are the
+ * same. Bytes of the second page are asked for only if the instruction needs them. */
+enum gn_kvm_done gn_kvm_fetch(struct gn_kvm_cpu *cpu, const struct gn_insn **insn,
+			      struct gn_event *event)
 {
 	const uint64_t rip = cpu->depriv->v.rip;
-	const unsigned first = up_to_page_end(rip, GN_INSN_MAX_BYTES);
+	struct gn_insn *kept = &cpu->depriv->decoded[rip % GN_DECODED];
+	uint8_t bytes[GN_INSN_MAX_BYTES];
+	unsigned got = 0, part = up_to_page_end(rip, sizeof(bytes));
 
-	insn->got = 0;
-	insn->length = 0;
-	for (unsigned part = first; insn->got < GN_INSN_MAX_BYTES;
-	     part = GN_INSN_MAX_BYTES - insn->got) {
+	*insn = kept;
+	for (; got < sizeof(bytes); part = (unsigned)sizeof(bytes) - got) {
 		const struct gn_access access =
-			access_of(cpu, GN_AS_GUEST, rip + insn->got, GN_FETCH, part);
-		enum gn_kvm_done done = read_page(cpu, &access, insn->bytes + insn->got, event);
+			access_of(cpu, GN_AS_GUEST, rip + got, GN_FETCH, part);
+		enum gn_kvm_done done = read_page(cpu, &access, bytes + got, event);
 
 		if (done != GN_DONE)
 			return done;
-		insn->got = (uint8_t)(insn->got + part);
-		if (gn_insn_decode(insn))
+		got += part;
+		if (kept->length && kept->length <= got &&
+		    !memcmp(kept->bytes, bytes, kept->length))
+			return GN_DONE;
+		memcpy(kept->bytes, bytes, got);
+		kept->got = (uint8_t)got;
+		if (gn_insn_decode(kept))
 			return GN_DONE;
 	}
 	return GN_UNKNOWN;

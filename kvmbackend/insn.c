@@ -21,16 +21,19 @@ bool gn_insn_decode(struct gn_insn *insn)
 	ZydisDecoder decoder;
 	unsigned count;
 
+	insn->length = 0;
 	init(&decoder);
 	if (!ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&decoder, &context, insn->bytes, insn->got,
 							&insn->z)))
 		return false;
-	insn->length = insn->z.length;
 	count = insn->z.operand_count_visible;
 	if (count > GN_INSN_OPERANDS)
 		count = GN_INSN_OPERANDS;
-	return ZYAN_SUCCESS(ZydisDecoderDecodeOperands(&decoder, &context, &insn->z, insn->operands,
-						       (ZyanU8)count));
+	if (!ZYAN_SUCCESS(ZydisDecoderDecodeOperands(&decoder, &context, &insn->z, insn->operands,
+						     (ZyanU8)count)))
+		return false;
+	insn->length = insn->z.length;
+	return true;
 }
 
 void gn_insn_text(const struct gn_insn *insn, uint64_t rip, char *text, size_t bytes)

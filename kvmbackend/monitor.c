@@ -82,11 +82,6 @@ uint64_t gn_monitor_entry_va(enum gn_monitor_set set, unsigned entry)
 	return code_va(set, 0) + entry;
 }
 
-uint8_t *gn_monitor_program(const struct gn_monitor *monitor, unsigned vcpu)
-{
-	return (uint8_t *)at(monitor, monitor->cpus[vcpu].program);
-}
-
 static int take(struct gn_monitor *monitor, hpa_t *out)
 {
 	int err;
@@ -243,11 +238,17 @@ static int build_cpus(struct gn_monitor *monitor)
 	if (!monitor->cpus)
 		return -ENOMEM;
 	for (unsigned i = 0; i < vcpus && !err; i++) {
-		err = take(monitor, &monitor->cpus[i].stack);
+		struct gn_monitor_cpu *cpu = &monitor->cpus[i];
+
+		err = take(monitor, &cpu->stack);
 		if (!err)
-			err = take(monitor, &monitor->cpus[i].program);
+			err = take(monitor, &cpu->program);
+		if (err)
+			break;
+		cpu->stack_end = (const uint8_t *)at(monitor, cpu->stack) + STACK_BYTES;
+		cpu->program_code = (uint8_t *)at(monitor, cpu->program);
 		for (unsigned set = 0; set < monitor->sets && !err; set++) {
-			err = take(monitor, &monitor->cpus[i].tss[set]);
+			err = take(monitor, &cpu->tss[set]);
 			if (!err)
 				fill_tss(monitor, (enum gn_monitor_set)set, i);
 		}
@@ -349,7 +350,7 @@ bool gn_vector_has_error(unsigned vector)
 void gn_monitor_frame(const struct gn_monitor *monitor, unsigned vcpu, unsigned vector,
 		      struct gn_monitor_frame *frame, uint32_t *error)
 {
-	const uint8_t *top = (const uint8_t *)at(monitor, monitor->cpus[vcpu].stack) + STACK_BYTES;
+	const uint8_t *top = monitor->cpus[vcpu].stack_end;
 
 	*error = 0;
 	memcpy(frame, top - sizeof(*frame), sizeof(*frame));

@@ -32,6 +32,9 @@ struct gn_monitor_cpu {
 	hpa_t tss[GN_MONITOR_SETS];
 	hpa_t stack;   /* one page: exceptions from CPL 3 at its end, IST 1 at its middle */
 	hpa_t program; /* GN_MONITOR_PROGRAM_BYTES of code made by downgrade.c */
+	/* The same, from here. */
+	const uint8_t *stack_end;
+	uint8_t *program_code;
 };
 
 struct gn_monitor {
@@ -58,8 +61,6 @@ struct gn_monitor_frame {
 int gn_monitor_init(struct gn_monitor *monitor, struct gn_vm *vm, bool has_5_levels);
 void gn_monitor_fini(struct gn_monitor *monitor);
 
-/* From here: GN_MONITOR_PROGRAM_BYTES to write a program to. */
-uint8_t *gn_monitor_program(const struct gn_monitor *monitor, unsigned vcpu);
 /* Where in guest-virtual space. */
 uint64_t gn_monitor_va(enum gn_monitor_set set, hpa_t at);
 uint64_t gn_monitor_program_va(enum gn_monitor_set set, unsigned vcpu);

@@ -19,10 +19,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <time.h>
 
 #include "nested.h"
 
-#define BAD_ADDRESSES_MAX 64
+#define BAD_ADDRESSES_MAX    1000
+#define BAD_ADDRESS_PAUSE_NS 1000000
 
 /* ---- Exits --------------------------------------------------------------------------------------------------- */
 
@@ -148,10 +150,8 @@ static enum gn_kvm_next handle_exit(struct gn_kvm_cpu *cpu)
 
 	switch (run->exit_reason) {
 	case KVM_EXIT_IO:
-		cpu->nested->needs_completion = true;
 		return port_exit(cpu);
 	case KVM_EXIT_MMIO:
-		cpu->nested->needs_completion = true;
 		return mmio_exit(cpu);
 	case KVM_EXIT_HLT:
 		return halt_exit(cpu);
@@ -188,6 +188,7 @@ static enum gn_kvm_next handle_denial(struct gn_kvm_cpu *cpu)
 {
 	struct gn_kvm_nested *n = cpu->kvm->nested;
 	struct gn_p2m_info info = { .state = GN_P2M_MMIO };
+	enum gn_kvm_next next;
 	struct gn_kvm_denial denial;
 	bool changed;
 
@@ -203,18 +204,27 @@ static enum gn_kvm_next handle_denial(struct gn_kvm_cpu *cpu)
 				  strerror(-denial.err));
 	(void)gn_p2m_query(cpu->kvm->vm, denial.at, &info);
 	if (info.state == GN_P2M_BALLOONED)
-		return ballooned(cpu, gfn_to_gpa(denial.at), denial.is_write);
-	return follow(cpu, &changed);
+		next = ballooned(cpu, gfn_to_gpa(denial.at), denial.is_write);
+	else
+		next = follow(cpu, &changed);
+	/* The block has served: the next touch is told as the first was. */
+	pthread_mutex_lock(&n->view_lock);
+	gn_kvm_view_take(n, denial.at, gfn(denial.at.v + 1));
+	pthread_mutex_unlock(&n->view_lock);
+	return next;
 }
 
-/* KVM_RUN could not reach guest memory and no denial says why: mappings may have been changing. */
+/* KVM_RUN could not reach guest memory and no denial says why: another vCPU's touch had the page blocked, and that vCPU
+ * is about to lift the block. */
 static enum gn_kvm_next handle_bad_address(struct gn_kvm_cpu *cpu)
 {
+	const struct timespec while_it_does = { .tv_nsec = BAD_ADDRESS_PAUSE_NS };
 	bool changed;
 
 	if (++cpu->nested->bad_address_count > BAD_ADDRESSES_MAX)
 		return gn_kvm_end(cpu, GN_KVM_STOP_ERROR,
 				  "KVM_RUN: guest memory cannot be reached (EFAULT)");
+	nanosleep(&while_it_does, NULL);
 	return follow(cpu, &changed);
 }
 
@@ -244,12 +254,19 @@ static enum gn_kvm_next before_run(struct gn_kvm_cpu *cpu)
 	return GN_KVM_AGAIN;
 }
 
+/* KVM finishes this exit's instruction at the next entry. */
+static bool is_unfinished(const struct gn_kvm_cpu *cpu, int err)
+{
+	return !err &&
+	       (cpu->run->exit_reason == KVM_EXIT_IO || cpu->run->exit_reason == KVM_EXIT_MMIO);
+}
+
 static enum gn_kvm_next after_run(struct gn_kvm_cpu *cpu, int err)
 {
 	enum gn_kvm_next next = GN_KVM_AGAIN;
 
 	if (!err || err == -EINTR)
-		cpu->nested->needs_completion = false;
+		cpu->nested->needs_completion = is_unfinished(cpu, err);
 	if (!err)
 		cpu->nested->bad_address_count = 0;
 	if (atomic_load(&cpu->nested->is_denied))
@@ -287,11 +304,14 @@ static int complete(struct gn_kvm_cpu *cpu)
 	while (cpu->nested->needs_completion && !err) {
 		__atomic_store_n(&cpu->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
 		err = ioctl(cpu->fd, KVM_RUN, 0) ? -errno : 0;
-		cpu->nested->needs_completion = false;
-		if (err == -EINTR)
+		/* Whoever kicked meanwhile left a request, too. */
+		__atomic_store_n(&cpu->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
+		if (err == -EINTR) {
+			cpu->nested->needs_completion = false;
 			return 0;
-		if (!err && (cpu->run->exit_reason == KVM_EXIT_IO ||
-			     cpu->run->exit_reason == KVM_EXIT_MMIO))
+		}
+		cpu->nested->needs_completion = is_unfinished(cpu, err);
+		if (cpu->nested->needs_completion)
 			(void)handle_exit(cpu);
 	}
 	return err;

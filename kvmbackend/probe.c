@@ -178,6 +178,29 @@ static bool has_shmem_huge_pages(void)
 	return got > 0 && !strstr(text, "[never]") && !strstr(text, "[deny]");
 }
 
+/* Else MADV_COLLAPSE (Linux 6.1) makes them, whatever the settings: tried on a block of our own. */
+static bool has_shmem_collapse(void)
+{
+	const size_t block = (size_t)2 << 20;
+	int fd = memfd_create("gnomon-probe", MFD_CLOEXEC);
+	uint8_t *base;
+	bool works;
+
+	if (fd < 0)
+		return false;
+	base = ftruncate(fd, (off_t)(2 * block))
+		       ? MAP_FAILED
+		       : mmap(NULL, 2 * block, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	close(fd);
+	if (base == MAP_FAILED)
+		return false;
+	/* Some block in it is aligned in memory; the kernel looks for one aligned in both. */
+	base[0] = base[block] = 1;
+	works = !madvise(base, 2 * block, 25 /* MADV_COLLAPSE */);
+	munmap(base, 2 * block);
+	return works;
+}
+
 static void refuse(struct gn_kvm_host *host, const char *what)
 {
 	snprintf(host->why, sizeof(host->why),
@@ -192,6 +215,7 @@ static void ask(const char *path, struct gn_kvm_host *host)
 	ask_module(host);
 	ask_userfaultfd(host);
 	host->shmem_huge_pages = has_shmem_huge_pages();
+	host->shmem_collapse = host->shmem_huge_pages || has_shmem_collapse();
 	if (gn_kvm_sys_open(path, &fd, host->why, sizeof(host->why)))
 		return;
 	ask_capabilities(host, fd);

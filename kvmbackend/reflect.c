@@ -269,13 +269,13 @@ enum gn_kvm_next gn_kvm_reflect(struct gn_kvm_cpu *cpu, const struct gn_event *e
  * it matters, before a HLT (which traps), and else let go. */
 static bool is_in_shadow(struct gn_kvm_cpu *cpu)
 {
+	const struct gn_insn *next;
 	struct gn_event ignored;
-	struct gn_insn next;
 	bool was_sti = cpu->depriv->sti_shadow;
 
 	cpu->depriv->sti_shadow = false;
 	return was_sti && gn_kvm_fetch(cpu, &next, &ignored) == GN_DONE &&
-	       next.z.mnemonic == ZYDIS_MNEMONIC_HLT;
+	       next->z.mnemonic == ZYDIS_MNEMONIC_HLT;
 }
 
 enum gn_kvm_next gn_kvm_reflect_interrupt(struct gn_kvm_cpu *cpu)

@@ -103,14 +103,14 @@ static enum gn_kvm_next execute(struct gn_kvm_cpu *cpu, const struct gn_insn *in
 
 static enum gn_kvm_next fetch_and_execute(struct gn_kvm_cpu *cpu, const char *what)
 {
+	const struct gn_insn *insn;
 	struct gn_event event;
-	struct gn_insn insn;
 	enum gn_kvm_done done = gn_kvm_fetch(cpu, &insn, &event);
 
 	if (done == GN_DONE)
-		return execute(cpu, &insn, what);
+		return execute(cpu, insn, what);
 	if (done == GN_UNKNOWN)
-		done = gn_kvm_stop_at_insn(cpu, &insn, what);
+		done = gn_kvm_stop_at_insn(cpu, insn, what);
 	return conclude(cpu, done, &event);
 }
 
@@ -195,17 +195,18 @@ static enum gn_kvm_next page_fault(struct gn_kvm_cpu *cpu, uint32_t error, uint6
 	};
 	struct gn_fix fix = { .kind = GN_FIX_STOP };
 	const struct gn_insn *known = NULL;
+	const struct gn_insn *insn;
 	struct gn_event ignored;
-	struct gn_insn insn;
 	int err;
 
 	if (is_syscall(cpu, cr2, error)) {
+		d->v.rflags &= ~X86_FLAG_RF; /* the fault's */
 		d->v.gpr[GN_R11] = d->v.rflags;
 		return gn_kvm_trap_syscall(cpu);
 	}
 	if (fault.access.kind == GN_WRITE && gn_kvm_fetch(cpu, &insn, &ignored) == GN_DONE) {
-		fault.access.size = bytes_in_page(&d->v, &insn, cr2);
-		known = &insn;
+		fault.access.size = bytes_in_page(&d->v, insn, cr2);
+		known = insn;
 	}
 	err = gn_vcpu_fault(cpu->vcpu, &fault, &fix);
 	if (err)
@@ -221,19 +222,19 @@ static enum gn_kvm_next page_fault(struct gn_kvm_cpu *cpu, uint32_t error, uint6
 static enum gn_kvm_next instruction_fault(struct gn_kvm_cpu *cpu, unsigned vector, uint32_t error)
 {
 	const bool single_step = cpu->depriv->v.rflags & X86_FLAG_TF;
+	const struct gn_insn *insn;
 	struct gn_event event;
-	struct gn_insn insn;
 	enum gn_kvm_done done = gn_kvm_fetch(cpu, &insn, &event);
 
 	if (done == GN_DONE)
-		done = gn_kvm_emulate(cpu, &insn, &event);
+		done = gn_kvm_emulate(cpu, insn, &event);
 	if (done != GN_UNKNOWN)
 		return conclude_insn(cpu, done, &event, single_step);
 	gn_kvm_count_exit(cpu, GN_EXIT_TRAP);
 	/* The error code names a selector: it was looked up in our tables and not in the guest's. */
 	if (error && !cpu->depriv->user)
 		return conclude(
-			cpu, gn_kvm_stop_at_insn(cpu, &insn, "a far transfer that is not covered"),
+			cpu, gn_kvm_stop_at_insn(cpu, insn, "a far transfer that is not covered"),
 			&event);
 	event = gn_event_fault((uint8_t)vector, error);
 	return gn_kvm_reflect(cpu, &event);

@@ -17,8 +17,9 @@
  * Taking out leaves a piece where it is, empty. Only putting in moves pieces, and putting in may fail.
  *
  * 2 MiB. UFFDIO_CONTINUE makes small mappings only. A block whose 512 frames are its own, with all rights, needs no
- * guard until the p2m changes it: it is unregistered, and the kernel maps it as large as it can. Taking out
- * registers it again first.
+ * guard until the p2m changes it: it is unregistered, and the kernel maps it as large as it can. Where the host's
+ * settings keep memfds from getting large pages at a touch, they get them by being asked for (MADV_COLLAPSE). Taking
+ * out registers the block again first.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -39,6 +40,8 @@
 /* Newer than the headers of Debian 12: Linux 6.4, 5.18. */
 #define CONTINUE_MODE_WP      ((uint64_t)1 << 1)
 #define MADV_DONTNEED_LOCKED_ 24
+#define MADV_POPULATE_WRITE_  23 /* 5.14 */
+#define MADV_COLLAPSE_	      25 /* 6.1 */
 
 static bool bit_get(const uint64_t *map, uint64_t i)
 {
@@ -164,7 +167,7 @@ int gn_kvm_view_new(struct gn_kvm_nested *n, char *why, size_t why_bytes)
 		return gn_kvm_sys_fail(why, why_bytes, "mmap of guest memory", errno);
 	n->reserved = reserved;
 	n->view = (uint8_t *)(((uintptr_t)reserved + BLOCK_BYTES - 1) & ~(BLOCK_BYTES - 1));
-	n->huge = n->kvm->host.shmem_huge_pages && n->kvm->vm->config.backing_level > 1;
+	n->huge = n->kvm->vm->config.backing_level > 1;
 	err = map_home(n);
 	if (err)
 		return gn_kvm_sys_fail(why, why_bytes, "mmap of guest memory", -err);
@@ -273,6 +276,15 @@ int gn_kvm_view_put(struct gn_kvm_nested *n, gfn_t start, uint64_t count, pfn_t 
 	return err ? err : put_run(n, start.v, count, writable);
 }
 
+/* Small pages become a large one; a block with holes under a userfaultfd would be refused. It may fail, then they stay. */
+static void make_large(struct gn_kvm_nested *n, uint64_t start)
+{
+	uint8_t *pool = (uint8_t *)n->kvm->pool.base + start * GN_PAGE_SIZE;
+
+	if (!madvise(pool, BLOCK_BYTES, MADV_POPULATE_WRITE_))
+		(void)madvise(at_gfn(n, start), BLOCK_BYTES, MADV_COLLAPSE_);
+}
+
 int gn_kvm_view_open(struct gn_kvm_nested *n, gfn_t start)
 {
 	struct uffdio_range range = { .start = (uintptr_t)at_gfn(n, start.v), .len = BLOCK_BYTES };
@@ -280,6 +292,8 @@ int gn_kvm_view_open(struct gn_kvm_nested *n, gfn_t start)
 	for (uint64_t i = 0; i < BLOCK_PAGES; i++)
 		if (frame_at(n, start.v + i) != start.v + i || bit_get(n->blocked, start.v + i))
 			return -EINVAL;
+	if (!n->kvm->host.shmem_huge_pages)
+		make_large(n, start.v);
 	if (ioctl(n->uffd, UFFDIO_UNREGISTER, &range))
 		return -errno;
 	bit_put(n->open, start.v / BLOCK_PAGES, true);

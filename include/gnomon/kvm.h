@@ -54,11 +54,12 @@ struct gn_kvm_host {
 	bool reserved_fault_without_p; /* reserved-bit faults lack P in the error code */
 	/* Guest CPU features. */
 	bool pcid, invpcid, smep, smap, pku, la57, nx, gib_pages, xsave;
-	unsigned phys_bits, pkru_offset; /* the latter: of PKRU in the standard XSAVE area, 0: none */
+	unsigned phys_bits,
+		pkru_offset; /* the latter: of PKRU in the standard XSAVE area, 0: none */
 	/* Capabilities. */
 	bool readonly_mem, sync_regs, immediate_exit, dirty_ring, manual_dirty_protect, irqchip,
 		uffd_missing, uffd_minor_shmem, uffd_wp_shmem, memory_fault_exit, shmem_huge_pages,
-		binary_stats, emulation_exit;
+		shmem_collapse, binary_stats, emulation_exit;
 	unsigned memslots, dirty_ring_entries, max_vcpus;
 	/* Measured cost of each kind of exit, there and back. */
 	uint64_t ns_ioctl, ns_run_immediate, ns_hlt, ns_io, ns_mmio, ns_cpuid, ns_trap;
@@ -100,6 +101,7 @@ struct gn_kvm_config {
 	bool populate;		/* nested: give all RAM its frames before the run; else on demand */
 	unsigned dirty_ring_entries; /* 0: dirty bitmap */
 	bool time_exits;      /* measure the time of each exit by reason (costs two clock reads) */
+	uint64_t max_exits;   /* gn_kvm_run() stops with ASKED after so many; 0: never */
 	gn_kvm_port_fn *port; /* may be NULL */
 	gn_kvm_console_fn *console; /* may be NULL */
 	void *ctx;
@@ -152,7 +154,7 @@ struct gn_kvm_stats {
 	uint64_t stub_operations;    /* table downgrades and flushes carried out inside the guest */
 	uint64_t reflected;	     /* exceptions handed on to the guest's own IDT */
 	uint64_t emulated;	     /* privileged instructions */
-	uint64_t denied; /* stores to read-only memory, touches of ballooned memory */
+	uint64_t denied;	     /* stores to read-only memory, touches of ballooned memory */
 	uint64_t uffd_faults;	     /* nested: demand population */
 	uint64_t uffd_bytes;	     /* given by them */
 	uint64_t emulation_failures; /* KVM's emulator gave up, this room's did not */

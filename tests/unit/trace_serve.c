@@ -9,6 +9,7 @@
 #include "support/trace_forge.h"
 #include "workloads/guest/trace_feed.h"
 #include "workloads/trace_serve.h"
+#include "workloads/trace_source.h"
 
 #define MEM_BYTES ((uint64_t)64 << 20)
 #define COUNT	  70000 /* more than a block */
@@ -94,4 +95,25 @@ Test(trace_serve, requests_out_of_order_or_out_of_range_are_refused, .init = mak
 		     GN_GUEST_TRACE_FAILED, "a failed opening opens nothing");
 	trace_serve_close(serve);
 	trace_serve_close(NULL);
+}
+
+/* The hosted replayer closes what its thread left open; a trace being served is not its to close. */
+Test(trace_serve, a_served_trace_is_nobody_elses, .init = make, .fini = unmake)
+{
+	static struct trace_record buffer[100];
+	const struct workload_params params = { .mem_bytes = MEM_BYTES,
+						.levels = 4,
+						.argument = path };
+	struct trace_serve *serve = NULL;
+	struct trace_source *mine, *again;
+
+	cr_assert_neq(ask(&serve, GN_GUEST_TRACE_OPEN, buffer, sizeof(buffer), 0),
+		      GN_GUEST_TRACE_FAILED);
+	cr_assert_eq(trace_source_open(&params, &mine, &why), 0);
+	cr_assert_eq(trace_source_open(&params, &again, &why), 0);
+	cr_assert_eq(ask(&serve, GN_GUEST_TRACE_NEXT, buffer, sizeof(buffer), 0), 100);
+	cr_assert(forge_same(&buffer[99], &records[99]));
+	trace_serve_close(serve);
+	cr_assert_eq(trace_source_info(again)->records, COUNT);
+	trace_source_close(again);
 }

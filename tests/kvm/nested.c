@@ -1,0 +1,777 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * nested.c - nested mode on /dev/kvm, end to end: registers, demand population, every state of a gfn, the dirty log,
+ * moves under a running guest, interrupts, stops.
+ */
+#include <pthread.h>
+#include <stdatomic.h>
+#include <time.h>
+
+#include "kvm/rig.h"
+
+#define MIB	  ((uint64_t)1 << 20)
+#define MEM_BYTES (64 * MIB)
+#define PAGE	  GN_PAGE_SIZE
+
+static struct gn_kvm_host host;
+
+static struct gn_kvm_config plain(void)
+{
+	struct gn_kvm_config config = {
+		.vm = { .scheme = "ept", .mem_bytes = MEM_BYTES, .vcpus = 2 }
+	};
+
+	return config;
+}
+
+static void pause_ms(unsigned ms)
+{
+	struct timespec t = { ms / 1000, (long)(ms % 1000) * 1000000 };
+
+	nanosleep(&t, NULL);
+}
+
+/* ---- Guest programs: arguments in rbx, rcx, rsi ------------------------------------------------------------- */
+
+/* Ends with the sum of the low halves of rcx pages' first words, from rbx. */
+RIG_CODE(read_pages, "xor %eax, %eax\n"
+		     "1: add (%rbx), %eax\n add $4096, %rbx\n dec %rcx\n jnz 1b\n"
+		     "int3")
+/* Each page's first word becomes its address + rsi. */
+RIG_CODE(write_pages, "1: lea (%rbx, %rsi), %rax\n mov %rax, (%rbx)\n add $4096, %rbx\n"
+		      "dec %rcx\n jnz 1b\n xor %eax, %eax\n int3")
+/* At CPL 0: hello, then exit with ecx. */
+RIG_CODE(hello, "mov $0x3f8, %dx\n mov $'h', %al\n out %al, %dx\n mov $'i', %al\n out %al, %dx\n"
+		"mov $0x3fd, %dx\n in %dx, %al\n mov %al, %bl\n"
+		"mov %ecx, %eax\n mov $0xf4, %dx\n out %eax, %dx\n hlt")
+/* The word at rbx is counted up for ever. */
+RIG_CODE(count_up, "1: incq (%rbx)\n jmp 1b")
+/* Counted up until the word at rsi is not 0; ends with 0. */
+RIG_CODE(count_until, "1: incq (%rbx)\n cmpq $0, (%rsi)\n je 1b\n xor %eax, %eax\n int3")
+/* Over and over: each of rcx pages from rbx holds its own address, and then in its second word a count that
+ * only ever rises by one. A page that says otherwise ends with 1; a word at rsi that is not 0 with 0. */
+RIG_CODE(patrol, "xor %r8d, %r8d\n"
+		 "1: inc %r8\n mov %rbx, %rdi\n mov %rcx, %rdx\n"
+		 "2: cmp %rdi, (%rdi)\n jne 3f\n lea -1(%r8), %rax\n cmp %rax, 8(%rdi)\n jne 3f\n"
+		 "mov %r8, 8(%rdi)\n add $4096, %rdi\n dec %rdx\n jnz 2b\n"
+		 "cmpq $0, (%rsi)\n je 1b\n xor %eax, %eax\n int3\n"
+		 "3: mov $1, %eax\n int3")
+RIG_CODE(halt_off, "cli\n hlt")
+RIG_CODE(halt_on, "xor %r15d, %r15d\n sti\n hlt\n cli\n mov %r15d, %eax\n mov $0xf4, %dx\n"
+		  "out %eax, %dx")
+/* Spin with interrupts on until r15 reaches rcx. */
+RIG_CODE(spin_on, "xor %r15d, %r15d\n sti\n 1: cmp %rcx, %r15\n jb 1b\n cli\n mov %r15d, %eax\n"
+		  "mov $0xf4, %dx\n out %eax, %dx")
+RIG_CODE(undefined, "ud2")
+RIG_CODE(call_port, "mov %ecx, %eax\n mov $0x5c0, %dx\n out %eax, %dx\n mov $0x777, %dx\n"
+		    "in %dx, %eax\n mov $0xf4, %dx\n out %eax, %dx")
+RIG_CODE(string_out, "mov $0x3f8, %dx\n mov %rbx, %rsi\n cld\n rep outsb\n mov $7, %eax\n"
+		     "mov $0xf4, %dx\n out %eax, %dx")
+RIG_CODE(jump_to, "jmp *%rbx")
+RIG_CODE(load_cr3, "mov %rbx, %cr3\n mov $5, %eax\n mov $0xf4, %dx\n out %eax, %dx")
+RIG_CODE(triple_fault, "push $0\n push $0\n lidt (%rsp)\n ud2")
+RIG_CODE(read_cr3_port, "mov %rbx, %cr3\n 1: jmp 1b")
+/* Instructions KVM's emulator lacks, with what must come of them. */
+RIG_CODE(int_n, "int $0x40\n int $0x40\n mov %r15d, %eax\n mov $0xf4, %dx\n out %eax, %dx")
+RIG_CODE(int_3, "mov %ecx, %eax\n int3")
+RIG_CODE(stac_clac, "stac\n pushfq\n pop %rax\n clac\n pushfq\n pop %rbx\n shr $18, %eax\n"
+		    "and $1, %eax\n shr $17, %ebx\n and $2, %ebx\n or %ebx, %eax\n"
+		    "mov $0xf4, %dx\n out %eax, %dx")
+RIG_CODE(inv_pcid, "push $0\n push $0\n mov $2, %eax\n invpcid (%rsp), %rax\n mov $9, %eax\n"
+		   "mov $0xf4, %dx\n out %eax, %dx")
+RIG_CODE(xmm_store, "movups %xmm0, (%rbx)\n mov $3, %eax\n mov $0xf4, %dx\n out %eax, %dx")
+RIG_CODE(store_byte, "movb $0x5a, (%rbx)\n mov (%rbx), %al\n movzx %al, %eax\n int3")
+RIG_CODE(load_word, "mov (%rbx), %eax\n int3")
+
+/* ---- Running ---------------------------------------------------------------------------------------------------- */
+
+struct console {
+	char text[256];
+	size_t bytes;
+	unsigned calls;
+};
+
+static void console_text(void *ctx, const char *text, size_t bytes)
+{
+	struct console *c = (struct console *)ctx;
+
+	if (c->bytes + bytes < sizeof(c->text)) {
+		memcpy(c->text + c->bytes, text, bytes);
+		c->bytes += bytes;
+	}
+}
+
+static bool console_port(void *ctx, struct gn_kvm *kvm, unsigned vcpu, uint16_t port,
+			 unsigned bytes, bool is_out, uint32_t *value)
+{
+	struct console *c = (struct console *)ctx;
+
+	(void)kvm;
+	(void)vcpu;
+	(void)bytes;
+	c->calls++;
+	if (port != 0x777 || is_out)
+		return port == GN_GUEST_PORT_CALL;
+	*value = 0x1234;
+	return true;
+}
+
+static void registers_and_ports(void)
+{
+	struct console c = { .bytes = 0 };
+	struct gn_kvm_config config = plain();
+	struct gn_kvm_stats stats;
+	struct gn_kvm_state before, after;
+	struct gn_kvm *kvm;
+
+	config.console = console_text;
+	config.port = console_port;
+	config.ctx = &c;
+	config.time_exits = true;
+	kvm = rig_new(&config);
+	if (!kvm)
+		return;
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 0, hello, 0, 42, 0), 42);
+	RIG_CHECK(!strcmp(c.text, "hi"), "console has '%s'", c.text);
+	RIG_CHECK(!gn_kvm_get_state(kvm, 0, &after), "get_state");
+	RIG_CHECK((after.gpr[3] & 0xff) == 0x60, "line status read as %#llx",
+		  (unsigned long long)after.gpr[3]);
+	gn_kvm_stats(kvm, &stats);
+	RIG_CHECK(stats.exits_by[GN_EXIT_IO] == 4 && stats.ns_by[GN_EXIT_IO] > 0, "%llu port exits",
+		  (unsigned long long)stats.exits_by[GN_EXIT_IO]);
+	/* Its memory is the code it made. */
+	RIG_CHECK(stats.uffd_faults > 0, "nothing was populated on demand");
+
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 0, call_port, 0, GN_GUEST_CALL_TEST, 0), 0x1234);
+	RIG_CHECK(c.calls == 2, "%u port calls", c.calls);
+	c.bytes = 0;
+	memset(c.text, 0, sizeof(c.text));
+	rig_write(kvm, RIG_DATA, "a string", 8);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 0, string_out, RIG_DATA, 8, 0), 7);
+	RIG_CHECK(!strcmp(c.text, "a string"), "console has '%s'", c.text);
+
+	/* State survives a round trip. */
+	rig_state(&before, RIG_CODE_PA, 3, 0);
+	for (unsigned i = 0; i < 16; i++)
+		before.gpr[i] = 0x0101010101010101 * (uint64_t)(i + 1);
+	before.rflags = 0x246;
+	before.star = 0x1b000800000000;
+	before.lstar = 0xffffffff80001000;
+	before.sfmask = 0x700;
+	before.kernel_gs_base = 0xffff888000000000;
+	before.fs.base = 0x7f0000001000;
+	before.cr2 = 0xdeadbeef000;
+	RIG_CHECK(!gn_kvm_set_state(kvm, 1, &before), "set_state");
+	RIG_CHECK(!gn_kvm_get_state(kvm, 1, &after), "get_state");
+	RIG_CHECK(!memcmp(&before, &after, sizeof(before)), "state changed on its way");
+	RIG_CHECK(!memcmp(gn_vcpu_regs(gn_vm_vcpu(gn_kvm_vm(kvm), 1)), &before.regs,
+			  sizeof(before.regs)),
+		  "the engine has other registers");
+	before.regs.cr0 |= X86_CR0_PG;
+	before.regs.cr4 = 0; /* long mode without PAE */
+	RIG_CHECK(gn_kvm_set_state(kvm, 1, &before) == -EINVAL, "an impossible state was taken");
+	gn_kvm_destroy(kvm);
+}
+
+static void stops(void)
+{
+	struct gn_kvm_config config = plain();
+	struct gn_kvm *kvm = rig_new(&config);
+	struct rig_result r;
+
+	if (!kvm)
+		return;
+	r = RIG_RUN(kvm, 0, halt_off, 0, 0, 0);
+	RIG_CHECK(r.stop == GN_KVM_STOP_HALT, "stop %d: %s", r.stop, gn_kvm_error(kvm, 0));
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, halt_off, 0, 0, 0), RIG_EXCEPTION + 13);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, undefined, 0, 0, 0), RIG_EXCEPTION + 6);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 0, undefined, 0, 0, 0), RIG_EXCEPTION + 6);
+	r = RIG_RUN(kvm, 0, triple_fault, 0, 0, 0);
+	RIG_CHECK(r.stop == GN_KVM_STOP_SHUTDOWN, "stop %d: %s", r.stop, gn_kvm_error(kvm, 0));
+	/* Told to stop before it runs. */
+	rig_program(kvm, 0, 3, count_up, count_up_end, RIG_DATA, 0, 0);
+	gn_kvm_stop(kvm);
+	r = rig_run(kvm, 0);
+	RIG_CHECK(r.stop == GN_KVM_STOP_ASKED, "stop %d", r.stop);
+	gn_kvm_destroy(kvm);
+}
+
+/* What KVM's emulator lacks on hosts that emulate CPL 0; on the others the CPU does it. */
+static void lacking_instructions(void)
+{
+	struct gn_kvm_config config = plain();
+	struct gn_kvm *kvm = rig_new(&config);
+	struct rig_result r;
+
+	if (!kvm)
+		return;
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 0, int_n, 0, 0, 0), 2);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 0, int_3, 0, 77, 0), 77);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 0, stac_clac, 0, 0, 0),
+			host.smap ? 1 : RIG_EXCEPTION + 6);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 0, inv_pcid, 0, 0, 0),
+			host.invpcid ? 9 : RIG_EXCEPTION + 6);
+	/* One that may not be emulated stops the guest and is named. */
+	RIG_CHECK(!gn_p2m_set_mmio(gn_kvm_vm(kvm), gfn((32 * MIB) >> 12), 1), "set_mmio");
+	r = RIG_RUN(kvm, 0, jump_to, 32 * MIB, 0, 0);
+	RIG_CHECK(r.stop == GN_KVM_STOP_GUEST || r.stop == GN_KVM_STOP_SHUTDOWN ||
+			  r.stop == GN_KVM_STOP_EXIT,
+		  "a jump into MMIO: stop %d", r.stop);
+	RIG_CHECK(gn_kvm_error(kvm, 0)[0], "no reason");
+	printf("a jump into MMIO: %s\n", gn_kvm_error(kvm, 0));
+	gn_kvm_destroy(kvm);
+}
+
+/* ---- Memory ------------------------------------------------------------------------------------------------------ */
+
+static void demand_and_ahead(bool populate)
+{
+	struct gn_kvm_config config = plain();
+	const uint64_t pages = 1000;
+	struct gn_kvm_stats stats;
+	struct gn_audit_report report;
+	struct gn_kvm *kvm;
+	uint64_t faults;
+
+	config.populate = populate;
+	kvm = rig_new(&config);
+	if (!kvm)
+		return;
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, RIG_DATA, pages, 0), 0);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, write_pages, RIG_DATA, pages, 5), 0);
+	for (uint64_t i = 0; i < pages; i += 97)
+		RIG_CHECK(rig_read(kvm, RIG_DATA + i * PAGE) == RIG_DATA + i * PAGE + 5,
+			  "page %llu", (unsigned long long)i);
+	gn_kvm_stats(kvm, &stats);
+	faults = stats.uffd_faults;
+	RIG_CHECK(populate ? faults == 0 : faults >= pages, "%llu faults",
+		  (unsigned long long)faults);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, write_pages, RIG_DATA, pages, 6), 0);
+	gn_kvm_stats(kvm, &stats);
+	RIG_CHECK(stats.uffd_faults == faults, "pages that are there fault again");
+	RIG_CHECK(!gn_audit(gn_kvm_vm(kvm), &report), "%s", report.first);
+	gn_kvm_destroy(kvm);
+}
+
+static void states(void)
+{
+	const uint64_t at = 32 * MIB;
+	const gfn_t page = gfn(at >> 12);
+	struct gn_kvm_config config = plain();
+	struct gn_kvm *kvm = rig_new(&config);
+	struct gn_kvm_stats stats;
+	struct gn_vm *vm;
+	struct rig_result r;
+
+	if (!kvm)
+		return;
+	vm = gn_kvm_vm(kvm);
+	rig_word(kvm, at, 0x11);
+
+	/* Read-only: loads see it, stores are dropped. */
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, store_byte, at, 0, 0), 0x5a);
+	RIG_CHECK(!gn_p2m_protect(vm, page, 1, true), "protect");
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, load_word, at, 0, 0), 0x5a);
+	RIG_CHECK(gn_vm_write(vm, gpa(at), "x", 1) == -EFAULT, "read-only, but not for devices");
+	RIG_CHECK(!gn_p2m_protect(vm, page, 1, false), "unprotect");
+	rig_word(kvm, at, 0x22);
+	RIG_CHECK(!gn_p2m_protect(vm, page, 1, true), "protect");
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, store_byte, at, 0, 0), 0x22);
+	gn_kvm_stats(kvm, &stats);
+	RIG_CHECK(stats.denied == 1, "%llu denied", (unsigned long long)stats.denied);
+	RIG_CHECK(!gn_p2m_protect(vm, page, 1, false), "unprotect");
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, store_byte, at, 0, 0), 0x5a);
+
+	/* MMIO: ones, dropped. */
+	RIG_CHECK(!gn_p2m_set_mmio(vm, page, 1), "set_mmio");
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, load_word, at, 0, 0), UINT32_MAX);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, store_byte, at, 0, 0), 0xff);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, load_word, MEM_BYTES + 8, 0, 0), UINT32_MAX);
+	/* And back to memory: zero. */
+	RIG_CHECK(!gn_p2m_discard(vm, page, 1), "discard");
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, load_word, at, 0, 0), 0);
+	rig_word(kvm, at, 0x33);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, load_word, at, 0, 0), 0x33);
+	RIG_CHECK(!gn_p2m_discard(vm, page, 1), "discard");
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, load_word, at, 0, 0), 0);
+
+	/* Ballooned: a touch is counted and stops the guest; given back it is zero. */
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, store_byte, at, 0, 0), 0x5a);
+	gn_kvm_stats_reset(kvm);
+	RIG_CHECK(!gn_p2m_balloon(vm, page, 1), "balloon");
+	for (unsigned cpl = 0; cpl <= 3; cpl += 3) {
+		r = RIG_RUN(kvm, cpl, load_word, at, 0, 0);
+		RIG_CHECK(r.stop == GN_KVM_STOP_GUEST && strstr(gn_kvm_error(kvm, 0), "balloon"),
+			  "load at CPL %u: stop %d: %s", cpl, r.stop, gn_kvm_error(kvm, 0));
+		r = RIG_RUN(kvm, cpl, store_byte, at, 0, 0);
+		RIG_CHECK(r.stop == GN_KVM_STOP_GUEST && strstr(gn_kvm_error(kvm, 0), "balloon"),
+			  "stop %d: %s", r.stop, gn_kvm_error(kvm, 0));
+	}
+	gn_kvm_stats(kvm, &stats);
+	RIG_CHECK(stats.denied == 4, "%llu denied", (unsigned long long)stats.denied);
+	RIG_CHECK(!gn_p2m_unballoon(vm, page, 1), "unballoon");
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, load_word, at, 0, 0), 0);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, store_byte, at, 0, 0), 0x5a);
+	gn_kvm_destroy(kvm);
+}
+
+static void sharing(void)
+{
+	const uint64_t a = 32 * MIB, b = 40 * MIB;
+	struct gn_kvm_config config = plain();
+	struct gn_kvm *kvm = rig_new(&config);
+	struct gn_p2m_info info;
+	struct gn_vm *vm;
+
+	if (!kvm)
+		return;
+	vm = gn_kvm_vm(kvm);
+	rig_word(kvm, a, 0x77);
+	rig_word(kvm, b, 0x77);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, a, 1, 0), 0x77);
+	RIG_CHECK(!gn_p2m_share(vm, gfn(a >> 12), gfn(b >> 12)), "share");
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, b, 1, 0), 0x77);
+	RIG_CHECK(!gn_p2m_query(vm, gfn(b >> 12), &info) && info.state == GN_P2M_SHARED,
+		  "a read broke the share");
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, store_byte, b, 0, 0), 0x5a);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, a, 1, 0), 0x77);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, b, 1, 0), 0x5a);
+	/* The last sharer owns the frame again. */
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, store_byte, a, 0, 0), 0x5a);
+	RIG_CHECK(!gn_p2m_query(vm, gfn(a >> 12), &info) && info.state == GN_P2M_PRIVATE,
+		  "state %d", info.state);
+	gn_kvm_destroy(kvm);
+}
+
+/* ---- Under a running guest ------------------------------------------------------------------------------------------- */
+
+struct runner {
+	struct gn_kvm *kvm;
+	unsigned vcpu;
+	struct rig_result result;
+	pthread_t thread;
+};
+
+static void *run_thread(void *ctx)
+{
+	struct runner *r = (struct runner *)ctx;
+
+	r->result = rig_run(r->kvm, r->vcpu);
+	return NULL;
+}
+
+static void start(struct runner *r, struct gn_kvm *kvm, unsigned vcpu)
+{
+	*r = (struct runner){ .kvm = kvm, .vcpu = vcpu };
+	RIG_CHECK(!pthread_create(&r->thread, NULL, run_thread, r), "pthread_create");
+}
+
+static struct rig_result finish(struct runner *r)
+{
+	pthread_join(r->thread, NULL);
+	return r->result;
+}
+
+static int note_regs(void *ctx)
+{
+	struct gn_kvm *kvm = (struct gn_kvm *)ctx;
+	struct gn_audit_report report;
+
+	return gn_vcpu_regs(gn_vm_vcpu(gn_kvm_vm(kvm), 0))->cr3 == 0x4000
+		       ? gn_audit(gn_kvm_vm(kvm), &report)
+		       : -EBADMSG;
+}
+
+static void kicks_and_pauses(void)
+{
+	struct gn_kvm_config config = plain();
+	struct gn_kvm *kvm = rig_new(&config);
+	struct gn_kvm_state state;
+	struct runner r[2];
+	uint64_t was;
+	int err;
+
+	if (!kvm)
+		return;
+	/* The engine hears of a CR3 the guest loaded by itself when the guest is paused. */
+	rig_word(kvm, 0x4000, RIG_PDPT | 7);
+	rig_program(kvm, 0, 0, read_cr3_port, read_cr3_port_end, 0x4000, 0, 0);
+	rig_program(kvm, 1, 3, count_up, count_up_end, RIG_DATA, 0, 0);
+	start(&r[0], kvm, 0);
+	start(&r[1], kvm, 1);
+	pause_ms(50);
+	for (unsigned i = 0; i < 50; i++) {
+		err = gn_kvm_pause(kvm, note_regs, kvm);
+		RIG_CHECK(!err, "pause %u: %d", i, err);
+	}
+	was = rig_read(kvm, RIG_DATA);
+	pause_ms(10);
+	RIG_CHECK(rig_read(kvm, RIG_DATA) > was, "it does not go on after pauses");
+	RIG_CHECK(gn_kvm_get_state(kvm, 1, &state) == -EBUSY, "state of a running vCPU");
+	gn_kvm_stop(kvm);
+	RIG_CHECK(finish(&r[0]).stop == GN_KVM_STOP_ASKED, "stop %d: %s", r[0].result.stop,
+		  gn_kvm_error(kvm, 0));
+	RIG_CHECK(finish(&r[1]).stop == GN_KVM_STOP_ASKED, "stop %d: %s", r[1].result.stop,
+		  gn_kvm_error(kvm, 1));
+	RIG_CHECK(!gn_kvm_get_state(kvm, 1, &state) && state.rip >= RIG_CODE_PA + 0x1000 &&
+			  state.rip < RIG_CODE_PA + 0x1010,
+		  "rip %#llx", (unsigned long long)state.rip);
+	/* Again from there. */
+	start(&r[1], kvm, 1);
+	pause_ms(10);
+	gn_kvm_stop(kvm);
+	RIG_CHECK(finish(&r[1]).stop == GN_KVM_STOP_ASKED, "stop %d", r[1].result.stop);
+	gn_kvm_destroy(kvm);
+}
+
+static void interrupts(void)
+{
+	struct gn_kvm_config config = plain();
+	struct gn_kvm *kvm = rig_new(&config);
+	struct runner r;
+
+	if (!kvm)
+		return;
+	RIG_CHECK(gn_kvm_interrupt(kvm, 0, 14) == -EINVAL, "an exception as an interrupt");
+	/* HLT sleeps until one comes, and not less. */
+	rig_program(kvm, 0, 0, halt_on, halt_on_end, 0, 0, 0);
+	start(&r, kvm, 0);
+	pause_ms(30);
+	RIG_CHECK(!gn_kvm_interrupt(kvm, 0, RIG_VECTOR), "interrupt");
+	RIG_EXPECT_EXIT(kvm, finish(&r), 1);
+	/* One that came before is taken at once. */
+	rig_program(kvm, 0, 0, halt_on, halt_on_end, 0, 0, 0);
+	RIG_CHECK(!gn_kvm_interrupt(kvm, 0, RIG_VECTOR), "interrupt");
+	start(&r, kvm, 0);
+	pause_ms(30);
+	RIG_CHECK(!gn_kvm_interrupt(kvm, 0, RIG_VECTOR), "interrupt"); /* if taken before HLT */
+	finish(&r);
+	RIG_CHECK(r.result.stop == GN_KVM_STOP_EXIT, "stop %d", r.result.stop);
+	/* Into a guest that spins: each is one step for R15. */
+	rig_program(kvm, 0, 0, spin_on, spin_on_end, 0, 20, 0);
+	start(&r, kvm, 0);
+	for (unsigned i = 0; i < 20; i++) {
+		pause_ms(3);
+		RIG_CHECK(!gn_kvm_interrupt(kvm, 0, RIG_VECTOR), "interrupt");
+	}
+	pause_ms(20);
+	gn_kvm_interrupt(kvm, 0, RIG_VECTOR); /* in case two were one */
+	for (unsigned i = 0; i < 100 && !r.result.status; i++) {
+		pause_ms(3);
+		gn_kvm_interrupt(kvm, 0, RIG_VECTOR);
+	}
+	finish(&r);
+	RIG_CHECK(r.result.stop == GN_KVM_STOP_EXIT && r.result.status >= 20, "stop %d, %u",
+		  r.result.stop, r.result.status);
+	gn_kvm_destroy(kvm);
+}
+
+/* Two vCPUs patrol pages while these are moved, shared out and switched between schemes. */
+static void moves_while_running(unsigned backing_level)
+{
+	const uint64_t start_at[2] = { 16 * MIB, 32 * MIB }, pages = 64, flag = RIG_DATA;
+	struct gn_kvm_config config = plain();
+	struct gn_audit_report report;
+	struct runner r[2];
+	struct gn_kvm *kvm;
+	struct gn_vm *vm;
+	int err;
+
+	config.vm.backing_level = backing_level;
+	config.vm.pool_bytes = 256 * MIB;
+	kvm = rig_new(&config);
+	if (!kvm)
+		return;
+	vm = gn_kvm_vm(kvm);
+	for (unsigned i = 0; i < 2; i++) {
+		for (uint64_t p = 0; p < pages; p++)
+			rig_word(kvm, start_at[i] + p * PAGE, start_at[i] + p * PAGE);
+		rig_program(kvm, i, 3, patrol, patrol_end, start_at[i], pages, flag);
+		start(&r[i], kvm, i);
+	}
+	for (unsigned i = 0; i < 300; i++) {
+		gfn_t page = gfn((start_at[i & 1] >> 12) + i * 7 % pages);
+
+		err = gn_p2m_move(vm, page, 1 + i % 5);
+		RIG_CHECK(!err, "move: %d", err);
+		if (!(i % 50)) {
+			err = gn_p2m_move(vm, gfn(start_at[i & 1] >> 12), 512);
+			RIG_CHECK(!err, "move of 2 MiB: %d", err);
+		}
+		/* Memory next to it comes and goes, also as slots. */
+		err = i & 2 ? gn_p2m_set_mmio(vm, gfn(1000 + i), 1)
+			    : gn_p2m_discard(vm, gfn(900), 200);
+		RIG_CHECK(!err, "change: %d", err);
+		if (!(i % 60)) {
+			err = gn_kvm_switch_scheme(kvm, i % 120 ? "ept" : "npt");
+			RIG_CHECK(!err, "switch: %d", err);
+		}
+		/* The tables and the code move, too. */
+		if (!(i % 40)) {
+			err = gn_p2m_move(vm, gfn(1), 32);
+			RIG_CHECK(!err, "move of tables: %d", err);
+		}
+	}
+	rig_word(kvm, flag, 1);
+	for (unsigned i = 0; i < 2; i++) {
+		finish(&r[i]);
+		RIG_CHECK(r[i].result.stop == GN_KVM_STOP_EXIT && r[i].result.status == 0,
+			  "vCPU %u: stop %d, status %#x: %s", i, r[i].result.stop,
+			  r[i].result.status, gn_kvm_error(kvm, i));
+	}
+	RIG_CHECK(rig_read(kvm, start_at[0] + 8) > 1, "it did not patrol");
+	RIG_CHECK(!gn_audit(vm, &report), "%s", report.first);
+	gn_kvm_destroy(kvm);
+}
+
+/* ---- Dirty log -------------------------------------------------------------------------------------------------------- */
+
+static unsigned count_bits(const uint8_t *bitmap, size_t bytes)
+{
+	unsigned n = 0;
+
+	for (size_t i = 0; i < bytes; i++)
+		n += (unsigned)__builtin_popcount(bitmap[i]);
+	return n;
+}
+
+static void dirty_log(unsigned ring_entries, unsigned backing_level)
+{
+	const uint64_t pages = MEM_BYTES / PAGE, written = 600;
+	const gfn_t data = gfn(32 * MIB >> 12);
+	struct gn_kvm_config config = plain();
+	uint8_t bitmap[MEM_BYTES / PAGE / 8];
+	struct gn_kvm *kvm;
+	struct gn_vm *vm;
+	unsigned bits;
+
+	config.dirty_ring_entries = ring_entries;
+	config.vm.backing_level = backing_level;
+	kvm = rig_new(&config);
+	if (!kvm)
+		return;
+	vm = gn_kvm_vm(kvm);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, write_pages, 32 * MIB, written, 0), 0);
+	RIG_CHECK(!gn_dirty_start(vm), "start");
+	RIG_CHECK(!gn_dirty_harvest(vm, gfn(0), pages, bitmap), "harvest");
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, 32 * MIB, written, 0),
+			(uint32_t)(written * 32 * MIB + written * (written - 1) / 2 * PAGE));
+	RIG_CHECK(!gn_dirty_harvest(vm, data, written, bitmap), "harvest");
+	bits = count_bits(bitmap, written / 8);
+	RIG_CHECK(bits == 0, "%u pages dirty after reading", bits);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, write_pages, 32 * MIB, written, 1), 0);
+	RIG_CHECK(!gn_dirty_harvest(vm, data, written, bitmap), "harvest");
+	bits = count_bits(bitmap, written / 8);
+	RIG_CHECK(bits == written, "%u of %u pages dirty", bits, (unsigned)written);
+	RIG_CHECK(!gn_dirty_harvest(vm, data, written, bitmap), "harvest");
+	RIG_CHECK(count_bits(bitmap, written / 8) == 0, "harvested twice");
+	/* Pages the guest never had, and a write from outside. */
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, write_pages, 48 * MIB, 8, 1), 0);
+	rig_word(kvm, 49 * MIB, 1);
+	RIG_CHECK(!gn_dirty_harvest(vm, gfn(48 * MIB >> 12), 512, bitmap), "harvest");
+	RIG_CHECK(bitmap[0] == 0xff && bitmap[32] == 1 && count_bits(bitmap, 64) == 9,
+		  "%u pages dirty", count_bits(bitmap, 64));
+	/* A slot that goes takes nothing along. */
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, write_pages, 32 * MIB, 3, 2), 0);
+	RIG_CHECK(!gn_p2m_set_mmio(vm, gfn(60 * MIB >> 12), 1), "set_mmio");
+	RIG_CHECK(!gn_dirty_harvest(vm, data, 8, bitmap), "harvest");
+	RIG_CHECK((bitmap[0] & 7) == 7, "lost with its slot: %#x", bitmap[0]);
+	gn_dirty_stop(vm);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, write_pages, 32 * MIB, written, 3), 0);
+	RIG_CHECK(!gn_dirty_start(vm), "start again");
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, write_pages, 32 * MIB, 5, 3), 0);
+	RIG_CHECK(!gn_dirty_harvest(vm, data, 8, bitmap), "harvest");
+	RIG_CHECK((bitmap[0] & 31) == 31, "%#x", bitmap[0]);
+	gn_kvm_destroy(kvm);
+}
+
+/* While a vCPU writes. What changed from look n-1 to look n is in harvest n, or (written between the harvest and the
+ * look) in harvest n+1. */
+static void dirty_log_while_running(unsigned ring_entries)
+{
+	const uint64_t pages = 64, at = 32 * MIB, flag = RIG_DATA;
+	struct gn_kvm_config config = plain();
+	uint64_t older[64], before[64], after[64];
+	uint8_t previous[8], bitmap[8];
+	struct runner r;
+	struct gn_kvm *kvm;
+	struct gn_vm *vm;
+
+	config.dirty_ring_entries = ring_entries;
+	kvm = rig_new(&config);
+	if (!kvm)
+		return;
+	vm = gn_kvm_vm(kvm);
+	for (uint64_t p = 0; p < pages; p++)
+		rig_word(kvm, at + p * PAGE, at + p * PAGE);
+	RIG_CHECK(!gn_dirty_start(vm), "start");
+	rig_program(kvm, 0, 3, patrol, patrol_end, at, pages, flag);
+	start(&r, kvm, 0);
+	memset(previous, 0xff, sizeof(previous));
+	memset(before, 0, sizeof(before));
+	memset(older, 0, sizeof(older));
+	for (unsigned round = 0; round < 50; round++) {
+		RIG_CHECK(!gn_dirty_harvest(vm, gfn(at >> 12), pages, bitmap), "harvest");
+		for (uint64_t p = 0; p < pages; p++)
+			(void)gn_vm_read(vm, gpa(at + p * PAGE + 8), &after[p], 8);
+		for (uint64_t p = 0; p < pages && round > 1; p++)
+			RIG_CHECK(older[p] == before[p] ||
+					  ((previous[p / 8] | bitmap[p / 8]) >> (p % 8) & 1),
+				  "round %u: page %llu changed and is in no harvest", round,
+				  (unsigned long long)p);
+		memcpy(previous, bitmap, sizeof(previous));
+		memcpy(older, before, sizeof(older));
+		memcpy(before, after, sizeof(before));
+		pause_ms(1);
+	}
+	rig_word(kvm, flag, 1);
+	finish(&r);
+	RIG_CHECK(r.result.stop == GN_KVM_STOP_EXIT && !r.result.status, "stop %d, %#x: %s",
+		  r.result.stop, r.result.status, gn_kvm_error(kvm, 0));
+	gn_kvm_destroy(kvm);
+}
+
+/* ---- Large pages, hostile tables ---------------------------------------------------------------------------------------- */
+
+/* KiB of "ShmemPmdMapped:" of this process. */
+static unsigned long pmd_mapped_kib(void)
+{
+	FILE *f = fopen("/proc/self/smaps_rollup", "re");
+	unsigned long kib = 0;
+	char line[256];
+
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "ShmemPmdMapped: %lu", &kib) == 1)
+			break;
+	if (f)
+		fclose(f);
+	return kib;
+}
+
+static void large_backing(void)
+{
+	struct gn_kvm_config config = plain();
+	struct gn_kvm_stats stats;
+	struct gn_kvm *kvm;
+	unsigned long before;
+
+	config.vm.backing_level = 2;
+	kvm = rig_new(&config);
+	if (!kvm)
+		return;
+	before = pmd_mapped_kib();
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, write_pages, 16 * MIB, 8192, 1), 0);
+	gn_kvm_stats(kvm, &stats);
+	RIG_CHECK(stats.uffd_faults <= 20, "%llu faults for 16 large pages",
+		  (unsigned long long)stats.uffd_faults);
+	if (host.shmem_collapse)
+		RIG_CHECK(pmd_mapped_kib() >= before + 8 * 2048, "%lu KiB in large pages",
+			  pmd_mapped_kib() - before);
+	else
+		rig_skip("large mappings of the host", "its shmem has no transparent huge pages");
+	printf("large backing: %llu faults, %lu KiB mapped by 2 MiB\n",
+	       (unsigned long long)stats.uffd_faults, pmd_mapped_kib() - before);
+	/* One page of a block goes: the rest stays right. */
+	RIG_CHECK(!gn_p2m_discard(gn_kvm_vm(kvm), gfn((16 * MIB >> 12) + 7), 1), "discard");
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, load_word, 16 * MIB + 7 * PAGE, 0, 0), 0);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, load_word, 16 * MIB + 8 * PAGE, 0, 0),
+			16 * MIB + 8 * PAGE + 1);
+	gn_kvm_destroy(kvm);
+}
+
+/* Tables that are no memory: any stop will do, as long as there is one and it says why. */
+static void hostile_tables(void)
+{
+	const uint64_t cr3s[] = { 32 * MIB, MEM_BYTES + 16 * PAGE, (uint64_t)1 << 34, 40 * MIB };
+	struct gn_kvm_config config = plain();
+	struct rig_result r;
+
+	for (unsigned i = 0; i < sizeof(cr3s) / sizeof(cr3s[0]); i++) {
+		struct gn_kvm *kvm = rig_new(&config);
+
+		if (!kvm)
+			return;
+		RIG_CHECK(!gn_p2m_set_mmio(gn_kvm_vm(kvm), gfn(32 * MIB >> 12), 1), "set_mmio");
+		RIG_CHECK(!gn_p2m_balloon(gn_kvm_vm(kvm), gfn(40 * MIB >> 12), 1), "balloon");
+		r = RIG_RUN(kvm, 0, load_cr3, cr3s[i], 0, 0);
+		RIG_CHECK(r.stop != GN_KVM_STOP_ERROR && r.stop != GN_KVM_STOP_EXIT &&
+				  gn_kvm_error(kvm, 0)[0],
+			  "CR3 %#llx: stop %d: %s", (unsigned long long)cr3s[i], r.stop,
+			  gn_kvm_error(kvm, 0));
+		printf("CR3 %#llx: %s\n", (unsigned long long)cr3s[i], gn_kvm_error(kvm, 0));
+		/* A leaf table there. */
+		rig_word(kvm, RIG_PDPT + 8, cr3s[i] | 7);
+		r = RIG_RUN(kvm, 3, load_word, (uint64_t)1 << 30, 0, 0);
+		RIG_CHECK(r.stop != GN_KVM_STOP_ERROR && gn_kvm_error(kvm, 0)[0],
+			  "a table at %#llx: stop %d: %s", (unsigned long long)cr3s[i], r.stop,
+			  gn_kvm_error(kvm, 0));
+		printf("a table at %#llx: %s\n", (unsigned long long)cr3s[i], gn_kvm_error(kvm, 0));
+		gn_kvm_destroy(kvm);
+	}
+}
+
+static void refusals(void)
+{
+	struct gn_kvm_config config = plain();
+	struct gn_kvm *kvm = NULL;
+	char why[256] = "";
+	int err;
+
+	config.vm.scheme = "native";
+	err = gn_kvm_create(&config, &kvm, why, sizeof(why));
+	RIG_CHECK(err == -EOPNOTSUPP && strstr(why, "native"), "%d: %s", err, why);
+	config.vm.scheme = "nonsense";
+	err = gn_kvm_create(&config, &kvm, why, sizeof(why));
+	RIG_CHECK(err == -ENOENT && strstr(why, "nonsense"), "%d: %s", err, why);
+	config.vm.scheme = "ept";
+	config.vm.guest_phys_bits = 52;
+	if (host.phys_bits < 52) {
+		err = gn_kvm_create(&config, &kvm, why, sizeof(why));
+		RIG_CHECK(err == -EINVAL && strstr(why, "guest_phys_bits"), "%d: %s", err, why);
+	}
+	config = plain();
+	kvm = rig_new(&config);
+	if (!kvm)
+		return;
+	RIG_CHECK(gn_kvm_switch_scheme(kvm, "interp") == -EOPNOTSUPP, "interp on KVM");
+	RIG_CHECK(!strcmp(gn_vm_scheme(gn_kvm_vm(kvm)), "ept"), "'%s' is in charge",
+		  gn_vm_scheme(gn_kvm_vm(kvm)));
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 0, hello, 0, 3, 0), 3);
+	gn_kvm_destroy(kvm);
+}
+
+int main(void)
+{
+	if (!rig_start(&host))
+		return rig_end();
+	printf("KVM module %s, %s nested paging\n", host.module[0] ? host.module : "unknown",
+	       host.paging == GN_KVM_PAGING_HARDWARE ? "hardware" : "software");
+	if (!host.uffd_minor_shmem) {
+		rig_skip("nested mode", "no userfaultfd with minor faults on shared memory");
+		return rig_end();
+	}
+	registers_and_ports();
+	stops();
+	lacking_instructions();
+	demand_and_ahead(false);
+	demand_and_ahead(true);
+	states();
+	sharing();
+	kicks_and_pauses();
+	interrupts();
+	moves_while_running(1);
+	moves_while_running(2);
+	dirty_log(0, 1);
+	dirty_log(0, 2);
+	dirty_log_while_running(0);
+	if (host.dirty_ring) {
+		dirty_log(1024, 1);
+		dirty_log_while_running(1024);
+	} else {
+		rig_skip("dirty ring", "this KVM has none");
+	}
+	large_backing();
+	hostile_tables();
+	refusals();
+	return rig_end();
+}
