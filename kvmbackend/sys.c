@@ -97,7 +97,10 @@ int gn_kvm_sys_open(const char *path, int *fd, char *why, size_t why_bytes)
 		int error = errno;
 
 		snprintf(what, sizeof(what), "open %s", path);
-		return gn_kvm_sys_fail(why, why_bytes, what, error);
+		gn_kvm_sys_fail(why, why_bytes, what, error);
+		return error == ENOENT || error == ENXIO ? -ENODEV
+		       : error == EPERM			 ? -EACCES
+							 : -error;
 	}
 	version = gn_kvm_ioctl_value(*fd, KVM_GET_API_VERSION, 0);
 	if (version == KVM_API_VERSION)
