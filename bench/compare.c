@@ -18,7 +18,7 @@
 #include "cli.h"
 #include "compare_table.h"
 #include "emit.h"
-#include "machine.h"
+#include "machine_kvm.h"
 #include "names.h"
 #include "progress.h"
 #include "report.h"
@@ -29,7 +29,7 @@ struct compare {
 	struct machine machine;
 	const char *schemes, *workloads, *json, *csv, *report;
 	uint64_t repeat, size;
-	bool audit, quick, sensitivity;
+	bool audit, quick, full, sensitivity;
 };
 
 enum {
@@ -43,24 +43,30 @@ enum {
 	OPT_QUICK,
 	OPT_SIZE,
 	OPT_SENSITIVITY,
+	OPT_FULL,
 };
 
 static const struct argp_option options[] = {
-	{ "schemes", OPT_SCHEMES, "A,B", 0, "schemes to compare (all)", 1 },
+	{ "schemes", OPT_SCHEMES, "A,B", 0, "schemes to compare (all that run there)", 1 },
 	{ "workloads", OPT_WORKLOADS, "X,Y", 0,
 	  "workloads to run: names, memory, os, all, trace:FILE (all)", 1 },
 	{ "quick", OPT_QUICK, NULL, 0, "small sizes: seconds instead of minutes", 1 },
+	{ "full", OPT_FULL, NULL, 0, "full sizes, also where they take long (kvm)", 1 },
 	{ "size", OPT_SIZE, "SIZE", 0, "size of the one workload given, instead of its default",
 	  1 },
 	{ "repeat", OPT_REPEAT, "N", 0,
-	  "repeat each run N times, for the simulator's wall time (1)", 1 },
+	  "repeat each run N times: for the simulator's wall time, or under kvm for the guest's "
+	  "(1)",
+	  1 },
 	{ "audit", OPT_AUDIT, NULL, 0, "prove every table right after each run", 1 },
 	{ "json", OPT_JSON, "FILE", 0, "write the result file (- is stdout)", 2 },
 	{ "csv", OPT_CSV, "FILE", 0, "write the runs as CSV (- is stdout)", 2 },
 	{ "report", OPT_REPORT, "DIR", 0,
-	  "write a web page with plots, and the JSON and CSV, into DIR; implies --sensitivity", 2 },
+	  "write a web page with plots, and the JSON and CSV, into DIR; implies --sensitivity "
+	  "(soft)",
+	  2 },
 	{ "sensitivity", OPT_SENSITIVITY, NULL, 0,
-	  "also vary the exit cost and the TLB reach on a few workloads", 2 },
+	  "soft: also vary the exit cost and the TLB reach on a few workloads", 2 },
 	{ 0 }
 };
 
@@ -70,8 +76,9 @@ static const char doc[] =
 	"  gnomon compare --quick\n"
 	"  gnomon compare --schemes native,shadow,ept --workloads random,fork-exec --audit\n"
 	"  gnomon compare --cpu zen4 --backing 2m --json zen4.json\n"
-	"  gnomon compare --workloads all,trace:sqlite.gntrace --report out\n\n"
-	"Exit codes: 0 fine; 1 a self-check, the audit or the comparison of the guest's memory "
+	"  gnomon compare --workloads all,trace:sqlite.gntrace --report out\n"
+	"  gnomon compare --backend kvm --schemes shadow,ept --repeat 7 --report out\n\n"
+	"Exit codes: 0 fine; 1 a self-check, the audit or the comparison of what the guest did "
 	"failed; "
 	"2 usage; 3 this machine cannot.";
 
@@ -102,6 +109,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case OPT_QUICK:
 		c->quick = true;
+		return 0;
+	case OPT_FULL:
+		c->full = true;
 		return 0;
 	case OPT_SENSITIVITY:
 		c->sensitivity = true;
@@ -145,6 +155,8 @@ static void check_options(const struct compare *c, size_t workloads)
 {
 	if (c->size && workloads != 1)
 		cli_fail(EXIT_USAGE, "--size needs exactly one workload in --workloads");
+	if (c->sensitivity && c->machine.backend == MACHINE_KVM)
+		cli_fail(EXIT_USAGE, "--sensitivity varies figures of a CPU model; kvm has none");
 	if (c->json && c->csv && !strcmp(c->json, "-") && !strcmp(c->csv, "-"))
 		cli_fail(EXIT_USAGE, "--json and --csv cannot both go to stdout");
 	check_writable("json", c->json);
@@ -197,8 +209,23 @@ static bool run_all(const struct compare *c, const struct cli_list *schemes,
 	return fine;
 }
 
-/* The guest cannot tell which scheme it ran under: its memory is the same at the end. */
-static bool check_memory(const struct results *r)
+/* The same guest code makes the same operations on its tables, whatever carries them out. */
+static bool check_operations(const struct results_run *first, const struct results_run *run)
+{
+	if (!first->kvm.has_ops || !run->kvm.has_ops || first->kvm.ops.hash == run->kvm.ops.hash)
+		return true;
+	cli_warn("%s: the guest's table operations differ: %016" PRIx64 " under %s, %016" PRIx64
+		 " under %s",
+		 run->workload, first->kvm.ops.hash, first->scheme, run->kvm.ops.hash, run->scheme);
+	for (unsigned i = 0; i < GN_GUEST_OPS; i++)
+		if (first->kvm.ops.count[i] != run->kvm.ops.count[i])
+			cli_warn("  %s: %" PRIu64 " and %" PRIu64, results_op_name(i),
+				 first->kvm.ops.count[i], run->kvm.ops.count[i]);
+	return false;
+}
+
+/* The guest cannot tell which scheme it ran under: what it did and its memory at the end are the same. */
+static bool check_guests(const struct results *r)
 {
 	bool fine = true;
 
@@ -208,7 +235,10 @@ static bool check_memory(const struct results *r)
 		for (size_t j = 0; j < i && !first; j++)
 			if (!strcmp(r->runs[j].workload, run->workload) && r->runs[j].has_sum)
 				first = &r->runs[j];
-		if (!first || !run->has_sum || first->memory_sum == run->memory_sum)
+		if (!first || !run->has_sum)
+			continue;
+		fine &= check_operations(first, run);
+		if (first->memory_sum == run->memory_sum)
 			continue;
 		cli_warn("%s: guest memory differs: %016" PRIx64 " under %s, %016" PRIx64
 			 " under %s",
@@ -240,7 +270,7 @@ static void print_table(const struct results *r)
 {
 	struct summary summary;
 
-	if (summary_init(&summary, r))
+	if (summary_init(&summary, r, r->runs[0].backend))
 		cli_fail(EXIT_CANNOT, "out of memory");
 	compare_table_print(&summary, stdout, cli_may_colour(STDOUT_FILENO));
 	summary_fini(&summary);
@@ -276,15 +306,18 @@ int compare_command(int argc, char **argv)
 	results_init(&r);
 	keep_command(argc, argv, r.command, sizeof(r.command));
 	argp_parse(&argp, argc, argv, 0, NULL, &c);
-	names_schemes(c.schemes, &schemes);
+	names_schemes(c.schemes, c.machine.backend, &schemes);
 	names_workloads(c.workloads, &workloads);
 	check_options(&c, workloads.count);
 
+	if (c.machine.backend == MACHINE_KVM)
+		machine_kvm_agree(&c.machine, &schemes);
+	c.quick = machine_choose_quick(&c.machine, c.quick, c.full, c.size);
 	host_probe(&r.host);
 	r.quick = c.quick;
 	fine = run_all(&c, &schemes, &workloads, &r);
-	fine &= check_memory(&r);
-	if (c.sensitivity || c.report)
+	fine &= check_guests(&r);
+	if (c.sensitivity || (c.report && c.machine.backend == MACHINE_SOFT))
 		fine &= sensitivity_run(&r, &c.machine, &schemes, &workloads);
 	if (!(c.json && !strcmp(c.json, "-")) && !(c.csv && !strcmp(c.csv, "-")))
 		print_table(&r);

@@ -131,11 +131,15 @@ static void print_why(const struct summary *s, FILE *to, bool colour)
 
 void compare_table_print(const struct summary *s, FILE *to, bool colour)
 {
-	const struct results_run *run = s->results->run_count ? &s->results->runs[0] : NULL;
+	const struct results_run *run = summary_any(s);
 	char mem[32];
 
 	if (!run)
 		return;
+	if (s->is_measured) {
+		compare_measured_print(s, to, colour);
+		return;
+	}
 	if (s->has_baseline)
 		fprintf(to, "Overhead over native in %% (×N: N times native); * the cheapest "
 			    "virtualized "

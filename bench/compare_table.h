@@ -7,7 +7,9 @@
 
 #include "summary.h"
 
-/* The overhead table, then why: references, exits and table bytes of the best and the worst scheme. */
+/* Modelled: the overhead table, then why: references, exits and table bytes of the best and the worst scheme.
+ * Measured: times, then why: exits and table bytes of each. */
 void compare_table_print(const struct summary *s, FILE *to, bool colour);
+void compare_measured_print(const struct summary *s, FILE *to, bool colour);
 
 #endif

@@ -11,6 +11,8 @@
 #include <gnomon/soft.h>
 
 #include "cli.h"
+#include "machine_kvm.h"
+#include "names.h"
 #include "run_one.h"
 #include "table.h"
 
@@ -35,6 +37,8 @@ static void list_schemes(struct table *t)
 
 	for (unsigned i = 0; (ops = gn_scheme_at(i)); i++) {
 		table_cell(t, TABLE_HEAD, "%s", gn_scheme_name(ops));
+		table_cell(t, TABLE_DIM, "%s",
+			   names_why_not_kvm(gn_scheme_name(ops)) ? "soft" : "soft, kvm");
 		table_cell(t, TABLE_PLAIN, "%s", gn_scheme_summary(ops));
 	}
 }
@@ -67,9 +71,22 @@ static void list_workloads(struct table *t)
 
 static void list_backends(struct table *t)
 {
+	const struct gn_kvm_host *host = machine_kvm_host(false);
+
 	table_cell(t, TABLE_HEAD, "soft");
-	table_cell(t, TABLE_PLAIN,
-		   "a model CPU: counts are exact, cycles are modelled from a preset");
+	table_cell(
+		t, TABLE_PLAIN,
+		"a model CPU: counts are exact, cycles are modelled from a preset; can run here");
+	table_cell(t, TABLE_HEAD, "kvm");
+	if (host->usable)
+		table_cell(t, TABLE_PLAIN,
+			   "real guests on /dev/kvm, times are measured; can run here (%s: %s)",
+			   host->module[0] ? host->module : "module not known",
+			   machine_kvm_summary(host));
+	else
+		table_cell(t, TABLE_PLAIN,
+			   "real guests on /dev/kvm, times are measured; cannot run here: %s",
+			   host->why);
 }
 
 static void list_figures(struct table *t, const struct gn_cpu_preset *cpu)
@@ -140,7 +157,11 @@ int list_command(int argc, char **argv)
 	if (!strcmp(o.what, "cpus") && o.verbose)
 		table_init(&t, 3, 1 | 1 << 2);
 	else
-		table_init(&t, !strcmp(o.what, "workloads") ? 4 : 2, ~0ul);
+		table_init(&t,
+			   !strcmp(o.what, "workloads") ? 4
+			   : !strcmp(o.what, "schemes") ? 3
+							: 2,
+			   ~0ul);
 	if (!strcmp(o.what, "schemes"))
 		list_schemes(&t);
 	else if (!strcmp(o.what, "workloads"))

@@ -28,9 +28,11 @@ enum {
 };
 
 static const struct argp_option options[] = {
-	{ "backend", OPT_BACKEND, "NAME", 0, "what executes the guest: soft (the default)", 10 },
+	{ "backend", OPT_BACKEND, "soft|kvm", 0,
+	  "what executes the guest: a model machine, or this host's CPU through /dev/kvm (soft)",
+	  10 },
 	{ "cpu", OPT_CPU, "PRESET", 0,
-	  "CPU model: a name of `gnomon list cpus`, or a file of key = value lines", 10 },
+	  "soft: CPU model, a name of `gnomon list cpus` or a file of key = value lines", 10 },
 	{ "mem", OPT_MEM, "SIZE", 0, "guest memory (1G)", 10 },
 	{ "vcpus", OPT_VCPUS, "N", 0, "vCPUs of the guest; the workload runs on the first (1)",
 	  10 },
@@ -38,8 +40,10 @@ static const struct argp_option options[] = {
 	{ "large-pages", OPT_LARGE_PAGES, NULL, 0, "guest user memory in 2 MiB pages", 11 },
 	{ "backing", OPT_BACKING, "4k|2m|1g", 0, "host frames behind the guest's memory (4k)", 11 },
 	{ "guest-levels", OPT_GUEST_LEVELS, "4|5", 0, "levels of the guest's tables (4)", 11 },
-	{ "nested-levels", OPT_NESTED_LEVELS, "4|5", 0, "levels of EPT and NPT tables (4)", 11 },
-	{ "pcid", OPT_PCID, "on|off", 0, "the guest kernel uses PCIDs (on)", 11 },
+	{ "nested-levels", OPT_NESTED_LEVELS, "4|5", 0, "soft: levels of EPT and NPT tables (4)",
+	  11 },
+	{ "pcid", OPT_PCID, "on|off", 0,
+	  "the guest kernel uses PCIDs (on; kvm: if every scheme compared can give them)", 11 },
 	{ 0 }
 };
 
@@ -94,12 +98,24 @@ static void parse_cpu(struct machine *machine, const char *text)
 	cli_fail(EXIT_USAGE, "--cpu %s: no such preset or file; see `gnomon list cpus`", text);
 }
 
-static void parse_backend(const char *text)
+static const char *backend_name(unsigned i)
 {
-	if (!strcmp(text, "kvm"))
-		cli_fail(EXIT_CANNOT, "--backend kvm: this build has no kvm backend; use soft");
-	if (strcmp(text, "soft") != 0)
-		cli_fail(EXIT_USAGE, "--backend %s: no such backend; known: soft", text);
+	static const char *const names[] = { "soft", "kvm" };
+
+	return i < sizeof(names) / sizeof(names[0]) ? names[i] : NULL;
+}
+
+const char *machine_backend_name(const struct machine *machine)
+{
+	return backend_name(machine->backend);
+}
+
+static enum machine_backend parse_backend(const char *text)
+{
+	for (unsigned i = 0; backend_name(i); i++)
+		if (!strcmp(text, backend_name(i)))
+			return (enum machine_backend)i;
+	cli_fail(EXIT_USAGE, "--backend %s: no such backend; known: soft, kvm", text);
 }
 
 static unsigned parse_levels(const char *option, const char *text)
@@ -136,9 +152,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 	switch (key) {
 	case OPT_BACKEND:
-		parse_backend(arg);
+		machine->backend = parse_backend(arg);
 		return 0;
 	case OPT_CPU:
+		machine->only_soft = "cpu";
 		parse_cpu(machine, arg);
 		return 0;
 	case OPT_MEM:
@@ -163,11 +180,20 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		machine->guest_levels = parse_levels("guest-levels", arg);
 		return 0;
 	case OPT_NESTED_LEVELS:
+		machine->only_soft = "nested-levels";
 		machine->nested_levels = parse_levels("nested-levels", arg);
 		return 0;
 	case OPT_PCID:
 		if (cli_parse_switch(arg, &machine->pcid))
 			cli_fail(EXIT_USAGE, "--pcid %s: must be on or off", arg);
+		machine->is_pcid_asked = true;
+		return 0;
+	case ARGP_KEY_END:
+		if (machine->backend == MACHINE_KVM && machine->only_soft)
+			cli_fail(EXIT_USAGE,
+				 "--%s: goes with --backend soft only; kvm runs on this host's own "
+				 "CPU",
+				 machine->only_soft);
 		return 0;
 	}
 	return ARGP_ERR_UNKNOWN;

@@ -2,9 +2,10 @@
 /*
  * micro_engine.c - what every scheme stands on: the guest's walk and the p2m look-up.
  *
- * walk4_cached: gn_guest_walk() over 64 pages whose entries (11 cache lines) stay in the first-level cache.
- * Its limit follows the same entries through host memory: four dependent loads, no rights, no p2m. Beside it
- * stands the walk's other form, which also returns every entry on the way.
+ * walk4_cached: gn_guest_walk() over 64 pages whose entries (11 cache lines) stay in the first-level cache, in its
+ * brief form, which says fault or guest-physical address and no more. Its limit follows the same entries through
+ * host memory: four dependent loads, no rights, no p2m. Beside it stands the walk's other form, which also returns
+ * the rights and every entry on the way.
  * p2m_lookup: look-ups scattered over a guest of 256 MiB; its limit loads the same words from a plain array.
  */
 #include "micro.h"

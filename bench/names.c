@@ -39,10 +39,51 @@ __attribute__((noreturn)) static void unknown(const char *what, const char *plur
 	cli_fail(EXIT_USAGE, "no %s \"%s\"; `gnomon list %s` lists them", what, name, plural);
 }
 
-void names_check_scheme(const char *name)
+/* What the scheme would have the hardware do, found by asking a small VM. -errno. */
+static int kind_of(const char *scheme, enum gn_hw_kind *kind)
 {
+	const struct gn_vm_config config = { .scheme = scheme, .mem_bytes = 16u << 20, .vcpus = 1 };
+	struct gn_vm *vm;
+	int err = gn_vm_create(&config, &vm);
+
+	if (err)
+		return err;
+	*kind = gn_vcpu_hw(gn_vm_vcpu(vm, 0))->kind;
+	gn_vm_destroy(vm);
+	return 0;
+}
+
+const char *names_why_not_kvm(const char *scheme)
+{
+	enum gn_hw_kind kind;
+
+	if (kind_of(scheme, &kind))
+		return "a VM with it could not be made";
+	switch (kind) {
+	case GN_HW_TABLES:
+	case GN_HW_NESTED:
+		return NULL;
+	case GN_HW_GUEST:
+		return "it has the hardware walk the guest's own tables alone, and a KVM guest is "
+		       "never "
+		       "without a second dimension; it is a baseline of --backend soft";
+	case GN_HW_SOFTWARE:
+		break;
+	}
+	return "it translates every access in software, and a CPU cannot be stopped at each; it is "
+	       "a "
+	       "demonstration of --backend soft";
+}
+
+void names_check_scheme(const char *name, enum machine_backend backend)
+{
+	const char *why;
+
 	if (!gn_scheme_find(name))
 		unknown("scheme", "schemes", name, scheme_name);
+	why = backend == MACHINE_KVM ? names_why_not_kvm(name) : NULL;
+	if (why)
+		cli_fail(EXIT_CANNOT, "%s cannot run on kvm: %s", name, why);
 }
 
 void names_check_workload(const char *name)
@@ -88,17 +129,35 @@ static void append(struct cli_list *list, const char *name)
 	list->count++;
 }
 
-void names_schemes(const char *text, struct cli_list *out)
+/* All that can run on KVM, which builds the nested tables itself: their formats are one scheme to it. */
+static void append_for_kvm(struct cli_list *out)
+{
+	bool has_nested = false;
+	enum gn_hw_kind kind;
+
+	for (unsigned i = 0; scheme_name(i); i++) {
+		if (names_why_not_kvm(scheme_name(i)) || kind_of(scheme_name(i), &kind))
+			continue;
+		if (kind != GN_HW_NESTED || !has_nested)
+			append(out, scheme_name(i));
+		has_nested |= kind == GN_HW_NESTED;
+	}
+}
+
+void names_schemes(const char *text, enum machine_backend backend, struct cli_list *out)
 {
 	memset(out, 0, sizeof(*out));
 	if (!text || !strcmp(text, "all")) {
-		for (unsigned i = 0; scheme_name(i); i++)
-			append(out, scheme_name(i));
+		if (backend == MACHINE_KVM)
+			append_for_kvm(out);
+		else
+			for (unsigned i = 0; scheme_name(i); i++)
+				append(out, scheme_name(i));
 		return;
 	}
 	parse_list("schemes", text, out);
 	for (size_t i = 0; i < out->count; i++)
-		names_check_scheme(out->items[i]);
+		names_check_scheme(out->items[i], backend);
 }
 
 /* The workloads of a group word. False: @word is none. */

@@ -11,7 +11,8 @@
 #include <string.h>
 
 static const struct report_plot *const plots[] = {
-	&plot_overhead, &plot_cycles, &plot_walks, &plot_memory, &plot_exit_cost, &plot_tlb_reach,
+	&plot_overhead,	 &plot_cycles,	 &plot_walks,	  &plot_memory,	   &plot_exit_cost,
+	&plot_tlb_reach, &plot_kvm_time, &plot_kvm_where, &plot_kvm_exits, &plot_kvm_memory,
 };
 
 const struct report_plot *report_plot_at(unsigned index)

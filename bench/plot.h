@@ -40,10 +40,25 @@ void plot_legend_begin(struct plot_legend *legend, FILE *script, int height, int
 void plot_legend_add(struct plot_legend *legend, const char *text, const char *colour,
 		     const char *glyph);
 
+/* Stacked bars, a panel a workload, a bar a scheme. The plot's files are called @name. */
+struct plot_stack {
+	const char *name;
+	unsigned parts;
+	const char *const *colours; /* "#rrggbb", one a part */
+	bool shows_all_parts;	    /* in the legend, also those that are nowhere seen */
+	const char *(*title)(unsigned part);
+	bool (*is_shown)(const struct summary *s, size_t workload, size_t scheme);
+	double (*value)(const struct summary *s, size_t workload, size_t scheme, unsigned part);
+};
+bool plot_stack_write(const struct plot_stack *stack, const struct summary *s, FILE *data,
+		      FILE *script);
+
 /* Overheads on a logarithmic axis: anything at or below 0.1 % is drawn there. */
 double plot_clamp_percent(double percent);
 
 extern const struct report_plot plot_overhead, plot_cycles, plot_walks, plot_memory, plot_exit_cost,
 	plot_tlb_reach;
+/* Of measured runs. */
+extern const struct report_plot plot_kvm_time, plot_kvm_where, plot_kvm_exits, plot_kvm_memory;
 
 #endif

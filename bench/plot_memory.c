@@ -25,9 +25,10 @@ static bool write_plot(const struct summary *s, FILE *data, FILE *script)
 {
 	int height = (int)s->workload_count * ROW + TOP + BOTTOM;
 	struct plot_legend legend;
+	const char *name = s->is_measured ? "kvm-memory" : "memory";
 	size_t block = 0;
 
-	plot_begin(script, "memory", height);
+	plot_begin(script, name, height);
 	fprintf(script,
 		"set lmargin at screen 0.20\nset rmargin at screen 0.97\n"
 		"set tmargin at screen %.4f\nset bmargin at screen %.4f\n"
@@ -58,9 +59,9 @@ static bool write_plot(const struct summary *s, FILE *data, FILE *script)
 						 0.5) * 0.6);
 		fputs("NaN NaN\n\n\n", data);
 		fprintf(script,
-			"%s'memory.dat' index %zu using 1:2 with points pt %d ps 0.8 lc rgb '%s'",
-			block ? ", \\\n" : "plot ", block, plot_style_of(s->schemes[c])->point,
-			plot_style_of(s->schemes[c])->colour);
+			"%s'%s.dat' index %zu using 1:2 with points pt %d ps 0.8 lc rgb '%s'",
+			block ? ", \\\n" : "plot ", name, block,
+			plot_style_of(s->schemes[c])->point, plot_style_of(s->schemes[c])->colour);
 		block++;
 	}
 	fputc('\n', script);
@@ -94,5 +95,7 @@ static void write_sentence(const struct summary *s, FILE *html)
 	fputs(". Schemes that keep no tables of their own are not shown.", html);
 }
 
-const struct report_plot plot_memory = { "memory", "Memory for tables", write_plot,
+const struct report_plot plot_memory = { "memory", "Memory for tables", false, write_plot,
 					 write_sentence };
+const struct report_plot plot_kvm_memory = { "kvm-memory", "Memory for tables", true, write_plot,
+					     write_sentence };

@@ -135,5 +135,5 @@ static void write_sentence(const struct summary *s, FILE *html)
 	}
 }
 
-const struct report_plot plot_overhead = { "overhead", "Overhead by workload", write_plot,
+const struct report_plot plot_overhead = { "overhead", "Overhead by workload", false, write_plot,
 					   write_sentence };

@@ -211,6 +211,6 @@ static void tlb_reach_sentence(const struct summary *s, FILE *html)
 }
 
 const struct report_plot plot_exit_cost = { "exit_cost", "Sensitivity to the cost of an exit",
-					    write_exit_cost, exit_cost_sentence };
-const struct report_plot plot_tlb_reach = { "tlb_reach", "Sensitivity to TLB reach",
+					    false, write_exit_cost, exit_cost_sentence };
+const struct report_plot plot_tlb_reach = { "tlb_reach", "Sensitivity to TLB reach", false,
 					    write_tlb_reach, tlb_reach_sentence };

@@ -98,5 +98,5 @@ static void write_sentence(const struct summary *s, FILE *html)
 	fputs("; walk caches cut what the closed form (4 and 24) would give.", html);
 }
 
-const struct report_plot plot_walks = { "walks", "References of page walks", write_plot,
+const struct report_plot plot_walks = { "walks", "References of page walks", false, write_plot,
 					write_sentence };

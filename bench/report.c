@@ -23,8 +23,6 @@
 #include "commands.h"
 #include "emit.h"
 
-enum { MAX_PLOTS = 16 };
-
 /* Run gnuplot in @directory with @argument; its exit status, -1 when it could not be started. */
 static int run_gnuplot(const char *directory, const char *option, const char *argument)
 {
@@ -149,27 +147,47 @@ static void write_numbers(const struct results *r, const char *directory)
 	free(csv);
 }
 
+/* The pictures of one backend's runs. */
+static void make_section(struct report_section *section, const struct results *r,
+			 const char *backend, const char *plots)
+{
+	const struct report_plot *plot;
+
+	memset(section, 0, sizeof(*section));
+	if (summary_init(&section->summary, r, backend))
+		cli_fail(EXIT_CANNOT, "out of memory");
+	for (unsigned i = 0; (plot = report_plot_at(i)) && i < REPORT_MAX_PLOTS; i++)
+		if (plot->is_measured == section->summary.is_measured)
+			section->svg[i] = make_plot(plot, &section->summary, plots);
+}
+
 void report_write(const struct results *r, const char *directory)
 {
 	char *plots = join(directory, "plots", ""), *page = join(directory, "index.html", "");
-	char *svg[MAX_PLOTS] = { NULL };
-	struct summary summary;
+	struct report_section *sections;
+	size_t count = 0;
 	struct emit e;
 	int err = emit_make_directory(plots);
 
 	if (err)
 		cli_fail(EXIT_CANNOT, "%s: %s", plots, strerror(-err));
-	if (summary_init(&summary, r))
+	while (results_backend_at(r, (unsigned)count))
+		count++;
+	sections = calloc(count, sizeof(*sections));
+	if (!sections)
 		cli_fail(EXIT_CANNOT, "out of memory");
 	write_numbers(r, directory);
-	for (unsigned i = 0; report_plot_at(i) && i < MAX_PLOTS; i++)
-		svg[i] = make_plot(report_plot_at(i), &summary, plots);
+	for (size_t i = 0; i < count; i++)
+		make_section(&sections[i], r, results_backend_at(r, (unsigned)i), plots);
 	open_file(&e, page);
-	report_html_write(&summary, svg, e.file);
+	report_html_write(sections, count, e.file);
 	commit_file(&e, page);
-	for (unsigned i = 0; i < MAX_PLOTS; i++)
-		free(svg[i]);
-	summary_fini(&summary);
+	for (size_t i = 0; i < count; i++) {
+		for (unsigned n = 0; n < REPORT_MAX_PLOTS; n++)
+			free(sections[i].svg[n]);
+		summary_fini(&sections[i].summary);
+	}
+	free(sections);
 	free(plots);
 	free(page);
 }

@@ -19,6 +19,7 @@ void report_write(const struct results *r, const char *directory);
 struct report_plot {
 	const char *name; /* of the files: NAME.dat, NAME.gp, NAME.svg */
 	const char *title;
+	bool is_measured; /* of measured runs; else of modelled ones */
 	/* Write data and script. False: there is nothing to show. */
 	bool (*write)(const struct summary *s, FILE *data, FILE *script);
 	/* One sentence on what the picture shows, computed from the data. */
@@ -26,9 +27,20 @@ struct report_plot {
 };
 const struct report_plot *report_plot_at(unsigned index);
 
-/* The page. @svg holds the text of each plot, NULL where there is none. */
-void report_html_write(const struct summary *s, char *const *svg, FILE *to);
+enum { REPORT_MAX_PLOTS = 16 };
+/* One backend's part of the page; svg[i] holds the text of plot i, NULL where there is none. */
+struct report_section {
+	struct summary summary;
+	char *svg[REPORT_MAX_PLOTS];
+};
+void report_html_write(const struct report_section *sections, size_t count, FILE *to);
+/* The tables and the words of a section of measured runs. */
+void report_measured_tables(const struct summary *s, FILE *to);
+void report_measured_origin(const struct summary *s, FILE *to);
 /* @text with <, >, & and quotes escaped. */
 void report_html_text(const char *text, FILE *to);
+/* A workload's label, escaped; a <dt> and its <dd>, unless @text is empty. */
+void report_html_label(const char *workload, FILE *to);
+void report_html_term(const char *term, const char *text, FILE *to);
 
 #endif

@@ -56,7 +56,7 @@ void report_html_text(const char *text, FILE *to)
 		}
 }
 
-static void write_label(const char *workload, FILE *to)
+void report_html_label(const char *workload, FILE *to)
 {
 	char label[RESULTS_TEXT];
 
@@ -146,7 +146,7 @@ static void write_overheads(const struct summary *s, FILE *to)
 				s->scheme_count + 1, summary_group_title(group));
 		}
 		fputs("<tr><td>", to);
-		write_label(s->workloads[w], to);
+		report_html_label(s->workloads[w], to);
 		fputs("</td>", to);
 		for (size_t c = 0; c < s->scheme_count; c++)
 			write_overhead_cell(s, w, c, to);
@@ -166,7 +166,7 @@ static void write_why_row(const struct results_run *run, FILE *to)
 	double accesses = (double)c->accesses;
 
 	fputs("<tr><td>", to);
-	write_label(run->workload, to);
+	report_html_label(run->workload, to);
 	fputs("</td><td class=\"left\">", to);
 	report_html_text(run->scheme, to);
 	fprintf(to,
@@ -201,7 +201,7 @@ static void write_why(const struct summary *s, FILE *to)
 	fputs("</table></div></details>\n", to);
 }
 
-static void write_term(const char *term, const char *text, FILE *to)
+void report_html_term(const char *term, const char *text, FILE *to)
 {
 	if (!*text)
 		return;
@@ -215,7 +215,7 @@ static void write_term(const char *term, const char *text, FILE *to)
 static void write_origin(const struct summary *s, FILE *to)
 {
 	const struct results *r = s->results;
-	const struct results_run *run = &r->runs[0];
+	const struct results_run *run = summary_any(s);
 	const struct host_field *field;
 	char text[256], mem[32];
 
@@ -229,13 +229,13 @@ static void write_origin(const struct summary *s, FILE *to)
 	      "here was "
 	      "measured on hardware nested paging.</p>\n<dl>\n",
 	      to);
-	write_term("command", r->command, to);
-	write_term("backend", run->backend, to);
-	write_term("CPU preset", run->cpu, to);
+	report_html_term("command", r->command, to);
+	report_html_term("backend", run->backend, to);
+	report_html_term("CPU preset", run->cpu, to);
 	snprintf(text, sizeof(text), "%s, %u vCPU, seed %" PRIu64 "%s",
 		 cli_format_bytes(run->mem_bytes, mem, sizeof(mem)), run->vcpus, run->seed,
 		 r->quick ? ", quick sizes" : "");
-	write_term("guest", text, to);
+	report_html_term("guest", text, to);
 	snprintf(text, sizeof(text),
 		 "guest tables of %u levels%s, PCID %s; host frames of %s; nested tables of %u "
 		 "levels",
@@ -245,9 +245,9 @@ static void write_origin(const struct summary *s, FILE *to)
 		 : run->params.backing_level == 2 ? "2 MiB"
 						  : "4 KiB",
 		 run->params.nested_levels);
-	write_term("paging", text, to);
+	report_html_term("paging", text, to);
 	for (unsigned i = 0; (field = host_field(i)); i++)
-		write_term(field->title, (const char *)&r->host + field->offset, to);
+		report_html_term(field->title, (const char *)&r->host + field->offset, to);
 	fputs("</dl>\n", to);
 }
 
@@ -266,20 +266,16 @@ static void write_figures(const struct summary *s, char *const *svg, FILE *to)
 	}
 }
 
-void report_html_write(const struct summary *s, char *const *svg, FILE *to)
+static void write_modelled(const struct report_section *section, FILE *to)
 {
-	const struct results_run *run = &s->results->runs[0];
+	const struct summary *s = &section->summary;
 
 	fprintf(to,
-		"<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
-		"<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n"
-		"<title>Gnomon: %zu schemes on %zu "
-		"workloads</title>\n<style>\n%s</style></head><body>\n"
 		"<h1>%zu translation schemes on %zu workloads</h1>\n<p class=\"dim\">Cycles are "
 		"modelled "
 		"(preset ",
-		s->scheme_count, s->workload_count, style, s->scheme_count, s->workload_count);
-	report_html_text(run->cpu, to);
+		s->scheme_count, s->workload_count);
+	report_html_text(summary_any(s)->cpu, to);
 	fputs("); references, exits and bytes are counted. Numbers: <a "
 	      "href=\"results.json\">results.json</a>, "
 	      "<a href=\"results.csv\">results.csv</a>; plot data and scripts in <a "
@@ -288,7 +284,49 @@ void report_html_write(const struct summary *s, char *const *svg, FILE *to)
 	      to);
 	write_overheads(s, to);
 	write_why(s, to);
-	write_figures(s, svg, to);
+	write_figures(s, section->svg, to);
 	write_origin(s, to);
+}
+
+static void write_measured(const struct report_section *section, FILE *to)
+{
+	const struct summary *s = &section->summary;
+	char label[512];
+
+	fprintf(to,
+		"<h1>%zu translation schemes on %zu workloads, real guests</h1>\n<p "
+		"class=\"dim\">",
+		s->scheme_count, s->workload_count);
+	report_html_text(results_label(summary_any(s), label, sizeof(label)), to);
+	fputs(". Numbers: <a href=\"results.json\">results.json</a>, <a "
+	      "href=\"results.csv\">results.csv</a>; plot data and scripts in <a "
+	      "href=\"plots/\">plots/</a>.</p>\n",
+	      to);
+	report_measured_tables(s, to);
+	write_figures(s, section->svg, to);
+	report_measured_origin(s, to);
+}
+
+void report_html_write(const struct report_section *sections, size_t count, FILE *to)
+{
+	const struct summary *s = &sections[0].summary;
+
+	fprintf(to,
+		"<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
+		"<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n"
+		"<title>Gnomon: %zu schemes on %zu "
+		"workloads</title>\n<style>\n%s</style></head><body>\n",
+		s->scheme_count, s->workload_count, style);
+	if (count > 1)
+		fprintf(to,
+			"<p><b>%zu backends, a section each.</b> Modelled cycles and measured "
+			"times "
+			"are different things and are not held against each other.</p>\n",
+			count);
+	for (size_t i = 0; i < count; i++)
+		if (sections[i].summary.is_measured)
+			write_measured(&sections[i], to);
+		else
+			write_modelled(&sections[i], to);
 	fputs("</body></html>\n", to);
 }

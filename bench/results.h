@@ -16,6 +16,7 @@
 #include <stdio.h>
 
 #include <gnomon/counters.h>
+#include <gnomon/guest.h>
 
 #include "host.h"
 
@@ -38,6 +39,32 @@ enum results_cause {
 };
 const char *results_cause_name(enum results_cause cause);  /* the key in the file */
 const char *results_cause_title(enum results_cause cause); /* for people */
+
+/* A run on real hardware: what that is, and what only it has. */
+enum results_paging {
+	RESULTS_PAGING_UNKNOWN,
+	RESULTS_PAGING_HARDWARE, /* EPT or NPT */
+	RESULTS_PAGING_SOFTWARE, /* KVM shadows whatever tables its guest loads */
+	RESULTS_PAGINGS
+};
+struct results_kvm {
+	bool is_present;
+	char module[64]; /* of the vendor: "kvm_intel"; "" not known */
+	enum results_paging paging;
+	bool smep, smap; /* the guest uses them */
+	/* Time the VMM spent in exits, by reason, in one repetition: the one with the median time. From KVM_RUN's
+	 * return to its next call, so the world switch and what KVM does by itself are the guest's. */
+	bool has_exit_time;
+	double exit_s[GN_EXIT_REASONS];
+	double exit_of_s; /* the measured part of that repetition, by this process's clock */
+	/* What the guest did to translation, from its entry on. */
+	bool has_ops;
+	struct gn_guest_ops ops;
+	double *whole_s; /* wall time of each repetition, from creation to the guest's end */
+	size_t whole_count;
+};
+const char *results_paging_name(enum results_paging paging); /* in the file */
+const char *results_op_name(unsigned op);		     /* enum gn_guest_op, in the file */
 
 struct results_params {
 	uint64_t size;
@@ -63,7 +90,10 @@ struct results_run {
 	double cause_cycles[RESULTS_CAUSES];
 	uint64_t walk_histogram[RESULTS_WALK_REFS];
 
-	double *samples_s; /* wall time of the simulator, one per repetition */
+	struct results_kvm kvm;
+
+	/* One per repetition: soft, wall time of the simulator; kvm, the guest's measured part by its TSC. */
+	double *samples_s;
 	size_t sample_count;
 	double median_s, ci95_s[2];
 	char failure[RESULTS_TEXT * 2]; /* not empty: the run did not end well, and why */
@@ -92,10 +122,23 @@ void results_fini(struct results *r);
 /* A zeroed run at the end, owned by @r; valid until the next one is added. NULL: no memory. */
 struct results_run *results_add_run(struct results *r);
 struct results_point *results_add_point(struct results *r);
-const struct results_run *results_find(const struct results *r, const char *workload,
-				       const char *scheme);
+const struct results_run *results_find(const struct results *r, const char *backend,
+				       const char *workload, const char *scheme);
 int results_add_sample(struct results_run *run,
 		       double seconds); /* -ENOMEM; updates median and ci */
+
+int results_add_whole(struct results_run *run, double seconds); /* -ENOMEM; of a kvm run */
+double results_whole_median(const struct results_run *run);	/* 0: none */
+/* Seconds of all reasons together. */
+double results_exit_seconds(const struct results_run *run);
+
+/* Where a measured run's numbers come from, in one sentence without a full stop: into @out, returned. Text in it
+ * may come from a file. */
+const char *results_label(const struct results_run *run, char *out, size_t bytes);
+
+/* The backends that ran, in order of first appearance: i from 0 until NULL. Runs of different backends are never
+ * held against each other. */
+const char *results_backend_at(const struct results *r, unsigned i);
 
 /* Ratio of a run's cycles to those of the native run of its workload. False: no such pair. */
 bool results_ratio(const struct results *r, const struct results_run *run, double *ratio);

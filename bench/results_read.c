@@ -171,11 +171,24 @@ static const cJSON *read_array(struct reader *rd, const cJSON *object, const cha
 	return item;
 }
 
+/* 64 bits of hash, "0x...". False: it is not there. */
+static bool read_hash(struct reader *rd, const cJSON *json, const char *key, uint64_t *out)
+{
+	char text[32] = "", *end;
+
+	read_text(rd, json, key, OPTIONAL, text, sizeof(text));
+	if (!text[0])
+		return false;
+	*out = strtoull(text, &end, 16);
+	if (strncmp(text, "0x", 2) != 0 || *end)
+		fail(rd, key, "is not a hexadecimal number like 0x1f");
+	return true;
+}
+
 static void read_counters(struct reader *rd, const cJSON *run_json, struct results_run *run)
 {
 	const cJSON *json = read_object(rd, run_json, "counters", REQUIRED), *by;
 	const struct gn_counter_desc *desc;
-	char text[32] = "";
 	uint64_t value;
 
 	if (!json)
@@ -192,15 +205,8 @@ static void read_counters(struct reader *rd, const cJSON *run_json, struct resul
 			run->exits_known |= (uint64_t)1 << i;
 	run->has_tables = read_u64(rd, json, "table_bytes", OPTIONAL, &run->table_bytes);
 	read_u64(rd, json, "table_bytes_peak", OPTIONAL, &run->table_bytes_peak);
-	read_text(rd, json, "memory_sum", OPTIONAL, text, sizeof(text));
-	if (text[0]) {
-		char *end;
-
-		run->memory_sum = strtoull(text, &end, 16);
-		run->has_sum = true;
-		if (strncmp(text, "0x", 2) != 0 || *end)
-			fail(rd, "memory_sum", "is not a hexadecimal number like 0x1f");
-	}
+	run->has_sum = read_hash(rd, json, "memory_sum", &run->memory_sum);
+	run->kvm.has_ops = read_hash(rd, json, "ops_hash", &run->kvm.ops.hash);
 }
 
 static void read_causes(struct reader *rd, const cJSON *run_json, struct results_run *run)
@@ -241,26 +247,81 @@ static void read_histogram(struct reader *rd, const cJSON *run_json, struct resu
 	}
 }
 
-static void read_time(struct reader *rd, const cJSON *run_json, struct results_run *run)
+/* A list of times, each handed to @add. */
+static void read_times(struct reader *rd, const cJSON *json, const char *key,
+		       int (*add)(struct results_run *run, double seconds), struct results_run *run)
 {
-	const cJSON *json = read_object(rd, run_json, "time", OPTIONAL);
-	const cJSON *samples = json ? read_array(rd, json, "samples_s", OPTIONAL, 100000) : NULL;
-	const cJSON *item;
+	const cJSON *list = read_array(rd, json, key, OPTIONAL, 100000), *item;
 
-	if (!samples)
+	if (!list)
 		return;
-	cJSON_ArrayForEach(item, samples)
+	cJSON_ArrayForEach(item, list)
 	{
 		if (!cJSON_IsNumber(item) || !isfinite(item->valuedouble) ||
 		    item->valuedouble < 0) {
-			fail(rd, "time.samples_s", "holds something that is not a time");
+			fail(rd, key, "holds something that is not a time");
 			return;
 		}
-		if (results_add_sample(run, item->valuedouble)) {
-			fail(rd, "time.samples_s", "does not fit into memory");
+		if (add(run, item->valuedouble)) {
+			fail(rd, key, "does not fit into memory");
 			return;
 		}
 	}
+}
+
+static void read_time(struct reader *rd, const cJSON *run_json, struct results_run *run)
+{
+	const cJSON *json = read_object(rd, run_json, "time", OPTIONAL);
+
+	if (!json)
+		return;
+	read_times(rd, json, "samples_s", results_add_sample, run);
+	read_times(rd, json, "whole_s", results_add_whole, run);
+}
+
+static void read_kvm(struct reader *rd, const cJSON *run_json, struct results_kvm *kvm)
+{
+	const cJSON *json = read_object(rd, run_json, "kvm", OPTIONAL);
+	char paging[32] = "";
+
+	if (!json)
+		return;
+	kvm->is_present = true;
+	read_text(rd, json, "module", OPTIONAL, kvm->module, sizeof(kvm->module));
+	read_text(rd, json, "nested_paging", OPTIONAL, paging, sizeof(paging));
+	/* A word of a later version is as good as none. */
+	for (unsigned i = 0; i < RESULTS_PAGINGS; i++)
+		if (!strcmp(paging, results_paging_name((enum results_paging)i)))
+			kvm->paging = (enum results_paging)i;
+	read_bool(rd, json, "guest_smep", &kvm->smep);
+	read_bool(rd, json, "guest_smap", &kvm->smap);
+}
+
+static void read_exit_time(struct reader *rd, const cJSON *run_json, struct results_kvm *kvm)
+{
+	const cJSON *json = read_object(rd, run_json, "exit_time", OPTIONAL);
+	const cJSON *by = json ? read_object(rd, json, "by_s", REQUIRED) : NULL;
+
+	if (!by)
+		return;
+	kvm->has_exit_time = true;
+	read_number(rd, json, "over_s", REQUIRED, &kvm->exit_of_s);
+	for (unsigned i = 0; i < GN_EXIT_REASONS; i++) {
+		const char *name = gn_exit_reason_name((enum gn_exit_reason)i);
+
+		if (read_number(rd, by, name, OPTIONAL, &kvm->exit_s[i]) && kvm->exit_s[i] < 0)
+			fail(rd, name, "is not a time");
+	}
+	if (kvm->exit_of_s < 0)
+		fail(rd, "over_s", "is not a time");
+}
+
+static void read_ops(struct reader *rd, const cJSON *run_json, struct gn_guest_ops *ops)
+{
+	const cJSON *json = read_object(rd, run_json, "guest_ops", OPTIONAL);
+
+	for (unsigned i = 0; json && i < GN_GUEST_OPS; i++)
+		read_u64(rd, json, results_op_name(i), OPTIONAL, &ops->count[i]);
 }
 
 static void read_params(struct reader *rd, const cJSON *run_json, struct results_params *params)
@@ -294,6 +355,7 @@ static void read_run(struct reader *rd, const cJSON *json, struct results_run *r
 	read_u64(rd, json, "mem_bytes", OPTIONAL, &run->mem_bytes);
 	read_unsigned(rd, json, "vcpus", 1 << 16, &run->vcpus);
 	read_params(rd, json, &run->params);
+	read_kvm(rd, json, &run->kvm);
 	read_text(rd, json, "failure", OPTIONAL, run->failure, sizeof(run->failure));
 	if (run->failure[0] || rd->failed)
 		return;
@@ -301,6 +363,8 @@ static void read_run(struct reader *rd, const cJSON *json, struct results_run *r
 	read_causes(rd, json, run);
 	read_histogram(rd, json, run);
 	read_time(rd, json, run);
+	read_exit_time(rd, json, &run->kvm);
+	read_ops(rd, json, &run->kvm.ops);
 	tables = read_object(rd, json, "tables", OPTIONAL);
 	if (tables) {
 		read_u64(rd, tables, "frames_bytes", OPTIONAL, &run->table_frame_bytes);

@@ -53,7 +53,45 @@ static cJSON *counters_to_json(const struct results_run *run)
 		snprintf(text, sizeof(text), "0x%016" PRIx64, run->memory_sum);
 		cJSON_AddStringToObject(json, "memory_sum", text);
 	}
+	if (run->kvm.has_ops) {
+		snprintf(text, sizeof(text), "0x%016" PRIx64, run->kvm.ops.hash);
+		cJSON_AddStringToObject(json, "ops_hash", text);
+	}
 	return json;
+}
+
+/* What a run on real hardware says of itself. */
+static cJSON *kvm_to_json(const struct results_run *run)
+{
+	cJSON *json = cJSON_CreateObject();
+	char label[512];
+
+	cJSON_AddStringToObject(json, "label", results_label(run, label, sizeof(label)));
+	if (run->kvm.module[0])
+		cJSON_AddStringToObject(json, "module", run->kvm.module);
+	cJSON_AddStringToObject(json, "nested_paging", results_paging_name(run->kvm.paging));
+	cJSON_AddBoolToObject(json, "guest_smep", run->kvm.smep);
+	cJSON_AddBoolToObject(json, "guest_smap", run->kvm.smap);
+	return json;
+}
+
+static void add_exit_time(cJSON *to, const struct results_kvm *kvm)
+{
+	cJSON *json = cJSON_AddObjectToObject(to, "exit_time"), *by;
+
+	cJSON_AddNumberToObject(json, "over_s", kvm->exit_of_s);
+	by = cJSON_AddObjectToObject(json, "by_s");
+	for (unsigned i = 0; i < GN_EXIT_REASONS; i++)
+		cJSON_AddNumberToObject(by, gn_exit_reason_name((enum gn_exit_reason)i),
+					kvm->exit_s[i]);
+}
+
+static void add_ops(cJSON *to, const struct gn_guest_ops *ops)
+{
+	cJSON *json = cJSON_AddObjectToObject(to, "guest_ops");
+
+	for (unsigned i = 0; i < GN_GUEST_OPS; i++)
+		add_u64(json, results_op_name(i), ops->count[i]);
 }
 
 static cJSON *params_to_json(const struct results_params *params)
@@ -77,11 +115,14 @@ static cJSON *run_to_json(const struct results_run *run)
 	cJSON_AddStringToObject(json, "scheme", run->scheme);
 	cJSON_AddStringToObject(json, "workload", run->workload);
 	cJSON_AddStringToObject(json, "group", run->group);
-	cJSON_AddStringToObject(json, "cpu", run->cpu);
+	if (run->cpu[0])
+		cJSON_AddStringToObject(json, "cpu", run->cpu);
 	add_u64(json, "seed", run->seed);
 	add_u64(json, "vcpus", run->vcpus);
 	add_u64(json, "mem_bytes", run->mem_bytes);
 	cJSON_AddItemToObject(json, "params", params_to_json(&run->params));
+	if (run->kvm.is_present)
+		cJSON_AddItemToObject(json, "kvm", kvm_to_json(run));
 	if (run->failure[0]) {
 		cJSON_AddStringToObject(json, "failure", run->failure);
 		return json;
@@ -108,6 +149,14 @@ static cJSON *run_to_json(const struct results_run *run)
 			      cJSON_CreateDoubleArray(run->samples_s, (int)run->sample_count));
 	cJSON_AddNumberToObject(time, "median_s", run->median_s);
 	cJSON_AddItemToObject(time, "ci95_s", cJSON_CreateDoubleArray(run->ci95_s, 2));
+	if (run->kvm.whole_count)
+		cJSON_AddItemToObject(
+			time, "whole_s",
+			cJSON_CreateDoubleArray(run->kvm.whole_s, (int)run->kvm.whole_count));
+	if (run->kvm.has_exit_time)
+		add_exit_time(json, &run->kvm);
+	if (run->kvm.has_ops)
+		add_ops(json, &run->kvm.ops);
 	if (run->has_tables) {
 		cJSON *tables = cJSON_AddObjectToObject(json, "tables");
 
@@ -206,7 +255,36 @@ static void csv_header(FILE *to)
 		fprintf(to, ",exits_by.%s", gn_exit_reason_name((enum gn_exit_reason)i));
 	for (unsigned i = 0; i < RESULTS_CAUSES; i++)
 		fprintf(to, ",cycles_by_cause.%s", results_cause_name((enum results_cause)i));
-	fputs(",table_bytes,table_bytes_peak,memory_sum,overhead,median_s,failure\n", to);
+	fputs(",table_bytes,table_bytes_peak,memory_sum,overhead,median_s,failure"
+	      ",ops_hash,whole_s",
+	      to);
+	for (unsigned i = 0; i < GN_EXIT_REASONS; i++)
+		fprintf(to, ",exit_time.%s", gn_exit_reason_name((enum gn_exit_reason)i));
+	fputs(",kvm_module,nested_paging,label\n", to);
+}
+
+/* The columns that only a run on real hardware fills. */
+static void csv_kvm(const struct results_run *run, FILE *to)
+{
+	const struct results_kvm *kvm = &run->kvm;
+	char label[512] = "";
+
+	fputc(',', to);
+	if (kvm->has_ops)
+		fprintf(to, "0x%016" PRIx64, kvm->ops.hash);
+	fputc(',', to);
+	if (kvm->whole_count)
+		fprintf(to, "%.6f", results_whole_median(run));
+	for (unsigned i = 0; i < GN_EXIT_REASONS; i++) {
+		fputc(',', to);
+		if (kvm->has_exit_time)
+			fprintf(to, "%.9f", kvm->exit_s[i]);
+	}
+	fputc(',', to);
+	csv_text(to, kvm->module);
+	fprintf(to, ",%s,", kvm->is_present ? results_paging_name(kvm->paging) : "");
+	if (kvm->is_present)
+		csv_text(to, results_label(run, label, sizeof(label)));
 }
 
 static void csv_run(const struct results *r, const struct results_run *run, FILE *to)
@@ -253,6 +331,7 @@ static void csv_run(const struct results *r, const struct results_run *run, FILE
 		fprintf(to, "%.6f", run->median_s);
 	fputc(',', to);
 	csv_text(to, run->failure);
+	csv_kvm(run, to);
 	fputc('\n', to);
 }
 

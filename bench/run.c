@@ -11,17 +11,19 @@
 
 #include "cli.h"
 #include "emit.h"
-#include "machine.h"
+#include "machine_kvm.h"
+#include "measured.h"
 #include "names.h"
 #include "progress.h"
 #include "run_one.h"
+#include "summary.h"
 #include "table.h"
 
 struct run_options {
 	struct machine machine;
 	const char *scheme, *workload, *json;
 	uint64_t repeat, size;
-	bool audit, quick;
+	bool audit, quick, full;
 };
 
 enum {
@@ -31,6 +33,7 @@ enum {
 	OPT_SIZE,
 	OPT_AUDIT,
 	OPT_QUICK,
+	OPT_FULL,
 	OPT_JSON,
 };
 
@@ -39,9 +42,10 @@ static const struct argp_option options[] = {
 	{ "workload", OPT_WORKLOAD, "NAME", 0, "the workload, when it is not the second argument",
 	  1 },
 	{ "quick", OPT_QUICK, NULL, 0, "the workload's small size", 1 },
+	{ "full", OPT_FULL, NULL, 0, "its full size, also where that takes long (kvm)", 1 },
 	{ "size", OPT_SIZE, "SIZE", 0,
 	  "the workload's size: bytes, or a count (`gnomon list workloads`)", 1 },
-	{ "repeat", OPT_REPEAT, "N", 0, "repeat N times; the counters must agree (1)", 1 },
+	{ "repeat", OPT_REPEAT, "N", 0, "repeat N times; what the guest did must agree (1)", 1 },
 	{ "audit", OPT_AUDIT, NULL, 0, "prove every table right at the end", 1 },
 	{ "json", OPT_JSON, "FILE", 0, "write a result file of this one run (- is stdout)", 2 },
 	{ 0 }
@@ -51,7 +55,8 @@ static const char doc[] = "Run one workload under one scheme and print every cou
 			  "Examples:\n"
 			  "  gnomon run ept random\n"
 			  "  gnomon run shadow fork-exec --size 200 --audit\n"
-			  "  gnomon run ept trace:sqlite.gntrace --cpu sapphire-rapids --json -";
+			  "  gnomon run ept trace:sqlite.gntrace --cpu sapphire-rapids --json -\n"
+			  "  gnomon run --backend kvm shadow fork-exec --audit";
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
@@ -80,6 +85,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case OPT_QUICK:
 		o->quick = true;
+		return 0;
+	case OPT_FULL:
+		o->full = true;
 		return 0;
 	case OPT_JSON:
 		o->json = arg;
@@ -111,10 +119,13 @@ static void row(struct table *t, const char *name, uint64_t value, const char *w
 static void print_counters(struct table *t, const struct results_run *run)
 {
 	const struct gn_counter_desc *desc;
+	char text[32];
 
 	for (unsigned i = 0; (desc = gn_counter_desc(i)); i++) {
 		uint64_t value;
 
+		if (!(run->known >> i & 1))
+			continue;
 		memcpy(&value, (const char *)&run->counters + desc->offset, sizeof(value));
 		row(t, desc->name, value, desc->what);
 	}
@@ -123,8 +134,49 @@ static void print_counters(struct table *t, const struct results_run *run)
 			table_cell(t, TABLE_PLAIN, "exits_by.%s",
 				   gn_exit_reason_name((enum gn_exit_reason)i));
 			table_cell(t, TABLE_PLAIN, "%" PRIu64, run->counters.exits_by[i]);
-			table_cell(t, TABLE_DIM, "%s", "");
+			table_cell(t, TABLE_DIM, "%s%s",
+				   run->kvm.has_exit_time
+					   ? summary_format_seconds(run->kvm.exit_s[i], text,
+								    sizeof(text))
+					   : "",
+				   run->kvm.has_exit_time ? " in the VMM" : "");
 		}
+}
+
+static void print_tables(struct table *t, const struct results_run *run)
+{
+	row(t, "table_bytes", run->table_bytes, "tables of the scheme now: frames and metadata");
+	row(t, "table_bytes_peak", run->table_bytes_peak, "at their highest");
+}
+
+/* Of a real guest. */
+static void print_measured(const struct results_run *run, FILE *to, bool colour)
+{
+	char text[512], whole[32], share[32] = "an unknown part";
+	struct table t;
+
+	fprintf(to, "%s under %s. %s.\n", run->workload, run->scheme,
+		results_label(run, text, sizeof(text)));
+	fprintf(to, "Guest: %s.\n\n", measured_guest_text(run, text, sizeof(text)));
+	table_init(&t, 3, 1 | 1 << 2);
+	print_counters(&t, run);
+	print_tables(&t, run);
+	for (unsigned i = 0; i < GN_GUEST_OPS; i++) {
+		table_cell(&t, TABLE_PLAIN, "guest_ops.%s", results_op_name(i));
+		table_cell(&t, TABLE_PLAIN, "%" PRIu64, run->kvm.ops.count[i]);
+		table_cell(&t, TABLE_DIM, "%s", i ? "" : "what the guest did, from its entry on");
+	}
+	table_print(&t, to, colour);
+	table_fini(&t);
+	if (measured_exit_share(run) >= 0)
+		snprintf(share, sizeof(share), "%.1f %%", 100 * measured_exit_share(run));
+	fprintf(to,
+		"\nmemory_sum %016" PRIx64 ", ops_hash %016" PRIx64
+		"\n%s measured (%s of it in the "
+		"VMM), the whole run %s\n",
+		run->memory_sum, run->kvm.ops.hash,
+		summary_format_seconds(run->median_s, text, sizeof(text)), share,
+		summary_format_seconds(results_whole_median(run), whole, sizeof(whole)));
 }
 
 static void print_run(const struct results_run *run, const struct gn_soft_stats *stats, FILE *to,
@@ -136,8 +188,7 @@ static void print_run(const struct results_run *run, const struct gn_soft_stats 
 		run->workload, run->scheme, run->cpu);
 	table_init(&t, 3, 1 | 1 << 2);
 	print_counters(&t, run);
-	row(&t, "table_bytes", run->table_bytes, "tables of the scheme now: frames and metadata");
-	row(&t, "table_bytes_peak", run->table_bytes_peak, "at their highest");
+	print_tables(&t, run);
 	row(&t, "l2_tlb_hits", stats->l2_tlb_hits, "");
 	row(&t, "l2_tlb_misses", stats->l2_tlb_misses, "");
 	row(&t, "pwc_hits", stats->pwc_hits, "page-walk caches");
@@ -196,8 +247,11 @@ int run_command(int argc, char **argv)
 	machine_init(&o.machine);
 	results_init(&r);
 	argp_parse(&argp, argc, argv, 0, NULL, &o);
-	names_check_scheme(o.scheme);
+	names_check_scheme(o.scheme, o.machine.backend);
 	names_check_workload(o.workload);
+	if (o.machine.backend == MACHINE_KVM)
+		machine_kvm_agree(&o.machine, &(struct cli_list){ (char **)&o.scheme, 1 });
+	o.quick = machine_choose_quick(&o.machine, o.quick, o.full, o.size);
 	host_probe(&r.host);
 	r.quick = o.quick;
 	run = results_add_run(&r);
@@ -219,7 +273,11 @@ int run_command(int argc, char **argv)
 	progress_end(&progress);
 	if (err)
 		cli_warn("%s under %s: %s", o.workload, o.scheme, run->failure);
-	else if (!o.json || strcmp(o.json, "-") != 0)
+	else if (o.json && !strcmp(o.json, "-"))
+		; /* stdout is the file's */
+	else if (o.machine.backend == MACHINE_KVM)
+		print_measured(run, stdout, cli_may_colour(STDOUT_FILENO));
+	else
 		print_run(run, &stats, stdout, cli_may_colour(STDOUT_FILENO));
 	if (o.json)
 		write_json(o.json, &r);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * run_one.c - one run: create the machine, boot, run, read everything out, prove, destroy.
+ * run_one.c - one run: create the machine, boot, run, read everything out, prove, destroy. What differs for real
+ * guests is in run_kvm.c.
  *
  * Every run has a machine of its own: nothing of a former run is warm. Repetitions repeat all of it, for
  * the wall time; their counters must be equal to the last digit, and it is an error when they are not.
@@ -15,6 +16,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "run_kvm.h"
 #include "workloads/hosted.h"
 
 const char *run_group_name(enum workload_kind kind)
@@ -162,6 +164,28 @@ out:
 	return err;
 }
 
+static int run_soft(const struct run_request *request, const struct workload *workload,
+		    const struct workload_params *params, struct results_run *run)
+{
+	struct gn_counters first = { 0 };
+	uint64_t first_sum = 0;
+	int err = 0;
+
+	for (unsigned i = 0; i < request->repeat && !err; i++) {
+		err = run_once(request, workload, params, run);
+		if (!err && i &&
+		    (memcmp(&first, &run->counters, sizeof(first)) != 0 ||
+		     first_sum != run->memory_sum)) {
+			snprintf(run->failure, sizeof(run->failure),
+				 "repetition %u counted differently from the first", i + 1);
+			err = -EBADMSG;
+		}
+		first = run->counters;
+		first_sum = run->memory_sum;
+	}
+	return err;
+}
+
 int run_one(const struct run_request *request, struct results_run *run)
 {
 	const struct machine *machine = request->machine;
@@ -176,36 +200,23 @@ int run_one(const struct run_request *request, struct results_run *run)
 		.levels = machine->guest_levels,
 		.argument = argument,
 	};
-	struct gn_counters first = { 0 };
-	uint64_t first_sum = 0;
-	int err = 0;
 
 	if (!workload)
 		return -ENOENT;
 	if (!params.size)
 		params.size = request->quick ? workload->size_quick : workload->size_default;
-	snprintf(run->backend, sizeof(run->backend), "soft");
+	snprintf(run->backend, sizeof(run->backend), "%s", machine_backend_name(machine));
 	snprintf(run->scheme, sizeof(run->scheme), "%s", request->scheme);
 	snprintf(run->workload, sizeof(run->workload), "%s", request->workload);
 	snprintf(run->group, sizeof(run->group), "%s", run_group_name(workload->kind));
-	snprintf(run->cpu, sizeof(run->cpu), "%s", gn_cpu_preset_name(machine->cpu));
 	run->seed = machine->seed;
 	run->vcpus = machine->vcpus;
 	run->mem_bytes = machine->mem_bytes;
 	run->params = (struct results_params){ params.size,	      machine->large_pages,
 					       machine->pcid,	      machine->backing_level,
 					       machine->guest_levels, machine->nested_levels };
-	for (unsigned i = 0; i < request->repeat && !err; i++) {
-		err = run_once(request, workload, &params, run);
-		if (!err && i &&
-		    (memcmp(&first, &run->counters, sizeof(first)) != 0 ||
-		     first_sum != run->memory_sum)) {
-			snprintf(run->failure, sizeof(run->failure),
-				 "repetition %u counted differently from the first", i + 1);
-			err = -EBADMSG;
-		}
-		first = run->counters;
-		first_sum = run->memory_sum;
-	}
-	return err;
+	if (machine->backend == MACHINE_KVM)
+		return run_kvm(request, &params, run);
+	snprintf(run->cpu, sizeof(run->cpu), "%s", gn_cpu_preset_name(machine->cpu));
+	return run_soft(request, workload, &params, run);
 }

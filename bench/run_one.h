@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * run_one.h - one workload under one scheme on a fresh software machine.
+ * run_one.h - one workload under one scheme on a fresh machine of the backend chosen.
  */
 #ifndef GN_BENCH_RUN_ONE_H
 #define GN_BENCH_RUN_ONE_H
@@ -16,10 +16,10 @@ struct run_request {
 	const char *argument; /* of the workload, or NULL */
 	uint64_t size;	      /* 0: the workload's default (or its quick size) */
 	bool quick, audit;
-	unsigned repeat; /* >= 1; counters of all must agree */
+	unsigned repeat; /* >= 1; counters of all must agree (kvm: what the guest did) */
 	void (*progress)(void *ctx, double done);
 	void *progress_ctx;
-	struct gn_soft_stats *stats; /* filled in when not NULL */
+	struct gn_soft_stats *stats; /* soft: filled in when not NULL */
 };
 
 /* Fill @run. 0: it ran. -EBADMSG: a self-check, the audit or determinism failed; other -errno: it could not

@@ -16,6 +16,9 @@ struct stats_summary {
 	double low, high; /* 95 % confidence interval of the median */
 };
 
+/* From so many samples on, low and high are a 95 % interval; below, they are the range. */
+enum { STATS_MIN_INTERVAL = 6 };
+
 /* @samples is sorted in place. @count >= 1. */
 struct stats_summary stats_summarise(double *samples, size_t count);
 

@@ -182,10 +182,21 @@ static void run_end(struct gn_kvm_cpu *cpu)
 	pthread_mutex_unlock(&kvm->lock);
 }
 
+/* The exits that config.max_exits allows are made, and the guest is at a boundary. */
+static bool is_spent(const struct gn_kvm_cpu *cpu, uint64_t steps)
+{
+	const struct gn_kvm *kvm = cpu->kvm;
+
+	return kvm->config.max_exits && steps >= kvm->config.max_exits && kvm->mode &&
+	       kvm->mode->is_at_boundary(cpu);
+}
+
 enum gn_kvm_stop gn_kvm_run(struct gn_kvm *kvm, unsigned vcpu, uint32_t *status)
 {
 	struct gn_kvm_cpu *cpu = &kvm->cpus[vcpu];
+	enum gn_kvm_next next;
 	sigset_t old;
+	uint64_t steps = 0;
 
 	if (vcpu >= kvm->cpu_count || !run_begin(cpu))
 		return GN_KVM_STOP_ERROR;
@@ -193,8 +204,12 @@ enum gn_kvm_stop gn_kvm_run(struct gn_kvm *kvm, unsigned vcpu, uint32_t *status)
 	cpu->status = 0;
 	cpu->error[0] = '\0';
 	cpu->exit_reason = NO_REASON;
-	while (step(cpu) == GN_KVM_AGAIN)
-		;
+	do
+		next = step(cpu);
+	while (next == GN_KVM_AGAIN && !is_spent(cpu, ++steps));
+	if (next == GN_KVM_AGAIN)
+		gn_kvm_end(cpu, GN_KVM_STOP_ASKED, "after %llu exits",
+			   (unsigned long long)kvm->config.max_exits);
 	book_time(cpu);
 	run_end(cpu);
 	gn_kvm_signal_end(&old);

@@ -22,6 +22,7 @@ const char *gn_exit_reason_name(enum gn_exit_reason reason)
 		[GN_EXIT_IO] = "io",
 		[GN_EXIT_HYPERCALL] = "hypercall",
 		[GN_EXIT_HLT] = "hlt",
+		[GN_EXIT_TRAP] = "trap",
 	};
 
 	return (unsigned)reason < GN_EXIT_REASONS ? names[reason] : "unknown";

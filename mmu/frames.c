@@ -408,8 +408,13 @@ int gn_frames_alloc_home(struct gn_frames *frames, unsigned level, pfn_t home, p
 	GN_BUG_ON(level < 1 || level > 3 || home.v % gn_level_pages(level));
 	if (gn_alloc_should_fail())
 		return -ENOMEM;
-	if (!take_home(frames, level, home))
-		return gn_frames_alloc(frames, level, out);
+	if (!take_home(frames, level, home)) {
+		/* Far from all homes, or it would drive another from its own, and so on. */
+		int err = level == 1 ? alloc_frame(frames, find_highest, &home) : -ENOMEM;
+
+		if (err)
+			return err;
+	}
 	account(frames, home, gn_level_pages(level));
 	*out = home;
 	return 0;

@@ -34,7 +34,8 @@ int gn_frames_fd(
 /* One frame (level 1) or an aligned block, zeroed, each frame with one reference.
  * -ENOMEM: the pool's limit is reached, or no aligned block of that size is free. */
 int gn_frames_alloc(struct gn_frames *frames, unsigned level, pfn_t *out);
-/* The same, but @home (aligned to the level) if it is free. */
+/* The same, but @home (aligned to the level) if it is free. If not: the highest free frame; for a block -ENOMEM, since
+ * its pages may still be at home. */
 int gn_frames_alloc_home(struct gn_frames *frames, unsigned level, pfn_t home, pfn_t *out);
 /* One frame for a table of the VMM's own: the highest free one. -ENOMEM. */
 int gn_frames_alloc_table(struct gn_frames *frames, pfn_t *out);

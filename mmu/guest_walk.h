@@ -25,6 +25,8 @@ struct gn_paging {
 	bool wp, smep, smap, nxe, pke, pge, pcide;
 	uint32_t pkru;
 	uint64_t reserved; /* what NXE and MAXPHYADDR reserve in every entry, beside the format */
+	/* All bits that decide whether an entry points at a table, or is a 4 KiB leaf: reserved, P, and PS. */
+	uint64_t pointer_mask, leaf_mask;
 };
 void gn_paging_derive(const struct gn_regs *regs, unsigned phys_bits, struct gn_paging *out);
 static inline bool gn_paging_is_canonical(const struct gn_paging *paging, gva_t va)
@@ -135,8 +137,8 @@ struct gn_guest_walk {
 enum gn_guest_walk_flag {
 	GN_GW_SET_AD =
 		1 << 0, /* set A on the way and D on a write, by cmpxchg, restarting when beaten */
-	/* The caller wants the translation and not the way to it: table[], entry[] and above[] hold nothing
-	 * of use. A quarter faster. */
+	/* The caller wants the answer and not the way to it: .end, .error_code, .gpa and t.gpa; the rest holds
+	 * nothing of use. A quarter faster. */
 	GN_GW_BRIEF = 1 << 1,
 };
 

@@ -92,12 +92,17 @@ int gn_vm_write(struct gn_vm *vm, gpa_t at, const void *buf, size_t bytes)
 
 uint64_t gn_vm_memory_sum(struct gn_vm *vm)
 {
+	return gn_vm_memory_sum_range(vm, gfn(0), vm->p2m.gfn_count);
+}
+
+uint64_t gn_vm_memory_sum_range(struct gn_vm *vm, gfn_t start, uint64_t count)
+{
 	static const uint8_t zero_page[GN_PAGE_SIZE];
 	const uint64_t zero = XXH3_64bits(zero_page, GN_PAGE_SIZE);
 	XXH3_state_t state;
 
 	XXH3_64bits_reset(&state);
-	for (uint64_t i = 0; i < vm->p2m.gfn_count; i++) {
+	for (uint64_t i = start.v; i < vm->p2m.gfn_count && i - start.v < count; i++) {
 		uint64_t digest = zero;
 		const void *p;
 

@@ -202,11 +202,18 @@ void gn_p2m_change_end(struct gn_vm *vm)
 	atomic_store_explicit(&vm->p2m.sequence, sequence + 1, memory_order_release);
 }
 
+/* A frame that is no gfn's home stays out of the way of those that will ask for theirs. */
+static int alloc_away(struct gn_vm *vm, unsigned level, pfn_t *out)
+{
+	return vm->config.home_frames && level == 1 ? gn_frames_alloc_table(vm->frames, out)
+						    : gn_frames_alloc(vm->frames, level, out);
+}
+
 int gn_p2m_alloc(struct gn_vm *vm, unsigned level, pfn_t *out)
 {
-	int err = gn_frames_alloc(vm->frames, level, out);
+	int err = alloc_away(vm, level, out);
 
 	if (err == -ENOMEM && gn_retire_drain(vm))
-		err = gn_frames_alloc(vm->frames, level, out);
+		err = alloc_away(vm, level, out);
 	return err;
 }

@@ -28,9 +28,12 @@ void gn_paging_derive(const struct gn_regs *regs, unsigned phys_bits, struct gn_
 		.pkru = regs->pkru,
 	};
 
-	if (on)
+	if (on) {
 		p.reserved = (p.fmt->level[1].address & ~(((uint64_t)1 << phys_bits) - 1)) |
 			     (p.nxe ? 0 : p.fmt->level[1].deny[GN_RI_X]);
+		p.leaf_mask = p.reserved | p.fmt->level[1].present;
+		p.pointer_mask = p.leaf_mask | p.fmt->level[2].leaf; /* reserved where not a mark */
+	}
 	*out = p;
 }
 

@@ -257,7 +257,8 @@ static const char *regs_fault(const struct gn_vcpu *vcpu, const struct gn_regs *
 {
 	const bool is_long = (regs->cr0 & X86_CR0_PG) && (regs->efer & X86_EFER_LME);
 	const uint64_t reserved = ~(((uint64_t)1 << vcpu->vm->config.guest_phys_bits) - 1);
-	struct gn_regs off = *regs; /* with paging off, so that only bits of its own are held against each */
+	struct gn_regs off =
+		*regs; /* with paging off, so that only bits of its own are held against each */
 	const char *why;
 
 	off.cr0 &= ~X86_CR0_PG;
@@ -437,8 +438,39 @@ static void store(void *to, const void *from, unsigned bytes)
 	}
 }
 
+/* Of an aligned 1, 2, 4 or 8. */
+static bool exchange(void *at, uint64_t expected, uint64_t desired, unsigned bytes)
+{
+	uint8_t e8 = (uint8_t)expected;
+	uint16_t e16 = (uint16_t)expected;
+	uint32_t e32 = (uint32_t)expected;
+
+	switch (bytes) {
+	case 1:
+		return __atomic_compare_exchange_n((uint8_t *)at, &e8, (uint8_t)desired, false,
+						   __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+	case 2:
+		return __atomic_compare_exchange_n((uint16_t *)at, &e16, (uint16_t)desired, false,
+						   __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+	case 4:
+		return __atomic_compare_exchange_n((uint32_t *)at, &e32, (uint32_t)desired, false,
+						   __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+	default:
+		return __atomic_compare_exchange_n((uint64_t *)at, &expected, desired, false,
+						   __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+	}
+}
+
+/* What is to be done to guest memory: a store, or an exchange. */
+struct change {
+	const void *buf; /* NULL: exchange */
+	uint64_t expected, desired;
+	unsigned bytes;
+	bool done;
+};
+
 /* False: the word changed since it was resolved. */
-static bool store_now(struct gn_vm *vm, gpa_t at, const void *buf, unsigned bytes)
+static bool change_now(struct gn_vm *vm, gpa_t at, struct change *change)
 {
 	p2m_word_t w;
 	bool grants;
@@ -446,18 +478,24 @@ static bool store_now(struct gn_vm *vm, gpa_t at, const void *buf, unsigned byte
 	rcu_read_lock();
 	w = gn_p2m_get(&vm->p2m, gpa_to_gfn(at));
 	grants = gn_p2m_word_grants(w, GN_W);
-	if (grants)
-		store(gn_p2m_pointer_of(vm, w, at), buf, bytes);
+	if (grants) {
+		void *to = gn_p2m_pointer_of(vm, w, at);
+
+		change->done = true;
+		if (change->buf)
+			store(to, change->buf, change->bytes);
+		else
+			change->done =
+				exchange(to, change->expected, change->desired, change->bytes);
+	}
 	rcu_read_unlock();
 	return grants;
 }
 
-int gn_vcpu_store(struct gn_vcpu *vcpu, gpa_t at, const void *buf, unsigned bytes)
+static int change_memory(struct gn_vcpu *vcpu, gpa_t at, struct change *change)
 {
 	struct gn_vm *vm = vcpu->vm;
 
-	if (!bytes || (at.v & (GN_PAGE_SIZE - 1)) + bytes > GN_PAGE_SIZE)
-		return -EFAULT;
 	do {
 		struct gn_fix fix = { 0 };
 		p2m_word_t w;
@@ -467,13 +505,37 @@ int gn_vcpu_store(struct gn_vcpu *vcpu, gpa_t at, const void *buf, unsigned byte
 			return err;
 		if (fix.kind != GN_FIX_RETRY)
 			return -EFAULT;
-	} while (!store_now(vm, at, buf, bytes));
+	} while (!change_now(vm, at, change));
+	if (!change->done)
+		return 0;
 	if (gn_dirty_is_logged(vm))
 		gn_dirty_mark(vm, gpa_to_gfn(at));
 	if (vm->ops->memory_written) {
 		vcpu->counters.pt_writes_trapped++;
-		vm->ops->memory_written(vm, vcpu, at, bytes);
+		vm->ops->memory_written(vm, vcpu, at, change->bytes);
 	}
 	gn_retire_poll(vm);
 	return 0;
+}
+
+int gn_vcpu_store(struct gn_vcpu *vcpu, gpa_t at, const void *buf, unsigned bytes)
+{
+	struct change change = { .buf = buf, .bytes = bytes };
+
+	if (!bytes || (at.v & (GN_PAGE_SIZE - 1)) + bytes > GN_PAGE_SIZE)
+		return -EFAULT;
+	return change_memory(vcpu, at, &change);
+}
+
+int gn_vcpu_exchange(struct gn_vcpu *vcpu, gpa_t at, uint64_t expected, uint64_t desired,
+		     unsigned bytes, bool *done)
+{
+	struct change change = { .expected = expected, .desired = desired, .bytes = bytes };
+	int err;
+
+	if (!bytes || bytes > 8 || (bytes & (bytes - 1)) || at.v % bytes)
+		return -EFAULT;
+	err = change_memory(vcpu, at, &change);
+	*done = !err && change.done;
+	return err;
 }

@@ -378,18 +378,26 @@ static void check_root(struct audit *a, const struct gn_shadow_page *root)
 				visit, a, a->report);
 }
 
-/* Is the root that is in force the one of the guest's privilege, and is each remembered one held? */
+/* Is the root that is in force the one of the guest's mode and privilege, and is each remembered one held? */
 static void check_vcpu(struct audit *a, const struct gn_vcpu *vcpu)
 {
 	const struct gn_shadow_vcpu *sv = gn_shadow_vcpu_of(vcpu);
+	const union gn_shadow_role role = sv->root->key.role;
+	bool on = vcpu->regs.cr0 & X86_CR0_PG, wp = !on || (vcpu->regs.cr0 & X86_CR0_WP);
 	enum gn_view view = vcpu->view;
 
 	if (view == GN_VIEW_KERNEL_AC && !(vcpu->regs.cr4 & X86_CR4_SMAP))
 		view = GN_VIEW_KERNEL;
-	if (view != GN_VIEW_BOTH && !(vcpu->regs.cr0 & X86_CR0_PG))
+	if (view != GN_VIEW_BOTH && !on)
 		view = GN_VIEW_USER;
-	if (sv->root->key.role.view != view || pfn_to_hpa(sv->root->table).v != vcpu->hw.root.v)
-		gn_audit_fail(a->report, "vCPU %u: the root of another view is in force",
+	wp |= view == GN_VIEW_USER;
+	if (role.view != view || role.wp != wp ||
+	    role.nxe != (on && (vcpu->regs.efer & X86_EFER_NXE)) ||
+	    role.levels != (!on				    ? 0
+			    : vcpu->regs.cr4 & X86_CR4_LA57 ? 5
+							    : 4) ||
+	    pfn_to_hpa(sv->root->table).v != vcpu->hw.root.v)
+		gn_audit_fail(a->report, "vCPU %u: the root of another mode or view is in force",
 			      vcpu->index);
 	for (unsigned v = 0; v < GN_SHADOW_VIEWS; v++) {
 		const struct gn_shadow_page *page = sv->views[v];

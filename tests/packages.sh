@@ -1,19 +1,21 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# packages.sh [build|bench|test]... - install what those jobs need from Debian 12, asking only apt.
+# packages.sh [build|bench|test|lab|lab_ept]... - install what those jobs need from Debian 12, asking only apt.
 # Silent and instant when everything is there.
 set -euo pipefail
 
 build="gcc g++ cmake ninja-build pkg-config liburcu-dev libjemalloc-dev libxxhash-dev libzstd-dev libcjson-dev libzydis-dev"
 bench="$build gnuplot-nox valgrind sqlite3"
 test="$bench python3 libcriterion-dev clang clang-format clang-tidy libclang-rt-14-dev gcovr"
+lab="$build qemu-system-x86 cpio binutils"
+lab_ept="$lab bochs bochs-term bochsbios vgabios xorriso isolinux syslinux-common"
 
 wanted=""
 for job in "${@:-build}"; do
 	case $job in
-	build | bench | test) wanted="$wanted ${!job}" ;;
+	build | bench | test | lab | lab_ept) wanted="$wanted ${!job}" ;;
 	*)
-		echo "packages.sh: unknown job '$job'; it knows build, bench, test" >&2
+		echo "packages.sh: unknown job '$job'; it knows build, bench, test, lab, lab_ept" >&2
 		exit 2
 		;;
 	esac

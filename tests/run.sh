@@ -13,6 +13,8 @@
 #   fuzz      each fuzz target for a few seconds
 #   coverage  line coverage of mmu, direct, shadow, ept: at least 90 %
 #   cli       the gnomon command as a user meets it
+#   install   the installed tree as an embedder meets it; examples/tiny-vmm
+#   lab       the kvm suite on emulated machines with real nested paging
 # --quick: fewer random cases.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -22,7 +24,7 @@ for arg in "$@"; do
 	case $arg in
 	--quick) quick=yes ;;
 	-h | --help)
-		sed -n '3,16s/^# \{0,1\}//p' "$0"
+		sed -n '3,18s/^# \{0,1\}//p' "$0"
 		exit 0
 		;;
 	-*)
@@ -32,7 +34,7 @@ for arg in "$@"; do
 	*) stages="$stages $arg" ;;
 	esac
 done
-all="lint unit model stress clang asan tsan fuzz coverage cli"
+all="lint unit model stress clang asan tsan fuzz coverage cli install lab"
 stages=${stages:-$all}
 for stage in $stages; do
 	case " $all " in *" $stage "*) ;; *)
@@ -212,6 +214,14 @@ stage_coverage() {
 stage_cli() {
 	check "build release" bench/run.sh --build-only
 	plain "cli" tests/cli/run.sh build/release/gnomon
+}
+stage_install() {
+	check "build release" bench/run.sh --build-only
+	plain "install" tests/install/run.sh build/release
+}
+stage_lab() {
+	check "packages of the lab" tests/packages.sh lab
+	plain "lab" tests/lab/run.sh
 }
 
 start=$SECONDS

@@ -7,13 +7,16 @@
  */
 #include "trace_serve.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <gnomon/guest.h>
 
 #include "guest/trace_feed.h"
-#include "trace_source.h"
+#include "trace_source_file.h"
+
+#define BUFFER_MAX ((uint64_t)4 << 20) /* a guest may ask for more, and gets no more */
 
 struct trace_serve {
 	struct trace_source *source;
@@ -37,8 +40,9 @@ static uint64_t open_source(struct trace_serve **serve, const struct workload_pa
 		*serve = calloc(1, sizeof(**serve));
 	if (!*serve)
 		return refuse(why, "no memory to read the trace");
+	trace_source_close((*serve)->source);
 	**serve = (struct trace_serve){ 0 };
-	return trace_source_open(&room, &(*serve)->source, why) ? GN_GUEST_TRACE_FAILED : 0;
+	return trace_source_new(&room, &(*serve)->source, why) ? GN_GUEST_TRACE_FAILED : 0;
 }
 
 static uint64_t give_head(const struct trace_serve *serve, void *buffer, size_t bytes,
@@ -89,6 +93,45 @@ uint64_t trace_serve(struct trace_serve **serve, const struct workload_params *p
 	default:
 		return refuse(why, "the guest asked for a trace in a way that is not known");
 	}
+}
+
+int trace_serve_call(struct trace_serve **serve, const struct workload_params *params,
+		     struct gn_vm *vm)
+{
+	struct gn_guest_boot boot;
+	const char *why = "no memory for the trace's buffer";
+	uint64_t used = 0;
+	void *buffer;
+	int err = gn_vm_read(vm, gpa(GN_GUEST_BOOT_PA), &boot, sizeof(boot));
+
+	if (err)
+		return err;
+	if (boot.trace_bytes > BUFFER_MAX)
+		boot.trace_bytes = BUFFER_MAX;
+	boot.call_result = GN_GUEST_TRACE_FAILED;
+	buffer = calloc(1, boot.trace_bytes + 1);
+	if (buffer)
+		boot.call_result = trace_serve(serve, params, boot.reserved_bytes, boot.call_nr,
+					       buffer, boot.trace_bytes, &why);
+	if (boot.call_result != GN_GUEST_TRACE_FAILED)
+		used = boot.call_nr == GN_GUEST_TRACE_NEXT
+			       ? boot.call_result * sizeof(struct trace_record)
+			       : boot.call_result;
+	if (gn_vm_write(vm, gpa(boot.trace_pa), buffer, used)) {
+		boot.call_result = GN_GUEST_TRACE_FAILED;
+		why = "the guest's trace buffer is not in its RAM";
+	}
+	free(buffer);
+	if (boot.call_result == GN_GUEST_TRACE_FAILED) {
+		snprintf(boot.why, sizeof(boot.why), "%s", why);
+		err = gn_vm_write(vm, gpa(GN_GUEST_BOOT_PA + offsetof(struct gn_guest_boot, why)),
+				  boot.why, sizeof(boot.why));
+	}
+	if (!err)
+		err = gn_vm_write(
+			vm, gpa(GN_GUEST_BOOT_PA + offsetof(struct gn_guest_boot, call_result)),
+			&boot.call_result, sizeof(boot.call_result));
+	return err;
 }
 
 void trace_serve_close(struct trace_serve *serve)

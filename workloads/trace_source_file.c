@@ -5,7 +5,7 @@
  * A stopped guest leaves its code by a jump, past every close. The open source therefore hangs on its
  * thread: the next open there, or the thread's end, closes it.
  */
-#include "trace_source.h"
+#include "trace_source_file.h"
 
 #include <inttypes.h>
 #include <pthread.h>
@@ -95,28 +95,43 @@ static int copy_regions(struct trace_source *source, const struct workload_param
 	return 0;
 }
 
-int trace_source_open(const struct workload_params *params, struct trace_source **out,
-		      const char **why)
+int trace_source_new(const struct workload_params *params, struct trace_source **out,
+		     const char **why)
 {
 	struct trace_source *source;
 
-	pthread_once(&once, make_key);
 	if (!params->argument || !params->argument[0]) {
 		trace_fail(&message, -1, "trace: no file given; name it as trace:FILE");
 		return refuse(why);
 	}
-	if (have_key)
-		trace_source_close(pthread_getspecific(open_of_thread));
 	source = calloc(1, sizeof(*source));
-	if (!source || !have_key || pthread_setspecific(open_of_thread, source)) {
-		free(source);
+	if (!source) {
 		trace_fail(&message, -1, "%s: no memory to read it", params->argument);
 		return refuse(why);
 	}
 	if (trace_reader_open(params->argument, &source->reader, &message) ||
 	    check_memory(params, trace_reader_info(source->reader)) ||
 	    copy_regions(source, params)) {
-		trace_source_close(source);
+		destroy(source);
+		return refuse(why);
+	}
+	*out = source;
+	return 0;
+}
+
+int trace_source_open(const struct workload_params *params, struct trace_source **out,
+		      const char **why)
+{
+	struct trace_source *source;
+
+	pthread_once(&once, make_key);
+	if (have_key)
+		trace_source_close(pthread_getspecific(open_of_thread));
+	if (trace_source_new(params, &source, why))
+		return -1;
+	if (!have_key || pthread_setspecific(open_of_thread, source)) {
+		destroy(source);
+		trace_fail(&message, -1, "%s: no memory to read it", params->argument);
 		return refuse(why);
 	}
 	*out = source;
@@ -125,7 +140,7 @@ int trace_source_open(const struct workload_params *params, struct trace_source 
 
 void trace_source_close(struct trace_source *source)
 {
-	if (source)
+	if (source && have_key && source == pthread_getspecific(open_of_thread))
 		pthread_setspecific(open_of_thread, NULL);
 	destroy(source);
 }

@@ -23,6 +23,7 @@ enum gn_exit_reason {
 	GN_EXIT_IO,	  /* port or MMIO access */
 	GN_EXIT_HYPERCALL,
 	GN_EXIT_HLT,
+	GN_EXIT_TRAP, /* any other exception or instruction of a guest whose kernel runs at CPL 3 */
 	GN_EXIT_REASONS
 };
 

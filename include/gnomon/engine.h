@@ -231,6 +231,8 @@ int gn_vm_write(struct gn_vm *vm, gpa_t at, const void *buf, size_t bytes);
 
 /* A checksum (XXH3-64) of guest RAM: unbacked pages count as zeros. */
 uint64_t gn_vm_memory_sum(struct gn_vm *vm);
+/* Of the gfns [start, start + count) only; what lies outside RAM is left out. */
+uint64_t gn_vm_memory_sum_range(struct gn_vm *vm, gfn_t start, uint64_t count);
 
 /* ---- p2m changes (ballooning, sharing, migration, MMIO) ------------------------------------------- */
 
@@ -321,6 +323,10 @@ int gn_vcpu_fault(struct gn_vcpu *vcpu, const struct gn_fault *fault, struct gn_
 /* A store by the VMM on the guest's behalf (emulated, GN_FIX_EMULATE): atomic for aligned 1, 2, 4, 8.
  * The range does not cross a page. -EFAULT if it is not writable RAM. */
 int gn_vcpu_store(struct gn_vcpu *vcpu, gpa_t at, const void *buf, unsigned bytes);
+/* The same if @expected is there (*done), in one step: for emulated read-modify-writes of tables that processors and
+ * other vCPUs change meanwhile. An aligned 1, 2, 4 or 8. */
+int gn_vcpu_exchange(struct gn_vcpu *vcpu, gpa_t at, uint64_t expected, uint64_t desired,
+		     unsigned bytes, bool *done);
 
 /* ---- Audit ------------------------------------------------------------------------------------------ */
 

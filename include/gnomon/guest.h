@@ -47,6 +47,7 @@ enum gn_guest_call {
 	GN_GUEST_CALL_TRACE,	   /* fill the trace buffer; call_nr: enum gn_guest_trace */
 	GN_GUEST_CALL_HYPERCALL,   /* cpu_hypercall(): call_nr, call_argument */
 	GN_GUEST_CALL_TEST,	   /* for guests of tests: call_nr and call_argument are theirs */
+	GN_GUEST_CALL_END, /* the measured part is over: exit counters end here, tidying follows */
 };
 
 enum gn_guest_exit {

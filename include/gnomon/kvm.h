@@ -101,6 +101,7 @@ struct gn_kvm_config {
 	bool populate;		/* nested: give all RAM its frames before the run; else on demand */
 	unsigned dirty_ring_entries; /* 0: dirty bitmap */
 	bool time_exits;      /* measure the time of each exit by reason (costs two clock reads) */
+	uint64_t max_exits;   /* gn_kvm_run() stops with ASKED after so many; 0: never */
 	gn_kvm_port_fn *port; /* may be NULL */
 	gn_kvm_console_fn *console; /* may be NULL */
 	void *ctx;

@@ -73,9 +73,45 @@ expect 2 "report of noise" report wrong.json -o r
 expect 2 "list nothing" list
 expect 2 "list unknown" list colours
 expect 2 "micro unknown" micro walk5_cached
-# What this build or machine cannot do: exit 3.
-expect 3 "kvm backend" compare --backend kvm --quick
-one_line "kvm backend"
+# Real guests: what makes no sense there, what cannot run there, and what can where this machine has /dev/kvm.
+expect 2 "a preset for kvm" compare --backend kvm --cpu zen4 --quick
+one_line "a preset for kvm"
+expect 2 "a preset before kvm" run --cpu zen4 --backend kvm shadow random
+expect 2 "nested levels for kvm" compare --backend kvm --nested-levels 5
+expect 2 "sensitivity of kvm" compare --backend kvm --sensitivity
+expect 2 "quick and full" compare --quick --full
+for scheme in native interp; do
+	expect 3 "$scheme on kvm" run --backend kvm $scheme random --quick
+	one_line "$scheme on kvm"
+	says err "$scheme cannot run on kvm"
+done
+expect 0 "list backends" list backends
+says out '^ *soft .*can run here'
+says out '^ *kvm '
+if grep -q '^ *kvm .*can run here' out; then
+	small="--backend kvm --quick --mem 64M"
+	expect 0 "kvm compare" compare $small --workloads sequential,demand-zero --schemes shadow,ept --audit --json k.json --csv k.csv
+	says out 'Measured on this host: KVM module'
+	says out 'exits that cost most'
+	says k.json '"ops_hash"'
+	says k.json '"label":.*Measured on this host'
+	says k.csv 'Measured on this host'
+	if grep -qE '"(accesses|walks|cycles)"' k.json; then bad "kvm: an unknown counter is in the file"; else ok; fi
+	expect 0 "kvm run" run $small shadow demand-zero
+	says out 'guest_ops.table_write'
+	expect 0 "kvm repeat" run $small ept demand-zero --repeat 2 --json -
+	says out '"whole_s"'
+	expect 0 "kvm report" report k.json -o kvm-folder
+	says kvm-folder/index.html 'Measured on this host'
+	says kvm-folder/index.html '<svg'
+	if grep -q 'modelled' kvm-folder/index.html; then bad "a report of real guests speaks of a model"; else ok; fi
+else
+	echo "SKIPPED: real guests: $(grep '^ *kvm ' out)"
+	expect 3 "kvm without kvm" compare --backend kvm --quick
+	one_line "kvm without kvm"
+	expect 3 "kvm micro without kvm" micro kvm_trap
+	one_line "kvm micro without kvm"
+fi
 
 # A small comparison, its files, and determinism.
 expect 0 "compare" compare --quick --workloads random,fork-exec --schemes native,shadow,ept,npt --audit --json a.json --csv a.csv
@@ -97,6 +133,19 @@ expect 0 "report" report a.json -o folder
 [ -s folder/index.html ] && ok || bad "no index.html"
 says folder/index.html '<svg'
 if grep -qE '(src|href)="(https?:)?//' folder/index.html; then bad "the report is not self-contained"; else ok; fi
+# Modelled and measured runs in one file: a section each, no common table.
+python3 - <<-'EOF'
+	import json
+	both = json.load(open("a.json"))
+	both["runs"].append({"backend": "kvm", "scheme": "ept", "workload": "random", "group": "memory",
+		"kvm": {"module": "kvm_pvm", "nested_paging": "software"}, "counters": {"exits": 3},
+		"time": {"samples_s": [0.5]}})
+	json.dump(both, open("both.json", "w"))
+EOF
+expect 0 "report of both backends" report both.json -o both
+says both/index.html '2 backends, a section each'
+says both/index.html 'none of this is the cost of EPT or NPT'
+says both/index.html '500 ms'
 mkdir full && chmod 000 full
 if [ "$(id -u)" != 0 ]; then expect 2 "unwritable" report a.json -o full/x; fi
 expect 2 "csv into nowhere" compare --quick --workloads random --schemes native --csv nowhere/a.csv

@@ -9,7 +9,7 @@ for room in mmu direct shadow ept softbackend workloads bench; do
 	mkdir -p "$faces/$room"
 	ln -s "$PWD/$room" "$faces/$room/$room"
 done
-for header in include/gnomon/*.h {mmu,direct,shadow,ept,softbackend,workloads,bench}/*.h; do
+for header in include/gnomon/*.h workloads/guest/*.h {mmu,direct,shadow,ept,softbackend,workloads,bench}/*.h; do
 	[ -e "$header" ] || continue
 	flags="-D_GNU_SOURCE -Iinclude -I$(dirname "$header")"
 	for room in mmu workloads; do flags="$flags -I$faces/$room"; done

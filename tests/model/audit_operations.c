@@ -4,7 +4,8 @@
  *
  * Under each scheme a long random history: accesses in random modes, guest table stores (trapped, unsync, or from
  * outside), CR3 loads, mode changes, invalidations, every p2m change, dirty log and accessed harvests, switches to
- * other schemes and back, and allocations that fail. After each operation the audit must be clean. Whether an access
+ * other schemes and back, and allocations that fail; and once more as a deprivileged guest, whose changes of privilege are
+ * operations too. After each operation the audit must be clean. Whether an access
  * is right is scheme_oracle.c's question; here the tables are.
  */
 #include <errno.h>
@@ -26,7 +27,7 @@ struct rig {
 	const char *home;
 	struct test_random random;
 	uint64_t operations, done, accesses, enomem, switches, refused;
-	bool dirty_log;
+	bool dirty_log, is_starved;
 	char failure[512];
 };
 
@@ -63,6 +64,14 @@ static void access_once(struct rig *rig)
 	uint64_t value;
 
 	rg_random_access(&rig->random, levels(rig), &a);
+	if (rig->vm->config.deprivileged) {
+		a.implicit |= a.kind != GN_FETCH && test_random_once(&rig->random, 8);
+		/* As the guest is, mostly, and when it must not need memory to change. */
+		if (rig->is_starved || test_random_once(&rig->random, 2)) {
+			a.user = gn_soft_is_user(rig->cpu);
+			a.ac = gn_vm_vcpu(rig->vm, 0)->view == GN_VIEW_KERNEL_AC;
+		}
+	}
 	if (a.kind == GN_WRITE) {
 		/* Keep tables plausible: a store to a table page writes an entry. */
 		struct gn_guest_walk walk;
@@ -111,6 +120,8 @@ static void change_mode(struct rig *rig)
 	struct gn_regs next;
 
 	rg_random_mode(&rig->random, &next);
+	if (rig->vm->config.deprivileged)
+		next.cr4 &= ~(uint64_t)X86_CR4_PKE;
 	rg_enter_mode(rig->cpu, regs(rig), &next, test_random_once(&rig->random, 2));
 }
 
@@ -209,6 +220,17 @@ static void switch_scheme(struct rig *rig)
 	rig->switches++;
 }
 
+static void change_privilege(struct rig *rig, bool must_be_kernel)
+{
+	unsigned privilege = (unsigned)test_random_below(&rig->random, must_be_kernel ? 2 : 4);
+
+	gn_soft_enter_kernel(rig->cpu);
+	if (privilege == 1)
+		gn_soft_set_ac(rig->cpu, true);
+	else if (privilege > 1)
+		gn_soft_enter_user(rig->cpu);
+}
+
 static void operate(struct rig *rig)
 {
 	struct test_random *r = &rig->random;
@@ -217,6 +239,9 @@ static void operate(struct rig *rig)
 	/* A guest whose privileged instruction finds no memory is stopped; the rest goes on. */
 	bool starve = operation > 2 && test_random_once(r, 64);
 
+	if (rig->vm->config.deprivileged && (operation <= 2 || test_random_once(r, 3)))
+		change_privilege(rig, operation <= 2);
+	rig->is_starved = starve;
 	if (starve)
 		gn_alloc_fail_nth(1 + test_random_below(r, 3));
 	switch (operation) {
@@ -270,7 +295,7 @@ static void guest(struct gn_soft_cpu *cpu, void *ctx)
 	gn_dirty_stop(rig->vm);
 }
 
-static void run_scheme(struct test_run *run, const char *scheme)
+static void run_scheme(struct test_run *run, const char *scheme, bool deprivileged)
 {
 	struct gn_soft_config config = { .vm = { .scheme = scheme,
 						 .mem_bytes = RG_RAM_BYTES,
@@ -282,9 +307,12 @@ static void run_scheme(struct test_run *run, const char *scheme)
 	struct rig rig = { .random = test_random_seed(run->seed),
 			   .home = scheme,
 			   .operations = run->cases };
+	hpa_t reserved = { 0 };
 	int err;
 
-	if (gn_soft_create(&config, &rig.soft))
+	err = deprivileged ? rg_deprivileged(&config, &rig.soft, &reserved)
+			   : gn_soft_create(&config, &rig.soft);
+	if (err)
 		abort();
 	rig.vm = gn_soft_vm(rig.soft);
 	for (unsigned i = 0; i < 400; i++)
@@ -293,14 +321,16 @@ static void run_scheme(struct test_run *run, const char *scheme)
 	if (err)
 		snprintf(rig.failure, sizeof(rig.failure), "the guest was stopped: %s",
 			 gn_soft_stop_reason(gn_soft_cpu(rig.soft, 0)));
-	printf("%s: %" PRIu64 " operations audited, %" PRIu64 " accesses, %" PRIu64
+	printf("%s%s: %" PRIu64 " operations audited, %" PRIu64 " accesses, %" PRIu64
 	       " switches, %" PRIu64 " without memory, %" PRIu64 " refused%s%s\n",
-	       scheme, rig.done, rig.accesses, rig.switches, rig.enomem, rig.refused,
-	       rig.failure[0] ? ": " : "", rig.failure);
+	       scheme, deprivileged ? ", deprivileged" : "", rig.done, rig.accesses, rig.switches,
+	       rig.enomem, rig.refused, rig.failure[0] ? ": " : "", rig.failure);
 	if (rig.failure[0] || rig.done < rig.operations)
 		run->failed++;
 	else
 		run->passed++;
+	if (deprivileged)
+		gn_vm_pool_free(rig.vm, reserved);
 	gn_soft_destroy(rig.soft);
 }
 
@@ -311,8 +341,12 @@ int main(int argc, char **argv)
 
 	if (gn_schemes_register_all())
 		abort();
-	for (unsigned s = 0; (ops = gn_scheme_at(s)); s++)
-		if (argc <= 3 || strcmp(argv[3], gn_scheme_name(ops)) == 0)
-			run_scheme(&run, gn_scheme_name(ops));
+	for (unsigned s = 0; (ops = gn_scheme_at(s)); s++) {
+		if (argc > 3 && strcmp(argv[3], gn_scheme_name(ops)) != 0)
+			continue;
+		run_scheme(&run, gn_scheme_name(ops), false);
+		if (strncmp(gn_scheme_name(ops), "shadow", 6) == 0)
+			run_scheme(&run, gn_scheme_name(ops), true);
+	}
 	return test_run_end(&run);
 }

@@ -8,8 +8,8 @@
  * a missing or a stray A or D bit shows. An epoch starts with new registers, and with entries changed from
  * outside and a full flush; inside one the guest changes entries itself, by stores to mapped tables.
  *
- * The schemes that keep 1-D tables run once more for a deprivileged guest, whose privilege is a choice of roots; with a
- * slot of the root reserved, where the guest has nothing.
+ * The schemes that keep 1-D tables run once more for a deprivileged guest, whose privilege is a choice of roots, one
+ * slot of which is reserved.
  */
 #include <string.h>
 
@@ -274,16 +274,17 @@ static void run_config(struct test_run *run, const char *scheme, const struct co
 				   .max_leaf_level = config->max_leaf_level,
 				   .nested_levels = config->nested_levels,
 				   .scheme_table_limit_bytes = config->table_limit_bytes };
-	struct gn_soft_config machine = { .vm = vm,
-					  .seed = run->seed,
-					  .deprivileged = config->deprivileged };
+	struct gn_soft_config machine = { .vm = vm, .seed = run->seed };
 	struct rig rig = { .random = test_random_seed(run->seed), .name = scheme, .cases = cases };
 	struct gn_audit_report report;
+	hpa_t reserved = { 0 };
 	int err;
 
 	vm.scheme = "interp";
 	vm.scheme_table_limit_bytes = 0;
-	if (gn_soft_create(&machine, &rig.soft) || gn_vm_create(&vm, &rig.oracle))
+	err = config->deprivileged ? rg_deprivileged(&machine, &rig.soft, &reserved)
+				   : gn_soft_create(&machine, &rig.soft);
+	if (err || gn_vm_create(&vm, &rig.oracle))
 		abort();
 	rig.vm = gn_soft_vm(rig.soft);
 	fill(&rig);
@@ -302,6 +303,8 @@ static void run_config(struct test_run *run, const char *scheme, const struct co
 	else
 		run->passed++;
 	gn_vm_destroy(rig.oracle);
+	if (config->deprivileged)
+		gn_vm_pool_free(rig.vm, reserved);
 	gn_soft_destroy(rig.soft);
 }
 

@@ -29,6 +29,28 @@ static const struct {
 static const uint16_t rg_index[] = { 0, 1, 2, 3, 255, 256, 510, 511 };
 #define RG_INDEXES (sizeof(rg_index) / sizeof(rg_index[0]))
 
+/* A deprivileged machine under @scheme, made as a backend of such hardware does: a slot of each root is its own. No
+ * address of this guest leads there. *@table: to be given back before the end. */
+#define RG_RESERVED_INDEX 480
+static inline int rg_deprivileged(struct gn_soft_config *config, struct gn_soft **out, hpa_t *table)
+{
+	const char *scheme = config->vm.scheme;
+	struct gn_root_slot slot = { .index = RG_RESERVED_INDEX };
+	int err;
+
+	config->deprivileged = true;
+	config->vm.scheme = "interp";
+	err = gn_soft_create(config, out);
+	config->vm.scheme = scheme;
+	if (err)
+		return err;
+	err = gn_vm_pool_alloc(gn_soft_vm(*out), table);
+	slot.entry4 = slot.entry5 = table->v | X86_PTE_P | X86_PTE_W;
+	if (!err)
+		err = gn_vm_set_root_slot(gn_soft_vm(*out), &slot);
+	return err ? err : gn_vm_switch_scheme(gn_soft_vm(*out), scheme);
+}
+
 static inline unsigned rg_random_index(struct test_random *r)
 {
 	return rg_index[test_random_below(r, RG_INDEXES)];

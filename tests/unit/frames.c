@@ -336,3 +336,32 @@ Test(frames, tables_come_from_the_top)
 		cr_assert(gn_frames_put(frames, pfn(i)));
 	gn_frames_destroy(frames);
 }
+
+/* At home if that is free, else far from other homes. Zeroed, counted, and never given twice. */
+Test(frames, home)
+{
+	struct gn_frames *f = pool(8 * MIB);
+	pfn_t p;
+
+	cr_assert_eq(gn_frames_alloc_home(f, 1, pfn(700), &p), 0);
+	cr_assert_eq(p.v, 700);
+	memset(at(f, 700), 1, GN_PAGE_SIZE);
+	cr_assert_eq(gn_frames_alloc_home(f, 1, pfn(700), &p), 0);
+	cr_assert_eq(p.v, 2047, "a frame that is hardly anyone's home");
+	cr_assert_eq(gn_frames_alloc_home(f, 2, pfn(512), &p), -ENOMEM, "it is in use");
+	cr_assert_eq(gn_frames_alloc_home(f, 2, pfn(1024), &p), 0);
+	cr_assert_eq(p.v, 1024);
+	cr_assert_eq(gn_frames_used(f), 2 + 512);
+	give(f, 700, 1);
+	cr_assert_eq(gn_frames_alloc_home(f, 1, pfn(700), &p), 0);
+	cr_assert_eq(p.v, 700);
+	cr_assert(is_zero(f, 700));
+	/* Beyond the pool there is no home. */
+	cr_assert_eq(gn_frames_alloc_home(f, 1, pfn(1 << 20), &p), 0);
+	cr_assert_lt(p.v, f->frame_count);
+	cr_assert_eq(gn_frames_alloc_home(f, 3, pfn(0), &p), -ENOMEM);
+	gn_alloc_fail_nth(1);
+	cr_assert_eq(gn_frames_alloc_home(f, 1, pfn(701), &p), -ENOMEM);
+	gn_alloc_fail_nth(0);
+	gn_frames_destroy(f);
+}

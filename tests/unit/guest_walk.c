@@ -197,6 +197,32 @@ Test(guest_walk, references_are_the_closed_form)
 	gn_vm_destroy(rig.vm);
 }
 
+/* Frames need not lie as their gfns do: every split of the tables between two
+ * distances from their frames, in both forms of the walk. */
+Test(guest_walk, tables_lie_anywhere)
+{
+	for (unsigned far = 0; far < 32; far++) {
+		struct rig rig = { .vm = NULL };
+
+		cr_assert_eq(bare_vm_new(RAM_BYTES, PHYS_BITS, 0, &rig.vm), 0);
+		for (unsigned pass = 0; pass <= 1; pass++) {
+			for (unsigned level = 1; level <= 5; level++)
+				if ((far >> (level - 1) & 1) == pass)
+					cr_assert_eq(gn_p2m_populate(rig.vm, gfn(level), 1), 0);
+			cr_assert_eq(gn_p2m_populate(rig.vm, gfn(16), 7), 0); /* between them */
+		}
+		mode(&rig, X86_CR0_WP, X86_CR4_LA57, X86_EFER_NXE);
+		map(&rig, 1, FULL);
+		for (unsigned flags = 0; flags <= GN_GW_BRIEF; flags += GN_GW_BRIEF) {
+			struct gn_guest_walk w = walk(&rig, access_of(GN_WRITE, true), flags);
+
+			cr_assert_eq(w.end, GN_GW_OK, "far %#x, flags %u", far, flags);
+			cr_assert_eq(w.t.gpa.v, DATA | (VA & 0xfff));
+		}
+		gn_vm_destroy(rig.vm);
+	}
+}
+
 /* One line for each cause: what is set up, who asks, the code. */
 struct pf_case {
 	const char *name;

@@ -385,6 +385,24 @@ Test(p2m, move_keeps_contents_and_changes_frames)
 	cr_assert_eq(state(5), GN_P2M_UNBACKED);
 }
 
+Test(p2m, a_sum_of_a_range_knows_only_the_range)
+{
+	uint64_t all, inside, empty;
+
+	fill(3, 1);
+	all = gn_vm_memory_sum(vm);
+	cr_assert_eq(gn_vm_memory_sum_range(vm, gfn(0), UINT64_MAX), all);
+	inside = gn_vm_memory_sum_range(vm, gfn(2), 4);
+	empty = gn_vm_memory_sum_range(vm, gfn(4), 4);
+	cr_assert_neq(inside, empty);
+	fill(1, 2);
+	fill(6, 2);
+	cr_assert_eq(gn_vm_memory_sum_range(vm, gfn(2), 4), inside);
+	cr_assert_neq(gn_vm_memory_sum(vm), all);
+	cr_assert_eq(gn_vm_memory_sum_range(vm, gfn(UINT64_MAX), 4),
+		     gn_vm_memory_sum_range(vm, gfn(2), 0), "nothing");
+}
+
 Test(p2m, protect_stops_writes_from_outside_too)
 {
 	fill(1, 1);

@@ -316,7 +316,7 @@ Test(results, the_grid_tells_the_winner)
 	add_run(&r, "random", "memory", "shadow", 1010);
 	add_run(&r, "random", "memory", "ept", 1500);
 	add_run(&r, "random", "memory", "interp", 99000);
-	cr_assert_eq(summary_init(&s, &r), 0);
+	cr_assert_eq(summary_init(&s, &r, "soft"), 0);
 	cr_assert_eq(s.workload_count, 2);
 	cr_assert_str_eq(s.workloads[0], "random", "memory comes before os");
 	cr_assert_str_eq(s.schemes[summary_best(&s, 0)], "shadow");

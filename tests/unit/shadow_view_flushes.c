@@ -131,6 +131,33 @@ Test(shadow_view_flushes, flushes_missed_under_another_cr3)
 	rig_end(&rig);
 }
 
+/* One table under two PCIDs: what is stale for the one is not so for the other, who has nothing cached. */
+Test(shadow_view_flushes, two_pcids_of_one_table)
+{
+	for (unsigned s = 0; s < SCHEMES; s++) {
+		uint64_t pte;
+		struct rig rig;
+
+		views_start(&rig, s);
+		rig.no_tlb = true;
+		cr4(&rig, X86_CR4_PCIDE);
+		rig_cr3(&rig, rig.root | 1);
+		pte = rig_map(&rig, rig.root, USER, 1, PAGE(FREE_GFN) | USER_RW);
+		for (unsigned i = 1; i <= 4; i++) {
+			CHECK_OK(rig_user_load(&rig, USER));
+			CHECK_OK(rig_load(&rig, USER));
+			CHECK_OK(rig_poke(&rig, pte, PAGE(FREE_GFN + i) | USER_RW));
+			rig_cr3(&rig, rig.root | (1 + i) | X86_CR3_NOFLUSH);
+			CHECK_OK(rig_load(&rig, USER));
+			cr_assert_eq(rig_gpa(&rig, USER), PAGE(FREE_GFN + i));
+			CHECK_OK(rig_user_load(&rig, USER));
+			cr_assert_eq(rig_gpa(&rig, USER), PAGE(FREE_GFN + i));
+			CHECK_AUDIT(&rig);
+		}
+		rig_end(&rig);
+	}
+}
+
 /* A system call and its return flush nothing, and so resync nothing. */
 Test(shadow_view_flushes, a_change_of_privilege_is_no_flush)
 {

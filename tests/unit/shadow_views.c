@@ -155,6 +155,7 @@ Test(shadow_views, a_root_per_privilege)
 		const struct gn_vm_config config = views_config(s);
 		uint64_t off, k, u, ac;
 		struct rig rig;
+		bool gp;
 
 		rig_create(&rig, &config);
 		off = rig.vcpu->hw.root.v;
@@ -166,6 +167,14 @@ Test(shadow_views, a_root_per_privilege)
 		k = rig.vcpu->hw.root.v;
 		privilege(&rig, false, true);
 		cr_assert_eq(rig.vcpu->hw.root.v, k, "AC without SMAP");
+		/* Another mode is another root for the kernel. */
+		cr_assert(!gn_vcpu_write_cr0(rig.vcpu, X86_CR0_PE | X86_CR0_PG, &gp) && !gp);
+		cr_assert(s == 1 || rig.vcpu->hw.root.v != k);
+		CHECK_AUDIT(&rig);
+		cr_assert(!gn_vcpu_write_cr0(rig.vcpu, X86_CR0_PE | X86_CR0_PG | X86_CR0_WP, &gp) &&
+			  !gp);
+		cr_assert_eq(rig.vcpu->hw.root.v, k);
+		CHECK_AUDIT(&rig);
 		privilege(&rig, true, true);
 		u = rig.vcpu->hw.root.v;
 		cr_assert_neq(u, k);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* image.S - the two ELF files as data of the program they are linked into: gn_guest_image of <gnomon/guest.h>. */
+/* image.S - the two ELF files as data of the program they are linked into: a struct gn_guest_image of <gnomon/guest.h>. */
 	.section .rodata
 	.balign	4096
 kernel:	.incbin	GN_GUEST_KERNEL_ELF
@@ -10,12 +10,12 @@ user_end:
 
 	.section .data.rel.ro, "aw"
 	.balign	8
-	.globl	gn_guest_image
-	.type	gn_guest_image, @object
-gn_guest_image:
+	.globl	GN_GUEST_SYMBOL
+	.type	GN_GUEST_SYMBOL, @object
+GN_GUEST_SYMBOL:
 	.quad	kernel, user
 	.quad	kernel_end - kernel, user_end - user
 	.quad	GN_GUEST_USER_START, GN_GUEST_RESERVED
-	.size	gn_guest_image, . - gn_guest_image
+	.size	GN_GUEST_SYMBOL, . - GN_GUEST_SYMBOL
 
 	.section .note.GNU-stack, "", @progbits

@@ -47,6 +47,7 @@ __attribute__((noreturn)) static void panic(uint64_t text)
 __attribute__((noreturn)) static void finish(int64_t result, uint64_t text)
 {
 	guest_boot()->tsc_end = guest_tsc();
+	guest_vmm_call(GN_GUEST_CALL_END);
 	guest_boot()->result = result;
 	if (text)
 		take_text(text);

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * guest_service.c - answer the calls of a guest image (include/gnomon/guest.h) and watch its progress.
+ *
+ * Whatever the guest names is checked against its own reserved memory: a guest is not trusted to name a buffer.
+ */
+#include "guest_service.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "workloads/trace_serve.h"
+
+#define BOOT_FIELD(field) gpa(GN_GUEST_BOOT_PA + offsetof(struct gn_guest_boot, field))
+
+/* ---- What the guest asks for ------------------------------------------------------------------------------- */
+
+static int answer(struct guest_service *service, uint64_t result)
+{
+	return gn_vm_write(service->vm, BOOT_FIELD(call_result), &result, sizeof(result));
+}
+
+static int refuse(struct guest_service *service, const char *why)
+{
+	char text[sizeof(((struct gn_guest_boot *)0)->why)] = "";
+
+	snprintf(text, sizeof(text), "%s", why);
+	gn_vm_write(service->vm, BOOT_FIELD(why), text, sizeof(text));
+	return answer(service, GN_GUEST_TRACE_FAILED);
+}
+
+static int serve_trace(struct guest_service *service)
+{
+	uint64_t at, bytes, what, result;
+	const char *why = "the guest named no trace buffer";
+	int err = gn_vm_read(service->vm, BOOT_FIELD(trace_pa), &at, sizeof(at));
+
+	if (!err)
+		err = gn_vm_read(service->vm, BOOT_FIELD(trace_bytes), &bytes, sizeof(bytes));
+	if (!err)
+		err = gn_vm_read(service->vm, BOOT_FIELD(call_nr), &what, sizeof(what));
+	if (err)
+		return err;
+	if (!bytes || bytes > service->reserved_bytes || at > service->reserved_bytes - bytes)
+		return refuse(service, why);
+	if (bytes > service->trace_bytes) {
+		free(service->trace_buffer);
+		service->trace_bytes = 0;
+		service->trace_buffer = malloc(bytes);
+		if (!service->trace_buffer)
+			return refuse(service, "no memory on the host");
+		service->trace_bytes = bytes;
+	}
+	memset(service->trace_buffer, 0, bytes);
+	result = trace_serve(&service->trace, service->params, service->reserved_bytes, what,
+			     service->trace_buffer, bytes, &why);
+	if (result == GN_GUEST_TRACE_FAILED)
+		return refuse(service, why);
+	err = gn_vm_write(service->vm, gpa(at), service->trace_buffer, bytes);
+	return err ? err : answer(service, result);
+}
+
+/* The vCPU's thread, in an exit. False: no port of ours. */
+bool guest_service_port(void *ctx, struct gn_kvm *kvm, unsigned vcpu, uint16_t port, unsigned bytes,
+			bool is_out, uint32_t *value)
+{
+	struct guest_service *service = ctx;
+
+	(void)vcpu;
+	if (port != GN_GUEST_PORT_CALL || !is_out || bytes != 4)
+		return false;
+	switch (*value) {
+	case GN_GUEST_CALL_MEASURE:
+		gn_kvm_stats_reset(kvm);
+		service->begin = tsc_now();
+		service->has_begun = true;
+		return true;
+	case GN_GUEST_CALL_END:
+		service->end = tsc_now();
+		gn_kvm_stats(kvm, &service->stats);
+		gn_kvm_counters(kvm, &service->counters);
+		gn_vm_table_usage(service->vm, &service->tables);
+		service->has_ended = true;
+		return true;
+	case GN_GUEST_CALL_TRACE:
+		return !serve_trace(service);
+	case GN_GUEST_CALL_HYPERCALL:
+		return !answer(service,
+			       (uint64_t)-ENOSYS); /* none is defined, as on the software machine */
+	}
+	return false;
+}
+
+void guest_service_console(void *ctx, const char *text, size_t bytes)
+{
+	(void)ctx;
+	fwrite(text, 1, bytes, stderr);
+}
+
+void guest_service_fini(struct guest_service *service)
+{
+	trace_serve_close(service->trace);
+	free(service->trace_buffer);
+}
+
+/* ---- Progress ----------------------------------------------------------------------------------------------- */
+
+static void show_progress(const struct guest_watcher *w)
+{
+	uint64_t at, words[2]; /* done, total */
+
+	if (gn_vm_read(w->vm, BOOT_FIELD(progress_pa), &at, sizeof(at)) || !at ||
+	    gn_vm_read(w->vm, gpa(at), words, sizeof(words)) || !words[1])
+		return;
+	w->progress(w->ctx, (double)words[0] / (double)words[1]);
+}
+
+static void *watch(void *ctx)
+{
+	struct guest_watcher *w = ctx;
+
+	pthread_mutex_lock(&w->lock);
+	while (!w->is_over) {
+		struct timespec until;
+
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_nsec += 100000000;
+		until.tv_sec += until.tv_nsec / 1000000000;
+		until.tv_nsec %= 1000000000;
+		pthread_cond_timedwait(&w->ended, &w->lock, &until);
+		if (!w->is_over)
+			show_progress(w);
+	}
+	pthread_mutex_unlock(&w->lock);
+	return NULL;
+}
+
+void guest_watcher_begin(struct guest_watcher *w, struct gn_vm *vm,
+			 void (*progress)(void *ctx, double done), void *ctx)
+{
+	memset(w, 0, sizeof(*w));
+	w->vm = vm;
+	w->progress = progress;
+	w->ctx = ctx;
+	if (!progress)
+		return;
+	pthread_mutex_init(&w->lock, NULL);
+	pthread_cond_init(&w->ended, NULL);
+	w->is_running = !pthread_create(&w->thread, NULL, watch, w);
+}
+
+void guest_watcher_end(struct guest_watcher *w)
+{
+	if (!w->is_running)
+		return;
+	pthread_mutex_lock(&w->lock);
+	w->is_over = true;
+	pthread_cond_signal(&w->ended);
+	pthread_mutex_unlock(&w->lock);
+	pthread_join(w->thread, NULL);
+}

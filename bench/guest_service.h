@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * guest_service.h - the VMM's side of the guest image: what it asks for, what it prints, how far it is.
+ */
+#ifndef GN_BENCH_GUEST_SERVICE_H
+#define GN_BENCH_GUEST_SERVICE_H
+
+#include <pthread.h>
+
+#include <gnomon/kvm.h>
+
+#include "tsc.h"
+#include "workloads/workload.h"
+
+struct trace_serve;
+
+/* Of one guest; used by the thread that runs its vCPU. */
+struct guest_service {
+	const struct workload_params *params;
+	struct gn_vm *vm;
+	uint64_t reserved_bytes; /* of the image */
+	struct trace_serve *trace;
+	void *trace_buffer;
+	size_t trace_bytes;
+	/* The measured part: when it began (the counters were reset then) and ended, and what was counted in it. */
+	bool has_begun, has_ended;
+	struct tsc_stamp begin, end;
+	struct gn_kvm_stats stats;
+	struct gn_counters counters;
+	struct gn_table_usage tables;
+};
+/* For struct gn_kvm_config; ctx is the struct guest_service. The console goes to stderr. */
+gn_kvm_port_fn guest_service_port;
+gn_kvm_console_fn guest_service_console;
+void guest_service_fini(struct guest_service *service);
+
+/* Calls @progress ten times a second from a thread of its own. Without a thread, or with @progress NULL, there is no
+ * progress, and that is all. */
+struct guest_watcher {
+	struct gn_vm *vm;
+	void (*progress)(void *ctx, double done);
+	void *ctx;
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t ended;
+	bool is_over, is_running;
+};
+void guest_watcher_begin(struct guest_watcher *watcher, struct gn_vm *vm,
+			 void (*progress)(void *ctx, double done), void *ctx);
+void guest_watcher_end(struct guest_watcher *watcher);
+
+#endif
