@@ -4,12 +4,10 @@
  *
  * Nested paging is what the loaded KVM module says it uses, never what the CPU could do: a host whose KVM
  * shadows in software must not be mistaken for one with EPT. Nothing here needs privileges, and nothing
- * is opened for writing but /dev/kvm, which is closed at once.
+ * is opened for writing but /dev/kvm, by its own probe.
  */
 #include "host.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -18,6 +16,8 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 #include <cpuid.h>
+
+#include <gnomon/kvm.h>
 
 #include "version.h"
 
@@ -118,47 +118,30 @@ static void probe_hypervisor(struct host_info *host)
 		 vendor[0] && vendor[0] != ' ' ? vendor : "unnamed");
 }
 
+/* What KVM is, is the probe's to say (include/gnomon/kvm.h). */
 static void probe_kvm(struct host_info *host)
 {
-	static const struct {
-		const char *module, *parameter, *name;
-	} vendors[] = {
-		{ "kvm_intel", "/sys/module/kvm_intel/parameters/ept", "ept" },
-		{ "kvm_amd", "/sys/module/kvm_amd/parameters/npt", "npt" },
-		{ "kvm_pvm", NULL, "shadow paging" },
-	};
-	char text[16], path[64];
-	int fd;
+	struct gn_kvm_host kvm;
 
-	snprintf(host->kvm_module, sizeof(host->kvm_module), "none");
-	snprintf(host->nested_paging, sizeof(host->nested_paging), "no (no KVM vendor module)");
-	for (size_t i = 0; i < sizeof(vendors) / sizeof(vendors[0]); i++) {
-		snprintf(path, sizeof(path), "/sys/module/%s", vendors[i].module);
-		if (access(path, F_OK))
-			continue;
-		snprintf(host->kvm_module, sizeof(host->kvm_module), "%s", vendors[i].module);
-		if (!vendors[i].parameter)
-			snprintf(host->nested_paging, sizeof(host->nested_paging),
-				 "software (%s shadows guest tables)", vendors[i].module);
-		else if (!read_line(vendors[i].parameter, text, sizeof(text)))
-			snprintf(host->nested_paging, sizeof(host->nested_paging),
-				 "unknown (%s is not readable)", vendors[i].parameter);
-		else if (text[0] == 'Y' || text[0] == '1')
-			snprintf(host->nested_paging, sizeof(host->nested_paging), "yes (%s)",
-				 vendors[i].name);
-		else
-			snprintf(host->nested_paging, sizeof(host->nested_paging),
-				 "software (%s=0: KVM shadows guest tables)", vendors[i].name);
-		break;
-	}
-	fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-	if (fd >= 0) {
-		snprintf(host->kvm_device, sizeof(host->kvm_device), "can be opened");
-		close(fd);
-	} else {
-		snprintf(host->kvm_device, sizeof(host->kvm_device), "not usable: %s",
-			 strerror(errno));
-	}
+	gn_kvm_probe(&kvm, false);
+	snprintf(host->kvm_module, sizeof(host->kvm_module), "%s",
+		 kvm.module[0] ? kvm.module : "none");
+	if (!kvm.module[0])
+		snprintf(host->nested_paging, sizeof(host->nested_paging),
+			 "no (no KVM vendor module)");
+	else if (kvm.paging == GN_KVM_PAGING_HARDWARE)
+		snprintf(host->nested_paging, sizeof(host->nested_paging), "yes (%s)",
+			 strcmp(kvm.module, "kvm_intel") == 0 ? "ept" : "npt");
+	else if (kvm.paging == GN_KVM_PAGING_SOFTWARE)
+		snprintf(host->nested_paging, sizeof(host->nested_paging),
+			 "software (%s shadows guest tables)", kvm.module);
+	else
+		snprintf(host->nested_paging, sizeof(host->nested_paging),
+			 "unknown (%s does not say)", kvm.module);
+	if (kvm.usable)
+		snprintf(host->kvm_device, sizeof(host->kvm_device), "usable");
+	else
+		snprintf(host->kvm_device, sizeof(host->kvm_device), "not usable: %.140s", kvm.why);
 }
 
 void host_probe(struct host_info *host)

@@ -145,34 +145,54 @@ static void entry_state(struct gn_kvm_state *state, uint64_t entry, uint64_t roo
 	state->tr = task;
 }
 
-/* Both files, and where they end up. -EINVAL with @why. */
-static int parse_image(const struct gn_guest_image *image, struct gn_guest_boot *boot,
-		       struct gn_elf *kernel, struct gn_elf *user, char *why, size_t why_bytes)
+/* Where the image says its parts are; or, of one that does not say, as its user part demands. */
+static int place_parts(const struct gn_guest_image *image, struct gn_guest_boot *boot, char *why,
+		       size_t why_bytes)
 {
-	uint64_t limit = boot->mem_bytes < WINDOW_BYTES ? boot->mem_bytes : WINDOW_BYTES;
-	char reason[192];
-	int err = gn_elf_parse(image->user, image->user_bytes, GN_GUEST_USER_VA, GN_GUEST_IMAGE_PA,
-			       limit, user, reason, sizeof(reason));
+	const uint64_t limit = boot->mem_bytes < WINDOW_BYTES ? boot->mem_bytes : WINDOW_BYTES;
+	const uint64_t start = image->user_start, reserved = image->reserved_bytes;
 
-	if (err) {
-		snprintf(why, why_bytes, "the image's user part: %s", reason);
-		return err;
+	boot->user_start = start ? start : GN_GUEST_IMAGE_PA;
+	boot->reserved_bytes = reserved ? reserved : limit / LARGE_BYTES * LARGE_BYTES;
+	if (start % LARGE_BYTES || reserved % LARGE_BYTES ||
+	    boot->user_start >= boot->reserved_bytes) {
+		snprintf(why, why_bytes, "the image's layout: its user part at %#llx to %#llx",
+			 (unsigned long long)start, (unsigned long long)reserved);
+		return -EINVAL;
 	}
-	boot->user_start = user->start / LARGE_BYTES * LARGE_BYTES;
-	err = gn_elf_parse(image->kernel, image->kernel_bytes, GN_GUEST_KERNEL_VA,
-			   GN_GUEST_IMAGE_PA, boot->user_start, kernel, reason, sizeof(reason));
-	if (err) {
-		snprintf(why, why_bytes, "the image's kernel: %s", reason);
-		return err;
-	}
-	boot->reserved_bytes = round_up(user->end, LARGE_BYTES);
-	if (boot->reserved_bytes > boot->mem_bytes) {
+	if (boot->reserved_bytes > limit) {
 		snprintf(why, why_bytes, "the image takes %llu MiB of RAM, the guest has %llu",
 			 (unsigned long long)(boot->reserved_bytes >> 20),
 			 (unsigned long long)(boot->mem_bytes >> 20));
 		return -EINVAL;
 	}
 	return 0;
+}
+
+/* Both files, checked against each other and the RAM. -EINVAL with @why. */
+static int parse_image(const struct gn_guest_image *image, struct gn_guest_boot *boot,
+		       struct gn_elf *kernel, struct gn_elf *user, char *why, size_t why_bytes)
+{
+	char reason[192];
+	int err = place_parts(image, boot, why, why_bytes);
+
+	if (err)
+		return err;
+	err = gn_elf_parse(image->user, image->user_bytes, GN_GUEST_USER_VA, boot->user_start,
+			   boot->reserved_bytes, user, reason, sizeof(reason));
+	if (err) {
+		snprintf(why, why_bytes, "the image's user part: %s", reason);
+		return err;
+	}
+	if (!image->user_start)
+		boot->user_start = user->start / LARGE_BYTES * LARGE_BYTES;
+	if (!image->reserved_bytes)
+		boot->reserved_bytes = round_up(user->end, LARGE_BYTES);
+	err = gn_elf_parse(image->kernel, image->kernel_bytes, GN_GUEST_KERNEL_VA,
+			   GN_GUEST_IMAGE_PA, boot->user_start, kernel, reason, sizeof(reason));
+	if (err)
+		snprintf(why, why_bytes, "the image's kernel: %s", reason);
+	return err;
 }
 
 static int load(struct gn_kvm *kvm, const struct gn_guest_image *image, struct gn_guest_boot *boot,

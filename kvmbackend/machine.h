@@ -132,6 +132,9 @@ int gn_kvm_sys_open(const char *path, int *fd, char *why, size_t why_bytes);
 /* 0: absent, else what KVM_CHECK_EXTENSION says. */
 int gn_kvm_sys_capability(int fd, unsigned long capability);
 uint64_t gn_kvm_now_ns(void);
+/* Around a thread's KVM_RUN calls: GN_KVM_SIGNAL can end them. *old: the thread's mask before. */
+void gn_kvm_signal_begin(sigset_t *old);
+void gn_kvm_signal_end(const sigset_t *old);
 
 /* Newer than the headers of Debian 12. */
 #define GN_KVM_CAP_MEMORY_FAULT_INFO 232

@@ -14,11 +14,12 @@
  *
  * Completion. After an I/O or MMIO exit KVM finishes the instruction at the next KVM_RUN; before that its registers tell a
  * half-truth. When the vCPU has to stand at a boundary, KVM_RUN is made with immediate_exit set.
+ *
+ * The guest's state is nested_state.c's.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <time.h>
 
 #include "nested.h"
@@ -143,7 +144,7 @@ static enum gn_kvm_next internal_error(struct gn_kvm_cpu *cpu)
 			  run->internal.ndata > 1 ? (unsigned long long)run->internal.data[1] : 0);
 }
 
-static enum gn_kvm_next handle_exit(struct gn_kvm_cpu *cpu)
+enum gn_kvm_next gn_kvm_nested_exit(struct gn_kvm_cpu *cpu)
 {
 	const struct kvm_run *run = cpu->run;
 	int err;
@@ -254,19 +255,12 @@ static enum gn_kvm_next before_run(struct gn_kvm_cpu *cpu)
 	return GN_KVM_AGAIN;
 }
 
-/* KVM finishes this exit's instruction at the next entry. */
-static bool is_unfinished(const struct gn_kvm_cpu *cpu, int err)
-{
-	return !err &&
-	       (cpu->run->exit_reason == KVM_EXIT_IO || cpu->run->exit_reason == KVM_EXIT_MMIO);
-}
-
 static enum gn_kvm_next after_run(struct gn_kvm_cpu *cpu, int err)
 {
 	enum gn_kvm_next next = GN_KVM_AGAIN;
 
 	if (!err || err == -EINTR)
-		cpu->nested->needs_completion = is_unfinished(cpu, err);
+		cpu->nested->needs_completion = gn_kvm_nested_is_unfinished(cpu, err);
 	if (!err)
 		cpu->nested->bad_address_count = 0;
 	if (atomic_load(&cpu->nested->is_denied))
@@ -277,7 +271,7 @@ static enum gn_kvm_next after_run(struct gn_kvm_cpu *cpu, int err)
 		return next;
 	switch (err) {
 	case 0:
-		return handle_exit(cpu);
+		return gn_kvm_nested_exit(cpu);
 	case -EINTR:
 	case -EAGAIN:
 	case -EFAULT:
@@ -292,144 +286,6 @@ static enum gn_kvm_next after_run(struct gn_kvm_cpu *cpu, int err)
 static bool is_at_boundary(const struct gn_kvm_cpu *cpu)
 {
 	return !cpu->nested->needs_completion;
-}
-
-/* ---- State ------------------------------------------------------------------------------------------------------------ */
-
-/* A vCPU that stopped after an access (the exit port) has it completed. A string instruction may make more. */
-static int complete(struct gn_kvm_cpu *cpu)
-{
-	int err = 0;
-
-	while (cpu->nested->needs_completion && !err) {
-		__atomic_store_n(&cpu->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
-		err = ioctl(cpu->fd, KVM_RUN, 0) ? -errno : 0;
-		/* Whoever kicked meanwhile left a request, too. */
-		__atomic_store_n(&cpu->run->immediate_exit, 0, __ATOMIC_SEQ_CST);
-		if (err == -EINTR) {
-			cpu->nested->needs_completion = false;
-			return 0;
-		}
-		cpu->nested->needs_completion = is_unfinished(cpu, err);
-		if (cpu->nested->needs_completion)
-			(void)handle_exit(cpu);
-	}
-	return err;
-}
-
-/* An event KVM took out of our hands and has not delivered: an interrupt is pending again, an exception
- * will be raised again by its instruction. */
-static int take_back_events(struct gn_kvm_cpu *cpu)
-{
-	struct kvm_vcpu_events events;
-	int err = gn_kvm_ioctl(cpu->fd, KVM_GET_VCPU_EVENTS, &events);
-
-	if (err ||
-	    (!events.interrupt.injected && !events.exception.injected && !events.exception.pending))
-		return err;
-	if (events.interrupt.injected && !events.interrupt.soft)
-		atomic_fetch_or(&cpu->interrupts[events.interrupt.nr / 64],
-				(uint64_t)1 << (events.interrupt.nr % 64));
-	memset(&events.interrupt, 0, sizeof(events.interrupt));
-	memset(&events.exception, 0, sizeof(events.exception));
-	events.flags = 0;
-	return gn_kvm_ioctl(cpu->fd, KVM_SET_VCPU_EVENTS, &events);
-}
-
-/* PKRU lies in the XSAVE area, where KVM_GET_SUPPORTED_CPUID says. */
-static uint32_t *pkru_in(const struct gn_kvm *kvm, struct kvm_xsave *xsave)
-{
-	uint32_t offset = kvm->host.pkru_offset;
-
-	return offset && offset + 4 <= sizeof(*xsave) ? &xsave->region[offset / 4] : NULL;
-}
-
-static int pkru_get(struct gn_kvm_cpu *cpu, uint32_t *value)
-{
-	struct kvm_xsave xsave;
-	uint32_t *pkru = pkru_in(cpu->kvm, &xsave);
-	int err = 0;
-
-	*value = 0;
-	if (!cpu->kvm->host.pku || !pkru)
-		return 0;
-	err = gn_kvm_ioctl(cpu->fd, KVM_GET_XSAVE, &xsave);
-	if (!err)
-		*value = *pkru;
-	return err;
-}
-
-static int pkru_set(struct gn_kvm_cpu *cpu, uint32_t value)
-{
-	const uint64_t component = (uint64_t)1
-				   << 9; /* in XSTATE_BV, the first word of the header at 512 */
-	struct kvm_xsave xsave;
-	uint32_t *pkru = pkru_in(cpu->kvm, &xsave);
-	uint64_t present;
-	int err;
-
-	if (!cpu->kvm->host.pku || !pkru)
-		return value ? -EINVAL : 0;
-	err = gn_kvm_ioctl(cpu->fd, KVM_GET_XSAVE, &xsave);
-	if (err)
-		return err;
-	memcpy(&present, &xsave.region[512 / 4], sizeof(present));
-	present |= component;
-	memcpy(&xsave.region[512 / 4], &present, sizeof(present));
-	*pkru = value;
-	return gn_kvm_ioctl(cpu->fd, KVM_SET_XSAVE, &xsave);
-}
-
-static int get_state(struct gn_kvm_cpu *cpu, struct gn_kvm_state *state)
-{
-	struct kvm_regs regs;
-	struct kvm_sregs sregs;
-	int err = complete(cpu);
-
-	memset(state, 0, sizeof(*state));
-	if (!err)
-		err = take_back_events(cpu);
-	if (!err)
-		err = gn_kvm_ioctl(cpu->fd, KVM_GET_REGS, &regs);
-	if (!err)
-		err = gn_kvm_ioctl(cpu->fd, KVM_GET_SREGS, &sregs);
-	if (!err)
-		err = gn_kvm_msrs_get(cpu, state);
-	if (!err)
-		err = pkru_get(cpu, &state->regs.pkru);
-	if (err)
-		return err;
-	gn_kvm_regs_from(&regs, state);
-	gn_kvm_sregs_from(&sregs, state);
-	if (!memcmp(&state->regs, gn_vcpu_regs(cpu->vcpu), sizeof(state->regs)))
-		return 0;
-	return gn_vcpu_set_regs(cpu->vcpu, &state->regs);
-}
-
-static int set_state(struct gn_kvm_cpu *cpu, const struct gn_kvm_state *state)
-{
-	const struct kvm_vcpu_events no_events = { .flags = 0 };
-	struct kvm_vcpu_events events = no_events;
-	struct kvm_regs regs;
-	struct kvm_sregs sregs;
-	int err = gn_vcpu_set_regs(cpu->vcpu, &state->regs);
-
-	if (!err)
-		err = complete(cpu);
-	if (!err)
-		err = gn_kvm_ioctl(cpu->fd, KVM_SET_VCPU_EVENTS, &events);
-	if (!err)
-		err = gn_kvm_ioctl(cpu->fd, KVM_GET_SREGS, &sregs);
-	if (err)
-		return err;
-	gn_kvm_sregs_to(state, &sregs);
-	gn_kvm_regs_to(state, &regs);
-	err = gn_kvm_ioctl(cpu->fd, KVM_SET_SREGS, &sregs);
-	if (!err)
-		err = gn_kvm_ioctl(cpu->fd, KVM_SET_REGS, &regs);
-	if (!err)
-		err = gn_kvm_msrs_set(cpu, state);
-	return err ? err : pkru_set(cpu, state->regs.pkru);
 }
 
 /* ---- What the engine tells us --------------------------------------------------------------------------------------------- */
@@ -592,8 +448,8 @@ const struct gn_kvm_mode gn_kvm_mode_nested = {
 	.name = "nested",
 	.enter = enter,
 	.leave = leave,
-	.set_state = set_state,
-	.get_state = get_state,
+	.set_state = gn_kvm_nested_set_state,
+	.get_state = gn_kvm_nested_get_state,
 	.before_run = before_run,
 	.after_run = after_run,
 	.is_at_boundary = is_at_boundary,

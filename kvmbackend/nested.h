@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * nested.h - what the files of nested mode share: nested.c (the mode), view.c (the mapping), fill.c (demand
+ * nested.h - what the files of nested mode share: nested.c (the mode), nested_state.c (registers), view.c (the mapping), fill.c (demand
  * population), layout.c (slots, dirty log), supplement.c (instructions KVM's emulator lacks).
  *
  * How the ept room's decisions reach the hardware. KVM's guest-physical space is the guest's; memory slots lead to the
@@ -118,6 +118,13 @@ int gn_kvm_layout_follow(struct gn_kvm_nested *n, gfn_t start, gfn_t end, bool *
 			 size_t why_bytes);
 /* vCPU thread: its ring is full. */
 int gn_kvm_layout_ring_full(struct gn_kvm_nested *n);
+
+/* ---- nested.c, nested_state.c ------------------------------------------------------------------------------------ */
+
+enum gn_kvm_next gn_kvm_nested_exit(struct gn_kvm_cpu *cpu);
+bool gn_kvm_nested_is_unfinished(const struct gn_kvm_cpu *cpu, int err);
+int gn_kvm_nested_get_state(struct gn_kvm_cpu *cpu, struct gn_kvm_state *state);
+int gn_kvm_nested_set_state(struct gn_kvm_cpu *cpu, const struct gn_kvm_state *state);
 
 /* ---- supplement.c ---------------------------------------------------------------------------------------------- */
 

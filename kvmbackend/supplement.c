@@ -56,7 +56,7 @@ static void fetch(struct failure *f)
 			f->count = INSTRUCTION_MAX;
 		memcpy(f->bytes, run->emulation_failure.insn_bytes, f->count);
 	}
-	if (f->count || gn_kvm_mode_nested.get_state(f->cpu, &state))
+	if (f->count || gn_kvm_nested_get_state(f->cpu, &state))
 		return;
 	for (; f->count < INSTRUCTION_MAX; f->count++) {
 		struct gn_access access = { .va = gva(f->regs.rip + f->count),

@@ -4,9 +4,13 @@
  *
  * A failing call is told by name, with its errno and, where one is known, what to do about it: the reader of the
  * message often sits in a container or a cloud VM and did not write this program.
+ *
+ * The kick signal. KVM_RUN is left early only by a signal, so this room needs one. A handler that does nothing is
+ * installed for it unless the program has one; a thread that runs a guest unblocks it and puts the mask back.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -93,7 +97,10 @@ int gn_kvm_sys_open(const char *path, int *fd, char *why, size_t why_bytes)
 		int error = errno;
 
 		snprintf(what, sizeof(what), "open %s", path);
-		return gn_kvm_sys_fail(why, why_bytes, what, error);
+		gn_kvm_sys_fail(why, why_bytes, what, error);
+		return error == ENOENT || error == ENXIO ? -ENODEV
+		       : error == EPERM			 ? -EACCES
+							 : -error;
 	}
 	version = gn_kvm_ioctl_value(*fd, KVM_GET_API_VERSION, 0);
 	if (version == KVM_API_VERSION)
@@ -122,4 +129,39 @@ uint64_t gn_kvm_now_ns(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+/* ---- The kick signal -------------------------------------------------------------------------------------- */
+
+static void kicked(int signal)
+{
+	(void)signal;
+}
+
+static void install_handler(void)
+{
+	struct sigaction action;
+
+	if (sigaction(GN_KVM_SIGNAL, NULL, &action) ||
+	    (action.sa_handler != SIG_DFL && action.sa_handler != SIG_IGN))
+		return;
+	memset(&action, 0, sizeof(action));
+	action.sa_handler = kicked; /* without SA_RESTART: KVM_RUN shall return */
+	sigaction(GN_KVM_SIGNAL, &action, NULL);
+}
+
+void gn_kvm_signal_begin(sigset_t *old)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	sigset_t kick;
+
+	pthread_once(&once, install_handler);
+	sigemptyset(&kick);
+	sigaddset(&kick, GN_KVM_SIGNAL);
+	pthread_sigmask(SIG_UNBLOCK, &kick, old);
+}
+
+void gn_kvm_signal_end(const sigset_t *old)
+{
+	pthread_sigmask(SIG_SETMASK, old, NULL);
 }

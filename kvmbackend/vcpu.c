@@ -5,9 +5,6 @@
  * The loop knows nothing of how a guest is run: a mode prepares the entry and answers the exit. What is the loop's own
  * is the border (who may want the vCPU outside it, see pause.c), the wait of a halted vCPU, and the books: exits by
  * reason, the time each took, counted from the return of KVM_RUN to its next call.
- *
- * The kick signal. KVM_RUN is left early only by a signal, so this room needs one. A handler that does nothing is
- * installed for it unless the program has one; gn_kvm_run() unblocks it for its thread and puts the mask back.
  */
 #include <errno.h>
 #include <signal.h>
@@ -155,23 +152,6 @@ static enum gn_kvm_next step(struct gn_kvm_cpu *cpu)
 
 /* ---- Runs ----------------------------------------------------------------------------------------------- */
 
-static void kicked(int signal)
-{
-	(void)signal;
-}
-
-static void install_handler(void)
-{
-	struct sigaction action;
-
-	if (sigaction(GN_KVM_SIGNAL, NULL, &action) ||
-	    (action.sa_handler != SIG_DFL && action.sa_handler != SIG_IGN))
-		return;
-	memset(&action, 0, sizeof(action));
-	action.sa_handler = kicked; /* without SA_RESTART: KVM_RUN shall return */
-	sigaction(GN_KVM_SIGNAL, &action, NULL);
-}
-
 /* False: another thread runs it. */
 static bool run_begin(struct gn_kvm_cpu *cpu)
 {
@@ -202,42 +182,37 @@ static void run_end(struct gn_kvm_cpu *cpu)
 	pthread_mutex_unlock(&kvm->lock);
 }
 
-/* The exits that config.max_exits allows since @runs are made, and the guest is at a boundary. */
-static bool is_spent(const struct gn_kvm_cpu *cpu, uint64_t runs)
+/* The exits that config.max_exits allows are made, and the guest is at a boundary. */
+static bool is_spent(const struct gn_kvm_cpu *cpu, uint64_t steps)
 {
 	const struct gn_kvm *kvm = cpu->kvm;
 
-	return kvm->config.max_exits && cpu->stats.runs - runs >= kvm->config.max_exits &&
-	       kvm->mode && kvm->mode->is_at_boundary(cpu);
+	return kvm->config.max_exits && steps >= kvm->config.max_exits && kvm->mode &&
+	       kvm->mode->is_at_boundary(cpu);
 }
 
 enum gn_kvm_stop gn_kvm_run(struct gn_kvm *kvm, unsigned vcpu, uint32_t *status)
 {
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	struct gn_kvm_cpu *cpu = &kvm->cpus[vcpu];
 	enum gn_kvm_next next;
-	sigset_t kick, old;
-	uint64_t runs;
+	sigset_t old;
+	uint64_t steps = 0;
 
 	if (vcpu >= kvm->cpu_count || !run_begin(cpu))
 		return GN_KVM_STOP_ERROR;
-	pthread_once(&once, install_handler);
-	sigemptyset(&kick);
-	sigaddset(&kick, GN_KVM_SIGNAL);
-	pthread_sigmask(SIG_UNBLOCK, &kick, &old);
+	gn_kvm_signal_begin(&old);
 	cpu->status = 0;
 	cpu->error[0] = '\0';
 	cpu->exit_reason = NO_REASON;
-	runs = cpu->stats.runs;
 	do
 		next = step(cpu);
-	while (next == GN_KVM_AGAIN && !is_spent(cpu, runs));
+	while (next == GN_KVM_AGAIN && !is_spent(cpu, ++steps));
 	if (next == GN_KVM_AGAIN)
 		gn_kvm_end(cpu, GN_KVM_STOP_ASKED, "after %llu exits",
 			   (unsigned long long)kvm->config.max_exits);
 	book_time(cpu);
 	run_end(cpu);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	gn_kvm_signal_end(&old);
 	if (status)
 		*status = cpu->status;
 	return cpu->stop;

@@ -350,6 +350,7 @@ struct runner {
 	unsigned vcpu;
 	struct rig_result result;
 	pthread_t thread;
+	_Atomic(bool) is_done;
 };
 
 static void *run_thread(void *ctx)
@@ -357,12 +358,15 @@ static void *run_thread(void *ctx)
 	struct runner *r = (struct runner *)ctx;
 
 	r->result = rig_run(r->kvm, r->vcpu);
+	atomic_store(&r->is_done, true);
 	return NULL;
 }
 
 static void start(struct runner *r, struct gn_kvm *kvm, unsigned vcpu)
 {
-	*r = (struct runner){ .kvm = kvm, .vcpu = vcpu };
+	memset(r, 0, sizeof(*r));
+	r->kvm = kvm;
+	r->vcpu = vcpu;
 	RIG_CHECK(!pthread_create(&r->thread, NULL, run_thread, r), "pthread_create");
 }
 
@@ -370,6 +374,19 @@ static struct rig_result finish(struct runner *r)
 {
 	pthread_join(r->thread, NULL);
 	return r->result;
+}
+
+/* Run vCPU 0 for some seconds at most. */
+static struct rig_result run_bounded(struct gn_kvm *kvm)
+{
+	struct runner r;
+
+	start(&r, kvm, 0);
+	for (unsigned i = 0; i < 300 && !atomic_load(&r.is_done); i++)
+		pause_ms(10);
+	if (!atomic_load(&r.is_done))
+		gn_kvm_stop(kvm);
+	return finish(&r);
 }
 
 static int note_regs(void *ctx)
@@ -399,13 +416,15 @@ static void kicks_and_pauses(void)
 	rig_program(kvm, 1, 3, count_up, count_up_end, RIG_DATA, 0, 0);
 	start(&r[0], kvm, 0);
 	start(&r[1], kvm, 1);
-	pause_ms(50);
+	for (unsigned i = 0; i < 500 && gn_kvm_pause(kvm, note_regs, kvm); i++)
+		pause_ms(10);
 	for (unsigned i = 0; i < 50; i++) {
 		err = gn_kvm_pause(kvm, note_regs, kvm);
 		RIG_CHECK(!err, "pause %u: %d", i, err);
 	}
 	was = rig_read(kvm, RIG_DATA);
-	pause_ms(10);
+	for (unsigned i = 0; i < 500 && rig_read(kvm, RIG_DATA) == was; i++)
+		pause_ms(10);
 	RIG_CHECK(rig_read(kvm, RIG_DATA) > was, "it does not go on after pauses");
 	RIG_CHECK(gn_kvm_get_state(kvm, 1, &state) == -EBUSY, "state of a running vCPU");
 	gn_kvm_stop(kvm);
@@ -679,7 +698,8 @@ static void large_backing(void)
 	gn_kvm_destroy(kvm);
 }
 
-/* Tables that are no memory: any stop will do, as long as there is one and it says why. */
+/* Tables that are no memory: any stop will do, as long as it says why. Where hardware walks them the guest may also
+ * take faults for ever, as it may spin; then it can be told to stop. */
 static void hostile_tables(void)
 {
 	const uint64_t cr3s[] = { 32 * MIB, MEM_BYTES + 16 * PAGE, (uint64_t)1 << 34, 40 * MIB };
@@ -693,7 +713,8 @@ static void hostile_tables(void)
 			return;
 		RIG_CHECK(!gn_p2m_set_mmio(gn_kvm_vm(kvm), gfn(32 * MIB >> 12), 1), "set_mmio");
 		RIG_CHECK(!gn_p2m_balloon(gn_kvm_vm(kvm), gfn(40 * MIB >> 12), 1), "balloon");
-		r = RIG_RUN(kvm, 0, load_cr3, cr3s[i], 0, 0);
+		rig_program(kvm, 0, 0, load_cr3, load_cr3_end, cr3s[i], 0, 0);
+		r = run_bounded(kvm);
 		RIG_CHECK(r.stop != GN_KVM_STOP_ERROR && r.stop != GN_KVM_STOP_EXIT &&
 				  gn_kvm_error(kvm, 0)[0],
 			  "CR3 %#llx: stop %d: %s", (unsigned long long)cr3s[i], r.stop,
@@ -701,7 +722,8 @@ static void hostile_tables(void)
 		printf("CR3 %#llx: %s\n", (unsigned long long)cr3s[i], gn_kvm_error(kvm, 0));
 		/* A leaf table there. */
 		rig_word(kvm, RIG_PDPT + 8, cr3s[i] | 7);
-		r = RIG_RUN(kvm, 3, load_word, (uint64_t)1 << 30, 0, 0);
+		rig_program(kvm, 0, 3, load_word, load_word_end, (uint64_t)1 << 30, 0, 0);
+		r = run_bounded(kvm);
 		RIG_CHECK(r.stop != GN_KVM_STOP_ERROR && gn_kvm_error(kvm, 0)[0],
 			  "a table at %#llx: stop %d: %s", (unsigned long long)cr3s[i], r.stop,
 			  gn_kvm_error(kvm, 0));
