@@ -3,10 +3,10 @@
  * ahead.h - looking ahead in a batch of references, for the host's sake alone.
  *
  * A reference that misses the modelled TLBs makes this program touch host memory at five or six random
- * places (guest leaf entry, nested leaf entry, sets of the modelled L3), each a host cache miss. In a batch
- * the addresses to come are known, so what will be touched is guessed and prefetched, in three stages: the guest
- * leaf entry, then (it has arrived) the nested leaf entry it leads to, then the cache sets of the lines
- * found. The model's state is neither read nor changed, and a wrong guess costs nothing but time.
+ * places (guest leaf entry, nested leaf entry, sets of the modelled L3), each a host cache miss. The
+ * cache model has a queue of its own (cache.h). For the entries, the addresses to come are known in a batch, so
+ * what will be touched is guessed and prefetched, in two stages: the guest leaf entry, then (it has arrived) the
+ * nested leaf entry it leads to. The model's state is neither read nor changed, and a wrong guess costs nothing but time.
  *
  * The guesses come from where the walkers last found the leaf table of a 2 MiB region. They may be stale, or of
  * another region that shares the place: they are frames of the pool, which stays mapped as long as the machine
@@ -17,17 +17,17 @@
 
 #include <gnomon/types.h>
 
-#define GN_AHEAD_HINTS 1024 /* regions remembered per dimension */
-#define GN_AHEAD_RING  32
+/* For the host. Spelled in assembly because gcc 12 takes a function that does nothing but __builtin_prefetch for
+ * one without effects, and drops calls of it. */
+static inline void gn_prefetch(const void *p)
+{
+	__asm__ volatile("prefetcht0 %0" : : "m"(*(const char *)p));
+}
 
-struct gn_ahead_slot {
-	uint64_t entry, nested_entry; /* HPAs of leaf entries */
-	uint64_t frame;		      /* where the first leads */
-};
+#define GN_AHEAD_HINTS 1024 /* regions remembered per dimension */
 
 struct gn_ahead {
 	uint32_t guest[GN_AHEAD_HINTS], nested[GN_AHEAD_HINTS]; /* frame numbers */
-	struct gn_ahead_slot ring[GN_AHEAD_RING];
 };
 
 static inline void gn_ahead_note(uint32_t *hints, uint64_t address, uint64_t leaf_table)

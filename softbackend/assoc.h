@@ -34,13 +34,6 @@
 #define GN_KEY_PAGE_SHIFT  16
 #define GN_KEY_ADDRESS	   (((uint64_t)1 << 57) - 1)
 
-/* For the host. Spelled in assembly because gcc 12 takes a function that does nothing but __builtin_prefetch for
- * one without effects, and drops calls of it. */
-static inline void gn_prefetch(const void *p)
-{
-	__asm__ volatile("prefetcht0 %0" : : "m"(*(const char *)p));
-}
-
 struct gn_assoc_entry {
 	uint64_t key;
 	uint64_t frame; /* address of the page, or of the next table */

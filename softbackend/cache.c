@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * cache.c - the data caches beyond the L1, and their memory.
+ * cache.c - the data caches' memory, and references in bulk.
  */
 #include "cache.h"
 
@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "ahead.h"
 #include "mmu/arena.h"
 #include "mmu/check.h"
 
@@ -16,70 +17,168 @@
 #define HOST_LINE      ((size_t)64)
 #define HOST_HUGE_PAGE ((size_t)2 << 20)
 
+#define ROW(way) [way][way] = (uint16_t)~0u
+const uint16_t gn_cache_lanes_short[16][16]
+	__attribute__((aligned(64))) = { ROW(0),  ROW(1),  ROW(2),  ROW(3), ROW(4),  ROW(5),
+					 ROW(6),  ROW(7),  ROW(8),  ROW(9), ROW(10), ROW(11),
+					 ROW(12), ROW(13), ROW(14), ROW(15) };
+#undef ROW
+#define ROW(way) [way][way] = ~0u
+const uint32_t gn_cache_lanes_long[16][16]
+	__attribute__((aligned(64))) = { ROW(0),  ROW(1),  ROW(2),  ROW(3), ROW(4),  ROW(5),
+					 ROW(6),  ROW(7),  ROW(8),  ROW(9), ROW(10), ROW(11),
+					 ROW(12), ROW(13), ROW(14), ROW(15) };
+#undef ROW
+
+static size_t tags_bytes(const struct gn_cache *c)
+{
+	return (size_t)c->sets * (c->shape == GN_CACHE_LONG_16 ? 64 : 32);
+}
+
 static size_t unit_of(const struct gn_cache *c)
 {
-	return (size_t)c->sets * c->stride < HOST_HUGE_PAGE / 2 ? HOST_LINE : HOST_HUGE_PAGE;
+	return tags_bytes(c) < HOST_HUGE_PAGE / 2 ? HOST_LINE : HOST_HUGE_PAGE;
 }
 
+/* The tags of all sets, then their idle bits. */
 static size_t memory_bytes(const struct gn_cache *c)
 {
-	size_t unit = unit_of(c);
+	size_t unit = unit_of(c), bytes = tags_bytes(c) + c->sets * sizeof(uint16_t);
 
-	return ((size_t)c->sets * c->stride + unit - 1) / unit * unit;
+	return (bytes + unit - 1) / unit * unit;
 }
 
-int gn_cache_init(struct gn_cache *c, uint32_t kib, uint32_t ways)
+/* Two lines of one set that are alike in a short tag's bits differ by a multiple k of 1 << GN_CACHE_ID_BITS. Hashed:
+ * their hashes then differ by k times a constant, and by less than a set's share of all hashes. Is there no such k? */
+static bool is_short_exact(const struct gn_cache *c, bool is_hashed, uint32_t max_line)
+{
+	uint64_t share = (((uint64_t)1 << 32) + c->sets - 1) / c->sets;
+	uint32_t distance = 0;
+
+	if (!is_hashed)
+		return max_line / c->sets >> GN_CACHE_ID_BITS == 0;
+	for (uint32_t k = 1; k <= max_line >> GN_CACHE_ID_BITS; k++) {
+		distance += GN_CACHE_HASH << GN_CACHE_ID_BITS;
+		if (distance < share || -distance < share)
+			return false;
+	}
+	return true;
+}
+
+int gn_cache_init(struct gn_cache *c, uint32_t kib, uint32_t ways, bool is_hashed,
+		  uint32_t max_line)
 {
 	memset(c, 0, sizeof(*c));
 	if (!kib)
 		return 0;
 	c->sets = kib * (1024 >> GN_LINE_SHIFT) / ways;
 	c->ways = (uint8_t)ways;
-	c->units = ways <= 8 ? 2 : (uint8_t)((ways + 3) / 4);
-	c->stride = c->units == 2 ? 32 : 64;
+	if (is_short_exact(c, is_hashed, max_line))
+		c->shape = GN_CACHE_SHORT_16;
+	else
+		c->shape = ways <= 8 ? GN_CACHE_LONG_8 : GN_CACHE_LONG_16;
+	c->id_shift = is_hashed ? 0 : (uint8_t)__builtin_ctz(c->sets);
 	c->full = ((uint32_t)1 << ways) - 1;
+	c->is_single = ways == 1;
 	if (gn_alloc_should_fail())
 		return -ENOMEM;
-	c->memory = aligned_alloc(unit_of(c), memory_bytes(c));
-	if (!c->memory)
+	c->tags = aligned_alloc(unit_of(c), memory_bytes(c));
+	if (!c->tags)
 		return -ENOMEM;
 	if (unit_of(c) == HOST_HUGE_PAGE)
-		(void)madvise(c->memory, memory_bytes(c), MADV_HUGEPAGE);
+		(void)madvise(c->tags, memory_bytes(c), MADV_HUGEPAGE);
+	c->idle = (uint16_t *)(void *)(c->tags + tags_bytes(c));
 	gn_cache_clear(c);
 	return 0;
 }
 
 void gn_cache_fini(struct gn_cache *c)
 {
-	free(c->memory);
+	free(c->tags);
 	memset(c, 0, sizeof(*c));
 }
 
 void gn_cache_clear(struct gn_cache *c)
 {
-	if (c->sets)
-		memset(c->memory, 0, memory_bytes(c));
-}
-
-void gn_cache_start_over(const struct gn_cache *c, uint32_t *tags, unsigned way)
-{
-	for (unsigned other = 0; other < c->ways; other++)
-		if (other != way || c->ways == 1)
-			tags[other] &= ~GN_CACHE_LATELY;
+	if (!c->sets)
+		return;
+	memset(c->tags, 0, memory_bytes(c));
+	for (uint32_t set = 0; set < c->sets; set++)
+		c->idle[set] = (uint16_t)c->full;
 }
 
 enum gn_cache_level gn_caches_use_other(struct gn_caches *c, uint32_t line)
 {
-	c->last_line = line;
-	if (GN_LIKELY(c->l1.sets != 0)) {
-		if (gn_cache_use(&c->l1, line, false))
-			return GN_CACHE_L1;
-	} else {
-		c->last_line = GN_CACHE_NO_LINE;
-	}
+	c->last_line = line | c->no_l1;
+	if (c->l1.sets && gn_cache_use(&c->l1, line, false))
+		return GN_CACHE_L1;
 	if (c->l2.sets && gn_cache_use(&c->l2, line, false))
 		return GN_CACHE_L2;
 	if (c->l3->sets && gn_cache_use(c->l3, line, true))
 		return GN_CACHE_L3;
 	return GN_CACHE_MEMORY;
+}
+
+/* Use the queued references of @cache: what missed stays, in order. How many. */
+static inline __attribute__((always_inline)) uint32_t
+run_shape(const struct gn_cache *cache, uint32_t *queue, uint32_t count, bool is_hashed,
+	  enum gn_cache_shape shape, uint32_t *data)
+{
+	const struct gn_cache copy = *cache, *c = &copy; /* in registers: no store can be to it */
+	uint32_t missed = 0, missed_data = 0;
+
+	for (uint32_t i = 0; i < count; i++) {
+		uint32_t ref = queue[i], miss;
+
+		/* Behind the queue's end there is something too, and any of it is in some set. */
+		if (is_hashed) {
+			uint32_t next = queue[i + GN_CACHE_AHEAD] & ~GN_CACHE_DATUM;
+			size_t set = gn_cache_index(c, next, true);
+
+			gn_prefetch(gn_cache_tags(c, set, shape));
+			gn_prefetch(&c->idle[set]);
+		}
+		miss = !gn_cache_use_shape(c, ref & ~GN_CACHE_DATUM, is_hashed, shape);
+		queue[missed] = ref;
+		missed += miss;
+		missed_data += miss & ref >> 31;
+	}
+	*data = missed_data;
+	return missed;
+}
+
+static inline __attribute__((always_inline)) uint32_t
+run_level(const struct gn_cache *c, uint32_t *queue, uint32_t count, bool is_hashed, uint32_t *data)
+{
+	if (!c->sets || !count)
+		return count;
+	if (c->shape == GN_CACHE_LONG_8)
+		return run_shape(c, queue, count, is_hashed, GN_CACHE_LONG_8, data);
+	return c->shape == GN_CACHE_LONG_16
+		       ? run_shape(c, queue, count, is_hashed, GN_CACHE_LONG_16, data)
+		       : run_shape(c, queue, count, is_hashed, GN_CACHE_SHORT_16, data);
+}
+
+void gn_caches_run(struct gn_caches *c, struct gn_cache_served *served)
+{
+	const struct gn_cache *level[] = { &c->l1, &c->l2, c->l3 };
+	uint32_t count = c->queued, data = 0;
+
+	for (uint32_t i = 0; i < count; i++)
+		data += c->queue[i] >> 31;
+	c->taken += count;
+	c->queued = 0;
+	for (unsigned i = GN_CACHE_L1; i < GN_CACHE_MEMORY; i++) {
+		uint32_t data_left = data;
+		uint32_t left = i == GN_CACHE_L3
+					? run_level(level[i], c->queue, count, true, &data_left)
+					: run_level(level[i], c->queue, count, false, &data_left);
+
+		served->data[i] = data - data_left;
+		served->entries[i] = count - left - served->data[i];
+		count = left;
+		data = data_left;
+	}
+	served->data[GN_CACHE_MEMORY] = data;
+	served->entries[GN_CACHE_MEMORY] = count - data;
 }

@@ -5,12 +5,17 @@
  * Page-table references and the guest's data go through the same three caches, as they do in a CPU, so
  * data evicts page-table lines. A line that misses is filled into every level.
  *
- * Replacement is bit-PLRU, the cheap stand-in for LRU that hardware uses too: a bit per way says "used
+ * Replacement is bit-PLRU, the cheap stand-in for LRU that hardware uses too: a mark per way says "used
  * lately"; the victim is the first way without it, and when the last one gets it, all others lose it. (TLBs and
  * walk caches, which are what this project is about, have exact LRU: assoc.h.)
  *
- * A set is its tags, 32 bits each: the line's number plus 1, and on top the "used lately" bit. So a set of 16 ways
- * is one cache line of the host.
+ * A set is its tags and a bit per way that is idle, that is not marked. The memory of all that is used at random, so
+ * it is kept small for the host's caches: a tag has 16 bits wherever that says as much as the line's whole number,
+ * because the pool is too small for two lines of one set to be alike in them (gn_cache_init). Else it has 32.
+ *
+ * The caches only price references, they never steer the machine, and all that is counted is sums. So
+ * references may be queued (gn_caches_queue) and run later, in order, one level after the other: what misses in
+ * one is the next one's queue, and the sets of the big last one are prefetched in time.
  *
  * L1 and L2 are indexed by address bits, the L3 by a hash of the line (as Intel's slices are), so its sets
  * may be any number.
@@ -27,106 +32,138 @@
 #include <stdint.h>
 
 #define GN_LINE_SHIFT	   6
-#define GN_CACHE_LATELY	   ((uint32_t)1 << 31)
-#define GN_CACHE_MAX_BYTES ((uint64_t)(GN_CACHE_LATELY - 1) << GN_LINE_SHIFT) /* of addresses */
+#define GN_CACHE_MAX_LINES ((uint32_t)1 << 31)
+#define GN_CACHE_MAX_BYTES ((uint64_t)(GN_CACHE_MAX_LINES - 1) << GN_LINE_SHIFT) /* of addresses */
 #define GN_CACHE_MAX_WAYS  16
+#define GN_CACHE_HASH	   0x9e3779b1u
+#define GN_CACHE_ID_BITS   15 /* of a short tag; the top bit says that there is one */
+
+/* What the tags of a set look like; 4 bytes each, or 2. */
+enum gn_cache_shape { GN_CACHE_LONG_8, GN_CACHE_LONG_16, GN_CACHE_SHORT_16 };
 
 struct gn_cache {
-	uint8_t *memory;
-	uint32_t sets; /* 0: the cache does not exist */
-	uint32_t stride;
-	uint32_t full; /* a bit per way */
+	uint8_t *tags;
+	uint16_t *idle;	    /* by set: a bit per way */
+	uint32_t sets;	    /* 0: the cache does not exist */
+	uint32_t full;	    /* a bit per way */
+	uint32_t is_single; /* one way: it is always idle */
+	uint8_t id_shift;   /* from a line to what tells it from others of its set */
 	uint8_t ways;
-	uint8_t units; /* of 16 bytes, in a set's tags: 2..4 */
+	uint8_t shape;
 };
 
-/* @kib * 16 lines in sets of @ways <= 16. -ENOMEM. */
-int gn_cache_init(struct gn_cache *c, uint32_t kib, uint32_t ways);
+/* @kib * 16 lines in sets of @ways <= 16. The number of no line is above @max_line. -ENOMEM. */
+int gn_cache_init(struct gn_cache *c, uint32_t kib, uint32_t ways, bool is_hashed,
+		  uint32_t max_line);
 void gn_cache_fini(struct gn_cache *c);
 void gn_cache_clear(struct gn_cache *c);
 
-/* @is_hashed: what the cache was made with. */
-static inline uint32_t *gn_cache_set(const struct gn_cache *c, uint32_t line, bool is_hashed)
+/* The number of the set. @is_hashed: what the cache was made with. */
+static inline size_t gn_cache_index(const struct gn_cache *c, uint32_t line, bool is_hashed)
 {
-	size_t index =
-		is_hashed ? ((uint64_t)(line * 0x9e3779b1u) * c->sets) >> 32 : line & (c->sets - 1);
-
-	return (uint32_t *)(void *)(c->memory + index * c->stride);
+	return is_hashed ? ((uint64_t)(line * GN_CACHE_HASH) * c->sets) >> 32
+			 : line & (c->sets - 1);
+}
+static inline void *gn_cache_tags(const struct gn_cache *c, size_t set, enum gn_cache_shape shape)
+{
+	return c->tags + (set << (shape == GN_CACHE_LONG_16 ? 6 : 5));
 }
 
-/* A bit per way from four vectors of 4 ways each: the top bits. */
-static inline __attribute__((always_inline)) unsigned gn_cache_mask(__m128i a, __m128i b, __m128i c,
-								    __m128i d)
+/* By way: all ones where its tag is. */
+extern const uint32_t gn_cache_lanes_long[16][16];
+extern const uint16_t gn_cache_lanes_short[16][16];
+
+/* A bit per way that has the tag in every lane of @want. */
+static inline __attribute__((always_inline)) uint32_t gn_cache_find(const __m128i *v, __m128i want,
+								    enum gn_cache_shape shape)
 {
-	return (unsigned)_mm_movemask_epi8(
-		_mm_packs_epi16(_mm_packs_epi32(a, b), _mm_packs_epi32(c, d)));
-}
-static inline __attribute__((always_inline)) __m128i gn_cache_compare(__m128i tags, __m128i want)
-{
-	const __m128i number = _mm_set1_epi32((int)(GN_CACHE_LATELY - 1));
+	__m128i low, high = _mm_setzero_si128();
 
-	return _mm_cmpeq_epi32(_mm_and_si128(tags, number), want);
-}
-
-/* All ways were used lately: only @way was, from now on. */
-void gn_cache_start_over(const struct gn_cache *c, uint32_t *tags, unsigned way);
-
-/* Use @line of the set @tags: true if it was there. */
-static inline __attribute__((always_inline)) bool
-gn_cache_use_set(const struct gn_cache *c, uint32_t *tags, uint32_t line, unsigned units)
-{
-	const __m128i *v = (const __m128i *)(const void *)tags;
-	const __m128i want = _mm_set1_epi32((int)(line + 1)), zero = _mm_setzero_si128();
-	const __m128i a = _mm_load_si128(v), b = _mm_load_si128(v + 1);
-	const __m128i d = units > 2 ? _mm_load_si128(v + 2) : zero;
-	const __m128i e = units > 3 ? _mm_load_si128(v + 3) : zero;
-	unsigned hits = gn_cache_mask(gn_cache_compare(a, want), gn_cache_compare(b, want),
-				      units > 2 ? gn_cache_compare(d, want) : zero,
-				      units > 3 ? gn_cache_compare(e, want) : zero);
-	unsigned way;
-	uint32_t lately;
-
-	if (hits) { /* one bit: a set has a line once */
-		way = (unsigned)__builtin_ctz(hits);
-		if (tags[way] & GN_CACHE_LATELY)
-			return true;
-		lately = gn_cache_mask(a, b, d, e) | hits;
+	if (shape == GN_CACHE_SHORT_16) {
+		low = _mm_cmpeq_epi16(v[0], want);
+		high = _mm_cmpeq_epi16(v[1], want);
 	} else {
-		lately = gn_cache_mask(a, b, d, e);
-		way = (unsigned)__builtin_ctz(~lately);
-		lately |= (uint32_t)1 << way;
+		low = _mm_packs_epi32(_mm_cmpeq_epi32(v[0], want), _mm_cmpeq_epi32(v[1], want));
+		if (shape == GN_CACHE_LONG_16)
+			high = _mm_packs_epi32(_mm_cmpeq_epi32(v[2], want),
+					       _mm_cmpeq_epi32(v[3], want));
 	}
-	tags[way] = (line + 1) | GN_CACHE_LATELY;
-	if (__builtin_expect(lately == c->full, 0))
-		gn_cache_start_over(c, tags, way);
-	return hits != 0;
+	return (uint32_t)_mm_movemask_epi8(_mm_packs_epi16(low, high));
+}
+
+/* Put it where @lanes are ones. All of the set is stored: were only the tag, loads of other sets would wait until the
+ * host knows its address, which it does last. */
+static inline __attribute__((always_inline)) void
+gn_cache_put(__m128i *v, __m128i want, const void *lanes, enum gn_cache_shape shape)
+{
+	const __m128i *mask = (const __m128i *)lanes;
+
+	for (unsigned i = 0; i < (shape == GN_CACHE_LONG_16 ? 4 : 2); i++)
+		v[i] = _mm_xor_si128(v[i], _mm_and_si128(_mm_xor_si128(v[i], want), mask[i]));
+}
+
+/* Use @line: true if it was there. @shape: the cache's, a constant. Without branches: what hits and what does not
+ * is what the host's branch prediction could not know. */
+static inline __attribute__((always_inline)) bool gn_cache_use_shape(const struct gn_cache *c,
+								     uint32_t line, bool is_hashed,
+								     enum gn_cache_shape shape)
+{
+	size_t index = gn_cache_index(c, line, is_hashed);
+	__m128i *v = (__m128i *)gn_cache_tags(c, index, shape);
+	uint32_t id = line >> c->id_shift | (uint32_t)1 << GN_CACHE_ID_BITS, idle = c->idle[index];
+	__m128i want = shape == GN_CACHE_SHORT_16 ? _mm_set1_epi16((short)id)
+						  : _mm_set1_epi32((int)(line + 1));
+	/* The way that hit, else 16 + the first idle one. */
+	uint32_t found = (uint32_t)__builtin_ctz(gn_cache_find(v, want, shape) | idle << 16);
+	uint32_t way = found & 15, others = ~((uint32_t)1 << way);
+
+	c->idle[index] =
+		(uint16_t)(idle & others ? idle & others : (c->full & others) | c->is_single);
+	gn_cache_put(v, want,
+		     shape == GN_CACHE_SHORT_16 ? (const void *)gn_cache_lanes_short[way]
+						: (const void *)gn_cache_lanes_long[way],
+		     shape);
+	return !(found >> 4);
 }
 
 static inline __attribute__((always_inline)) bool gn_cache_use(struct gn_cache *c, uint32_t line,
 							       bool is_hashed)
 {
-	uint32_t *set = gn_cache_set(c, line, is_hashed);
-
-	if (c->units == 2)
-		return gn_cache_use_set(c, set, line, 2);
-	return c->units == 3 ? gn_cache_use_set(c, set, line, 3)
-			     : gn_cache_use_set(c, set, line, 4);
+	if (c->shape == GN_CACHE_LONG_8)
+		return gn_cache_use_shape(c, line, is_hashed, GN_CACHE_LONG_8);
+	return c->shape == GN_CACHE_LONG_16
+		       ? gn_cache_use_shape(c, line, is_hashed, GN_CACHE_LONG_16)
+		       : gn_cache_use_shape(c, line, is_hashed, GN_CACHE_SHORT_16);
 }
 
-/* The CPU's own L1 and L2, and the L3 it shares. */
-struct gn_caches {
-	uint32_t last_line; /* used last: the youngest of its set already */
-	struct gn_cache l1, l2;
-	struct gn_cache *l3;
-};
-#define GN_CACHE_NO_LINE 0xffffffffu
+#define GN_CACHE_QUEUE 1024 /* references */
+#define GN_CACHE_DATUM                                                                             \
+	GN_CACHE_MAX_LINES /* on top of a queued line: the guest's datum, not a walk's entry */
+#define GN_CACHE_AHEAD 32  /* references between a prefetch and the use */
 
 enum gn_cache_level { GN_CACHE_L1, GN_CACHE_L2, GN_CACHE_L3, GN_CACHE_MEMORY, GN_CACHE_LEVELS };
 
-/* Any line but the last one. */
+/* Who served queued references. */
+struct gn_cache_served {
+	uint32_t entries[GN_CACHE_LEVELS], data[GN_CACHE_LEVELS];
+};
+
+/* The CPU's own L1 and L2, and the L3 it shares. */
+struct gn_caches {
+	uint32_t last_line; /* used or queued last: in the L1 by now, and marked */
+	uint32_t no_l1;	    /* GN_CACHE_NO_LINE if there is no L1, else 0 */
+	uint32_t queued;
+	uint64_t taken; /* references taken out of the queue, ever */
+	struct gn_cache l1, l2;
+	struct gn_cache *l3;
+	uint32_t queue[GN_CACHE_QUEUE + GN_CACHE_AHEAD];
+};
+#define GN_CACHE_NO_LINE 0xffffffffu
+
+/* Any line but the last one. The queue is empty. */
 enum gn_cache_level gn_caches_use_other(struct gn_caches *c, uint32_t line);
 
-/* Reference the line of host-physical @address; who served it. */
+/* Reference the line of host-physical @address; who served it. The queue is empty. */
 static inline enum gn_cache_level gn_caches_use(struct gn_caches *c, uint64_t address)
 {
 	uint32_t line = (uint32_t)(address >> GN_LINE_SHIFT);
@@ -135,5 +172,19 @@ static inline enum gn_cache_level gn_caches_use(struct gn_caches *c, uint64_t ad
 		return GN_CACHE_L1;
 	return gn_caches_use_other(c, line);
 }
+
+/* Reference @line when the queue is run. There is room: @datum is GN_CACHE_DATUM or 0. */
+static inline void gn_caches_queue(struct gn_caches *c, uint32_t line, uint32_t datum)
+{
+	c->queue[c->queued++] = line | datum;
+	c->last_line = line | c->no_l1;
+}
+/* References queued, ever. */
+static inline uint64_t gn_caches_total(const struct gn_caches *c)
+{
+	return c->taken + c->queued;
+}
+/* Run what is queued, and empty the queue. */
+void gn_caches_run(struct gn_caches *c, struct gn_cache_served *served);
 
 #endif

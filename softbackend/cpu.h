@@ -80,8 +80,7 @@ struct gn_soft_fault {
 
 /* A walk: what it cost, and what came of it. */
 struct gn_soft_walk {
-	uint64_t cycles;
-	uint32_t refs;
+	uint64_t cycles;	 /* without those of its references, which are queued */
 	struct gn_translation t; /* .gpa unused by 1-D walks of our own tables */
 	uint64_t address;	 /* the translated address, with the offset (GUEST: a GPA) */
 	gn_rights_t outer_rights;
@@ -202,11 +201,38 @@ static inline void gn_soft_forget_recent(struct gn_soft_cpu *cpu)
 	cpu->recent[1].allow = 0;
 }
 
-/* translate.c: inside the read section. @missed: where the L1 TLB was asked and has no entry; NULL: not asked
+/* Count what the queued references cost. */
+void gn_soft_settle_queue(struct gn_soft_cpu *cpu);
+
+static inline void gn_soft_settle(struct gn_soft_cpu *cpu)
+{
+	if (cpu->caches.queued)
+		gn_soft_settle_queue(cpu);
+}
+/* Reference a line later. @datum: GN_CACHE_DATUM or 0. */
+static inline void gn_soft_queue(struct gn_soft_cpu *cpu, uint32_t line, uint32_t datum)
+{
+	if (GN_UNLIKELY(cpu->caches.queued == GN_CACHE_QUEUE))
+		gn_soft_settle_queue(cpu);
+	gn_caches_queue(&cpu->caches, line, datum);
+}
+
+/* translate.c: inside the read section. The walk's references stay queued: whoever calls this settles, before
+ * the next reference out of the queue and before anybody reads a counter. @missed: where the L1 TLB was asked and has no entry; NULL: not asked
  * yet. True: *address is host-physical and the access may use it.
  * False: *fault. */
-bool gn_soft_translate(struct gn_soft_cpu *cpu, const struct gn_access *access, uint16_t bit,
-		       struct gn_tlb_place *missed, uint64_t *address, struct gn_soft_fault *fault);
+bool gn_soft_translate_queueing(struct gn_soft_cpu *cpu, const struct gn_access *access,
+				uint16_t bit, struct gn_tlb_place *missed, uint64_t *address,
+				struct gn_soft_fault *fault);
+static inline bool gn_soft_translate(struct gn_soft_cpu *cpu, const struct gn_access *access,
+				     uint16_t bit, struct gn_tlb_place *missed, uint64_t *address,
+				     struct gn_soft_fault *fault)
+{
+	bool done = gn_soft_translate_queueing(cpu, access, bit, missed, address, fault);
+
+	gn_soft_settle(cpu);
+	return done;
+}
 static inline bool gn_soft_is_canonical(const struct gn_soft_cpu *cpu, uint64_t va)
 {
 	return (uint64_t)((int64_t)(va << cpu->spare_bits) >> cpu->spare_bits) == va;

@@ -121,13 +121,19 @@ static int make_walk_caches(struct gn_soft_cpu *cpu, const struct gn_cpu_preset 
 	return err ? err : gn_tlb_init(&cpu->nested_tlb, &tlb);
 }
 
+static uint32_t max_line(const struct gn_soft *soft)
+{
+	return (uint32_t)((soft->vm->frames->frame_count << (GN_PAGE_SHIFT - GN_LINE_SHIFT)) - 1);
+}
+
 static int make_caches(struct gn_soft_cpu *cpu, const struct gn_cpu_preset *p)
 {
-	int err =
-		gn_cache_init(&cpu->caches.l1, figure(p, GN_FIG_L1_KIB), figure(p, GN_FIG_L1_WAYS));
+	int err = gn_cache_init(&cpu->caches.l1, figure(p, GN_FIG_L1_KIB),
+				figure(p, GN_FIG_L1_WAYS), false, max_line(cpu->soft));
 
 	cpu->caches.l3 = &cpu->soft->l3;
 	cpu->caches.last_line = GN_CACHE_NO_LINE;
+	cpu->caches.no_l1 = cpu->caches.l1.sets ? 0 : GN_CACHE_NO_LINE;
 	if (!err)
 		err = gn_alloc_should_fail() ? -ENOMEM : 0;
 	if (!err)
@@ -136,7 +142,7 @@ static int make_caches(struct gn_soft_cpu *cpu, const struct gn_cpu_preset *p)
 		err = -ENOMEM;
 	return err ? err
 		   : gn_cache_init(&cpu->caches.l2, figure(p, GN_FIG_L2_KIB),
-				   figure(p, GN_FIG_L2_WAYS));
+				   figure(p, GN_FIG_L2_WAYS), false, max_line(cpu->soft));
 }
 
 static void cpu_fini(struct gn_soft_cpu *cpu)
@@ -189,7 +195,8 @@ static int cpu_init(struct gn_soft_cpu *cpu, struct gn_soft *soft, unsigned inde
 static int make_cpus(struct gn_soft *soft, const struct gn_cpu_preset *p)
 {
 	unsigned count = gn_vm_vcpu_count(soft->vm);
-	int err = gn_cache_init(&soft->l3, figure(p, GN_FIG_L3_KIB), figure(p, GN_FIG_L3_WAYS));
+	int err = gn_cache_init(&soft->l3, figure(p, GN_FIG_L3_KIB), figure(p, GN_FIG_L3_WAYS),
+				true, max_line(soft));
 
 	if (err)
 		return err;

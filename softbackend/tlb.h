@@ -125,15 +125,6 @@ gn_tlb_find(struct gn_tlb *t, uint64_t address, uint64_t tag, struct gn_tlb_plac
 	return gn_tlb_find_other(t, address, tag, p);
 }
 
-/* For the host: the set of @address's 4 KiB page. There are such sets. */
-static inline void gn_tlb_prefetch(struct gn_tlb *t, uint64_t address)
-{
-	struct gn_tlb_place p;
-
-	gn_tlb_locate(t, address, 0, 1, &p);
-	gn_prefetch(p.at.set);
-}
-
 /* The books: @level has one more entry, @replaced (a key, or 0) is gone. */
 void gn_tlb_recount(struct gn_tlb *t, unsigned level, uint64_t replaced);
 

@@ -79,10 +79,27 @@ static inline __attribute__((always_inline)) void fill_l1(struct gn_soft_cpu *cp
 	remember(cpu, side, va, kept, frame, meta);
 }
 
-static inline void count_walk(struct gn_soft_cpu *cpu, const struct gn_soft_walk *w)
+void gn_soft_settle_queue(struct gn_soft_cpu *cpu)
 {
 	struct gn_counters *c = cpu->counters;
-	uint32_t refs = w->refs;
+	uint64_t walk_cycles = 0, base_cycles = 0;
+	struct gn_cache_served served;
+
+	gn_caches_run(&cpu->caches, &served);
+	for (unsigned level = 0; level < GN_CACHE_LEVELS; level++) {
+		cpu->stats.cache_refs[level] += served.entries[level];
+		walk_cycles += (uint64_t)served.entries[level] * cpu->cost.latency[level];
+		base_cycles += (uint64_t)served.data[level] * cpu->cost.data[level];
+	}
+	c->walk_cycles += walk_cycles;
+	c->cycles += walk_cycles;
+	gn_soft_charge_base(cpu, base_cycles);
+}
+
+/* @refs: how many it made. */
+static inline void count_walk(struct gn_soft_cpu *cpu, const struct gn_soft_walk *w, uint64_t refs)
+{
+	struct gn_counters *c = cpu->counters;
 
 	if (GN_UNLIKELY(!refs))
 		return; /* native with paging off, or a violation before anything was read */
@@ -108,14 +125,14 @@ walk_and_fill(struct gn_soft_cpu *cpu, unsigned side, const struct gn_access *ac
 {
 	struct gn_soft_walk w;
 	struct gn_assoc_entry *e;
-	uint64_t meta;
+	uint64_t meta, refs;
 	unsigned kept;
 	bool done;
 
-	w.refs = 0;
+	refs = gn_caches_total(&cpu->caches);
 	w.cycles = cpu->cost.walk_start;
 	done = cpu->walk(cpu, access, &w);
-	count_walk(cpu, &w);
+	count_walk(cpu, &w, gn_caches_total(&cpu->caches) - refs);
 	if (GN_UNLIKELY(!done)) {
 		/* A page fault drops what the walk caches have on the way to its address (SDM 4.10.4.1), so that
 		 * whoever was led astray by a stale entry faults once and not for ever. */
@@ -180,8 +197,9 @@ static bool refuse(const struct gn_soft_cpu *cpu, uint64_t va, struct gn_soft_fa
 	return false;
 }
 
-bool gn_soft_translate(struct gn_soft_cpu *cpu, const struct gn_access *access, uint16_t bit,
-		       struct gn_tlb_place *missed, uint64_t *address, struct gn_soft_fault *fault)
+bool gn_soft_translate_queueing(struct gn_soft_cpu *cpu, const struct gn_access *access,
+				uint16_t bit, struct gn_tlb_place *missed, uint64_t *address,
+				struct gn_soft_fault *fault)
 {
 	unsigned side = access->kind == GN_FETCH;
 	struct l2_search l2 = { .tlb = cpu->l2_of[side] };

@@ -14,14 +14,9 @@
 
 #define GN_WALK_INLINE static inline __attribute__((always_inline))
 
-GN_WALK_INLINE uint64_t gn_walk_ref(struct gn_soft_cpu *cpu, struct gn_soft_walk *w, uint64_t hpa,
-				    uint64_t **slot)
+GN_WALK_INLINE uint64_t gn_walk_ref(struct gn_soft_cpu *cpu, uint64_t hpa, uint64_t **slot)
 {
-	enum gn_cache_level served = gn_caches_use(&cpu->caches, hpa);
-
-	w->refs++;
-	w->cycles += cpu->cost.latency[served];
-	cpu->stats.cache_refs[served]++;
+	gn_soft_queue(cpu, (uint32_t)(hpa >> GN_LINE_SHIFT), 0);
 	*slot = (uint64_t *)(void *)(cpu->memory + hpa);
 	return __atomic_load_n(*slot, __ATOMIC_ACQUIRE);
 }

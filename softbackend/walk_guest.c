@@ -75,7 +75,7 @@ GN_WALK_INLINE enum gn_walk_step step(struct gn_soft_cpu *cpu, const struct gn_a
 
 	if (!has_host && !find_table(cpu, w, is_nested, offset, level, p))
 		return GN_STEP_FAULT;
-	entry = gn_walk_ref(cpu, w, p->host[level] + offset, &p->read.slot[level]);
+	entry = gn_walk_ref(cpu, p->host[level] + offset, &p->read.slot[level]);
 	if (GN_LIKELY(gn_fmt_is_present(f, level, entry))) {
 		if (GN_LIKELY(!may_be_reserved(cpu, f, level, entry) ||
 			      !gn_paging_is_reserved(&cpu->paging, level, entry))) {

@@ -40,11 +40,11 @@ GN_WALK_INLINE void keep_path(struct gn_soft_cpu *cpu, const struct gn_fmt *f,
 }
 
 /* The entry of @level in *@table, which becomes the next table. */
-GN_WALK_INLINE enum gn_walk_step step(struct gn_soft_cpu *cpu, struct gn_soft_walk *w,
-				      const struct gn_fmt *f, unsigned level, uint64_t at,
-				      uint64_t *table, gn_rights_t *rights, struct gn_walk_path *p)
+GN_WALK_INLINE enum gn_walk_step step(struct gn_soft_cpu *cpu, const struct gn_fmt *f,
+				      unsigned level, uint64_t at, uint64_t *table,
+				      gn_rights_t *rights, struct gn_walk_path *p)
 {
-	uint64_t entry = gn_walk_ref(cpu, w, *table + gn_fmt_index(f, level, at) * sizeof(uint64_t),
+	uint64_t entry = gn_walk_ref(cpu, *table + gn_fmt_index(f, level, at) * sizeof(uint64_t),
 				     &p->slot[level]);
 
 	if (GN_UNLIKELY(!gn_fmt_is_present(f, level, entry) ||
@@ -82,27 +82,26 @@ GN_WALK_INLINE bool descend(struct gn_soft_cpu *cpu, struct gn_soft_walk *w, con
 	p->missing = 0;
 	switch (level) {
 	case 5:
-		if (f->levels < 5 ||
-		    (s = step(cpu, w, f, 5, at, &table, &rights, p)) != GN_STEP_DOWN)
+		if (f->levels < 5 || (s = step(cpu, f, 5, at, &table, &rights, p)) != GN_STEP_DOWN)
 			break;
 		__attribute__((fallthrough));
 	case 4:
-		s = step(cpu, w, f, 4, at, &table, &rights, p);
+		s = step(cpu, f, 4, at, &table, &rights, p);
 		if (s != GN_STEP_DOWN)
 			break;
 		__attribute__((fallthrough));
 	case 3:
-		s = step(cpu, w, f, 3, at, &table, &rights, p);
+		s = step(cpu, f, 3, at, &table, &rights, p);
 		if (s != GN_STEP_DOWN)
 			break;
 		__attribute__((fallthrough));
 	case 2:
-		s = step(cpu, w, f, 2, at, &table, &rights, p);
+		s = step(cpu, f, 2, at, &table, &rights, p);
 		if (s != GN_STEP_DOWN)
 			break;
 		__attribute__((fallthrough));
 	default:
-		s = step(cpu, w, f, 1, at, &table, &rights, p);
+		s = step(cpu, f, 1, at, &table, &rights, p);
 	}
 	return s == GN_STEP_LEAF;
 }

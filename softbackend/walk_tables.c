@@ -25,7 +25,7 @@ GN_WALK_INLINE enum gn_walk_step step(struct gn_soft_cpu *cpu, const struct gn_a
 				      struct gn_walk_path *p)
 {
 	uint64_t offset = gn_fmt_index(f, level, access->va.v) * sizeof(uint64_t);
-	uint64_t entry = gn_walk_ref(cpu, w, *table + offset, &p->slot[level]);
+	uint64_t entry = gn_walk_ref(cpu, *table + offset, &p->slot[level]);
 	uint32_t error_code = 0;
 
 	if (GN_LIKELY(gn_fmt_is_present(f, level, entry))) {

@@ -15,6 +15,9 @@ static const struct shape {
 } shapes[] = { { 1, 1, false },	  { 4, 4, false },  { 8, 8, false },  { 12, 12, false },
 	       { 16, 16, false }, { 11, 11, true }, { 15, 15, true }, { 33, 11, true } };
 
+/* The largest line: one that makes 16-bit tags exact, and one that does not. */
+static const uint32_t max_lines[] = { 0x7fff, 0x7ffffffe };
+
 /* One set as the rule says it: a mark per way that was used lately; when all are marked, only the last one stays so;
  * the first way without a mark is replaced. */
 struct plain {
@@ -43,7 +46,7 @@ static bool plain_use(struct plain *set, unsigned ways, uint32_t line)
 	return hit;
 }
 
-static void run_shape(const struct shape *shape)
+static void run_shape(const struct shape *shape, uint32_t max_line)
 {
 	struct test_random r = test_random_seed(shape->kib * 100 + shape->ways);
 	static struct plain sets[1024];
@@ -51,7 +54,7 @@ static void run_shape(const struct shape *shape)
 	unsigned hits = 0;
 
 	memset(sets, 0, sizeof(sets));
-	cr_assert_eq(gn_cache_init(&c, shape->kib, shape->ways), 0);
+	cr_assert_eq(gn_cache_init(&c, shape->kib, shape->ways, shape->is_hashed, max_line), 0);
 	cr_assert_leq(c.sets, 1024);
 	for (unsigned step = 0; step < 40000; step++) {
 		uint32_t line = (uint32_t)test_random_below(&r, shape->kib * 16 * 3 / 2 + 4);
@@ -59,10 +62,8 @@ static void run_shape(const struct shape *shape)
 		bool hit;
 
 		if (test_random_once(&r, 4))
-			line += 0x40000000; /* far apart, for the tags */
-		index = (size_t)((const uint8_t *)gn_cache_set(&c, line, shape->is_hashed) -
-				 c.memory) /
-			c.stride;
+			line += max_line / 2 + 1; /* far apart, for the tags */
+		index = gn_cache_index(&c, line, shape->is_hashed);
 		hit = plain_use(&sets[index], shape->ways, line);
 		cr_assert_eq(gn_cache_use(&c, line, shape->is_hashed), hit,
 			     "%u KiB, %u ways, step %u", shape->kib, shape->ways, step);
@@ -75,7 +76,8 @@ static void run_shape(const struct shape *shape)
 Test(soft_cache, replaces_what_was_not_used_lately)
 {
 	for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++)
-		run_shape(&shapes[i]);
+		for (size_t j = 0; j < 2; j++)
+			run_shape(&shapes[i], max_lines[j]);
 }
 
 Test(soft_cache, a_line_moves_up_the_hierarchy)
@@ -83,9 +85,9 @@ Test(soft_cache, a_line_moves_up_the_hierarchy)
 	struct gn_cache l3;
 	struct gn_caches c = { .last_line = GN_CACHE_NO_LINE, .l3 = &l3 };
 
-	cr_assert_eq(gn_cache_init(&c.l1, 1, 1), 0); /* 16 lines */
-	cr_assert_eq(gn_cache_init(&c.l2, 2, 1), 0); /* 32 lines */
-	cr_assert_eq(gn_cache_init(&l3, 64, 16), 0);
+	cr_assert_eq(gn_cache_init(&c.l1, 1, 1, false, 1000), 0); /* 16 lines */
+	cr_assert_eq(gn_cache_init(&c.l2, 2, 1, false, 1000), 0); /* 32 lines */
+	cr_assert_eq(gn_cache_init(&l3, 64, 16, true, 1000), 0);
 	cr_assert_eq(gn_caches_use(&c, 0), GN_CACHE_MEMORY);
 	cr_assert_eq(gn_caches_use(&c, 63), GN_CACHE_L1);
 	cr_assert_eq(gn_caches_use(&c, 16 * 64), GN_CACHE_MEMORY); /* evicts line 0 from L1 */
