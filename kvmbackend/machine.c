@@ -394,8 +394,12 @@ int gn_kvm_set_state(struct gn_kvm *kvm, unsigned vcpu, const struct gn_kvm_stat
 
 	if (err)
 		return err;
+	err = kvm->mode->set_state(&kvm->cpus[vcpu], state);
+	if (err)
+		return err;
 	kvm->cpus[vcpu].is_halted = false;
-	return kvm->mode->set_state(&kvm->cpus[vcpu], state);
+	kvm->cpus[vcpu].has_state = true;
+	return 0;
 }
 
 int gn_kvm_get_state(struct gn_kvm *kvm, unsigned vcpu, struct gn_kvm_state *state)
@@ -418,21 +422,28 @@ static int save_all(const struct exchange *x)
 	int err = 0;
 
 	for (unsigned i = 0; i < x->kvm->cpu_count && !err; i++)
-		err = x->kvm->mode->get_state(&x->kvm->cpus[i], &x->states[i]);
+		if (x->kvm->cpus[i].has_state)
+			err = x->kvm->mode->get_state(&x->kvm->cpus[i], &x->states[i]);
 	return err;
 }
 
 static int restore_all(const struct exchange *x)
 {
-	int err = 0;
+	struct gn_kvm *kvm = x->kvm;
 
-	for (unsigned i = 0; i < x->kvm->cpu_count && !err; i++)
-		err = x->kvm->mode->set_state(&x->kvm->cpus[i], &x->states[i]);
-	if (err)
-		snprintf(x->kvm->why, sizeof(x->kvm->why),
-			 "scheme '%s' cannot take over the guest's registers: %s",
-			 gn_vm_scheme(x->kvm->vm), strerror(-err));
-	return err;
+	for (unsigned i = 0; i < kvm->cpu_count; i++) {
+		struct gn_kvm_cpu *cpu = &kvm->cpus[i];
+		int err;
+
+		cpu->error[0] = '\0';
+		err = cpu->has_state ? kvm->mode->set_state(cpu, &x->states[i]) : 0;
+		if (!err)
+			continue;
+		snprintf(kvm->why, sizeof(kvm->why), "scheme '%s' cannot take over vCPU %u: %.300s",
+			 gn_vm_scheme(kvm->vm), i, cpu->error[0] ? cpu->error : strerror(-err));
+		return err;
+	}
+	return 0;
 }
 
 static int exchange(void *ctx)

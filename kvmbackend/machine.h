@@ -81,6 +81,7 @@ struct gn_kvm_cpu {
 		has_request; /* (a) a pause, a stop or posted work waits: look before KVM_RUN */
 	_Atomic(bool) is_told_to_stop; /* (a) */
 	_Atomic(bool) is_waiting;      /* (a) halted, asleep until an interrupt or a request */
+	bool has_state; /* [v, or parked] the guest's state was set once: there is something to run */
 	bool is_halted; /* (v) executed HLT with interrupts on; an interrupt ends it. A mode sets it. */
 	enum gn_kvm_stop stop;	   /* (v) */
 	uint32_t status;	   /* (v) with GN_KVM_STOP_EXIT */

@@ -162,7 +162,8 @@ static int tell_engine(struct gn_kvm *kvm)
 	int err = 0;
 
 	for (unsigned i = 0; kvm->mode && i < kvm->cpu_count && !err; i++)
-		err = kvm->mode->get_state(&kvm->cpus[i], &state);
+		if (kvm->cpus[i].has_state)
+			err = kvm->mode->get_state(&kvm->cpus[i], &state);
 	return err;
 }
 

@@ -138,6 +138,9 @@ static enum gn_kvm_next step(struct gn_kvm_cpu *cpu)
 	if (!mode)
 		return gn_kvm_end(cpu, GN_KVM_STOP_ERROR, "no scheme that KVM can run: %s",
 				  cpu->kvm->why);
+	if (!cpu->has_state)
+		return gn_kvm_end(cpu, GN_KVM_STOP_ERROR, "vCPU %u was not given a state",
+				  cpu->index);
 	next = mode->before_run(cpu);
 	if (next == GN_KVM_DONE)
 		return next;

@@ -132,22 +132,25 @@ gn_assoc_get(struct gn_assoc *a, const struct gn_assoc_place *p)
 
 /* Put the key, which is not there, in the place of the oldest, as the youngest; all others age by one, and
  * lanes that are no way stay at 0xff, since the addition saturates. The caller fills in frame and meta.
- * *@replaced: the key that had to go, 0 if none. */
+ * *@replaced: the key that had to go, 0 if none. Whole vectors are stored: a single byte's address would be known
+ * last, and the host makes later loads wait for that. */
 static inline __attribute__((always_inline)) struct gn_assoc_entry *
 gn_assoc_put(struct gn_assoc *a, const struct gn_assoc_place *p, uint64_t *replaced)
 {
-	__m128i *fingerprints = (__m128i *)(void *)p->set, ages;
+	__m128i *fingerprints = (__m128i *)(void *)p->set, ages, victim, want;
 	struct gn_assoc_entry *e;
-	unsigned way;
 
 	if (__builtin_expect(a->lanes > 16, 0))
 		return gn_assoc_put_wide(a, p, replaced);
 	ages = _mm_load_si128(fingerprints + 1);
-	way = (unsigned)__builtin_ctz((unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(ages, a->oldest)));
-	_mm_store_si128(fingerprints + 1, _mm_adds_epu8(ages, _mm_set1_epi8(1)));
-	p->set[16 + way] = 0;
-	p->set[way] = (uint8_t)p->fingerprint;
-	e = (struct gn_assoc_entry *)(void *)(fingerprints + 2) + way;
+	victim = _mm_cmpeq_epi8(ages, a->oldest);
+	want = _mm_and_si128(victim, _mm_set1_epi8((char)p->fingerprint));
+	_mm_store_si128(fingerprints,
+			_mm_or_si128(_mm_andnot_si128(victim, _mm_load_si128(fingerprints)), want));
+	_mm_store_si128(fingerprints + 1,
+			_mm_andnot_si128(victim, _mm_adds_epu8(ages, _mm_set1_epi8(1))));
+	e = (struct gn_assoc_entry *)(void *)(fingerprints + 2) +
+	    __builtin_ctz((unsigned)_mm_movemask_epi8(victim));
 	*replaced = e->key;
 	a->used += !e->key;
 	e->key = p->key;

@@ -74,5 +74,6 @@ int main(void)
 		return rig_end();
 	probe(&host);
 	failing_allocations("ept");
+	failing_allocations("shadow");
 	return rig_end();
 }

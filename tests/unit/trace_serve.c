@@ -5,6 +5,7 @@
 #include <criterion/criterion.h>
 
 #include <gnomon/guest.h>
+#include <gnomon/schemes.h>
 
 #include "support/trace_forge.h"
 #include "workloads/guest/trace_feed.h"
@@ -116,4 +117,46 @@ Test(trace_serve, a_served_trace_is_nobody_elses, .init = make, .fini = unmake)
 	trace_serve_close(serve);
 	cr_assert_eq(trace_source_info(again)->records, COUNT);
 	trace_source_close(again);
+}
+
+/* What a guest in a VM gets, wherever its buffer may lie. */
+Test(trace_serve, answers_into_guest_memory_and_nowhere_else, .init = make, .fini = unmake)
+{
+	static const struct {
+		uint64_t what, pa, bytes, result;
+	} calls[] = {
+		{ GN_GUEST_TRACE_NEXT, 0x200000, 4096, GN_GUEST_TRACE_FAILED },
+		{ GN_GUEST_TRACE_OPEN, 0x200000, 4096,
+		  sizeof(struct trace_feed_head) + sizeof(struct trace_region) },
+		{ GN_GUEST_TRACE_NEXT, 0x200000, 24 * 24, 24 },
+		{ GN_GUEST_TRACE_NEXT, MEM_BYTES - 8, 24 * 24, GN_GUEST_TRACE_FAILED },
+		{ GN_GUEST_TRACE_NEXT, UINT64_MAX - 8, 24 * 24, GN_GUEST_TRACE_FAILED },
+		{ GN_GUEST_TRACE_NEXT, 0x200000, UINT64_MAX, TRACE_BLOCK_RECORDS - 3 * 24 },
+		{ UINT64_MAX, 0x200000, 4096, GN_GUEST_TRACE_FAILED },
+	};
+	const struct workload_params params = { .mem_bytes = MEM_BYTES,
+						.levels = 4,
+						.argument = path };
+	const struct gn_vm_config config = { .scheme = "interp",
+					     .mem_bytes = MEM_BYTES,
+					     .vcpus = 1 };
+	struct trace_serve *serve = NULL;
+	struct gn_vm *vm;
+
+	cr_assert_eq(gn_schemes_register_all(), 0);
+	cr_assert_eq(gn_vm_create(&config, &vm), 0);
+	for (unsigned i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
+		struct gn_guest_boot boot = { .call_nr = calls[i].what,
+					      .trace_pa = calls[i].pa,
+					      .trace_bytes = calls[i].bytes };
+
+		cr_assert_eq(gn_vm_write(vm, gpa(GN_GUEST_BOOT_PA), &boot, sizeof(boot)), 0);
+		cr_assert_eq(trace_serve_call(&serve, &params, vm), 0);
+		cr_assert_eq(gn_vm_read(vm, gpa(GN_GUEST_BOOT_PA), &boot, sizeof(boot)), 0);
+		cr_assert_eq(boot.call_result, calls[i].result, "call %u: %lu, %s", i,
+			     (unsigned long)boot.call_result, boot.why);
+		cr_assert((boot.call_result == GN_GUEST_TRACE_FAILED) == (boot.why[0] != 0));
+	}
+	trace_serve_close(serve);
+	gn_vm_destroy(vm);
 }
