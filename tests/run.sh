@@ -7,6 +7,7 @@
 #   unit      unit and conformance tests (Criterion), optimised build with run-time checks
 #   model     every scheme against the oracle; audits after every operation
 #   stress    threads
+#   kvm       real guests on /dev/kvm; skipped, and counted, where there is none
 #   clang     everything again compiles with clang
 #   asan      unit, conformance, model and stress under AddressSanitizer and UBSan
 #   tsan      stress under ThreadSanitizer
@@ -24,7 +25,7 @@ for arg in "$@"; do
 	case $arg in
 	--quick) quick=yes ;;
 	-h | --help)
-		sed -n '3,18s/^# \{0,1\}//p' "$0"
+		sed -n '3,19s/^# \{0,1\}//p' "$0"
 		exit 0
 		;;
 	-*)
@@ -34,7 +35,7 @@ for arg in "$@"; do
 	*) stages="$stages $arg" ;;
 	esac
 done
-all="lint unit model stress clang asan tsan fuzz coverage cli install lab"
+all="lint unit model stress kvm clang asan tsan fuzz coverage cli install lab"
 stages=${stages:-$all}
 for stage in $stages; do
 	case " $all " in *" $stage "*) ;; *)
@@ -166,6 +167,10 @@ stage_model() {
 stage_stress() {
 	build checked
 	run_plain checked stress $scale
+}
+stage_kvm() {
+	build checked
+	run_plain checked kvm $scale
 }
 stage_clang() { build clang; }
 stage_asan() {

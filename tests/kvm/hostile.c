@@ -23,6 +23,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -643,13 +644,15 @@ static uint64_t scaled(uint64_t n)
 
 int main(int argc, char **argv)
 {
+	enum { PLANS = 3 };
 	static const struct {
 		const char *scheme;
 		uint64_t episodes;
-	} plan[] = { { "shadow", 400000 }, { "shadow-vtlb", 200000 }, { "ept", 400000 } };
+	} plan[PLANS] = { { "shadow", 400000 }, { "shadow-vtlb", 200000 }, { "ept", 400000 } };
 	uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 0) : 1;
 	unsigned passed = 0, failed = 0;
 	struct gn_kvm_host host;
+	pid_t child[PLANS];
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	gn_kvm_probe(&host, false);
@@ -662,13 +665,25 @@ int main(int argc, char **argv)
 		printf("0 passed, 1 failed\n");
 		return 1;
 	}
-	for (unsigned i = 0; i < sizeof(plan) / sizeof(plan[0]); i++) {
+	/* A process each: they share nothing, and most of their time is the host's. */
+	for (unsigned i = 0; i < PLANS; i++) {
 		uint64_t episodes =
 			argc > 2 ? strtoull(argv[2], NULL, 0) : scaled(plan[i].episodes);
 
+		child[i] = -1;
 		if (argc > 3 && strcmp(argv[3], plan[i].scheme) != 0)
 			continue;
-		if (run_scheme(plan[i].scheme, seed + i, episodes))
+		child[i] = fork();
+		if (!child[i])
+			_exit(run_scheme(plan[i].scheme, seed + i, episodes) ? 0 : 1);
+		failed += child[i] < 0;
+	}
+	for (unsigned i = 0; i < PLANS; i++) {
+		int status = 1;
+
+		if (child[i] <= 0)
+			continue;
+		if (waitpid(child[i], &status, 0) == child[i] && !status)
 			passed++;
 		else
 			failed++;
