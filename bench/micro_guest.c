@@ -60,7 +60,8 @@ static int write_descriptors(struct gn_vm *vm)
 				 0x00affb000000ffff,
 				 (uint64_t)0x8b << 40 | (uint64_t)TSS << 16 | 0x67,
 				 0 };
-	const uint64_t rsp0 = KERNEL_STACK + GN_PAGE_SIZE;
+	const uint64_t rsp0 =
+		KERNEL_STACK + GN_PAGE_SIZE / 2; /* below a return address, see fill_guest() */
 	uint64_t idt[512];
 	int err;
 

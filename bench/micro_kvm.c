@@ -18,6 +18,9 @@
  * kvm_shadow_fault: the guest reads pages whose leaves the shadow has dropped; each read is a fault that fills one. The
  * peer is the bare loop's page fault, whose handler is one store. KVM itself has to fill its own copy in both.
  *
+ * The two sides walk through other parts of the data: what the first had just pulled into the caches would otherwise be a
+ * present to the second. That both do the same work is shown once at set-up, by equal results.
+ *
  * Samples of both sides are taken in turn, and the promise is on sample over sample. CPU time of this thread, which includes
  * the guest's; the TSC would count other programs' turns too.
  */
@@ -33,8 +36,9 @@
 #include "micro_guest.h"
 
 enum {
-	GUPS_UPDATES = 1 << 21,
-	CHASE_LINKS = 1 << 19,
+	GUPS_UPDATES = 1 << 23,
+	CHASE_LINKS = 1 << 20,
+	CHECK_STEPS = 1 << 12,
 	TRAPS = 1000,
 	LINE = 64,
 	FAULT_TABLES = 4, /* of 512 leaves, all but the first dropped */
@@ -46,7 +50,7 @@ static const uint64_t large_bytes = (uint64_t)1 << 30;
 struct kvm_context {
 	struct micro_guest *guest;
 	struct gn_kvm_bare *bare;
-	uint64_t gups_state, guest_at, native_at;
+	uint64_t guest_at, native_at; /* where each side is: the generator's state, or an offset */
 };
 
 static void kvm_teardown(void *context)
@@ -66,7 +70,6 @@ static void *kvm_setup(uint64_t data_bytes, bool is_mapped, uint64_t bare_pages,
 
 	if (!c)
 		return NULL;
-	c->gups_state = 1;
 	c->guest = micro_guest_new("shadow", data_bytes, is_mapped, why, why_bytes);
 	if (c->guest && !is_mapped)
 		err = gn_kvm_bare_new(micro_code_begin, (size_t)(micro_code_end - micro_code_begin),
@@ -99,11 +102,14 @@ static void *touched(struct kvm_context *c, char *why, size_t why_bytes)
 	return NULL;
 }
 
-static void *setup_gups(char *why, size_t why_bytes)
+/* NULL when the two sides do not come to the same. */
+static void *checked(struct kvm_context *c, bool is_same, char *why, size_t why_bytes)
 {
-	struct kvm_context *c = kvm_setup(large_bytes, true, 0, why, why_bytes);
-
-	return c ? touched(c, why, why_bytes) : NULL;
+	if (is_same)
+		return c;
+	snprintf(why, why_bytes, "the guest's results are not those of this process");
+	kvm_teardown(c);
+	return NULL;
 }
 
 static uint64_t gups_mask(const struct kvm_context *c)
@@ -111,17 +117,33 @@ static uint64_t gups_mask(const struct kvm_context *c)
 	return c->guest->data_bytes / sizeof(uint64_t) - 1;
 }
 
+static double guest_gups(struct kvm_context *c, uint64_t count)
+{
+	return guest_call(c, (const void *)(uintptr_t)micro_code_gups, gups_mask(c), c->guest_at,
+			  count, &c->guest_at);
+}
+
+static void *setup_gups(char *why, size_t why_bytes)
+{
+	struct kvm_context *c = kvm_setup(large_bytes, true, 0, why, why_bytes);
+	bool is_same;
+
+	if (!c || !touched(c, why, why_bytes))
+		return NULL;
+	/* Both update the same words: each takes back what the other did. */
+	c->guest_at = 1;
+	c->native_at =
+		micro_code_gups((uint64_t *)(void *)c->guest->data, gups_mask(c), 1, CHECK_STEPS);
+	is_same = isfinite(guest_gups(c, CHECK_STEPS)) && c->guest_at == c->native_at;
+	for (uint64_t i = 0; i <= gups_mask(c) && is_same; i++)
+		is_same = !((const uint64_t *)(const void *)c->guest->data)[i];
+	c->native_at = 0x9e3779b97f4a7c15;
+	return checked(c, is_same, why, why_bytes);
+}
+
 static double sample_gups_guest(void *context)
 {
-	struct kvm_context *c = context;
-	uint64_t expected = c->gups_state, got = 0;
-	double ns = guest_call(c, (const void *)(uintptr_t)micro_code_gups, gups_mask(c),
-			       c->gups_state, GUPS_UPDATES, &got);
-
-	/* The generator's state after the same steps: the guest did all of them. */
-	for (unsigned i = 0; i < GUPS_UPDATES; i++)
-		expected = expected << 1 ^ (expected >> 63 ? 7 : 0);
-	return got == expected ? ns / GUPS_UPDATES : INFINITY;
+	return guest_gups(context, GUPS_UPDATES) / GUPS_UPDATES;
 }
 
 static double sample_gups_native(void *context)
@@ -129,8 +151,8 @@ static double sample_gups_native(void *context)
 	struct kvm_context *c = context;
 	uint64_t begin = micro_now_ns();
 
-	c->gups_state = micro_code_gups((uint64_t *)(void *)c->guest->data, gups_mask(c),
-					c->gups_state, GUPS_UPDATES);
+	c->native_at = micro_code_gups((uint64_t *)(void *)c->guest->data, gups_mask(c),
+				       c->native_at, GUPS_UPDATES);
 	return (double)(micro_now_ns() - begin) / GUPS_UPDATES;
 }
 
@@ -143,10 +165,17 @@ static uint64_t scramble(uint64_t i, uint64_t mask)
 	return i ^ i >> 11;
 }
 
+static double guest_chase(struct kvm_context *c, uint64_t count)
+{
+	return guest_call(c, (const void *)(uintptr_t)micro_code_chase, c->guest_at, 0, count,
+			  &c->guest_at);
+}
+
 static void *setup_chase(char *why, size_t why_bytes)
 {
 	struct kvm_context *c = kvm_setup(large_bytes, true, 0, why, why_bytes);
 	uint64_t mask = large_bytes / LINE - 1;
+	bool is_same;
 
 	if (!c)
 		return NULL;
@@ -154,27 +183,26 @@ static void *setup_chase(char *why, size_t why_bytes)
 	for (uint64_t i = 0; i <= mask; i++)
 		*(uint64_t *)(void *)(c->guest->data + scramble(i, mask) * LINE) =
 			scramble((i + 1) & mask, mask) * LINE;
-	return touched(c, why, why_bytes);
+	if (!touched(c, why, why_bytes))
+		return NULL;
+	is_same = isfinite(guest_chase(c, CHECK_STEPS)) &&
+		  c->guest_at == micro_code_chase(c->guest->data, 0, 0, CHECK_STEPS);
+	c->native_at = scramble(mask / 2, mask) * LINE; /* half the way round */
+	return checked(c, is_same, why, why_bytes);
 }
 
 static double sample_chase_guest(void *context)
 {
-	struct kvm_context *c = context;
-
-	return guest_call(c, (const void *)(uintptr_t)micro_code_chase, c->guest_at, 0, CHASE_LINKS,
-			  &c->guest_at) /
-	       CHASE_LINKS;
+	return guest_chase(context, CHASE_LINKS) / CHASE_LINKS;
 }
 
 static double sample_chase_native(void *context)
 {
 	struct kvm_context *c = context;
 	uint64_t begin = micro_now_ns();
-	double ns;
 
 	c->native_at = micro_code_chase(c->guest->data, c->native_at, 0, CHASE_LINKS);
-	ns = (double)(micro_now_ns() - begin) / CHASE_LINKS;
-	return c->native_at == c->guest_at ? ns : INFINITY; /* both went the same way */
+	return (double)(micro_now_ns() - begin) / CHASE_LINKS;
 }
 
 const struct micro micro_kvm_gups = {

@@ -3,8 +3,8 @@
 # The arrows of docs/architecture.md: who may include whom. A wrong one prints and fails.
 set -u
 declare -A below=(
-	[mmu]="" [direct]="mmu" [shadow]="mmu" [ept]="mmu" [softbackend]="mmu" [workloads]=""
-	[bench]="mmu direct shadow ept softbackend workloads"
+	[mmu]="" [direct]="mmu" [shadow]="mmu" [ept]="mmu" [softbackend]="mmu" [kvmbackend]="mmu" [workloads]=""
+	[bench]="mmu direct shadow ept softbackend kvmbackend workloads"
 )
 bad=0
 for room in "${!below[@]}"; do
