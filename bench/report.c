@@ -173,7 +173,7 @@ void report_write(const struct results *r, const char *directory)
 		cli_fail(EXIT_CANNOT, "%s: %s", plots, strerror(-err));
 	while (results_backend_at(r, (unsigned)count))
 		count++;
-	sections = calloc(count, sizeof(*sections));
+	sections = calloc(count ? count : 1, sizeof(*sections));
 	if (!sections)
 		cli_fail(EXIT_CANNOT, "out of memory");
 	write_numbers(r, directory);

@@ -64,6 +64,7 @@ static int add_segment(struct parse *p, const Elf64_Phdr *h)
 {
 	struct gn_elf *elf = p->out;
 	unsigned at = elf->count;
+	uint64_t place;
 
 	if (h->p_filesz > h->p_memsz)
 		return refuse(p, "a segment with more bytes in the file than in memory");
@@ -76,10 +77,11 @@ static int add_segment(struct parse *p, const Elf64_Phdr *h)
 			      "a segment of %#llx bytes at physical %#llx, outside %#llx to %#llx",
 			      (unsigned long long)h->p_memsz, (unsigned long long)h->p_paddr,
 			      (unsigned long long)p->pa_min, (unsigned long long)p->pa_max);
-	if (h->p_vaddr != p->window + h->p_paddr)
+	place = p->window + h->p_paddr;
+	if (h->p_vaddr != place)
 		return refuse(p, "a segment linked at %#llx: physical %#llx is at %#llx",
 			      (unsigned long long)h->p_vaddr, (unsigned long long)h->p_paddr,
-			      (unsigned long long)(p->window + h->p_paddr));
+			      (unsigned long long)place);
 	if (elf->count == GN_ELF_SEGMENTS_MAX)
 		return refuse(p, "more than %d segments", GN_ELF_SEGMENTS_MAX);
 	while (at > 0 && elf->segments[at - 1].pa > h->p_paddr) {

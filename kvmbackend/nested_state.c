@@ -105,6 +105,12 @@ static int pkru_set(struct gn_kvm_cpu *cpu, uint32_t value)
 	return gn_kvm_ioctl(cpu->fd, KVM_SET_XSAVE, &xsave);
 }
 
+static bool is_known(const struct gn_regs *a, const struct gn_regs *b)
+{
+	return a->cr0 == b->cr0 && a->cr3 == b->cr3 && a->cr4 == b->cr4 && a->efer == b->efer &&
+	       a->pkru == b->pkru;
+}
+
 int gn_kvm_nested_get_state(struct gn_kvm_cpu *cpu, struct gn_kvm_state *state)
 {
 	struct kvm_regs regs;
@@ -126,7 +132,7 @@ int gn_kvm_nested_get_state(struct gn_kvm_cpu *cpu, struct gn_kvm_state *state)
 		return err;
 	gn_kvm_regs_from(&regs, state);
 	gn_kvm_sregs_from(&sregs, state);
-	if (!memcmp(&state->regs, gn_vcpu_regs(cpu->vcpu), sizeof(state->regs)))
+	if (is_known(&state->regs, gn_vcpu_regs(cpu->vcpu)))
 		return 0;
 	return gn_vcpu_set_regs(cpu->vcpu, &state->regs);
 }

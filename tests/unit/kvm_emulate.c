@@ -278,7 +278,7 @@ Test(kvm_emulate, moves)
 	v.gs.base = BASE + 0x100;
 	cr_assert_eq(EXECUTE(&v, &m, c_mov_sib), 0);
 	cr_assert_eq(word(&m, 0x20), 0x55667788);
-	cr_assert_eq(v.rip, 0x1200 + (c_mov_sib_end - c_mov_sib));
+	cr_assert_eq(v.rip, 0x1200 + (uint64_t)(c_mov_sib_end - c_mov_sib));
 	cr_assert_eq(EXECUTE(&v, &m, c_mov_ah), 0);
 	cr_assert_eq(word(&m, 0), 0xab);
 	cr_assert_eq(EXECUTE(&v, &m, c_mov_imm), 0);
