@@ -190,9 +190,9 @@ static enum gn_kvm_done deliver(struct gn_kvm_cpu *cpu, const struct gn_event *e
 {
 	struct gn_kvm_depriv_cpu *d = cpu->depriv;
 	struct gn_kvm_segment cs;
-	struct gate gate;
+	struct gate gate = { 0 };
 	uint64_t rsp;
-	bool inward;
+	bool inward = false;
 	enum gn_kvm_done done;
 
 	if (event->vector == GN_VEC_PF && !event->is_soft && !event->is_external)
