@@ -648,7 +648,7 @@ int main(int argc, char **argv)
 	static const struct {
 		const char *scheme;
 		uint64_t episodes;
-	} plan[PLANS] = { { "shadow", 400000 }, { "shadow-vtlb", 200000 }, { "ept", 400000 } };
+	} plan[PLANS] = { { "shadow", 50000 }, { "shadow-vtlb", 25000 }, { "ept", 50000 } };
 	uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 0) : 1;
 	unsigned passed = 0, failed = 0;
 	struct gn_kvm_host host;

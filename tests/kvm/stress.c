@@ -26,7 +26,7 @@
 
 extern const struct gn_guest_image smp_image;
 
-enum { SECONDS = 60, SWITCH_MS = 100, GRACE_SECONDS = 30 };
+enum { SECONDS = 20, SWITCH_MS = 100, GRACE_SECONDS = 30 };
 
 struct cpu_run {
 	struct gn_kvm *kvm;
