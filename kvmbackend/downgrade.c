@@ -11,7 +11,10 @@
  *
  *     lock or qword [entry], 0    KVM reads this entry again (emulated store), or lets the page go out of sync and
  *                                 reads it again at the next flush
- *     lock or word [table], 0     a store that fits no entry: KVM drops its copy of the whole table
+ *     lock or word [table], 0     a store that fits no entry: KVM drops its copy of the whole table at once (seen on kvm_pvm),
+ *                                 or reads it again at the next flush (seen on kvm_amd with npt=0)
+ *
+ * So a touch by itself proves nothing, and each one posts a flush with it.
  *
  * Locked and of no effect, because the word may be anything by now: an entry that another thread is changing, where
  * hardware sets A or D, or, when a retired table's frame has been given away, the guest's own data.
@@ -44,7 +47,7 @@
  * which asks for more than was meant and never for less.
  *
  * Flushes have one width: everything. A flush in the write of the registers costs 2 us on a host that emulates CPL 0,
- * INVLPG in the monitor 8 (docs/kvm-shadow.md); and a change of root, the most common reason, flushes anyway.
+ * INVLPG in the monitor 8; and a change of root, the most common reason, flushes anyway.
  */
 #include "downgrade.h"
 
