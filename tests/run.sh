@@ -3,12 +3,12 @@
 # run.sh [--quick] [STAGE...] - install what is needed, build, run all tests. The closing line counts the whole run.
 #
 # Stages, in order (default: all but lab):
-#   lint      clang-format, clang-tidy, the arrows between rooms, each header alone in C and C++
+#   lint      clang-format, the arrows between rooms, each header alone in C and C++
 #   unit      unit and conformance tests (Criterion), optimised build with run-time checks
 #   model     every scheme against the oracle; audits after every operation
 #   stress    threads
 #   kvm       real guests on /dev/kvm; skipped, and counted, where there is none
-#   clang     everything again compiles with clang
+#   clang     everything again compiles with clang; clang-tidy
 #   asan      unit, conformance, model and stress under AddressSanitizer and UBSan
 #   tsan      stress under ThreadSanitizer
 #   fuzz      each fuzz target for a few seconds
@@ -153,8 +153,6 @@ stage_lint() {
 	check "arrows between rooms" tests/lint/arrows.sh
 	check "each header alone" tests/lint/headers.sh
 	check "shell scripts parse" sh -c 'git ls-files "*.sh" .ci/run | xargs -n 1 bash -n'
-	build debug
-	check "clang-tidy" tests/lint/tidy.sh build/debug
 }
 stage_unit() {
 	build checked
@@ -172,7 +170,10 @@ stage_kvm() {
 	build checked
 	run_plain checked kvm $scale
 }
-stage_clang() { build clang; }
+stage_clang() {
+	build clang
+	check "clang-tidy" tests/lint/tidy.sh build/clang
+}
 stage_asan() {
 	local report
 	build asan
