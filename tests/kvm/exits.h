@@ -107,7 +107,7 @@ static inline void exits_row(const char *name, uint64_t kvm, uint64_t expected, 
 {
 	if (kvm || expected)
 		printf("  %-22s %12llu %12llu  %s\n", name, (unsigned long long)kvm,
-		       (unsigned long long)expected, why ? why : "equal in each run");
+		       (unsigned long long)expected, why ? why : "must be equal in each run");
 }
 
 static inline void exits_tell(const char *scheme, const struct exits_sums *sums)
