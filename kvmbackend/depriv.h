@@ -137,7 +137,8 @@ enum gn_kvm_done gn_kvm_emulate(struct gn_kvm_cpu *cpu, const struct gn_insn *in
 				struct gn_event *event);
 
 /* ---- msr.c. False: #GP(0). */
-#define GN_MSR_TSC 0x10
+#define GN_MSR_TSC  0x10
+#define GN_MSR_EFER 0xc0000080u
 bool gn_kvm_msr_read(struct gn_kvm_cpu *cpu, uint32_t index, uint64_t *value);
 enum gn_kvm_done gn_kvm_msr_write(struct gn_kvm_cpu *cpu, uint32_t index, uint64_t value,
 				  struct gn_event *event);

@@ -46,6 +46,13 @@ static enum gn_kvm_done complete(struct gn_kvm_cpu *cpu, const struct gn_insn *i
 	return GN_DONE;
 }
 
+/* Not for the guest's user code. */
+static enum gn_kvm_done forbid(struct gn_kvm_cpu *cpu, struct gn_event *event)
+{
+	gn_kvm_count_exit(cpu, GN_EXIT_TRAP);
+	return raise_gp(event);
+}
+
 /* The engine's answer to a register write. */
 static enum gn_kvm_done answered(struct gn_kvm_cpu *cpu, const struct gn_insn *insn, int err,
 				 bool gp, struct gn_event *event)
@@ -192,7 +199,7 @@ static enum gn_kvm_done move(struct gn_kvm_cpu *cpu, const struct gn_insn *insn,
 	    to != ZYDIS_REGCLASS_DEBUG && from != ZYDIS_REGCLASS_DEBUG)
 		return GN_UNKNOWN;
 	if (cpu->depriv->user)
-		return raise_gp(event);
+		return forbid(cpu, event);
 	if (to == ZYDIS_REGCLASS_CONTROL)
 		return write_control(cpu, insn, insn->operands[0].reg.value,
 				     gn_insn_value(&cpu->depriv->v, insn, 1), event);
@@ -383,8 +390,11 @@ static enum gn_kvm_done wrmsr(struct gn_kvm_cpu *cpu, const struct gn_insn *insn
 			      struct gn_event *event)
 {
 	struct gn_kvm_state *v = &cpu->depriv->v;
-	enum gn_kvm_done done = gn_kvm_msr_write(cpu, (uint32_t)v->gpr[GN_RCX], edx_eax(v), event);
+	const uint32_t index = (uint32_t)v->gpr[GN_RCX];
+	enum gn_kvm_done done;
 
+	gn_kvm_count_exit(cpu, index == GN_MSR_EFER ? GN_EXIT_CR_ACCESS : GN_EXIT_TRAP);
+	done = gn_kvm_msr_write(cpu, index, edx_eax(v), event);
 	return done == GN_DONE ? complete(cpu, insn) : done;
 }
 
@@ -510,7 +520,7 @@ static enum gn_kvm_done in_out(struct gn_kvm_cpu *cpu, const struct gn_insn *ins
 	enum gn_kvm_done done;
 
 	if (!may_io(cpu))
-		return raise_gp(event);
+		return forbid(cpu, event);
 	complete(cpu, insn);
 	done = port(cpu, where, bytes, is_out, &value);
 	if (done == GN_DONE && !is_out)
@@ -547,7 +557,7 @@ static enum gn_kvm_done in_out_string(struct gn_kvm_cpu *cpu, const struct gn_in
 	uint32_t value = 0;
 
 	if (!may_io(cpu))
-		return raise_gp(event);
+		return forbid(cpu, event);
 	if (repeats && !v->gpr[GN_RCX])
 		return complete(cpu, insn);
 	if (is_out)
@@ -612,7 +622,7 @@ static const struct {
 	{ ZYDIS_MNEMONIC_HLT, hlt, KERNEL | COUNTED },
 	{ ZYDIS_MNEMONIC_INVPCID, invpcid, KERNEL | COUNTED },
 	{ ZYDIS_MNEMONIC_RDMSR, rdmsr, KERNEL },
-	{ ZYDIS_MNEMONIC_WRMSR, wrmsr, KERNEL },
+	{ ZYDIS_MNEMONIC_WRMSR, wrmsr, KERNEL | COUNTED },
 	{ ZYDIS_MNEMONIC_SWAPGS, swapgs, KERNEL },
 	{ ZYDIS_MNEMONIC_INT, int_n, ANY },
 	{ ZYDIS_MNEMONIC_STAC, clac_stac, ANY },
@@ -658,7 +668,7 @@ enum gn_kvm_done gn_kvm_emulate(struct gn_kvm_cpu *cpu, const struct gn_insn *in
 		if (privileged[i].mnemonic != insn->z.mnemonic)
 			continue;
 		if ((privileged[i].flags & KERNEL) && cpu->depriv->user)
-			return raise_gp(event);
+			return forbid(cpu, event);
 		if (!(privileged[i].flags & COUNTED))
 			gn_kvm_count_exit(cpu, GN_EXIT_TRAP);
 		done = privileged[i].handler(cpu, insn, event);

@@ -19,7 +19,6 @@ enum {
 	MSR_PAT = 0x277,
 	MSR_MTRR_DEFAULT = 0x2ff,
 };
-#define MSR_EFER	   0xc0000080u
 #define MSR_STAR	   0xc0000081u
 #define MSR_LSTAR	   0xc0000082u
 #define MSR_CSTAR	   0xc0000083u
@@ -100,7 +99,7 @@ bool gn_kvm_msr_read(struct gn_kvm_cpu *cpu, uint32_t index, uint64_t *value)
 	*value = 0;
 	if (word)
 		*value = *word;
-	else if (index == MSR_EFER)
+	else if (index == GN_MSR_EFER)
 		*value = gn_vcpu_regs(cpu->vcpu)->efer;
 	else if (index == MSR_TSC)
 		return hardware_msr(cpu, index, value, false);
@@ -116,7 +115,7 @@ enum gn_kvm_done gn_kvm_msr_write(struct gn_kvm_cpu *cpu, uint32_t index, uint64
 	bool gp = false;
 	int err = 0;
 
-	if (index == MSR_EFER)
+	if (index == GN_MSR_EFER)
 		err = gn_vcpu_write_efer(cpu->vcpu, value, &gp);
 	else if (index == MSR_TSC)
 		gp = !hardware_msr(cpu, index, &value, true);

@@ -273,6 +273,10 @@ static const char *regs_fault(const struct gn_vcpu *vcpu, const struct gn_regs *
 		why = "bits of CR3 beyond the physical address width";
 	if (!why && !(regs->efer & X86_EFER_LMA) != !is_long)
 		why = "LMA is not LME and PG";
+	/* Where the hardware walks its own tables a deprivileged VM's guest may have set them by itself. */
+	if (!why && (regs->cr4 & X86_CR4_PKE) && vcpu->vm->config.deprivileged &&
+	    vcpu->hw.kind == GN_HW_TABLES)
+		why = "protection keys, which a deprivileged guest does not have";
 	return why;
 }
 

@@ -59,6 +59,14 @@ void k_leave(void)
 	cpu_enter_user();
 }
 
+/* Without SMAP a CPU may have no STAC and CLAC, and a kernel has no use for them. */
+void k_user_copy(bool on)
+{
+	k_now->user_copy = on;
+	if (k_now->config.smap)
+		cpu_set_ac(on);
+}
+
 static void map_direct(uint64_t base)
 {
 	struct kernel *k = k_now;

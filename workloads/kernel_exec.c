@@ -86,12 +86,10 @@ static void push_arguments(const struct kernel_layout *l, const struct kernel_im
 
 	if (!parts->stack_pages)
 		return;
-	k_now->user_copy = true;
-	cpu_set_ac(true);
+	k_user_copy(true);
 	for (uint64_t i = 8; i <= ARGV_BYTES; i += 8)
 		cpu_store64(top - i, i);
-	cpu_set_ac(false);
-	k_now->user_copy = false;
+	k_user_copy(false);
 }
 
 int sys_exec(int image, struct kernel_layout *layout)

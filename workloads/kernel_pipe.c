@@ -57,16 +57,14 @@ static int64_t transfer(int pipe, uint64_t va, uint64_t bytes, bool write)
 	room = write ? PIPE_BYTES - (p->head - p->tail) : p->head - p->tail;
 	if (bytes > room)
 		bytes = room;
-	k_now->user_copy = true;
-	cpu_set_ac(true);
+	k_user_copy(true);
 	for (uint64_t i = 0; i < bytes; i += 8) {
 		if (write)
 			cpu_store64(buffer_va(p, p->head + i), cpu_load64(va + i));
 		else
 			cpu_store64(va + i, cpu_load64(buffer_va(p, p->tail + i)));
 	}
-	cpu_set_ac(false);
-	k_now->user_copy = false;
+	k_user_copy(false);
 	*(write ? &p->head : &p->tail) += bytes;
 	return (int64_t)bytes;
 }

@@ -114,7 +114,7 @@ struct kernel {
 	uint64_t direct_base, user_end, mmap_base, mmap_end;
 	struct kernel_stats stats;
 	uint32_t zero_frame;
-	bool user_copy; /* between STAC and CLAC: faults on user addresses at CPL 0 are legal */
+	bool user_copy; /* see k_user_copy(): faults on user addresses at CPL 0 are legal */
 	uint64_t spurious_va;
 	unsigned spurious_row;
 	struct mm init_mm, *loaded, *mm_free;
@@ -149,6 +149,7 @@ static inline uint32_t k_frame_of(uint64_t entry)
 /* ---- kernel_boot.c ------------------------------------------------------------------------------------- */
 void k_enter(uint64_t work); /* CPL 3 to 0, and the entry path's touches of the kernel stack */
 void k_leave(void);
+void k_user_copy(bool on); /* around loads and stores of user addresses at CPL 0 */
 void k_touch_task(const struct process *p);
 
 /* ---- kernel_frames.c ------------------------------------------------------------------------------------ */

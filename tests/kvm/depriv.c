@@ -146,6 +146,20 @@ static void msrs(struct rig *r)
 	check_exception(r, 13, 0);
 }
 
+/* EFER steers paging: its write is counted as that of a control register, another MSR's is not. */
+GUEST(g_efer, "mov $0xc0000080, %ecx\n rdmsr\n wrmsr\n mov $0x277, %ecx\n rdmsr\n wrmsr\n hlt\n");
+static void efer_exits(struct rig *r)
+{
+	struct gn_kvm_stats before, after;
+
+	gn_kvm_stats(r->kvm, &before);
+	rig_code(r, RIG_CODE, g_efer);
+	check_stop(r, GN_KVM_STOP_HALT);
+	gn_kvm_stats(r->kvm, &after);
+	CHECK_EQ(after.exits_by[GN_EXIT_CR_ACCESS] - before.exits_by[GN_EXIT_CR_ACCESS], 1);
+	CHECK_EQ(after.exits_by[GN_EXIT_TRAP] - before.exits_by[GN_EXIT_TRAP], 3);
+}
+
 GUEST(g_gs, "mov %gs:8, %rax\n mov %fs:16, %rbx\n movq $77, %gs:24\n hlt\n");
 static void segment_bases(struct rig *r)
 {
@@ -237,13 +251,22 @@ static void user_is_unprivileged(struct rig *r)
 #undef INSN
 	};
 
+	uint64_t traps = 0;
+
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct gn_kvm_stats before, after;
 		struct record record;
 
 		rig_reset(r);
 		rig_put(r, RIG_UCODE, cases[i].code, (size_t)(cases[i].end - cases[i].code));
 		rig_state_user(r, RIG_UCODE);
+		gn_kvm_stats(r->kvm, &before);
 		record = check_exception(r, 13, 0);
+		gn_kvm_stats(r->kvm, &after);
+		if (i == 0) /* and what the handler does, the same each time */
+			traps = after.exits_by[GN_EXIT_TRAP] - before.exits_by[GN_EXIT_TRAP];
+		CHECK(after.exits_by[GN_EXIT_TRAP] - before.exits_by[GN_EXIT_TRAP] == traps,
+		      "%s: an exit that was not counted", cases[i].name);
 		CHECK(record.rip == U(RIG_UCODE) && record.cs == SEL_CS3 && record.ss == SEL_SS3 &&
 			      record.rsp == U(RIG_USTACK),
 		      "%s: RIP %#llx, CS %#llx", cases[i].name, (unsigned long long)record.rip,
@@ -872,6 +895,7 @@ static const struct {
 	CASE(control_registers),
 	CASE(bad_control_values),
 	CASE(msrs),
+	CASE(efer_exits),
 	CASE(segment_bases),
 	CASE(descriptor_tables),
 	CASE(odds_and_ends),

@@ -4,7 +4,8 @@
  *
  * Every workload, under every scheme that KVM can run: it ends well, makes the same operations on translation in
  * the same order (tables written, registers loaded, invalidations, faults with their addresses and error codes),
- * and leaves the same memory behind. Then the tables are audited.
+ * leaves the same memory behind, and exits as often for each reason that the architecture fixes (exits.h; the others
+ * are told). Then the tables are audited.
  *
  *     twin [WORKLOAD [SCHEME]]
  */
@@ -18,6 +19,7 @@
 #include <gnomon/schemes.h>
 #include <gnomon/soft.h>
 
+#include "kvm/exits.h"
 #include "support/guest_boot.h"
 #include "support/trace_forge.h"
 #include "workloads/hosted.h"
@@ -28,7 +30,8 @@
 static struct {
 	unsigned passed, failed, skipped;
 	struct gn_kvm_host host;
-	char trace[64]; /* a trace file */
+	char trace[64];		/* a trace file */
+	struct exits_sums sums; /* of the scheme at hand */
 } test;
 
 static const struct variant {
@@ -45,6 +48,7 @@ static const struct variant {
 struct outcome {
 	struct gn_guest_boot boot;
 	uint64_t sum;
+	struct gn_counters counters;
 };
 
 static uint64_t memory_sum(struct gn_vm *vm)
@@ -59,6 +63,7 @@ static uint64_t memory_sum(struct gn_vm *vm)
 struct served {
 	struct trace_serve *serve;
 	struct workload_params params;
+	uint64_t pieces; /* of the trace, since exits are counted */
 };
 
 static bool port(void *ctx, struct gn_kvm *kvm, unsigned vcpu, uint16_t at, unsigned bytes,
@@ -68,8 +73,14 @@ static bool port(void *ctx, struct gn_kvm *kvm, unsigned vcpu, uint16_t at, unsi
 
 	(void)vcpu;
 	(void)bytes;
-	return at == GN_GUEST_PORT_CALL && is_out && *value == GN_GUEST_CALL_TRACE &&
-	       !trace_serve_call(&served->serve, &served->params, gn_kvm_vm(kvm));
+	if (at != GN_GUEST_PORT_CALL || !is_out)
+		return false;
+	if (*value == GN_GUEST_CALL_MEASURE)
+		served->pieces = 0;
+	if (*value != GN_GUEST_CALL_TRACE)
+		return false;
+	served->pieces++;
+	return !trace_serve_call(&served->serve, &served->params, gn_kvm_vm(kvm));
 }
 
 static int audit(void *ctx)
@@ -96,6 +107,7 @@ static bool run_kvm(struct gn_kvm *kvm, struct outcome *out)
 	if (gn_vm_read(gn_kvm_vm(kvm), gpa(GN_GUEST_BOOT_PA), &out->boot, sizeof(out->boot)))
 		return false;
 	out->sum = memory_sum(gn_kvm_vm(kvm));
+	gn_kvm_counters(kvm, &out->counters);
 	if (stop != GN_KVM_STOP_EXIT || status != GN_GUEST_EXIT_GOOD) {
 		printf("  stop %d, status %u: %s; the guest: %s\n", stop, status,
 		       gn_kvm_error(kvm, 0), out->boot.why);
@@ -109,7 +121,9 @@ static bool run_kvm(struct gn_kvm *kvm, struct outcome *out)
 static bool run_soft(const char *scheme, struct outcome *out)
 {
 	struct gn_soft_config config = {
-		.vm = { .scheme = scheme, .mem_bytes = GUEST_RAM_BYTES, .vcpus = 1 }, .seed = 1
+		.vm = { .scheme = scheme, .mem_bytes = GUEST_RAM_BYTES, .vcpus = 1 },
+		.seed = 1,
+		.deprivileged = true,
 	};
 	struct gn_soft *soft;
 	int err = gn_soft_create(&config, &soft);
@@ -117,6 +131,7 @@ static bool run_soft(const char *scheme, struct outcome *out)
 	if (!err) {
 		err = workload_run_twin(gn_soft_cpu(soft, 0), &out->boot, test.trace);
 		out->sum = memory_sum(gn_soft_vm(soft));
+		gn_soft_counters(soft, &out->counters);
 		gn_soft_destroy(soft);
 	}
 	if (err)
@@ -141,6 +156,19 @@ static bool is_same(const struct outcome *kvm, const struct outcome *soft)
 		printf("  memory differs\n");
 	return !memcmp(&kvm->boot.ops, &soft->boot.ops, sizeof(kvm->boot.ops)) &&
 	       kvm->sum == soft->sum;
+}
+
+static bool exits_the_same(const struct outcome *kvm, const struct outcome *soft, uint64_t pieces,
+			   bool nested)
+{
+	const struct exits on_kvm = exits_of(&kvm->counters, nested);
+	const struct exits expected =
+		exits_expected(exits_of(&soft->counters, nested), pieces, nested);
+
+	exits_add(&test.sums.kvm, &on_kvm);
+	exits_add(&test.sums.expected, &expected);
+	test.sums.runs++;
+	return exits_agree(&on_kvm, &expected);
 }
 
 /* CPU features: those the scheme's guests have on this host. A variant without PCIDs is one without SMEP and SMAP. */
@@ -173,18 +201,19 @@ static bool one(const struct workload *w, const char *scheme, const struct varia
 	struct gn_kvm *kvm;
 	char why[512];
 	int err = gn_kvm_create(&config, &kvm, why, sizeof(why));
-	bool good;
+	bool good, nested;
 
 	if (err) {
 		printf("SKIPPED: %s: %s\n", scheme, why);
 		test.skipped++;
 		return false;
 	}
-	if (choose(&kvm_run.boot, v,
-		   gn_vcpu_hw(gn_vm_vcpu(gn_kvm_vm(kvm), 0))->kind == GN_HW_NESTED)) {
+	nested = gn_vcpu_hw(gn_vm_vcpu(gn_kvm_vm(kvm), 0))->kind == GN_HW_NESTED;
+	if (choose(&kvm_run.boot, v, nested)) {
 		soft_run = kvm_run;
 		good = run_kvm(kvm, &kvm_run) && run_soft(scheme, &soft_run) &&
-		       is_same(&kvm_run, &soft_run);
+		       is_same(&kvm_run, &soft_run) &&
+		       exits_the_same(&kvm_run, &soft_run, served.pieces, nested);
 		if (!good)
 			printf("FAILED: %s, %s, %s\n", w->name, scheme, v->name);
 		test.passed += good;
@@ -247,9 +276,12 @@ int main(int argc, char **argv)
 		const char *scheme = gn_scheme_name(gn_scheme_at(s));
 
 		/* The others need the guest's own tables walked, or no hardware at all: not for KVM. */
-		if (gn_scheme_keeps_tables(gn_scheme_at(s)) &&
-		    (argc < 3 || !strcmp(scheme, argv[2])))
-			run_scheme(scheme, argc > 1 ? argv[1] : NULL);
+		if (!gn_scheme_keeps_tables(gn_scheme_at(s)) ||
+		    (argc > 2 && strcmp(scheme, argv[2])))
+			continue;
+		test.sums = (struct exits_sums){ .runs = 0 };
+		run_scheme(scheme, argc > 1 ? argv[1] : NULL);
+		exits_tell(scheme, &test.sums);
 	}
 	unlink(test.trace);
 	printf("%u passed, %u failed, %u skipped\n", test.passed, test.failed, test.skipped);

@@ -86,8 +86,6 @@ void cpu_invpcid(unsigned type, uint64_t pcid, uint64_t va)
 
 void cpu_set_ac(bool ac)
 {
-	if (!guest_boot()->smap)
-		return; /* not in this CPU, perhaps */
 	if (ac)
 		__asm__ volatile("stac" : : : "memory", "cc");
 	else
