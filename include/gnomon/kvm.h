@@ -52,6 +52,8 @@ struct gn_kvm_host {
 	bool syscall_stays_at_cpl3; /* SYSCALL at CPL 3 jumps to LSTAR without changing the CPL */
 	bool int_n_is_ud;	    /* INT n at CPL 3 raises #UD */
 	bool reserved_fault_without_p; /* reserved-bit faults lack P in the error code */
+	bool null_tss_loads;	/* LTR takes a null selector: a guest can end the host's emulator */
+	bool stack_fault_is_gp; /* a stack access to no canonical address raises #GP, not #SS */
 	/* Guest CPU features. */
 	bool pcid, invpcid, smep, smap, pku, la57, nx, gib_pages, xsave;
 	unsigned phys_bits,
