@@ -42,6 +42,8 @@ static void print_peculiarities(const struct gn_kvm_host *kvm, struct table *t)
 		  "faults by reserved bits have P in the error code" },
 		{ kvm->stack_fault_is_gp, "a stack access to no canonical address raises #GP",
 		  "a stack access to no canonical address raises #SS" },
+		{ kvm->breakpoints_lost, "breakpoints of the guest do not fire",
+		  "breakpoints of the guest fire" },
 		{ kvm->null_tss_loads, "LTR loads a null selector", "LTR refuses a null selector" },
 	};
 
