@@ -40,6 +40,11 @@ static void print_peculiarities(const struct gn_kvm_host *kvm, struct table *t)
 		{ kvm->int_n_is_ud, "INT n at CPL 3 raises #UD", "INT n goes through the IDT" },
 		{ kvm->reserved_fault_without_p, "faults by reserved bits lack P in the error code",
 		  "faults by reserved bits have P in the error code" },
+		{ kvm->stack_fault_is_gp, "a stack access to no canonical address raises #GP",
+		  "a stack access to no canonical address raises #SS" },
+		{ kvm->breakpoints_lost, "breakpoints of the guest do not fire",
+		  "breakpoints of the guest fire" },
+		{ kvm->null_tss_loads, "LTR loads a null selector", "LTR refuses a null selector" },
 	};
 
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {

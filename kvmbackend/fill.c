@@ -174,7 +174,8 @@ static struct gn_kvm_cpu *cpu_of(struct gn_kvm *kvm, pid_t tid)
 	return &kvm->cpus[0];
 }
 
-/* The vCPU is blocked in KVM_RUN: its books are ours meanwhile. */
+/* The vCPU is blocked in KVM_RUN: its books are ours meanwhile, and for a moment longer, since the page that is put in
+ * (or the kick) wakes it: gn_kvm_fill_settle(). */
 static void answer(struct gn_kvm_nested *n, const struct gn_kvm_touch *touch)
 {
 	struct gn_kvm_cpu *cpu = cpu_of(n->kvm, touch->tid);
@@ -192,6 +193,14 @@ static void answer(struct gn_kvm_nested *n, const struct gn_kvm_touch *touch)
 			cpu->stats.ns_by[GN_EXIT_NESTED] += gn_kvm_now_ns() - began;
 	}
 	gn_kvm_view_wake(n, gfn(touch->gfn));
+}
+
+void gn_kvm_fill_settle(struct gn_kvm *kvm)
+{
+	if (!kvm->nested)
+		return;
+	pthread_mutex_lock(&kvm->nested->fill_lock);
+	pthread_mutex_unlock(&kvm->nested->fill_lock);
 }
 
 int gn_kvm_fill_ahead(struct gn_kvm_nested *n)

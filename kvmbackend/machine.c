@@ -203,9 +203,11 @@ static int make_cpus(struct gn_kvm *kvm, char *why, size_t why_bytes)
 	return err;
 }
 
+/* The scheme ends later and flushes as it does: then there is nobody to tell. */
 static void drop_cpus(struct gn_kvm *kvm)
 {
 	for (unsigned i = 0; i < kvm->cpu_count; i++) {
+		gn_vcpu_set_backend(kvm->cpus[i].vcpu, NULL);
 		if (kvm->cpus[i].run)
 			munmap(kvm->cpus[i].run, kvm->run_bytes);
 		if (kvm->cpus[i].fd >= 0)

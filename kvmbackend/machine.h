@@ -213,6 +213,8 @@ bool gn_kvm_slots_get(const struct gn_kvm *kvm, uint32_t id, struct gn_kvm_slot 
 /* ---- nested.c, fill.c: struct gn_backend_ops parts ------------------------------------------------------ */
 
 void gn_kvm_nested_destroy(struct gn_kvm *kvm);
+/* When it returns, the faults whose vCPUs were awake before are in their books. May wait for the engine. */
+void gn_kvm_fill_settle(struct gn_kvm *kvm);
 void gn_kvm_nested_range_changing(struct gn_kvm *kvm, gfn_t start, gfn_t end,
 				  enum gn_range_change change);
 void gn_kvm_nested_range_changed(struct gn_kvm *kvm, gfn_t start, gfn_t end);

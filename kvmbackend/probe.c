@@ -5,6 +5,7 @@
  * Asked once a process and remembered. What can only be known by trying (peculiarities, costs) is trial.c's, run at the
  * first call that wants it. Nothing else in this room looks at /sys or guesses from a module's name.
  */
+#include <cpuid.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
@@ -61,6 +62,17 @@ static void ask_module(struct gn_kvm_host *host)
 			host->paging = GN_KVM_PAGING_SOFTWARE;
 		return;
 	}
+}
+
+/* CPUID 1, ECX bit 31: there is one, and leaf 0x40000000 has its name. */
+static void ask_hypervisor(struct gn_kvm_host *host)
+{
+	unsigned eax, name[3], ecx = 0, ignored;
+
+	if (!__get_cpuid(1, &eax, &ignored, &ecx, &ignored) || !(ecx >> 31))
+		return;
+	__cpuid(0x40000000, eax, name[0], name[1], name[2]);
+	memcpy(host->hypervisor, name, sizeof(name));
 }
 
 static void ask_capabilities(struct gn_kvm_host *host, int fd)
@@ -213,6 +225,7 @@ static void ask(const char *path, struct gn_kvm_host *host)
 
 	memset(host, 0, sizeof(*host));
 	ask_module(host);
+	ask_hypervisor(host);
 	ask_userfaultfd(host);
 	host->shmem_huge_pages = has_shmem_huge_pages();
 	host->shmem_collapse = host->shmem_huge_pages || has_shmem_collapse();

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * stats.c - sums over vCPUs. Each vCPU writes its own without atomics; a sum taken while they run is a snapshot that
- * may be a few counts behind.
+ * may be a few counts behind. Of a vCPU that has come back from its run all is in it: the filler of nested mode, which
+ * keeps a blocked vCPU's books and wakes it before it has closed them, is waited for.
  */
 #include <string.h>
 
@@ -22,6 +23,7 @@ static void add(void *sum, const void *what, size_t bytes)
 void gn_kvm_stats(struct gn_kvm *kvm, struct gn_kvm_stats *sum)
 {
 	memset(sum, 0, sizeof(*sum));
+	gn_kvm_fill_settle(kvm);
 	for (unsigned i = 0; i < kvm->cpu_count; i++)
 		add(sum, &kvm->cpus[i].stats, sizeof(*sum));
 	pthread_mutex_lock(&kvm->lock);
@@ -32,6 +34,7 @@ void gn_kvm_stats(struct gn_kvm *kvm, struct gn_kvm_stats *sum)
 
 void gn_kvm_stats_reset(struct gn_kvm *kvm)
 {
+	gn_kvm_fill_settle(kvm);
 	for (unsigned i = 0; i < kvm->cpu_count; i++) {
 		memset(&kvm->cpus[i].stats, 0, sizeof(kvm->cpus[i].stats));
 		memset(gn_vcpu_counters(kvm->cpus[i].vcpu), 0, sizeof(struct gn_counters));

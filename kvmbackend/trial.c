@@ -295,9 +295,19 @@ static uint64_t time_loop(struct trial *t, uint64_t rounds)
 	struct question q = { .at_cpl0 = true,
 			      CODE_OF(0xff, 0xc9, 0x75, 0xfc, 0xf4), /* dec ecx; jnz; hlt */
 			      .rcx = rounds };
-	uint64_t began = gn_kvm_now_ns();
+	uint64_t best = 0;
 
-	return ask(t, &q) ? gn_kvm_now_ns() - began : 0;
+	/* The fastest of some: a host that was busy elsewhere must not pass for an emulator. */
+	for (unsigned i = 0; i < 8; i++) {
+		uint64_t began = gn_kvm_now_ns(), ns;
+
+		if (!ask(t, &q))
+			return 0;
+		ns = gn_kvm_now_ns() - began;
+		if (!best || ns < best)
+			best = ns;
+	}
+	return best;
 }
 
 /* An instruction of an emulator takes hundreds of ns, of a CPU (even of an emulated one) a few. */
@@ -306,7 +316,6 @@ static bool is_kernel_emulated(struct trial *t)
 	const uint64_t rounds = 2000, instructions = 2 * rounds, limit_ns = 100;
 	uint64_t few, many;
 
-	(void)time_loop(t, 1);
 	few = time_loop(t, 1);
 	many = time_loop(t, rounds);
 	return few && many > few && (many - few) / instructions >= limit_ns;
@@ -363,6 +372,40 @@ static bool do_reserved_faults_lack_p(struct trial *t)
 
 	return ask(t, &q) && q.vector == X86_VEC_PF && (q.error_code & X86_PF_RSVD) &&
 	       !(q.error_code & X86_PF_P);
+}
+
+static bool is_stack_fault_gp(struct trial *t)
+{
+	/* mov rsp, rbx; mov rax, [rsp]; int3 */
+	struct question q = { CODE_OF(0x48, 0x89, 0xdc, 0x48, 0x8b, 0x04, 0x24, 0xcc),
+			      .rbx = (uint64_t)1 << 63 };
+
+	return ask(t, &q) && q.vector == X86_VEC_GP;
+}
+
+/* A breakpoint that the world switch brings along is one of the guest's. On QEMU's emulated CPU (7.2) VMRUN loads DR7 without
+ * setting up what it asks for, and MOV to DR7 then takes down what was not set up: QEMU ends by a segmentation fault. So
+ * it is asked without such a MOV. */
+static bool are_breakpoints_lost(struct trial *t)
+{
+	struct question q = { .at_cpl0 = true, CODE_OF(0x90, 0x90, 0xf4) }; /* nop; nop; hlt */
+	struct kvm_debugregs on = { .db = { SYSTEM + CODE + 1 }, .dr6 = 0xffff0ff0, .dr7 = 0x402 };
+	struct kvm_debugregs off = { .dr6 = 0xffff0ff0, .dr7 = 0x400 };
+	bool is_lost;
+
+	if (gn_kvm_ioctl(t->fd, KVM_SET_DEBUGREGS, &on))
+		return false;
+	is_lost = ask(t, &q) && q.vector < 0;
+	return gn_kvm_ioctl(t->fd, KVM_SET_DEBUGREGS, &off) == 0 && is_lost;
+}
+
+/* Afterwards such a CPU (QEMU's up to 7.2 at least) has no TSS, and the emulator aborts at the next stack it should find
+ * there. */
+static bool is_null_tss_loaded(struct trial *t)
+{
+	struct question q = { .at_cpl0 = true, CODE_OF(0x31, 0xc0, 0x0f, 0x00, 0xd8, 0xf4) };
+
+	return ask(t, &q) && q.vector < 0; /* xor eax, eax; ltr ax; hlt */
 }
 
 /* ---- Costs -------------------------------------------------------------------------------------------------------- */
@@ -506,6 +549,9 @@ void gn_kvm_trial(struct gn_kvm_host *host)
 		host->syscall_stays_at_cpl3 = does_syscall_stay(&t);
 		host->int_n_is_ud = is_int_n_undefined(&t);
 		host->reserved_fault_without_p = do_reserved_faults_lack_p(&t);
+		host->stack_fault_is_gp = is_stack_fault_gp(&t);
+		host->null_tss_loads = is_null_tss_loaded(&t);
+		host->breakpoints_lost = are_breakpoints_lost(&t);
 		measure(&t, host);
 	}
 	trial_fini(&t);

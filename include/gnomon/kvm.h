@@ -41,9 +41,10 @@ enum gn_kvm_nested_paging { GN_KVM_PAGING_UNKNOWN, GN_KVM_PAGING_HARDWARE, GN_KV
 
 /* What this machine's KVM is, found by asking and by trying. Times in ns, 0: not measured. */
 struct gn_kvm_host {
-	bool usable;	 /* a VM can be made */
-	char why[256];	 /* when not usable: what is wrong and what to do */
-	char module[32]; /* kvm_intel, kvm_amd, kvm_pvm, ...; "" unknown */
+	bool usable;	     /* a VM can be made */
+	char why[256];	     /* when not usable: what is wrong and what to do */
+	char hypervisor[13]; /* below this machine: "KVMKVMKVM", "TCGTCGTCGTCG", ...; "" none */
+	char module[32];     /* kvm_intel, kvm_amd, kvm_pvm, ...; "" unknown */
 	enum gn_kvm_nested_paging
 		paging; /* who walks guest tables: EPT/NPT, or KVM's own shadow MMU */
 	/* Peculiarities, each probed. */
@@ -52,6 +53,9 @@ struct gn_kvm_host {
 	bool syscall_stays_at_cpl3; /* SYSCALL at CPL 3 jumps to LSTAR without changing the CPL */
 	bool int_n_is_ud;	    /* INT n at CPL 3 raises #UD */
 	bool reserved_fault_without_p; /* reserved-bit faults lack P in the error code */
+	bool null_tss_loads;	/* LTR takes a null selector: a guest can end the host's emulator */
+	bool breakpoints_lost;	/* breakpoints in the guest's debug registers do not fire */
+	bool stack_fault_is_gp; /* a stack access to no canonical address raises #GP, not #SS */
 	/* Guest CPU features. */
 	bool pcid, invpcid, smep, smap, pku, la57, nx, gib_pages, xsave;
 	unsigned phys_bits,

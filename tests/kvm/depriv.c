@@ -9,7 +9,14 @@
 
 static unsigned passed, failed, skipped;
 static const char *current_scheme, *current_case;
-static bool is_failed;
+static bool is_failed, is_skipped;
+static struct gn_kvm_host host;
+
+static void skip(const char *why)
+{
+	printf("SKIPPED: %s/%s: %s\n", current_scheme, current_case, why);
+	is_skipped = true;
+}
 
 #define CHECK(condition, ...)                                                                      \
 	do {                                                                                       \
@@ -323,7 +330,14 @@ static void exceptions(struct rig *r)
 {
 	exceptions_of(r, false);
 	exceptions_of(r, true);
-	rig_reset(r);
+}
+
+static void stack_fault(struct rig *r)
+{
+	if (host.stack_fault_is_gp) {
+		skip("this CPU raises #GP where #SS is due (gnomon host)");
+		return;
+	}
 	rig_code(r, RIG_CODE, g_noncanonical_stack);
 	rig_gate(r, 12, K(RIG_STUBS) + 12 * 16, 0xe, 0, 1);
 	check_exception(r, 12, 0);
@@ -901,6 +915,7 @@ static const struct {
 	CASE(odds_and_ends),
 	CASE(user_is_unprivileged),
 	CASE(exceptions),
+	CASE(stack_fault),
 	CASE(system_calls),
 	CASE(jump_into_the_monitor),
 	CASE(iret_to_user),
@@ -932,9 +947,8 @@ static const struct {
 int main(int argc, char **argv)
 {
 	static const char *const schemes[] = { "shadow", "shadow-vtlb" };
-	struct gn_kvm_host host;
 
-	gn_kvm_probe(&host, false);
+	gn_kvm_probe(&host, true);
 	if (!host.usable) {
 		printf("SKIPPED, all of it: %s\n", host.why);
 		printf("0 passed, 0 failed, %zu skipped\n", 2 * sizeof(cases) / sizeof(cases[0]));
@@ -949,7 +963,7 @@ int main(int argc, char **argv)
 				continue;
 			current_scheme = schemes[s];
 			current_case = cases[i].name;
-			is_failed = false;
+			is_failed = is_skipped = false;
 			if (!rig_new(&r, schemes[s], 1, NULL)) {
 				failed++;
 				continue;
@@ -959,6 +973,8 @@ int main(int argc, char **argv)
 			rig_destroy(&r);
 			if (is_failed)
 				failed++;
+			else if (is_skipped)
+				skipped++;
 			else
 				passed++;
 		}

@@ -49,6 +49,8 @@ enum {
 };
 #define MONITOR_VA ((uint64_t)0xfffff00000000000)
 
+static struct gn_kvm_host host;
+
 static uint64_t rng_state;
 
 static uint64_t draw(void)
@@ -76,7 +78,8 @@ struct rig {
 	struct gn_kvm *kvm;
 	struct gn_pool pool;
 	hpa_t canary[CANARIES];
-	uint64_t stops[GN_KVM_STOP_ERROR + 1], violations, errors, hangs, refused;
+	bool shuns_ltr, shuns_mov_dr;
+	uint64_t stops[GN_KVM_STOP_ERROR + 1], violations, errors, hangs, refused, left_out;
 	char first[600];
 };
 
@@ -446,6 +449,29 @@ static int write_descriptors(struct rig *r)
 	return err ? err : put(r, DESCRIPTORS + 0x2000, tss, sizeof(tss));
 }
 
+/* The instruction at @at is one that this host's emulator would not survive: see shuns(). */
+static bool is_shunned(const struct rig *r, const uint8_t *at)
+{
+	if (at[0] != 0x0f)
+		return false;
+	return (r->shuns_ltr && at[1] == 0x00 && (at[2] >> 3 & 7) == 3) ||
+	       (r->shuns_mov_dr && at[1] == 0x23);
+}
+
+/* #UD instead, also where it lies between two instructions. */
+static int leave_out(struct rig *r)
+{
+	uint8_t code[CHUNKS * CHUNK_BYTES];
+	int err = gn_vm_read(gn_kvm_vm(r->kvm), gpa(CODE), code, sizeof(code));
+
+	for (unsigned i = 0; i + 2 < sizeof(code); i++)
+		if (is_shunned(r, code + i)) {
+			code[i + 1] = 0x0b;
+			r->left_out++;
+		}
+	return err ? err : put(r, CODE, code, sizeof(code));
+}
+
 static int prepare(struct rig *r)
 {
 	struct gn_kvm_state state;
@@ -456,6 +482,8 @@ static int prepare(struct rig *r)
 		write_chunk(&code);
 		err = put(r, CODE + i * CHUNK_BYTES, code.bytes, code.count);
 	}
+	if (!err && (r->shuns_ltr || r->shuns_mov_dr))
+		err = leave_out(r);
 	if (!err && one_in(4))
 		err = reset_tables(r);
 	if (!err && one_in(3))
@@ -602,6 +630,19 @@ static void run_episode(struct rig *r, struct watchdog *w, uint64_t episode)
 		check(r, episode);
 }
 
+/* QEMU itself ends when a guest at CPL 0 does certain things to its emulated CPU (kvmbackend/trial.c says which): no fault of
+ * ours, but an end of the test. */
+static bool shuns_ltr(const char *scheme)
+{
+	return host.null_tss_loads && !strcmp(scheme, "ept");
+}
+
+static bool shuns_mov_dr(const char *scheme)
+{
+	return host.breakpoints_lost && !strcmp(host.hypervisor, "TCGTCGTCGTCG") &&
+	       !strcmp(scheme, "ept");
+}
+
 /* True: nothing was found. */
 static bool run_scheme(const char *scheme, uint64_t seed, uint64_t episodes)
 {
@@ -612,6 +653,8 @@ static bool run_scheme(const char *scheme, uint64_t seed, uint64_t episodes)
 	rng_state = seed;
 	if (rig_init(&r, scheme))
 		return false;
+	r.shuns_ltr = shuns_ltr(scheme);
+	r.shuns_mov_dr = shuns_mov_dr(scheme);
 	w.kvm = r.kvm;
 	if (pthread_create(&thread, NULL, watch, &w)) {
 		rig_fini(&r);
@@ -628,6 +671,12 @@ static bool run_scheme(const char *scheme, uint64_t seed, uint64_t episodes)
 	       scheme, episodes, seed, r.stops[GN_KVM_STOP_EXIT], r.stops[GN_KVM_STOP_HALT],
 	       r.stops[GN_KVM_STOP_SHUTDOWN], r.stops[GN_KVM_STOP_GUEST],
 	       r.stops[GN_KVM_STOP_ASKED], r.refused);
+	if (r.left_out)
+		printf("SKIPPED: %s:%s%s in %" PRIu64
+		       " places: they would end the emulator below this "
+		       "machine (gnomon host)\n",
+		       scheme, r.shuns_ltr ? " LTR" : "", r.shuns_mov_dr ? " MOV to DR" : "",
+		       r.left_out);
 	if (r.first[0])
 		printf("%s: %s\n", scheme, r.first);
 	rig_fini(&r);
@@ -650,12 +699,11 @@ int main(int argc, char **argv)
 		uint64_t episodes;
 	} plan[PLANS] = { { "shadow", 50000 }, { "shadow-vtlb", 25000 }, { "ept", 50000 } };
 	uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 0) : 1;
-	unsigned passed = 0, failed = 0;
-	struct gn_kvm_host host;
+	unsigned passed = 0, failed = 0, skipped = 0;
 	pid_t child[PLANS];
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	gn_kvm_probe(&host, false);
+	gn_kvm_probe(&host, true);
 	if (!host.usable) {
 		printf("SKIPPED: hostile guests need /dev/kvm: %s\n", host.why);
 		printf("0 passed, 0 failed, 3 skipped\n");
@@ -677,6 +725,7 @@ int main(int argc, char **argv)
 		if (!child[i])
 			_exit(run_scheme(plan[i].scheme, seed + i, episodes) ? 0 : 1);
 		failed += child[i] < 0;
+		skipped += shuns_ltr(plan[i].scheme) + shuns_mov_dr(plan[i].scheme);
 	}
 	for (unsigned i = 0; i < PLANS; i++) {
 		int status = 1;
@@ -688,6 +737,6 @@ int main(int argc, char **argv)
 		else
 			failed++;
 	}
-	printf("%u passed, %u failed, 0 skipped\n", passed, failed);
+	printf("%u passed, %u failed, %u skipped\n", passed, failed, skipped);
 	return failed != 0;
 }

@@ -226,6 +226,24 @@ static bool one(const struct workload *w, const char *scheme, const struct varia
 
 /* ---- Main ----------------------------------------------------------------------------------------------------- */
 
+/* GN_TEST_SCALE: so many percent of the combinations, spread over all. */
+static bool is_chosen(void)
+{
+	static unsigned share, owed;
+
+	if (!share) {
+		const char *scale = getenv("GN_TEST_SCALE");
+		unsigned long percent = scale ? strtoul(scale, NULL, 10) : 100;
+
+		share = percent < 1 ? 1 : percent > 100 ? 100 : (unsigned)percent;
+	}
+	owed += share;
+	if (owed < 100)
+		return false;
+	owed -= 100;
+	return true;
+}
+
 /* Mappings, and references to them: loads, stores, fetches, a fork by a new CR3. */
 static bool make_trace(void)
 {
@@ -255,7 +273,7 @@ static void run_scheme(const char *scheme, const char *only)
 {
 	for (unsigned i = 0; workload_at(i); i++)
 		for (unsigned v = 0; v < sizeof(variants) / sizeof(variants[0]); v++)
-			if (!only || !strcmp(workload_at(i)->name, only))
+			if (only ? !strcmp(workload_at(i)->name, only) : is_chosen())
 				if (!one(workload_at(i), scheme, &variants[v]))
 					return;
 }

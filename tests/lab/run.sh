@@ -265,7 +265,7 @@ cmake --preset checked -DGN_TESTS=ON >"$work/log" 2>&1 && cmake --build --preset
 	cannot "the build failed (see above)"
 }
 # Emulation is slow: a share of the cases, unless told otherwise.
-export GN_TEST_SCALE=${GN_TEST_SCALE:-5}
+export GN_TEST_SCALE=${GN_TEST_SCALE:-10}
 for source in tests/kvm/*.c; do
 	[ -e "$source" ] && add_command "$PWD/build/checked/tests/kvm/$(basename "$source" .c)"
 done
