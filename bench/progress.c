@@ -7,6 +7,7 @@
 #include "progress.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -39,8 +40,10 @@ static void draw(struct progress *p)
 
 void progress_begin(struct progress *p, size_t total)
 {
+	const char *term = getenv("TERM");
+
 	memset(p, 0, sizeof(*p));
-	p->on = isatty(STDERR_FILENO);
+	p->on = isatty(STDERR_FILENO) && term && strcmp(term, "dumb") != 0;
 	p->total = total;
 	p->started_s = now_s();
 }

@@ -806,6 +806,13 @@ static void refusals(void)
 	gn_kvm_destroy(kvm);
 }
 
+/* Said before it begins: of a test that does not end one wants to know where it is. */
+#define PART(call)                                                                                 \
+	do {                                                                                       \
+		printf("%s\n", #call);                                                             \
+		call;                                                                              \
+	} while (0)
+
 int main(void)
 {
 	if (!rig_start(&host))
@@ -816,29 +823,29 @@ int main(void)
 		rig_skip("nested mode", "no userfaultfd with minor faults on shared memory");
 		return rig_end();
 	}
-	registers_and_ports();
-	stops();
-	lacking_instructions();
-	demand_and_ahead(false);
-	demand_and_ahead(true);
-	books();
-	states();
-	sharing();
-	kicks_and_pauses();
-	interrupts();
-	moves_while_running(1);
-	moves_while_running(2);
-	dirty_log(0, 1);
-	dirty_log(0, 2);
-	dirty_log_while_running(0);
+	PART(registers_and_ports());
+	PART(stops());
+	PART(lacking_instructions());
+	PART(demand_and_ahead(false));
+	PART(demand_and_ahead(true));
+	PART(books());
+	PART(states());
+	PART(sharing());
+	PART(kicks_and_pauses());
+	PART(interrupts());
+	PART(moves_while_running(1));
+	PART(moves_while_running(2));
+	PART(dirty_log(0, 1));
+	PART(dirty_log(0, 2));
+	PART(dirty_log_while_running(0));
 	if (host.dirty_ring) {
-		dirty_log(1024, 1);
-		dirty_log_while_running(1024);
+		PART(dirty_log(1024, 1));
+		PART(dirty_log_while_running(1024));
 	} else {
 		rig_skip("dirty ring", "this KVM has none");
 	}
-	large_backing();
-	hostile_tables();
-	refusals();
+	PART(large_backing());
+	PART(hostile_tables());
+	PART(refusals());
 	return rig_end();
 }

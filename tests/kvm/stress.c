@@ -26,7 +26,7 @@
 
 extern const struct gn_guest_image smp_image;
 
-enum { SECONDS = 20, SWITCH_MS = 100, GRACE_SECONDS = 30 };
+enum { SECONDS = 20, SWITCH_MS = 100, PATIENCE_SECONDS = 300 };
 
 struct cpu_run {
 	struct gn_kvm *kvm;
@@ -131,11 +131,34 @@ static uint64_t now_ms(void)
 	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
+static void look(struct rig *r, struct smp_control *control)
+{
+	if (gn_vm_read(gn_kvm_vm(r->kvm), gpa(SMP_CONTROL), control, sizeof(*control)))
+		abort();
+}
+
+/* Each CPU of the guest has done some of everything. */
+static bool has_worked(struct rig *r)
+{
+	struct smp_control control;
+	bool all = true;
+
+	look(r, &control);
+	for (unsigned i = 0; i < SMP_CPUS; i++)
+		all &= control.cpu[i].forks && control.cpu[i].cow && control.cpu[i].protects &&
+		       control.cpu[i].unmaps && control.cpu[i].shootdowns;
+	return all;
+}
+
+/* For so many seconds, and on a slow host until the guest has done something worth it. */
 static void disturb(struct rig *r, uint64_t seconds)
 {
-	uint64_t end = now_ms() + seconds * 1000;
+	uint64_t began = now_ms(), end = began + seconds * 1000;
+	uint64_t last = began + PATIENCE_SECONDS * 1000;
 
-	for (unsigned turn = 1; now_ms() < end && is_running(r) && !r->problems; turn++) {
+	for (unsigned turn = 1; (now_ms() < end || (!has_worked(r) && now_ms() < last)) &&
+				is_running(r) && !r->problems;
+	     turn++) {
 		usleep(SWITCH_MS * 1000);
 		switch_scheme(r);
 		if (turn % 3 == 0)
@@ -187,7 +210,7 @@ static int start(struct rig *r, uint64_t seed)
 static void finish(struct rig *r)
 {
 	const uint64_t one = 1;
-	uint64_t end = now_ms() + GRACE_SECONDS * 1000;
+	uint64_t end = now_ms() + PATIENCE_SECONDS * 1000;
 
 	gn_vm_write(gn_kvm_vm(r->kvm), gpa(SMP_CONTROL + offsetof(struct smp_control, stop)), &one,
 		    sizeof(one));
@@ -205,7 +228,9 @@ static void judge(struct rig *r)
 	struct gn_kvm_stats stats;
 
 	audit(r);
-	gn_vm_read(gn_kvm_vm(r->kvm), gpa(SMP_CONTROL), &control, sizeof(control));
+	look(r, &control);
+	if (!has_worked(r))
+		complain(r, "the guest did little", "it was not run for long enough");
 	gn_kvm_stats(r->kvm, &stats);
 	for (unsigned i = 0; i < SMP_CPUS; i++) {
 		char text[160];

@@ -207,6 +207,7 @@ int main(void)
 	open_console();
 	setenv("PATH", "/bin:/usr/bin", 1);
 	setenv("HOME", "/tmp", 1);
+	setenv("TERM", "dumb", 1); /* what comes out is read as a log */
 	load_kvm();
 	for (; read_command(count, buf, argv); count++) {
 		int one = run(argv);

@@ -10,8 +10,9 @@
 #   --ept 0|1       an Intel machine instead, kvm-intel with ept=0|1, in Bochs: about a processor minute to boot
 #   --cpus N        processors of the lab (default 1)
 #   --mem MIB       its memory (default 2048)
-#   --timeout S     kill a lab that has not ended by then (default 600, --ept 1800)
+#   --timeout S     kill a lab that has not ended by then (default 600, --ept 1800; without PROGRAM 850)
 #   --with FILE     a file that PROGRAM needs; it gets the same path there (may be repeated)
+#   --prepare       only see to it that this machine has what a lab needs: exit status 0 or 3
 #
 # Variables GN_* of the environment are passed on. Lines that begin with "lab: " are the lab's own.
 # Exit status: PROGRAM's (at most 126); 2 wrong use; 3 this machine cannot do what was asked; 124 timeout.
@@ -28,11 +29,11 @@ cannot() {
 }
 number() { case $2 in '' | *[!0-9]* | 0) wrong_use "$1 wants a positive number, not '$2'" ;; esac; }
 
-npt="" ept="" cpus=1 mem=2048 timeout="" with=()
+npt="" ept="" cpus=1 mem=2048 timeout="" with=() prepare=no
 while [ $# -gt 0 ]; do
 	case $1 in
 	-h | --help)
-		sed -n '3,17s/^# \{0,1\}//p' "$0"
+		sed -n '3,18s/^# \{0,1\}//p' "$0"
 		exit 0
 		;;
 	--npt | --ept | --cpus | --mem | --timeout | --with)
@@ -47,6 +48,10 @@ while [ $# -gt 0 ]; do
 		esac
 		shift 2
 		;;
+	--prepare)
+		prepare=yes
+		shift
+		;;
 	--)
 		shift
 		break
@@ -55,7 +60,11 @@ while [ $# -gt 0 ]; do
 	*) wrong_use "'$1': put -- before the program" ;;
 	esac
 done
-[ -n "$timeout" ] || timeout=$([ -n "$ept" ] && echo 1800 || echo 600)
+if [ -z "$timeout" ]; then
+	timeout=850
+	[ $# = 0 ] || timeout=600
+	[ -z "$ept" ] || timeout=1800
+fi
 number --cpus "$cpus"
 number --mem "$mem"
 number --timeout "$timeout"
@@ -240,6 +249,7 @@ else
 fi
 fetch_kernel
 build_init
+[ $prepare = no ] || exit 0
 
 [ -n "$npt" ] || npt=$([ -n "$program" ] && echo 1 || echo both)
 kinds="npt=$npt"
@@ -264,14 +274,15 @@ cmake --preset checked -DGN_TESTS=ON >"$work/log" 2>&1 && cmake --build --preset
 	tail -n 20 "$work/log" >&2
 	cannot "the build failed (see above)"
 }
-# Emulation is slow: a share of the cases, unless told otherwise.
+# Emulation is slow: a tenth of the cases, unless told otherwise.
 export GN_TEST_SCALE=${GN_TEST_SCALE:-10}
 for source in tests/kvm/*.c; do
 	[ -e "$source" ] && add_command "$PWD/build/checked/tests/kvm/$(basename "$source" .c)"
 done
 # compare runs once the command knows the backend.
 if build/checked/gnomon list backends | grep -q '^ *kvm'; then
-	add_command "$PWD/build/checked/gnomon" compare --backend kvm --quick
+	add_command "$PWD/build/checked/gnomon" host
+	add_command "$PWD/build/checked/gnomon" compare --backend kvm --quick --audit --workloads os,hash,btree,kv
 fi
 [ $commands -gt 0 ] || cannot "no programs in tests/kvm to run"
 pack
