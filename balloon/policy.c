@@ -15,7 +15,10 @@
 #include "policy_impl.h"
 
 static const struct gn_policy_ops *const policies[] = {
+	&gn_policy_esx,
 	&gn_policy_static,
+	&gn_policy_mom,
+	&gn_policy_ksmtuned,
 };
 
 const struct gn_policy_ops *gn_policy_at(unsigned index)
