@@ -37,6 +37,7 @@
 #include "policy_impl.h"
 
 #define SECOND_NS	  1e9
+#define ALL_ACTIVE	  (31.0 / 32)
 #define FLOOR_HALVING_S	  20.0
 #define REFAULT_HORIZON_S 2.0
 #define RAISE_NS	  UINT64_C(1000000000) /* refaults are a rate: one raise a second */
@@ -49,8 +50,9 @@
 
 struct esx_entry {
 	struct gn_policy_entry entry;
-	double floor_bytes; /* proved need; 0: none */
-	uint64_t raised_ns; /* last raise by refaults */
+	double floor_bytes;  /* proved need; 0: none */
+	uint64_t raised_ns;  /* last raise by refaults */
+	uint64_t told_bytes; /* the VM's target when last seen */
 	uint64_t turned_ns, moved_ns;
 	int direction; /* of the last move: -1, +1, or 0 for none yet */
 	bool has_turned, has_raised, is_known;
@@ -92,12 +94,26 @@ static double halved(double value, double elapsed_s, double halving_s)
 	return value * exp2(-elapsed_s / halving_s);
 }
 
+/* Where a VM moves from. */
+static uint64_t base_of(const struct gn_policy_vm *vm)
+{
+	return vm->target_bytes == GN_POLICY_UNKNOWN ? vm->actual_bytes : vm->target_bytes;
+}
+
 /* What the host's sampling says this VM uses. */
 static double active_of(const struct gn_policy_vm *vm)
 {
 	if (vm->active_bytes == GN_POLICY_UNKNOWN || vm->active_bytes > vm->actual_bytes)
 		return (double)vm->actual_bytes;
 	return (double)vm->active_bytes;
+}
+
+/* And what it would use: a VM that uses all it has (f = 1) is taken to use the next page as well. */
+static double demand_of(const struct gn_policy_vm *vm)
+{
+	double active = active_of(vm);
+
+	return active >= (double)vm->actual_bytes * ALL_ACTIVE ? (double)vm->mem_bytes : active;
 }
 
 static bool is_refaulting(const struct esx_round *r, const struct gn_policy_vm *vm)
@@ -108,6 +124,27 @@ static bool is_refaulting(const struct esx_round *r, const struct gn_policy_vm *
 static bool is_asking(const struct gn_policy_vm *vm)
 {
 	return vm->claims_trusted && vm->asks_bytes;
+}
+
+/* What came of the last round's wish: a wish that was not granted, or a target that was lost, is no move. */
+static void see_move(const struct esx_round *r, size_t index)
+{
+	struct esx_entry *entry = entry_of(r, index);
+	uint64_t told = base_of(&r->vms[index]);
+	int direction = (told > entry->told_bytes) - (told < entry->told_bytes);
+
+	if (!entry->is_known) {
+		entry->moved_ns = r->now_ns;
+		entry->is_known = true;
+	} else if (direction) {
+		entry->moved_ns = r->esx->policy.last_ns;
+		if (direction == -entry->direction) {
+			entry->turned_ns = entry->moved_ns;
+			entry->has_turned = true;
+		}
+		entry->direction = direction;
+	}
+	entry->told_bytes = told;
 }
 
 /* Step 1: what each VM has shown to need. */
@@ -163,7 +200,7 @@ static void set_least(const struct esx_round *r)
 		const struct gn_policy_vm *vm = &r->vms[i];
 
 		claims[i] = (struct gn_policy_claim){ .shares = vm->shares,
-						      .active = active_of(vm),
+						      .active = demand_of(vm),
 						      .least = (double)vm->min_bytes,
 						      .most = (double)vm->max_bytes };
 		if (vm->is_late)
@@ -189,7 +226,7 @@ static double keep_reserve(const struct esx_round *r)
 	double needs = 0;
 
 	for (size_t i = 0; i < r->count; i++)
-		needs += clamped(fmax(claims[i].active, entry_of(r, i)->floor_bytes),
+		needs += clamped(fmax(active_of(&r->vms[i]), entry_of(r, i)->floor_bytes),
 				 claims[i].least, claims[i].most);
 	return r->total - clamped(r->total - needs, 0,
 				  r->esx->config.reserve_fraction * (double)r->host->budget_bytes);
@@ -217,7 +254,7 @@ static void fill_floors(const struct esx_round *r, double total)
 			floors += claim->most;
 		} else {
 			claim->most = claim->gets;
-			claim->least = fmax(claim->least, fmin(claim->active, claim->gets));
+			claim->least = fmax(claim->least, fmin(active_of(&r->vms[i]), claim->gets));
 			kept += claim->least;
 		}
 	}
@@ -285,9 +322,8 @@ static void pace(const struct esx_round *r, size_t index, enum gn_policy_reason 
 	const struct gn_policy_config *config = &r->esx->config;
 	const struct gn_policy_vm *vm = &r->vms[index];
 	struct gn_policy_decision *decision = &r->decisions[index];
-	struct esx_entry *entry = entry_of(r, index);
-	double base = (double)(vm->target_bytes == GN_POLICY_UNKNOWN ? vm->actual_bytes
-								     : vm->target_bytes);
+	const struct esx_entry *entry = entry_of(r, index);
+	double base = (double)base_of(vm);
 	double mem = (double)vm->mem_bytes, delta = (double)decision->wish_bytes - base;
 	double band = config->dead_band_fraction * mem;
 	int direction = delta < 0 ? -1 : 1;
@@ -314,12 +350,6 @@ static void pace(const struct esx_round *r, size_t index, enum gn_policy_reason 
 		return;
 	}
 	decision->wished_now_bytes = (uint64_t)(base + delta);
-	if (direction == -entry->direction) {
-		entry->turned_ns = r->now_ns;
-		entry->has_turned = true;
-	}
-	entry->direction = direction;
-	entry->moved_ns = r->now_ns;
 }
 
 static int reserve_claims(struct esx *esx, size_t count)
@@ -353,17 +383,15 @@ static int esx_round(struct gn_policy *policy, uint64_t now_ns, const struct gn_
 		return -ENOMEM;
 	if (policy->last_ns)
 		r.elapsed_s = fmin((double)(now_ns - policy->last_ns) / SECOND_NS, 10);
-	for (size_t i = 0; i < count; i++)
+	for (size_t i = 0; i < count; i++) {
+		see_move(&r, i);
 		weigh_evidence(&r, i);
+	}
 	weigh_host(&r);
 	divide(&r);
 	pressure = find_pressure(&r);
-	for (size_t i = 0; i < count; i++) {
+	for (size_t i = 0; i < count; i++)
 		pace(&r, i, pressure);
-		if (!entry_of(&r, i)->is_known)
-			entry_of(&r, i)->moved_ns = now_ns;
-		entry_of(&r, i)->is_known = true;
-	}
 	return 0;
 }
 
