@@ -12,8 +12,8 @@
  *   - who would be below the reservation is not made to shrink, and if the pool could serve all reservations
  *     it has.
  *
- * Then the long run of esx: in worlds at rest the targets come to the fixpoint (equal adjusted ratios among
- * all that are at no limit, by the formula alone, to within the dead band) and stay; with noisy estimates no VM
+ * Then the long run of esx: in worlds at rest the targets come to the fixpoint of the formula, to within the dead
+ * band, and stay; with noisy estimates no VM
  * turns more than twice a minute.
  *
  *     policy_invariants [SEED [ROUNDS]]
@@ -201,32 +201,55 @@ static bool live(const char *name, uint64_t rounds)
 
 /* ---- The long run of esx --------------------------------------------------------------------------------- */
 
-static double price(double pages, double active, double k)
+/* What the formula gives a VM at a level: the size whose price is shares * level. */
+static double size_at(const struct gn_policy_vm *vm, double active, double k, double level)
 {
-	return pages <= active ? pages : active + k * (pages - active);
+	double price = vm->shares * level, size = price;
+
+	if (price > active)
+		size = active + (price - active) / k;
+	return fmin(fmax(size, (double)vm->min_bytes), (double)vm->max_bytes);
 }
 
-/*
- * Adjusted ratios of all that can still move: the highest of those that could give is not above the lowest of
- * those that could take, if both move by a dead band first.
- */
+static void find_fixpoint(const struct policy_world *w, double k, double *sizes)
+{
+	double low = 0, high = 1e15;
+
+	for (int step = 0; step < 200; step++) {
+		double level = (low + high) / 2, sum = 0;
+
+		for (size_t i = 0; i < w->count; i++) {
+			const struct gn_policy_vm *vm = &w->vms[i];
+			bool uses_all = vm->active_bytes >= vm->actual_bytes / 32 * 31;
+
+			sizes[i] =
+				size_at(vm, (double)(uses_all ? vm->mem_bytes : vm->active_bytes),
+					k, level);
+			sum += sizes[i];
+		}
+		if (sum > (double)w->host.budget_bytes)
+			high = level;
+		else
+			low = level;
+	}
+}
+
+/* Each VM is within its dead band of the fixpoint; or below, by what the dead bands of others keep from it. */
 static bool is_fixpoint(const struct policy_world *w, double k, double band_fraction)
 {
-	double takers = 0, givers = INFINITY;
+	double sizes[WORLD_VMS], kept = 0;
 
+	find_fixpoint(w, k, sizes);
+	for (size_t i = 0; i < w->count; i++)
+		kept += fmax((double)w->vms[i].target_bytes - sizes[i], 0);
 	for (size_t i = 0; i < w->count; i++) {
-		const struct gn_policy_vm *vm = &w->vms[i];
-		double band = band_fraction * (double)vm->mem_bytes + 2 * (double)PAGE;
-		double has = (double)vm->target_bytes, active = (double)vm->active_bytes;
+		double off = (double)w->vms[i].target_bytes - sizes[i];
+		double band = band_fraction * (double)w->vms[i].mem_bytes + 2 * (double)PAGE;
 
-		if (vm->active_bytes >= vm->actual_bytes / 32 * 31)
-			active = (double)vm->mem_bytes;
-		if (has - band > (double)vm->min_bytes)
-			givers = fmin(givers, vm->shares / price(has - band, active, k));
-		if (has + band < (double)vm->max_bytes)
-			takers = fmax(takers, vm->shares / price(has + band, active, k));
+		if (off > band || off < -band - kept)
+			return false;
 	}
-	return takers <= givers;
+	return true;
 }
 
 static void still_world(struct policy_world *w)
