@@ -42,9 +42,10 @@ struct gn_policy_vm {
 	uint64_t min_bytes, max_bytes; /* 0 < min <= max <= mem; min is the reservation */
 	uint64_t actual_bytes; /* now, by the p2m; or the last target it acknowledged, if larger */
 	uint64_t target_bytes; /* last told to it; GN_POLICY_UNKNOWN: nothing yet */
-	uint64_t
-		active_bytes; /* working set by the host's sampling; GN_POLICY_UNKNOWN: all of it */
-	uint32_t shares;      /* > 0 */
+	/* Working set by the host's sampling; GN_POLICY_UNKNOWN: all of it. The larger of a fast and a slow moving
+	 * average, and the fast one alone (GN_POLICY_UNKNOWN: as the other): what was idle only lately. */
+	uint64_t active_bytes, recent_bytes;
+	uint32_t shares; /* > 0 */
 	/* Claims of the guest. */
 	double refaults_per_s;
 	uint64_t guest_free_bytes;	/* used for nothing; GN_POLICY_UNKNOWN */

@@ -13,7 +13,8 @@
  *	or fetches again what it had evicted (refaults), shows it. Evidence raises a floor under the VM's
  *	memory: an ask to what was asked, refaults by what would hold the refaults of two seconds. Floors are
  *	filled out of what others leave idle, lowest ratio first, never out of what others use; when all have
- *	floors and these do not fit, shares divide. A floor that is no longer proved halves its distance to
+ *	floors and these do not fit, shares divide. What others use is here the fast average: memory that has been
+ *	idle for seconds waits for its owner's return only as long as nobody is in need. A floor that is no longer proved halves its distance to
  *	the sampled working set every 20 s.
  *   A reserve. As ESX keeps 6 % free ("high"), so do we, out of idle memory only, so that a spike's first
  *	megabytes are there; when working sets fill the budget there is none.
@@ -38,6 +39,9 @@
 
 #define SECOND_NS	  1e9
 #define ALL_ACTIVE	  (31.0 / 32)
+#define UNSEEN_PART	  (1.0 / 8)
+#define ERROR_PART	  (1.0 / 16) /* of an estimate, given the benefit of the doubt */
+#define ROOM_PART	  64
 #define FLOOR_HALVING_S	  20.0
 #define REFAULT_HORIZON_S 2.0
 #define RAISE_NS	  UINT64_C(1000000000) /* refaults are a rate: one raise a second */
@@ -76,7 +80,8 @@ struct esx_round {
 	const struct gn_policy_vm *vms;
 	size_t count;
 	struct gn_policy_decision *decisions;
-	double total; /* to divide */
+	double total;	/* to divide */
+	bool has_proof; /* somebody shows a need right now that the formula does not meet */
 };
 
 static struct esx_entry *entry_of(const struct esx_round *r, size_t index)
@@ -100,30 +105,59 @@ static uint64_t base_of(const struct gn_policy_vm *vm)
 	return vm->target_bytes == GN_POLICY_UNKNOWN ? vm->actual_bytes : vm->target_bytes;
 }
 
-/* What the host's sampling says this VM uses. */
-static double active_of(const struct gn_policy_vm *vm)
+/*
+ * What sampling says of a VM, within what it has. Memory that a trusted guest says is free was used by something that
+ * has ended; the averages only do not know it yet.
+ */
+static double sampled(const struct gn_policy_vm *vm, uint64_t average_bytes)
 {
-	if (vm->active_bytes == GN_POLICY_UNKNOWN || vm->active_bytes > vm->actual_bytes)
-		return (double)vm->actual_bytes;
-	return (double)vm->active_bytes;
+	uint64_t bytes = average_bytes < vm->actual_bytes ? average_bytes : vm->actual_bytes;
+
+	if (vm->claims_trusted && vm->guest_free_bytes <= vm->actual_bytes &&
+	    bytes > vm->actual_bytes - vm->guest_free_bytes)
+		bytes = vm->actual_bytes - vm->guest_free_bytes;
+	return (double)bytes;
 }
 
-/* And what it would use: a VM that uses all it has (f = 1) is taken to use the next page as well. */
+/* What this VM uses in the long run. */
+static double active_of(const struct gn_policy_vm *vm)
+{
+	return sampled(vm, vm->active_bytes);
+}
+
+/* What it uses right now: what is left to it when another is in need. */
+static double recent_of(const struct gn_policy_vm *vm)
+{
+	if (vm->recent_bytes == GN_POLICY_UNKNOWN || vm->recent_bytes > vm->active_bytes)
+		return active_of(vm);
+	return sampled(vm, vm->recent_bytes);
+}
+
+/* And what it would use: of a VM that uses all it has (f = 1) one cannot see how much more it would use. */
 static double demand_of(const struct gn_policy_vm *vm)
 {
 	double active = active_of(vm);
 
-	return active >= (double)vm->actual_bytes * ALL_ACTIVE ? (double)vm->mem_bytes : active;
+	return active >= (double)vm->actual_bytes * ALL_ACTIVE ? active * (1 + UNSEEN_PART)
+							       : active;
 }
 
+/* Pages fetched again into memory that is free fill it; only where there is none they show a need for more. */
 static bool is_refaulting(const struct esx_round *r, const struct gn_policy_vm *vm)
 {
-	return vm->claims_trusted && vm->refaults_per_s >= r->esx->config.refaults_per_s;
+	return vm->claims_trusted && vm->refaults_per_s >= r->esx->config.refaults_per_s &&
+	       (vm->guest_free_bytes == GN_POLICY_UNKNOWN ||
+		vm->guest_free_bytes < vm->mem_bytes / ROOM_PART);
 }
 
 static bool is_asking(const struct gn_policy_vm *vm)
 {
 	return vm->claims_trusted && vm->asks_bytes;
+}
+
+static bool is_proving(const struct esx_round *r, const struct gn_policy_vm *vm)
+{
+	return is_asking(vm) || is_refaulting(r, vm);
 }
 
 /* What came of the last round's wish: a wish that was not granted, or a target that was lost, is no move. */
@@ -166,7 +200,7 @@ static void weigh_evidence(const struct esx_round *r, size_t index)
 	}
 	if (!vm->claims_trusted)
 		entry->floor_bytes = 0;
-	else if (!is_asking(vm) && !is_refaulting(r, vm) && entry->floor_bytes > 0)
+	else if (!is_proving(r, vm) && entry->floor_bytes > 0)
 		entry->floor_bytes =
 			active + halved(entry->floor_bytes - active, r->elapsed_s, FLOOR_HALVING_S);
 	entry->floor_bytes = fmin(fmax(entry->floor_bytes, proved), (double)vm->max_bytes);
@@ -226,52 +260,78 @@ static double keep_reserve(const struct esx_round *r)
 	double needs = 0;
 
 	for (size_t i = 0; i < r->count; i++)
-		needs += clamped(fmax(active_of(&r->vms[i]), entry_of(r, i)->floor_bytes),
+		needs += clamped(fmax(recent_of(&r->vms[i]), entry_of(r, i)->floor_bytes),
 				 claims[i].least, claims[i].most);
 	return r->total - clamped(r->total - needs, 0,
 				  r->esx->config.reserve_fraction * (double)r->host->budget_bytes);
 }
 
+/* In need: the formula gives less than was shown to be needed. */
 static bool is_needy(const struct esx_round *r, size_t index)
 {
 	return !r->vms[index].is_late &&
-	       entry_of(r, index)->floor_bytes > r->esx->claims[index].gets;
+	       entry_of(r, index)->floor_bytes > r->esx->claims[index].gets &&
+	       (!r->has_proof || is_proving(r, &r->vms[index]));
 }
 
-/* Step 3b: floors above the formula's division are filled out of what others leave idle. */
-static void fill_floors(const struct esx_round *r, double total)
+/* What one that is not in need keeps: what it uses now, of what the formula gives it or of a need shown earlier. */
+static double kept_by(const struct esx_round *r, size_t index, bool honours_floors)
+{
+	const struct gn_policy_claim *claim = &r->esx->claims[index];
+	double may = claim->gets;
+
+	if (honours_floors)
+		may = fmax(may, entry_of(r, index)->floor_bytes);
+	return clamped(fmin(recent_of(&r->vms[index]) * (1 + ERROR_PART), may), claim->least,
+		       claim->most);
+}
+
+static double all_kept(const struct esx_round *r, bool honours_floors)
+{
+	double sum = 0;
+
+	for (size_t i = 0; i < r->count; i++)
+		sum += is_needy(r, i) ? 0 : kept_by(r, i, honours_floors);
+	return sum;
+}
+
+/*
+ * Step 3b: floors above the formula's division are filled out of what others leave idle. Who proves a need
+ * now goes before who proved it earlier; both have at least what the formula gives them.
+ */
+static void fill_floors(struct esx_round *r, double total)
 {
 	struct gn_policy_claim *claims = r->esx->claims;
-	double floors = 0, kept = 0;
-	bool fits;
+	double floors = 0, entitled = 0;
+	bool honours_floors, fits;
 
+	r->has_proof = false;
+	for (size_t i = 0; i < r->count; i++)
+		r->has_proof |= is_proving(r, &r->vms[i]) && is_needy(r, i);
+	for (size_t i = 0; i < r->count; i++) {
+		floors += is_needy(r, i) ? entry_of(r, i)->floor_bytes : 0;
+		entitled += is_needy(r, i) ? claims[i].gets : 0;
+	}
+	if (!(floors > 0))
+		return;
+	honours_floors = all_kept(r, true) + entitled <= total;
+	fits = all_kept(r, honours_floors) + floors <= total;
 	for (size_t i = 0; i < r->count; i++) {
 		struct gn_policy_claim *claim = &claims[i];
 
 		if (is_needy(r, i)) {
-			claim->least = claim->gets;
 			claim->most = entry_of(r, i)->floor_bytes;
-			floors += claim->most;
+			claim->least = fits ? claim->most : claim->gets;
 		} else {
-			claim->most = claim->gets;
-			claim->least = fmax(claim->least, fmin(active_of(&r->vms[i]), claim->gets));
-			kept += claim->least;
+			claim->least = kept_by(r, i, honours_floors);
+			claim->most = fits ? fmax(claim->gets, claim->least) : claim->least;
 		}
-	}
-	if (!floors)
-		return;
-	fits = floors + kept <= total;
-	for (size_t i = 0; i < r->count; i++) {
-		if (is_needy(r, i) && fits)
-			claims[i].least = claims[i].most;
-		else if (!is_needy(r, i) && !fits)
-			claims[i].most = claims[i].least;
 	}
 	gn_policy_fill(claims, r->count, r->esx->k, total);
 }
 
 /* Step 3: the division. */
-static void divide(const struct esx_round *r)
+static void divide(struct esx_round *r)
 {
 	struct gn_policy_claim *claims = r->esx->claims;
 	double total;
@@ -302,7 +362,7 @@ static enum gn_policy_reason find_pressure(const struct esx_round *r)
 		       wish = (double)r->decisions[i].wish_bytes;
 
 		charges += charge;
-		if (is_asking(vm) || is_refaulting(r, vm))
+		if (is_proving(r, vm))
 			lacks += fmax(wish - charge, 0);
 		else
 			lacks += fmax((double)vm->min_bytes - charge, 0);
@@ -330,7 +390,7 @@ static void pace(const struct esx_round *r, size_t index, enum gn_policy_reason 
 
 	decision->wished_now_bytes = (uint64_t)base;
 	decision->reason = direction < 0 ? pressure : GN_POLICY_SHARE;
-	if (direction > 0 && (is_asking(vm) || is_refaulting(r, vm)))
+	if (direction > 0 && is_proving(r, vm))
 		decision->reason = is_asking(vm) ? GN_POLICY_ASKED : GN_POLICY_REFAULTS;
 	if (direction < 0 && decision->reason == GN_POLICY_SHARE) {
 		double since_s =

@@ -92,6 +92,7 @@ static void act(struct gn_policy_vm *vm)
 		vm->actual_bytes = target;
 	}
 	vm->active_bytes = below(8) ? pages_up_to(vm->mem_bytes) : GN_POLICY_UNKNOWN;
+	vm->recent_bytes = below(8) ? pages_up_to(vm->mem_bytes) : GN_POLICY_UNKNOWN;
 	vm->asks_bytes = below(6) ? 0 : below(10) ? pages_up_to(vm->mem_bytes) : UINT64_MAX;
 	vm->refaults_per_s = below(6) ? 0 : below(10) ? (double)below(10000) : 1e300;
 	vm->guest_free_bytes = below(4) ? pages_up_to(vm->actual_bytes) : below(UINT64_MAX);
@@ -220,11 +221,11 @@ static void find_fixpoint(const struct policy_world *w, double k, double *sizes)
 
 		for (size_t i = 0; i < w->count; i++) {
 			const struct gn_policy_vm *vm = &w->vms[i];
-			bool uses_all = vm->active_bytes >= vm->actual_bytes / 32 * 31;
+			double active = (double)vm->active_bytes;
 
-			sizes[i] =
-				size_at(vm, (double)(uses_all ? vm->mem_bytes : vm->active_bytes),
-					k, level);
+			if (vm->active_bytes >= vm->actual_bytes / 32 * 31)
+				active += active / 8;
+			sizes[i] = size_at(vm, active, k, level);
 			sum += sizes[i];
 		}
 		if (sum > (double)w->host.budget_bytes)

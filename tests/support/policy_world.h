@@ -53,6 +53,7 @@ static inline struct gn_policy_vm *policy_world_add(struct policy_world *w, uint
 				     .actual_bytes = actual,
 				     .target_bytes = actual,
 				     .active_bytes = active,
+				     .recent_bytes = GN_POLICY_UNKNOWN,
 				     .shares = 1000,
 				     .guest_free_bytes = GN_POLICY_UNKNOWN,
 				     .guest_available_bytes = GN_POLICY_UNKNOWN,

@@ -96,7 +96,27 @@ Test(policy_esx, what_others_use_is_not_given_to_who_asks)
 	}
 	for (size_t i = 1; i < 4; i++)
 		cr_assert_geq(mib(&w, i), 400, "%lu", mib(&w, i));
-	cr_assert_geq(mib(&w, 0), 2048 - 3 * 400 - 1, "%lu", mib(&w, 0));
+	cr_assert_geq(mib(&w, 0), 2048 - 3 * 425 - 1, "%lu", mib(&w, 0));
+	policy_world_fini(&w);
+}
+
+/* Memory that has been idle for some seconds waits for its owner, but not while another is in need. */
+Test(policy_esx, what_was_used_only_earlier_is_given_to_who_asks)
+{
+	struct policy_world w;
+
+	four_calm_vms(&w);
+	for (size_t i = 1; i < 4; i++) {
+		w.vms[i].active_bytes = 400 * MIB;
+		w.vms[i].recent_bytes = 100 * MIB;
+	}
+	w.vms[0].asks_bytes = 500 * MIB;
+	for (int round = 0; round < 3; round++) {
+		cr_assert_eq(policy_world_round(&w, SECOND_NS / 100), 0);
+		policy_world_obey(&w);
+		w.vms[0].asks_bytes = 980 * MIB - w.vms[0].actual_bytes;
+	}
+	cr_assert_eq(mib(&w, 0), 980, "%lu", mib(&w, 0));
 	policy_world_fini(&w);
 }
 
@@ -150,7 +170,7 @@ Test(policy_esx, a_proved_need_fades_when_it_is_not_used)
 
 	four_calm_vms(&w);
 	for (size_t i = 1; i < 4; i++)
-		w.vms[i].active_bytes = 400 * MIB;
+		w.vms[i].active_bytes = 380 * MIB;
 	w.vms[0].asks_bytes = 300 * MIB;
 	cr_assert_eq(policy_world_round(&w, SECOND_NS), 0);
 	policy_world_obey(&w);
