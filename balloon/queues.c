@@ -7,7 +7,7 @@
  *
  * Bounded work. A register access is an exit of a guest, and its vCPU stands still meanwhile; the lock is held.
  * So one access takes at most the heads that were available when it looked, and stops early once it has looked at
- * as many pages as the guest has. The rest stays pending and the driver's next access, of any register, goes on: it waits
+ * as many pages as the guest has and as many descriptors as the queue: all that an honest driver can say. The rest stays pending and the driver's next access, of any register, goes on: it waits
  * for its buffers by InterruptStatus, at the latest.
  *
  * A notification before DRIVER_OK stays pending, too: Linux primes its statistics queue in that order.
@@ -18,8 +18,7 @@
 
 #include "mmu/check.h"
 
-#define WORK_PER_DESCRIPTOR 16	  /* pages looked at: a copy from guest memory costs so much */
-#define WORK_MIN	    65536 /* of an access, in pages looked at */
+#define WORK_PER_DESCRIPTOR 16 /* pages looked at: a copy from guest memory costs so much */
 
 bool gn_balloon_queue_kind(const struct gn_balloon *b, uint32_t index, unsigned *kind)
 {
@@ -110,7 +109,7 @@ static unsigned gather_buffers(struct gn_balloon *b, unsigned kind, unsigned ava
 static void work_on_pages(struct gn_balloon *b, unsigned kind, unsigned available)
 {
 	struct gn_vq *vq = &b->queues[kind];
-	uint64_t limit = b->pages > WORK_MIN ? b->pages : WORK_MIN;
+	uint64_t limit = b->pages + WORK_PER_DESCRIPTOR * vq->size;
 	unsigned done;
 	int err;
 
