@@ -57,6 +57,7 @@ void gn_balloon_unlock(struct gn_balloon *b)
 {
 	struct gn_balloon_outbox out = b->outbox;
 
+	b->stats.interrupts += out.interrupt;
 	b->outbox = (struct gn_balloon_outbox){ .events = 0 };
 	pthread_mutex_unlock(&b->lock);
 	if (out.interrupt && b->config.irq)
@@ -67,10 +68,8 @@ void gn_balloon_unlock(struct gn_balloon *b)
 
 void gn_balloon_interrupt(struct gn_balloon *b, uint32_t bit)
 {
-	if (!(b->interrupt_status & bit)) {
+	if (!(b->interrupt_status & bit))
 		b->outbox.interrupt = true;
-		b->stats.interrupts++;
-	}
 	b->interrupt_status |= bit;
 }
 
