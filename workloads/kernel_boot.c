@@ -151,6 +151,11 @@ void kernel_boot(const struct kernel_config *config)
 	k_leave();
 }
 
+void sys_tick(void)
+{
+	/* No device of this kernel waits for anything. */
+}
+
 void kernel_stats(struct kernel_stats *out)
 {
 	*out = k_now->stats;

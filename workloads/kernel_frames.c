@@ -10,9 +10,13 @@
  * Each of a block's 512 frames has its own reference count, so a large page can be split and given back
  * piecemeal. Blocks given back piecemeal are not put together again.
  *
+ * When no frame is left, clean pages of files are evicted (kernel_cache.c).
+ *
  * The zero frame is mapped by anyone and counted by no one.
  */
 #include "kernel_state.h"
+
+#define RECLAIM_BATCH 32 /* as Linux: SWAP_CLUSTER_MAX */
 
 void k_frames_boot(uint32_t reserved, uint32_t total)
 {
@@ -40,21 +44,27 @@ static void break_block(struct frames *f)
 	}
 }
 
+static void make_room(void)
+{
+	if (!k_cache_reclaim(RECLAIM_BATCH))
+		cpu_panic("guest kernel: out of memory: the workload needs more guest RAM");
+}
+
 uint32_t k_frame_alloc(bool *is_zero)
 {
 	struct frames *f = &k_now->frames;
 	uint32_t frame;
 
+	if (!f->free)
+		make_room();
 	if (!f->free_head && f->low == f->high && f->large_head)
 		break_block(f);
 	*is_zero = !f->free_head;
 	if (f->free_head) {
 		frame = f->free_head;
 		f->free_head = f->next[frame];
-	} else if (f->low < f->high) {
-		frame = f->low++;
 	} else {
-		cpu_panic("guest kernel: out of memory: the workload needs more guest RAM");
+		frame = f->low++;
 	}
 	f->refs[frame] = 1;
 	f->free--;

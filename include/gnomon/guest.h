@@ -113,7 +113,9 @@ struct gn_guest_boot {
 	char why[256];	      /* when it failed */
 	uint64_t progress_pa; /* where the guest keeps two words, done and total; 0: nowhere */
 	uint64_t tsc_measure, tsc_end; /* of the measured part; 0: not reached */
-	struct gn_guest_ops ops;       /* since entry */
+	uint64_t phase,
+		operations; /* of a workload in phases: how many ended, and operations in them */
+	struct gn_guest_ops ops; /* since entry */
 };
 
 /* A guest image as it is linked into a program. */
