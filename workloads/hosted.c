@@ -98,7 +98,9 @@ int workload_run_hosting(struct gn_soft_cpu *cpu, const struct workload *workloa
 					     .pcid = run.params.pcid,
 					     .smep = true,
 					     .smap = true,
-					     .large_pages = run.params.large_pages };
+					     .large_pages = run.params.large_pages,
+					     .balloon_pa = hosting->balloon_pa,
+					     .free_poison = hosting->free_poison };
 	err = run_guest(cpu, &run);
 	*why = err ? run.why : NULL;
 	return err;
@@ -165,7 +167,9 @@ int workload_run_twin(struct gn_soft_cpu *cpu, struct gn_guest_boot *boot, const
 					     .pcid = boot->pcid,
 					     .smep = boot->smep,
 					     .smap = boot->smap,
-					     .large_pages = boot->large_pages };
+					     .large_pages = boot->large_pages,
+					     .balloon_pa = boot->balloon_pa,
+					     .free_poison = (uint32_t)boot->free_poison };
 	boot->ops = (struct gn_guest_ops){ 0 };
 	gn_soft_set_op_hook(cpu, account, &boot->ops);
 	cpu_hosted_fetch_reads(true);

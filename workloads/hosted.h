@@ -29,6 +29,10 @@ struct workload_hosting {
 	/* A phase of a workload that has them (phases) ended; @operations: since the start. */
 	void (*phase)(void *ctx, unsigned phase, uint64_t operations);
 	void *ctx;
+	/* The registers of a virtio-balloon device that the tool made and hooked up to the machine: the
+	 * guest drives it. free_poison: kernel_config. */
+	uint64_t balloon_pa;
+	uint32_t free_poison;
 	struct kernel_stats *stats; /* of the guest's kernel, also when it was stopped */
 };
 int workload_run_hosting(struct gn_soft_cpu *cpu, const struct workload *workload,

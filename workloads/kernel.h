@@ -36,7 +36,10 @@ struct kernel_config {
 		user_start; /* of the image's user part, up to reserved_bytes; 0: no image (hosted) */
 	unsigned levels;    /* 4 or 5 */
 	bool pcid, smep, smap;
-	bool large_pages; /* anonymous memory in 2 MiB pages where a region has room for one */
+	bool large_pages;    /* anonymous memory in 2 MiB pages where a region has room for one */
+	uint64_t balloon_pa; /* a virtio-balloon device's registers, beyond RAM; 0: none */
+	uint32_t
+		free_poison; /* frames given back are filled with it, and checked when handed out; 0: not */
 };
 
 /* The kernel's own state lives in a zeroed block that the boot code provides. */
@@ -127,6 +130,11 @@ struct kernel_stats {
 	uint64_t table_writes, invlpg, full_flushes;
 	uint64_t file_reads, refaults, evictions; /* refaults: reads of pages that were evicted */
 	uint64_t cache_pages;			  /* of files, resident */
+	uint64_t balloon_pages;			  /* in the balloon, blocks included */
+	uint64_t balloon_blocks;		  /* of them, in blocks of 2 MiB */
+	uint64_t balloon_relieved;		  /* pages taken back for want of memory, in all */
+	uint64_t balloon_answers;		  /* statistics given */
+	uint64_t reported_frames, hinted_frames;  /* in all */
 	uint64_t frames_free, frames_total;	  /* 4 KiB */
 	uint64_t tables;			  /* page-table pages in use */
 	uint64_t vmas;				  /* regions in use, all processes */

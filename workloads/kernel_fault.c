@@ -231,6 +231,8 @@ bool k_exception(const struct cpu_exception *e)
 	k->stats.faults++;
 	cpu_compute(K_WORK_FAULT);
 	k_touch_task(p);
+	if (e->user && k->balloon.dev.is_ready)
+		k_balloon_poll(1);
 	if (e->cr2 >= k->user_end)
 		return signal(e);
 	v = k_vma_find(p->mm, e->cr2);

@@ -13,6 +13,7 @@
 #define GN_WORKLOADS_KERNEL_STATE_H
 
 #include <gnomon/guest.h>
+#include <gnomon/virtio.h>
 #include <gnomon/x86.h>
 
 #include "cpu.h"
@@ -29,7 +30,8 @@
 #define K_FILE_MAX	  16 /* numbered after the images */
 #define K_INDEX_SLOTS	  512u
 #define K_FILE_PAGES_MAX  (K_INDEX_SLOTS * K_INDEX_SLOTS) /* 1 GiB */
-#define K_PCID_SLOTS	  6				  /* as Linux: TLB_NR_DYN_ASIDS */
+#define K_BALLOON_BUFFERS 8
+#define K_PCID_SLOTS	  6 /* as Linux: TLB_NR_DYN_ASIDS */
 #define K_GATHER_FRAMES	  256
 
 /*
@@ -52,6 +54,7 @@ enum kernel_work {
 	K_WORK_SWITCH = 1200,
 	K_WORK_PIPE = 500,
 	K_WORK_EVICT = 700,
+	K_WORK_BALLOON = 2000,
 	K_WORK_DISK_READ = 231000,
 };
 
@@ -91,9 +94,12 @@ struct process {
 };
 
 /* Invariant: refs[f] counts the mappings of frame f plus one for each kernel owner (page cache, table,
- * task, pipe); 0: free. Frames in [low, high) were never handed out since boot, so they are zero. */
+ * task, pipe, balloon); 0: free. Frames in [low, high) were never handed out since boot, so they are zero; other free
+ * ones, from first on, are on a list. */
 struct frames {
-	uint32_t total, free, low, high, free_head, large_head;
+	uint32_t total, free, first, low, high, free_head, large_head;
+	uint64_t freed;			 /* frames given back since boot */
+	uint64_t told[K_FRAME_MAX / 64]; /* bit: the host was told that it is free */
 	uint16_t refs[K_FRAME_MAX];
 	uint32_t next[K_FRAME_MAX];
 };
@@ -121,6 +127,34 @@ struct cache {
 	struct clock_hand front, back;
 	uint64_t lead_pages; /* of the front hand, in resident pages */
 	uint32_t pinned;     /* a frame that must stay as it is; 0: none */
+};
+
+/* A virtio device by its registers, and a split queue of one. */
+struct virtio {
+	uint64_t mmio;	   /* guest-physical */
+	uint64_t features; /* offered, then agreed */
+	bool is_ready;
+};
+
+struct virtq {
+	uint32_t frame; /* descriptors and both rings; 0: no such queue */
+	uint16_t index, size;
+	uint16_t available; /* buffers ever offered, modulo 2^16 */
+};
+
+struct balloon {
+	struct virtio dev;
+	struct virtq inflate, deflate, stats, hinting, reporting;
+	uint32_t buffers[K_BALLOON_BUFFERS]; /* frames for page numbers */
+	uint32_t stats_frame;
+	uint32_t small_head, large_head; /* what it holds; linked by frames.next */
+	uint32_t held, blocks, target;	 /* held: frames, those of blocks included */
+	unsigned events;		 /* since the last poll */
+	unsigned retry_polls;		 /* until the next attempt at a target */
+	bool is_relieved;      /* gave back for want of memory: waits for another target */
+	uint32_t hint_command; /* the last seen */
+	uint32_t report_hand;  /* the frame where a round of reports goes on; 0: none under way */
+	uint64_t report_freed; /* frames.freed when it began */
 };
 
 struct pipe {
@@ -153,6 +187,7 @@ struct kernel {
 	struct pipe pipes[K_PIPE_MAX];
 	struct image images[K_IMAGE_MAX];
 	struct cache cache;
+	struct balloon balloon;
 	struct frames frames;
 };
 
@@ -178,7 +213,7 @@ void k_touch_task(const struct process *p);
 
 /* ---- kernel_frames.c ------------------------------------------------------------------------------------ */
 void k_frames_boot(uint32_t reserved, uint32_t total);
-uint32_t k_frame_alloc(bool *is_zero); /* one reference; may evict files; out of memory: panic */
+uint32_t k_frame_alloc(bool *is_zero); /* one reference; may evict files, deflate; no more: panic */
 uint32_t k_frame_alloc_cleared(void);
 uint32_t k_large_alloc_cleared(void); /* first of 512 aligned frames, or 0: none left */
 void k_frame_get(uint32_t frame);     /* no-op on the zero frame, as put */
@@ -187,6 +222,11 @@ void k_large_get(uint32_t first);
 void k_large_put(uint32_t first);
 bool k_frame_is_exclusive(uint32_t frame);
 bool k_large_is_exclusive(uint32_t first);
+/* For the balloon: nothing is evicted and nothing cleared; 0: none free. */
+uint32_t k_frame_take(void);
+uint32_t k_large_take(void);
+void k_frames_gather(void);		/* make blocks of what free frames make whole ones */
+bool k_frame_is_listed(uint32_t frame); /* free, and used before */
 void k_frame_clear(uint32_t frame);
 void k_frame_copy(uint32_t to, uint32_t from);
 
@@ -253,6 +293,29 @@ void k_procs_boot(void);
 
 /* ---- kernel_exec.c ---------------------------------------------------------------------------------------- */
 uint32_t k_image_frame(int image, uint32_t page); /* page cache */
+
+/* ---- kernel_virtq.c ---------------------------------------------------------------------------------------- */
+bool k_virtio_find(struct virtio *v, uint64_t mmio, uint32_t id); /* as far as DRIVER */
+bool k_virtio_agree(struct virtio *v, uint64_t features);	  /* of those offered */
+void k_virtio_start(struct virtio *v);
+void k_virtio_give_up(struct virtio *v);
+uint32_t k_virtio_read(const struct virtio *v, unsigned offset);
+void k_virtio_write(const struct virtio *v, unsigned offset, uint32_t value);
+bool k_virtq_make(const struct virtio *v, struct virtq *q, unsigned index);
+void k_virtq_describe(const struct virtq *q, unsigned slot, const struct gn_virtq_desc *d);
+void k_virtq_offer(struct virtq *q, unsigned head);
+void k_virtq_kick(const struct virtio *v, const struct virtq *q); /* publish and notify */
+uint16_t k_virtq_used(const struct virtq *q);
+/* Until the device used all that was offered. False: it is broken, and given up. */
+bool k_virtq_wait(struct virtio *v, const struct virtq *q);
+
+/* ---- kernel_balloon.c, kernel_free.c ------------------------------------------------------------------------- */
+void k_balloon_boot(uint64_t mmio);   /* without a device there: nothing */
+void k_balloon_poll(unsigned events); /* with a device */
+bool k_balloon_relieve(void);	      /* memory came back */
+uint32_t k_balloon_hint_command(void);
+void k_free_report(void);
+void k_free_hint(uint32_t command);
 
 /* ---- kernel_cache.c: files, and what vmas call images: either ------------------------------------------------ */
 bool k_is_file(int number);

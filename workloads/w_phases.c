@@ -24,7 +24,7 @@
 #define PHASES_MAX	64
 #define OPERATION_STEPS 50 /* instructions beside the touches: parse, hash, answer */
 #define WRITE_ONE_IN	4
-#define TICK_OPERATIONS 1024
+#define TICK_OPERATIONS 2048
 
 struct phase {
 	uint64_t anon_percent, file_percent, operations;

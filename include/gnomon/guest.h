@@ -106,7 +106,8 @@ struct gn_guest_boot {
 	char workload[128]; /* or "trace" */
 	uint64_t size, seed;
 	uint64_t vcpus;
-	uint64_t balloon_pa; /* of a virtio-mmio balloon device (virtio.h); 0: none */
+	uint64_t balloon_pa;  /* of a virtio-mmio balloon device (virtio.h); 0: none */
+	uint64_t free_poison; /* 32 bits that free frames are filled with; 0: they are not */
 
 	uint64_t trace_pa, trace_bytes; /* the trace buffer */
 	uint64_t call_nr, call_argument, call_result;

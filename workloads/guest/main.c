@@ -172,7 +172,8 @@ static void write_params(struct gn_guest_boot *boot)
 					    .mem_bytes = boot->mem_bytes,
 					    .levels = boot->levels,
 					    .pcid = boot->pcid,
-					    .large_pages = boot->large_pages };
+					    .large_pages = boot->large_pages,
+					    .has_devices = k_now->balloon.dev.is_ready };
 	const uint8_t *from = (const uint8_t *)&params;
 	uint64_t to = k_va(boot->user_start + GUEST_USER_PARAMS);
 
@@ -194,7 +195,9 @@ void guest_kernel_main(void)
 					      .pcid = boot->pcid,
 					      .smep = boot->smep,
 					      .smap = boot->smap,
-					      .large_pages = boot->large_pages };
+					      .large_pages = boot->large_pages,
+					      .balloon_pa = boot->balloon_pa,
+					      .free_poison = (uint32_t)boot->free_poison };
 
 	if (boot->magic != GN_GUEST_MAGIC || !boot->user_start)
 		cpu_panic("guest kernel: the boot page is not filled in");
