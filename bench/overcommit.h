@@ -44,6 +44,9 @@ struct overcommit_setup {
 	uint64_t seed;
 	struct gn_policy_config policy;
 	struct overcommit_demand demand[OVERCOMMIT_MAX_VMS];
+	/* Of real VMs: rounds of turns, operations in a turn and at rest. */
+	unsigned rounds;
+	uint64_t turn_operations, rest_operations;
 };
 /* Fill .demand, .min_bytes and .budget_bytes from the rest. The working sets fit into the budget at all times. */
 void overcommit_setup_demand(struct overcommit_setup *setup);
@@ -75,6 +78,17 @@ struct overcommit_run {
 	double round_us_worst; /* of the policy's own code, measured; 0: not measured */
 };
 
+/* Turns of one VM's target, once everything is at rest. */
+struct overcommit_turns {
+	int direction;
+	double at_s[256];
+	unsigned count;
+};
+/* A target went from @old to @new; counted if @counts. */
+void overcommit_turns_note(struct overcommit_turns *turns, double t_s, uint64_t old,
+			   uint64_t new_target, bool counts);
+double overcommit_turns_most(const struct overcommit_turns *turns); /* in any minute */
+
 struct overcommit_results {
 	struct overcommit_setup setup;
 	bool is_measured;
@@ -97,7 +111,9 @@ unsigned overcommit_oom_kills(const struct overcommit_results *r, const struct o
 uint64_t overcommit_refaults(const struct overcommit_results *r, const struct overcommit_run *run);
 /* Of all asks, unmet ones waiting for ever: INFINITY. NAN: nobody asked. */
 double overcommit_wait_ms(const struct overcommit_run *run, double quantile);
-/* "modelled: ..." or "measured: ...". */
+/* "4 VMs of 1 GiB on ...": into @out, returned. */
+const char *overcommit_describe(const struct overcommit_results *r, char *out, size_t out_bytes);
+/* The sentence that belongs beside every number. */
 const char *overcommit_label(const struct overcommit_results *r);
 
 /* Run @policy over modelled VMs; @shares NULL: equal. -EINVAL, -ENOMEM. */
@@ -105,6 +121,12 @@ int overcommit_model_run(const struct overcommit_setup *setup, const char *polic
 			 const uint32_t *shares, struct overcommit_run *run);
 /* The static division whose worst slowdown is least, known in advance: as shares. -ENOMEM. */
 int overcommit_model_oracle(const struct overcommit_setup *setup, uint32_t *shares);
+
+/* Run @policy over real VM processes; @shares NULL: equal. @baseline_cycles: of each VM with all of its memory, for
+ * slowdowns; with @is_baseline it is what is measured. -errno; the reason is told on stderr. */
+int overcommit_measure_run(const struct overcommit_setup *setup, const char *policy,
+			   const uint32_t *shares, bool is_baseline, double *baseline_cycles,
+			   struct overcommit_run *run);
 
 void overcommit_print(const struct overcommit_results *r, FILE *to, bool colour);
 /* -errno. */

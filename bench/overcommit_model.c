@@ -25,6 +25,7 @@
 #define EVENT_GAP      5 /* steps between rounds on events */
 #define TELL_STEPS     5 /* from a target told to the guest's driver */
 #define ESTIMATE_ERROR 0.03
+#define REST_BEGINS_S  60 /* after the last phase: what it left behind has settled */
 #define NS_PER_STEP    UINT64_C(1000000)
 #define MIB	       1048576.0
 #define PAGE_BYTES     4096.0
@@ -42,10 +43,7 @@ struct model_vm {
 	struct ask ask;
 	double refaults_before, refaults_per_s;
 	double sampled_refaults;
-	/* Turns of the target at rest: how many in the last minutes. */
-	int direction;
-	double turned_s[256];
-	unsigned turns;
+	struct overcommit_turns turns;
 };
 
 struct model {
@@ -97,16 +95,6 @@ static void report(struct model *m, unsigned index)
 				       : 0;
 }
 
-static void count_turn(struct model *m, struct model_vm *vm, uint64_t before)
-{
-	int direction = (vm->told > before) - (vm->told < before);
-
-	if (direction && direction == -vm->direction && now_s(m) > m->setup->phases_s + 60 &&
-	    vm->turns < sizeof(vm->turned_s) / sizeof(vm->turned_s[0]))
-		vm->turned_s[vm->turns++] = now_s(m);
-	vm->direction = direction ? direction : vm->direction;
-}
-
 static int run_round(struct model *m)
 {
 	const struct gn_policy_host host = { .budget_bytes = m->setup->budget_bytes,
@@ -135,7 +123,8 @@ static int run_round(struct model *m)
 			continue;
 		vm->told = m->decisions[i].target_bytes;
 		vm->told_step = m->step;
-		count_turn(m, vm, old);
+		overcommit_turns_note(&vm->turns, now_s(m), old, vm->told,
+				      now_s(m) > m->setup->phases_s + REST_BEGINS_S);
 	}
 	m->last_round = m->step;
 	m->event = false;
@@ -225,20 +214,6 @@ static double unconstrained_work(const struct overcommit_setup *setup, unsigned 
 	return guest.work;
 }
 
-static double most_in_a_minute(const struct model_vm *vm)
-{
-	unsigned most = 0;
-
-	for (unsigned i = 0; i < vm->turns; i++) {
-		unsigned count = 0;
-
-		for (unsigned j = i; j < vm->turns && vm->turned_s[j] < vm->turned_s[i] + 60; j++)
-			count++;
-		most = count > most ? count : most;
-	}
-	return most;
-}
-
 static int run_model(struct model *m)
 {
 	const struct overcommit_setup *setup = m->setup;
@@ -261,7 +236,7 @@ static int run_model(struct model *m)
 	for (unsigned i = 0; i < setup->vms; i++) {
 		m->run->vms[i].refaults = (uint64_t)m->vm[i].guest.refaults;
 		m->run->vms[i].oom_kills = m->vm[i].guest.oom_kills;
-		m->run->vms[i].turns_per_minute = most_in_a_minute(&m->vm[i]);
+		m->run->vms[i].turns_per_minute = overcommit_turns_most(&m->vm[i].turns);
 	}
 	return err;
 }

@@ -63,16 +63,12 @@ static void write_row(const struct overcommit_results *r, const struct overcommi
 
 static void write_table(const struct overcommit_results *r, FILE *to)
 {
-	const struct overcommit_setup *s = &r->setup;
-	char mem[32], budget[32];
+	char about[160];
 
 	fprintf(to,
-		"<div class=\"scroll\"><table><caption>%u VMs of %s on %s, %.0f s with phases and "
-		"%.0f s at "
-		"rest, seed %" PRIu64 "; red misses the goal set for esx.</caption>\n",
-		s->vms, cli_format_bytes(s->mem_bytes, mem, sizeof(mem)),
-		cli_format_bytes(s->budget_bytes, budget, sizeof(budget)), s->phases_s, s->rest_s,
-		s->seed);
+		"<div class=\"scroll\"><table><caption>%s; red misses the goal set for "
+		"esx.</caption>\n",
+		overcommit_describe(r, about, sizeof(about)));
 	fputs("<tr><th>policy</th><th>worst VM</th><th>of oracle</th><th>grant p50</th><th>grant "
 	      "p99</th>"
 	      "<th>asks met</th><th>OOM kills</th><th>reservations broken</th><th>over budget</th>"

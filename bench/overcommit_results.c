@@ -3,10 +3,12 @@
  * overcommit_results.c - results in memory, and what is computed from them.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli.h"
 #include "overcommit.h"
 
 static int make_room(void **items, size_t count, size_t *capacity, size_t item_bytes)
@@ -102,6 +104,31 @@ uint64_t overcommit_refaults(const struct overcommit_results *r, const struct ov
 	return sum;
 }
 
+void overcommit_turns_note(struct overcommit_turns *turns, double t_s, uint64_t old,
+			   uint64_t new_target, bool counts)
+{
+	int direction = (new_target > old) - (new_target < old);
+
+	if (counts && direction && direction == -turns->direction &&
+	    turns->count < sizeof(turns->at_s) / sizeof(turns->at_s[0]))
+		turns->at_s[turns->count++] = t_s;
+	turns->direction = direction ? direction : turns->direction;
+}
+
+double overcommit_turns_most(const struct overcommit_turns *turns)
+{
+	unsigned most = 0;
+
+	for (unsigned i = 0; i < turns->count; i++) {
+		unsigned count = 0;
+
+		for (unsigned j = i; j < turns->count && turns->at_s[j] < turns->at_s[i] + 60; j++)
+			count++;
+		most = count > most ? count : most;
+	}
+	return most;
+}
+
 static int compare_doubles(const void *a, const void *b)
 {
 	double left = *(const double *)a, right = *(const double *)b;
@@ -122,8 +149,27 @@ double overcommit_wait_ms(const struct overcommit_run *run, double quantile)
 	return run->waits_ms[rank ? rank - 1 : 0];
 }
 
+const char *overcommit_describe(const struct overcommit_results *r, char *out, size_t out_bytes)
+{
+	const struct overcommit_setup *s = &r->setup;
+	char mem[32], budget[32], what[64];
+
+	if (r->is_measured)
+		snprintf(what, sizeof(what), "%u rounds of turns", s->rounds);
+	else
+		snprintf(what, sizeof(what), "%.0f s with phases and %.0f s at rest", s->phases_s,
+			 s->rest_s);
+	snprintf(out, out_bytes, "%u VMs of %s on %s (%.2gx), %s, seed %" PRIu64, s->vms,
+		 cli_format_bytes(s->mem_bytes, mem, sizeof(mem)),
+		 cli_format_bytes(s->budget_bytes, budget, sizeof(budget)), s->overcommit, what,
+		 s->seed);
+	return out;
+}
+
 const char *overcommit_label(const struct overcommit_results *r)
 {
-	return r->is_measured ? "Measured on this host: soft VMs in processes of their own"
+	return r->is_measured ? "Measured on this host: soft VMs in processes of their own; waits "
+				"in wall time, "
+				"slowdowns in the software machine's cycles"
 			      : "Modelled: guests of a simple model, real policy code";
 }

@@ -55,16 +55,11 @@ void overcommit_print(const struct overcommit_results *r, FILE *to, bool colour)
 					     "grant p50", "grant p99",	    "asks met",
 					     "OOM kills", "reserv. broken", "over budget",
 					     "turns/min", "refaults" };
-	const struct overcommit_setup *s = &r->setup;
-	char mem[32], budget[32], grant[32];
+	char about[160], grant[32];
 	struct table t;
 
-	fprintf(to,
-		"%s.\n%u VMs of %s on %s (%.2gx), %.0f s with phases and %.0f s at rest, seed "
-		"%" PRIu64 ".\n\n",
-		overcommit_label(r), s->vms, cli_format_bytes(s->mem_bytes, mem, sizeof(mem)),
-		cli_format_bytes(s->budget_bytes, budget, sizeof(budget)), s->overcommit,
-		s->phases_s, s->rest_s, s->seed);
+	fprintf(to, "%s.\n%s.\n\n", overcommit_label(r),
+		overcommit_describe(r, about, sizeof(about)));
 	table_init(&t, sizeof(heads) / sizeof(heads[0]), 1);
 	for (size_t i = 0; i < sizeof(heads) / sizeof(heads[0]); i++)
 		table_cell(&t, TABLE_HEAD, "%s", heads[i]);

@@ -188,6 +188,18 @@ expect 0 "overcommit again" overcommit balloon --simulate --quick --policies esx
 python3 -c 'import json; d = json.load(open("out")); o = json.load(open("o.json")); assert d["runs"][1]["vms"] == o["runs"][1]["vms"]' \
 	2>/dev/null && ok || bad "two simulations with one seed differ"
 
+# The same with real VMs, small ones.
+expect 0 "overcommit, real" overcommit balloon --quick --mem 64M --vms 2 --operations 20000 --policies esx --json real.json
+says out '^Measured'
+if python3 - <<-'EOF'; then ok; else bad "the overcommit file of real VMs"; fi
+	import json
+	d = json.load(open("real.json"))
+	assert d["origin"] == "measured" and [r["policy"] for r in d["runs"]] == ["static-oracle", "esx"]
+	for r in d["runs"]:
+		assert r["reservations_broken"] == 0 and r["oom_kills"] == 0 and r["rounds"] > 1
+		assert all(vm["slowdown"] > 0.5 for vm in r["vms"])
+EOF
+
 # Published tables.
 expect 0 "repro walkrefs" repro walkrefs
 says out '24'
