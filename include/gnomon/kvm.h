@@ -97,8 +97,9 @@ typedef bool gn_kvm_port_fn(void *ctx, struct gn_kvm *kvm, unsigned vcpu, uint16
 typedef void gn_kvm_console_fn(void *ctx, const char *text, size_t bytes);
 
 struct gn_kvm_config {
-	struct gn_vm_config vm; /* .backend, .deprivileged, .home_frames are filled in here */
-	bool populate;		/* nested: give all RAM its frames before the run; else on demand */
+	struct gn_vm_config
+		vm;    /* .backend, .deprivileged, .home_frames, .pool are filled in here */
+	bool populate; /* nested: give all RAM its frames before the run; else on demand */
 	unsigned dirty_ring_entries; /* 0: dirty bitmap */
 	bool time_exits;      /* measure the time of each exit by reason (costs two clock reads) */
 	uint64_t max_exits;   /* gn_kvm_run() stops with ASKED after so many; 0: never */
