@@ -449,6 +449,12 @@ static int frees_and_reports(const struct workload_params *params, const char **
 	told = kernel_now().reported_frames;
 	expect(told >= first + PAGES(9 * MIB) && told <= first + PAGES(11 * MIB));
 	check(kept, 4 * MIB);
+	/* What comes out of the balloon the host knows to be free, but for poison. */
+	set_target(PAGES(20 * MIB));
+	told = kernel_now().reported_frames;
+	set_target(0);
+	expect(kernel_now().reported_frames - told <= (rig.poison ? PAGES(30 * MIB) : PAGES(MIB)));
+	check(kept, 4 * MIB);
 	return 0;
 }
 
@@ -556,6 +562,40 @@ Test(guest_balloon, goes_on_without_a_device_that_broke, .init = register_scheme
 	cr_assert_eq(run(&survivor, MIB, NULL), 0, "%s", rig.why);
 	cr_assert_not_null(rig.stats.broken_why);
 	cr_assert(rig.stats.status & GN_VIRTIO_STATUS_FAILED);
+}
+
+/* Pages the device acknowledged and did not take: they come back as they were, and must not pass for zeros. */
+static int gets_its_own_pages_back(const struct workload_params *params, const char **why)
+{
+	uint64_t kept = filled(5 * MIB), at;
+
+	(void)params;
+	(void)why;
+	for (unsigned i = 0; i < 4; i++) {
+		at = filled(24 * MIB);
+		check(at, 24 * MIB);
+		expect(!sys_munmap(at, 24 * MIB));
+		set_target(PAGES(30 * MIB));
+		set_target(0);
+	}
+	at = filled(34 * MIB);
+	check(at, 34 * MIB);
+	check(kept, 5 * MIB);
+	return 0;
+}
+
+static const struct workload ignored = { .name = "ignored", .run = gets_its_own_pages_back };
+
+Test(guest_balloon, pages_that_were_not_taken_are_cleared, .init = register_schemes)
+{
+	rig.device.churn_pages_per_s = 1;
+	rig.device.churn_burst_pages = 100;
+	rig.device.churn_answer = GN_BALLOON_CHURN_IGNORE;
+	for (unsigned large = 0; large < 2; large++) {
+		rig.large = large;
+		cr_assert_eq(run(&ignored, MIB, NULL), 0, "%s", rig.why);
+		cr_assert_gt(rig.stats.faults[GN_BALLOON_FAULT_CHURN], PAGES(20 * MIB));
+	}
 }
 
 Test(guest_balloon, nothing_there_is_no_balloon, .init = register_schemes)
