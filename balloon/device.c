@@ -174,6 +174,7 @@ int gn_balloon_create(struct gn_vm *vm, const struct gn_balloon_config *config,
 		return err;
 	}
 	gn_churn_init(&b->churn, &b->config, gn_balloon_now_ns(b));
+	gn_vm_set_ballooned_touch(vm, config->touch_answer, config->touch, config->ctx);
 	b->space.num_pages = (uint32_t)cut_target(b, config->target_pages);
 	b->hint_round = GN_BALLOON_HINT_DONE;
 	*out = b;
@@ -230,6 +231,7 @@ uint64_t gn_balloon_actual_pages(struct gn_balloon *b)
 	uint64_t pages;
 
 	gn_balloon_lock(b);
+	gn_balloon_find_granted(b);
 	pages = b->held.count;
 	gn_balloon_unlock(b);
 	return pages;
@@ -237,7 +239,11 @@ uint64_t gn_balloon_actual_pages(struct gn_balloon *b)
 
 void gn_balloon_stats(struct gn_balloon *b, struct gn_balloon_stats *out)
 {
+	struct gn_balloon_usage usage;
+
+	gn_vm_balloon_usage(b->vm, &usage);
 	gn_balloon_lock(b);
+	gn_balloon_find_granted(b);
 	*out = b->stats;
 	out->target_pages = b->space.num_pages;
 	out->held_pages = b->held.count;
@@ -245,5 +251,7 @@ void gn_balloon_stats(struct gn_balloon *b, struct gn_balloon_stats *out)
 	out->features = b->status & GN_VIRTIO_STATUS_FEATURES_OK ? b->driver_features : 0;
 	out->claimed_pages = b->space.actual;
 	out->poison = b->space.poison_val;
+	out->touches_denied = usage.touches_denied;
+	out->touches_granted = usage.touches_granted;
 	gn_balloon_unlock(b);
 }

@@ -28,6 +28,7 @@ extern "C" {
 #endif
 
 #define GN_BALLOON_PFNS_AT_ONCE 1024
+#define GN_BALLOON_RUNS_AT_ONCE 1024 /* of one change of the p2m */
 
 /* Ping-pong: see churn.c. */
 struct gn_churn {
@@ -63,6 +64,7 @@ struct gn_balloon {
 	struct gn_page_set held;    /* [l] in the balloon by this device */
 	struct gn_page_set request; /* [l] of the notification in hand; empty between two */
 	struct gn_churn churn;
+	uint64_t touches_granted; /* [l] the engine's count when `held` was last held against it */
 
 	bool has_stats_buffer; /* [l] kept to ask with */
 	uint16_t stats_head;   /* [l] */
@@ -76,6 +78,7 @@ struct gn_balloon {
 	uint16_t heads[GN_VQ_SIZE_MAX];
 	struct gn_virtq_desc chain[GN_VQ_SIZE_MAX];
 	uint32_t pfns[GN_BALLOON_PFNS_AT_ONCE];
+	struct gn_gfn_run runs[GN_BALLOON_RUNS_AT_ONCE];
 };
 
 /* ---- device.c ---------------------------------------------------------------------------------------------- */
@@ -127,6 +130,8 @@ uint64_t gn_balloon_gather_ranges(struct gn_balloon *b, unsigned descriptors);
 bool gn_balloon_change(struct gn_balloon *b, unsigned kind);
 /* Everything leaves the balloon. */
 void gn_balloon_return_all(struct gn_balloon *b);
+/* What was granted to a touch is not held any more. */
+void gn_balloon_find_granted(struct gn_balloon *b);
 /* The whole pages of a range the device may write. False: refused, counted. */
 bool gn_balloon_range(struct gn_balloon *b, const struct gn_virtq_desc *desc, gfn_t *start,
 		      uint64_t *count);

@@ -4,20 +4,22 @@
  *
  * Checked: the page is RAM of this VM, nobody else's (reserved, read-only, MMIO, ballooned by another hand), named
  * once, and in the balloon or not as the request wants. What fails is counted and left as it was; the rest of the
- * request is not affected. A state that was looked at may change before the p2m does (another thread of the host's),
- * so the engine checks again under its lock, and a run that it refuses is done page by page.
+ * request is not affected. A state that was looked at may change before the p2m does (another thread of the host's), so
+ * the engine checks again under its lock and refuses all or nothing; then we look again, too, a few times.
  *
  * Gathered in a set, so a request of any order and repetition becomes the fewest runs there are; pages that lie together
  * leave as 2 MiB blocks wherever they came from in the request.
  *
  * A page whose touch was granted by policy is in use again, though the driver never asked for it back. It is found at
- * its next mention, and is then no longer held.
+ * its next mention, or when the host asks how many there are, and is then no longer held.
  */
 #include "device.h"
 
 #include <errno.h>
 
 #include "mmu/vm.h"
+
+#define CHANGE_TRIES 8
 
 /* ---- Checks ---------------------------------------------------------------------------------------------------- */
 
@@ -195,61 +197,87 @@ uint64_t gn_balloon_gather_ranges(struct gn_balloon *b, unsigned descriptors)
 
 /* ---- The change -------------------------------------------------------------------------------------------------------- */
 
-typedef int change_fn(struct gn_vm *vm, gfn_t start, uint64_t count);
+typedef int change_fn(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
+		      uint64_t *done_pages);
 
-static void note_changed(struct gn_balloon *b, unsigned kind, uint64_t start, uint64_t count)
+/* The next runs of the request from @at on, as many as one change takes; moves @at behind them. */
+static size_t collect(struct gn_balloon *b, uint64_t *at)
 {
-	switch (kind) {
-	case GN_BALLOON_INFLATE:
-		gn_page_set_add_run(&b->held, start, count);
-		b->stats.inflated_pages += count;
-		break;
-	case GN_BALLOON_DEFLATE:
-		gn_page_set_remove_run(&b->held, start, count);
-		b->stats.deflated_pages += count;
-		break;
-	default:
-		b->stats.reported_pages += count;
+	uint64_t start, count;
+	size_t n = 0;
+
+	while (n < GN_BALLOON_RUNS_AT_ONCE &&
+	       gn_page_set_next_run(&b->request, *at, &start, &count)) {
+		b->runs[n++] = (struct gn_gfn_run){ gfn(start), count };
+		*at = start + count;
+	}
+	return n;
+}
+
+static void note_changed(struct gn_balloon *b, unsigned kind, size_t runs, uint64_t *sum)
+{
+	for (size_t i = 0; i < runs; i++) {
+		const struct gn_gfn_run *run = &b->runs[i];
+
+		if (kind == GN_BALLOON_INFLATE)
+			gn_page_set_add_run(&b->held, run->start.v, run->count);
+		else if (kind == GN_BALLOON_DEFLATE)
+			gn_page_set_remove_run(&b->held, run->start.v, run->count);
+		*sum += run->count;
+	}
+	b->stats.runs += runs;
+	b->stats.changes++;
+}
+
+/* The p2m moved on since the pages were checked: check those of @runs again. */
+static void recheck(struct gn_balloon *b, unsigned kind, size_t runs)
+{
+	for (size_t i = 0; i < runs; i++) {
+		uint64_t page = b->runs[i].start.v, end = page + b->runs[i].count;
+
+		for (; page < end; page++) {
+			bool was_granted;
+
+			if (kind == GN_BALLOON_DEFLATE ? is_held(b, page, &was_granted)
+						       : is_owned_ram(b, page))
+				continue;
+			gn_page_set_remove_run(&b->request, page, 1);
+			if (kind != GN_BALLOON_DEFLATE)
+				gn_balloon_fault(b, GN_BALLOON_FAULT_OWNER);
+		}
 	}
 }
 
-static int change_run(struct gn_balloon *b, unsigned kind, change_fn *change, uint64_t start,
-		      uint64_t count)
-{
-	int err = change(b->vm, gfn(start), count);
-
-	b->stats.runs++;
-	if (!err)
-		note_changed(b, kind, start, count);
-	return err;
-}
-
-/* The p2m moved on since the pages were checked: what can be done is. */
-static void change_each(struct gn_balloon *b, unsigned kind, change_fn *change, uint64_t start,
-			uint64_t count)
-{
-	for (uint64_t page = start; page < start + count; page++)
-		if (change_run(b, kind, change, page, 1))
-			gn_balloon_fault(b, GN_BALLOON_FAULT_OWNER);
-}
-
-static void change_all(struct gn_balloon *b, unsigned kind)
+/* The request is carried out, *sum grows by the pages it was. What the host can't leave alone for long enough to have it
+ * changed is not. */
+static void change_all(struct gn_balloon *b, unsigned kind, uint64_t *sum)
 {
 	static change_fn *const changes[GN_BALLOON_QUEUES] = {
-		[GN_BALLOON_INFLATE] = gn_p2m_balloon,
-		[GN_BALLOON_DEFLATE] = gn_p2m_unballoon,
-		[GN_BALLOON_REPORTING] = gn_p2m_discard,
+		[GN_BALLOON_INFLATE] = gn_p2m_balloon_runs,
+		[GN_BALLOON_DEFLATE] = gn_p2m_unballoon_runs,
+		[GN_BALLOON_REPORTING] = gn_p2m_discard_runs,
 	};
-	uint64_t start, count;
+	unsigned tries = 0;
+	uint64_t at = 0;
 
-	for (uint64_t at = 0; gn_page_set_next_run(&b->request, at, &start, &count);
-	     at = start + count) {
-		int err = change_run(b, kind, changes[kind], start, count);
+	for (;;) {
+		uint64_t next = at;
+		size_t runs = collect(b, &next);
+		int err;
 
-		if (err == -EINVAL)
-			change_each(b, kind, changes[kind], start, count);
-		else if (err)
+		if (!runs)
+			break;
+		err = changes[kind](b->vm, b->runs, runs, NULL);
+		if (err == -EINVAL && tries++ < CHANGE_TRIES) {
+			recheck(b, kind, runs);
+			continue;
+		}
+		if (err)
 			b->stats.host_failures++;
+		else
+			note_changed(b, kind, runs, sum);
+		tries = 0;
+		at = next;
 	}
 }
 
@@ -263,35 +291,60 @@ static bool allow_churn(struct gn_balloon *b)
 	return b->config.churn_answer == GN_BALLOON_CHURN_COUNT;
 }
 
+static void inflate(struct gn_balloon *b)
+{
+	if (!gn_churn_is_over(&b->churn, gn_balloon_now_ns(b)) || allow_churn(b))
+		change_all(b, GN_BALLOON_INFLATE, &b->stats.inflated_pages);
+}
+
+static void deflate(struct gn_balloon *b, uint64_t *sum)
+{
+	uint64_t before = *sum;
+
+	change_all(b, GN_BALLOON_DEFLATE, sum);
+	gn_churn_spend(&b->churn, *sum - before, gn_balloon_now_ns(b));
+}
+
 bool gn_balloon_change(struct gn_balloon *b, unsigned kind)
 {
-	uint64_t deflated = b->stats.deflated_pages;
-
 	if (!b->request.count)
 		return true;
-	if (kind != GN_BALLOON_INFLATE || !gn_churn_is_over(&b->churn, gn_balloon_now_ns(b)) ||
-	    allow_churn(b))
-		change_all(b, kind);
-	if (kind == GN_BALLOON_DEFLATE)
-		gn_churn_spend(&b->churn, b->stats.deflated_pages - deflated, gn_balloon_now_ns(b));
+	if (kind == GN_BALLOON_INFLATE)
+		inflate(b);
+	else if (kind == GN_BALLOON_DEFLATE)
+		deflate(b, &b->stats.deflated_pages);
+	else
+		change_all(b, kind, &b->stats.reported_pages);
 	gn_page_set_clear(&b->request);
 	return gn_balloon_is_live(b);
 }
 
 void gn_balloon_return_all(struct gn_balloon *b)
 {
-	uint64_t start, count, held = b->held.count;
+	uint64_t start, count;
 
 	for (uint64_t at = 0; gn_page_set_next_run(&b->held, at, &start, &count);
-	     at = start + count) {
-		if (!gn_p2m_unballoon(b->vm, gfn(start), count)) {
-			b->stats.returned_pages += count;
-			continue;
-		}
-		for (uint64_t page = start; page < start + count; page++)
-			if (!gn_p2m_unballoon(b->vm, gfn(page), 1))
-				b->stats.returned_pages++;
-	}
+	     at = start + count)
+		gn_page_set_add_run(&b->request, start, count);
+	deflate(b, &b->stats.returned_pages);
+	gn_page_set_clear(&b->request);
 	gn_page_set_clear(&b->held);
-	gn_churn_spend(&b->churn, held, gn_balloon_now_ns(b));
+}
+
+void gn_balloon_find_granted(struct gn_balloon *b)
+{
+	struct gn_balloon_usage usage;
+	uint64_t start, count;
+
+	gn_vm_balloon_usage(b->vm, &usage);
+	if (usage.touches_granted == b->touches_granted)
+		return;
+	b->touches_granted = usage.touches_granted;
+	for (uint64_t at = 0; gn_page_set_next_run(&b->held, at, &start, &count);
+	     at = start + count)
+		for (uint64_t page = start; page < start + count; page++) {
+			bool was_granted;
+
+			(void)is_held(b, page, &was_granted);
+		}
 }

@@ -166,6 +166,13 @@ static void break_held(struct balloon *b)
 		hold_frame(first + i);
 }
 
+/* What comes from the host need not be reported to it, unless poison was written to it. */
+static void mark_known(uint32_t first, uint32_t count)
+{
+	if (!k_now->config.free_poison)
+		k_frames_mark_told(first, count);
+}
+
 static void release(struct balloon *b, uint32_t blocks, uint32_t singles)
 {
 	for (; blocks; blocks--) {
@@ -175,6 +182,7 @@ static void release(struct balloon *b, uint32_t blocks, uint32_t singles)
 		b->held -= K_LARGE_FRAMES;
 		b->blocks--;
 		k_large_put(first);
+		mark_known(first, K_LARGE_FRAMES);
 	}
 	for (; singles; singles--) {
 		uint32_t frame = b->small_head;
@@ -182,6 +190,7 @@ static void release(struct balloon *b, uint32_t blocks, uint32_t singles)
 		b->small_head = k_now->frames.next[frame];
 		b->held--;
 		k_frame_put(frame);
+		mark_known(frame, 1);
 	}
 }
 

@@ -60,6 +60,12 @@ static void find_unchanged(uint32_t frame)
 			cpu_panic("guest kernel: a free frame was written to");
 }
 
+void k_frames_mark_told(uint32_t first, uint32_t count)
+{
+	for (uint32_t i = first; i < first + count; i++)
+		k_now->frames.told[i / 64] |= (uint64_t)1 << i % 64;
+}
+
 bool k_frame_is_listed(uint32_t frame)
 {
 	const struct frames *f = &k_now->frames;

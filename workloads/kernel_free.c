@@ -62,15 +62,6 @@ static void describe_run(const struct virtq *q, unsigned slot, const struct run_
 						  .next = (uint16_t)(slot + 1) });
 }
 
-static void mark_told(const struct run_of_frames *run)
-{
-	struct frames *f = &k_now->frames;
-
-	for (uint32_t i = run->start; i < run->start + run->count; i++)
-		f->told[i / 64] |= (uint64_t)1 << i % 64;
-	k_now->stats.reported_frames += run->count;
-}
-
 void k_free_report(void)
 {
 	struct balloon *b = &k_now->balloon;
@@ -96,8 +87,10 @@ void k_free_report(void)
 	k_virtq_kick(&b->dev, &b->reporting);
 	if (!k_virtq_wait(&b->dev, &b->reporting))
 		return;
-	for (unsigned i = 0; i < count; i++)
-		mark_told(&runs[i]);
+	for (unsigned i = 0; i < count; i++) {
+		k_frames_mark_told(runs[i].start, runs[i].count);
+		k_now->stats.reported_frames += runs[i].count;
+	}
 }
 
 /* ---- Hints ---------------------------------------------------------------------------------------------------------------- */

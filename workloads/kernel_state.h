@@ -225,7 +225,8 @@ bool k_large_is_exclusive(uint32_t first);
 /* For the balloon: nothing is evicted and nothing cleared; 0: none free. */
 uint32_t k_frame_take(void);
 uint32_t k_large_take(void);
-void k_frames_gather(void);		/* make blocks of what free frames make whole ones */
+void k_frames_gather(void); /* make blocks of what free frames make whole ones */
+void k_frames_mark_told(uint32_t first, uint32_t count);
 bool k_frame_is_listed(uint32_t frame); /* free, and used before */
 void k_frame_clear(uint32_t frame);
 void k_frame_copy(uint32_t to, uint32_t from);

@@ -99,6 +99,11 @@ struct gn_balloon_config {
 	enum gn_balloon_churn_answer churn_answer;
 	uint64_t (*now_ns)(void *ctx); /* NULL: CLOCK_MONOTONIC */
 
+	/* A touch of a ballooned page, see gn_vm_set_ballooned_touch(); in force even when the device is gone. The
+	 * callback comes with locks held and must not call the device. */
+	enum gn_touch_answer touch_answer;
+	gn_touch_fn *touch; /* NULL: counted only */
+
 	gn_balloon_irq_fn *irq; /* each may be NULL */
 	gn_balloon_event_fn *event;
 	gn_balloon_hint_fn *hint;
@@ -144,13 +149,14 @@ struct gn_balloon_stats {
 	uint64_t features;			 /* negotiated; 0: not (yet) */
 	uint64_t inflated_pages, deflated_pages; /* sums */
 	uint64_t returned_pages;		 /* given back by resets */
-	uint64_t
-		granted_pages; /* left the balloon by a touch that policy granted; seen at their deflation */
+	uint64_t granted_pages; /* left the balloon by a touch that policy granted */
+	uint64_t touches_denied,
+		touches_granted; /* of the VM's ballooned pages, the engine's counts */
 	uint64_t reported_pages; /* discarded by free page reporting */
 	uint64_t withheld_pages; /* reported, and kept: the guest wants its poison back */
 	uint64_t hinted_pages;
 	uint64_t notifications, buffers; /* queue notifications, buffers used */
-	uint64_t runs; /* p2m changes asked for: pages / runs tells how well they coalesced */
+	uint64_t changes, runs; /* of the p2m: pages / runs tells how well they coalesced */
 	uint64_t interrupts, suppressed_interrupts;
 	uint64_t resets;
 	uint64_t host_failures; /* the engine had no memory for what was asked */

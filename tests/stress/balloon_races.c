@@ -22,7 +22,7 @@
 #define PAGES	  1024u
 #define FIRST	  256u /* where the fight is */
 #define ROUNDS	  8
-#define REQUESTS  20000u
+#define REQUESTS  1000u
 #define FEATURES  GN_BALLOON_F_ALL
 #define RUN_PAGES 64u
 

@@ -400,16 +400,91 @@ Test(balloon_device, ping_pong_meets_its_limit)
 	}
 }
 
-/* A page that policy granted again on a touch is no longer the balloon's. */
+static struct {
+	unsigned count;
+	gfn_t at;
+	enum gn_touch_answer answer;
+} touched;
+
+static void on_touch(struct gn_vm *of, gfn_t at, bool write, enum gn_touch_answer answer, void *ctx)
+{
+	(void)write;
+	(void)ctx;
+	cr_assert_eq(of, vm);
+	touched.count++;
+	touched.at = at;
+	touched.answer = answer;
+}
+
+Test(balloon_device, touches_are_answered_by_policy)
+{
+	static const enum gn_touch_answer answers[] = { GN_TOUCH_DENY, GN_TOUCH_GRANT };
+
+	for (unsigned i = 0; i < 2; i++) {
+		uint64_t word;
+
+		rig_create((struct gn_balloon_config){ .touch_answer = answers[i],
+						       .touch = on_touch });
+		cr_assert(driver_start(&driver, GN_BALLOON_F_MUST_TELL_HOST));
+		cr_assert(driver_tell_pages(&driver, INFLATE, 1000, 3));
+		cr_assert_eq(gn_vm_read(vm, gpa(1001 << GN_PAGE_SHIFT), &word, 8),
+			     i == 0 ? -EFAULT : 0);
+		cr_assert_eq(touched.count, i + 1);
+		cr_assert_eq(touched.at.v, 1001);
+		cr_assert_eq(touched.answer, answers[i]);
+		cr_assert_eq(rig_stats().touches_denied, 1);
+		cr_assert_eq(rig_stats().touches_granted, i);
+		cr_assert_eq(rig_stats().granted_pages, i);
+		cr_assert_eq(gn_balloon_actual_pages(driver.balloon), 3 - i);
+		driver_write(&driver, GN_VIRTIO_STATUS, 0);
+		cr_assert_eq(rig_stats().returned_pages, 3 - i);
+		gn_balloon_destroy(driver.balloon);
+		driver.balloon = NULL;
+	}
+}
+
+/* The driver goes on in good faith: it deflates a page that was granted, or inflates it once more. */
 Test(balloon_device, a_granted_page_is_found_at_its_next_mention)
 {
-	rig_start(0);
-	cr_assert(driver_tell_pages(&driver, INFLATE, 1000, 3));
-	cr_assert_eq(gn_p2m_unballoon(vm, gfn(1001), 1), 0);
+	uint64_t word;
+
+	rig_create((struct gn_balloon_config){ .touch_answer = GN_TOUCH_GRANT });
+	cr_assert(driver_start(&driver, GN_BALLOON_F_MUST_TELL_HOST));
+	cr_assert(driver_tell_pages(&driver, INFLATE, 1000, 4));
+	cr_assert_eq(gn_vm_read(vm, gpa(1001 << GN_PAGE_SHIFT), &word, 8), 0);
+	cr_assert_eq(gn_vm_read(vm, gpa(1003 << GN_PAGE_SHIFT), &word, 8), 0);
 	cr_assert(driver_tell_pages(&driver, DEFLATE, 1000, 3));
-	cr_assert_eq(rig_stats().granted_pages, 1);
+	cr_assert(driver_tell_pages(&driver, INFLATE, 1003, 1));
+	cr_assert_eq(rig_stats().granted_pages, 2);
 	cr_assert_eq(rig_stats().deflated_pages, 2);
-	cr_assert_eq(gn_balloon_actual_pages(driver.balloon), 0);
+	cr_assert_eq(gn_balloon_actual_pages(driver.balloon), 1);
+	cr_assert_eq(rig_state(1003), GN_P2M_BALLOONED);
+	cr_assert_eq(rig_all_faults(), 0);
+}
+
+/* Every other page, backwards: more runs than one change takes. */
+Test(balloon_device, scattered_pages)
+{
+	static uint32_t pfns[1500];
+	const uint32_t count = sizeof(pfns) / sizeof(pfns[0]);
+	struct gn_virtq_used_elem used;
+
+	rig_start(0);
+	for (uint32_t i = 0; i < count; i++)
+		pfns[i] = PAGES - 1 - 2 * i;
+	gn_vm_write(vm, gpa(0x30000), pfns, sizeof(pfns));
+	for (unsigned index = 0; index < 2; index++) {
+		driver_set_desc(&driver, index, 0,
+				(struct gn_virtq_desc){ .addr = 0x30000, .len = sizeof(pfns) });
+		driver_offer(&driver, index, 0);
+		driver_notify(&driver, index);
+		cr_assert(driver_collect(&driver, index, &used));
+		cr_assert_eq(rig_stats().runs, (index + 1) * count);
+		cr_assert_eq(rig_stats().changes, (index + 1) * 2);
+		cr_assert_eq(gn_balloon_actual_pages(driver.balloon), index ? 0 : count);
+		cr_assert_eq(rig_state(PAGES - 1), index ? GN_P2M_UNBACKED : GN_P2M_BALLOONED);
+		cr_assert_eq(rig_state(PAGES - 2), GN_P2M_UNBACKED);
+	}
 	cr_assert_eq(rig_all_faults(), 0);
 }
 
