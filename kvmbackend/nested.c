@@ -7,7 +7,7 @@
  *
  * What a guest may do to memory that is not plain RAM:
  *
- *     MMIO, past the end        reads give ones, stores are dropped: an empty bus
+ *     MMIO, past the end        a device of the embedder's, or an empty bus: reads give ones, stores are dropped
  *     read-only                 stores are dropped, as a ROM does; counted
  *     ballooned                 counted, and the guest is stopped: it used what it gave away; or it gets the page back
  *                               (gn_vm_set_ballooned_touch)
@@ -107,8 +107,7 @@ static enum gn_kvm_next mmio_exit(struct gn_kvm_cpu *cpu)
 	switch (info.state) {
 	case GN_P2M_MMIO:
 		gn_kvm_count_exit(cpu, GN_EXIT_IO);
-		if (!run->mmio.is_write)
-			memset(run->mmio.data, 0xff, sizeof(run->mmio.data));
+		gn_kvm_mmio(cpu, at, run->mmio.data, run->mmio.len, run->mmio.is_write);
 		return GN_KVM_AGAIN;
 	case GN_P2M_READONLY:
 		if (run->mmio.is_write) {

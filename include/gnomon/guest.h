@@ -106,6 +106,7 @@ struct gn_guest_boot {
 	char workload[128]; /* or "trace" */
 	uint64_t size, seed;
 	uint64_t vcpus;
+	uint64_t balloon_pa; /* of a virtio-mmio balloon device (virtio.h); 0: none */
 
 	uint64_t trace_pa, trace_bytes; /* the trace buffer */
 	uint64_t call_nr, call_argument, call_result;

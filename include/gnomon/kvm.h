@@ -114,6 +114,14 @@ int gn_kvm_create(const struct gn_kvm_config *config, struct gn_kvm **out, char 
 void gn_kvm_destroy(struct gn_kvm *kvm);
 struct gn_vm *gn_kvm_vm(struct gn_kvm *kvm);
 
+/* Devices in the guest-physical space. A guest's access to what is no memory goes to @fn, up to 8 bytes of one page:
+ * true, and *value (little endian; in for a write, out for a read) is the answer; false, and it is an empty bus: ones,
+ * and nothing stored. Called by the vCPU's thread outside the guest with no lock held, so it may change the p2m. A
+ * fetch and a locked read-modify-write never get there. Set while no vCPU runs; NULL: none. */
+typedef bool gn_kvm_mmio_fn(void *ctx, unsigned vcpu, uint64_t at, unsigned bytes, bool is_write,
+			    uint64_t *value);
+void gn_kvm_set_mmio(struct gn_kvm *kvm, gn_kvm_mmio_fn *fn, void *ctx);
+
 /* Of a vCPU that is not running. Set: -EINVAL for a state that is none of 64-bit or real x86's. */
 int gn_kvm_set_state(struct gn_kvm *kvm, unsigned vcpu, const struct gn_kvm_state *state);
 int gn_kvm_get_state(struct gn_kvm *kvm, unsigned vcpu, struct gn_kvm_state *state);
