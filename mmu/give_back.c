@@ -31,6 +31,22 @@ static bool drop_reference(_Atomic(uint32_t) *refs)
 	return old == 1;
 }
 
+/* drop_reference() of 64 frames (the first a multiple of 64) whose only one it is for each, two counts at a time. False:
+ * not so, and nothing was done. */
+static bool drop_last_references(_Atomic(uint32_t) *refs)
+{
+	const uint64_t one_each = (uint64_t)1 << 32 | 1;
+	uint64_t *pairs = (uint64_t *)refs, others = 0;
+
+	for (unsigned i = 0; i < 32; i++)
+		others |= __atomic_load_n(&pairs[i], __ATOMIC_ACQUIRE) ^ one_each;
+	if (others)
+		return false;
+	for (unsigned i = 0; i < 32; i++)
+		__atomic_store_n(&pairs[i], 0, __ATOMIC_RELAXED);
+	return true;
+}
+
 static void leave(struct gn_frames_impl *impl, const struct gn_frame_run *run)
 {
 	uint64_t end = run->first.v + run->count, next;
@@ -39,8 +55,11 @@ static void leave(struct gn_frames_impl *impl, const struct gn_frame_run *run)
 		uint64_t bits = 0;
 
 		next = (at | 63) + 1 < end ? (at | 63) + 1 : end;
-		for (uint64_t i = at; i < next; i++)
-			bits |= (uint64_t)drop_reference(&impl->refs[i]) << i % 64;
+		if (next - at == 64 && drop_last_references(&impl->refs[at]))
+			bits = ~(uint64_t)0;
+		else
+			for (uint64_t i = at; i < next; i++)
+				bits |= (uint64_t)drop_reference(&impl->refs[i]) << i % 64;
 		if (!bits)
 			continue;
 		impl->leaving[at / 64] |= bits;

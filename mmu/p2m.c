@@ -152,14 +152,19 @@ static void split(struct gn_vm *vm, gfn_t boundary)
 static bool revoke_rights(struct gn_vm *vm, gfn_t start, gfn_t end)
 {
 	const uint64_t rights = (uint64_t)GN_RWX << GN_P2M_RIGHTS_SHIFT;
+	const uint64_t next_frame = (uint64_t)1 << GN_P2M_PFN_SHIFT;
 	bool any = false;
 
-	for (uint64_t i = start.v; i < end.v; i++) {
-		p2m_word_t w = gn_p2m_get(&vm->p2m, gfn(i));
+	for (uint64_t at = start.v, pages; at < end.v; at += pages) {
+		p2m_word_t w = gn_p2m_get(&vm->p2m, gfn(at));
 
+		pages = gn_p2m_alike(w, at, end.v);
 		if (!gn_p2m_word_has_frame(w))
 			continue;
-		atomic_store_explicit(&vm->p2m.words[i], w.v & ~rights, memory_order_release);
+		for (uint64_t i = 0; i < pages; i++)
+			atomic_store_explicit(&vm->p2m.words[at + i],
+					      (w.v & ~rights) + i * next_frame,
+					      memory_order_release);
 		any = true;
 	}
 	return any;

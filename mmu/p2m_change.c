@@ -40,10 +40,15 @@ enum {
 /* Every gfn's state is allowed. The range lies in RAM. */
 static int check(struct gn_vm *vm, gfn_t start, uint64_t count, unsigned allowed)
 {
+	const uint64_t end = start.v + count;
 	unsigned seen = 0;
 
-	for (uint64_t i = 0; i < count; i++)
-		seen |= BIT_OF(gn_p2m_word_state(gn_p2m_get(&vm->p2m, gfn(start.v + i))));
+	for (uint64_t at = start.v; at < end;) {
+		p2m_word_t w = gn_p2m_get(&vm->p2m, gfn(at));
+
+		seen |= BIT_OF(gn_p2m_word_state(w));
+		at += gn_p2m_alike(w, at, end);
+	}
 	return seen & ~allowed ? -EINVAL : 0;
 }
 
@@ -178,17 +183,18 @@ static void leavers_flush(struct leavers *l)
 	l->count = 0;
 }
 
-static inline void leavers_add(struct leavers *l, pfn_t frame)
+static inline void leavers_add(struct leavers *l, pfn_t first, uint64_t count)
 {
 	struct gn_frame_run *last = l->count ? &l->runs[l->count - 1] : NULL;
 
-	if (GN_LIKELY(last && last->first.v + last->count == frame.v)) {
-		last->count++;
+	if (last && last->first.v + last->count == first.v) {
+		last->count += count;
 		return;
 	}
 	if (l->count == LEAVERS)
 		leavers_flush(l);
-	l->runs[l->count++] = (struct gn_frame_run){ .first = frame, .count = 1, .to_host = true };
+	l->runs[l->count++] =
+		(struct gn_frame_run){ .first = first, .count = count, .to_host = true };
 }
 
 /* Every word of the run becomes @state, which has no frame. */
@@ -196,20 +202,23 @@ static void drop_run(struct gn_vm *vm, const struct gn_gfn_run *run, enum gn_p2m
 		     struct leavers *leavers)
 {
 	const p2m_word_t word = gn_p2m_word(state, 0, 0, pfn(0));
+	const uint64_t end = run->start.v + run->count;
 	const bool is_logged = gn_dirty_is_logged(vm);
 	uint64_t unbacked = 0, unballooned = 0;
 
-	for (uint64_t at = run->start.v; at < run->start.v + run->count; at++) {
+	for (uint64_t at = run->start.v, pages; at < end; at += pages) {
 		p2m_word_t old = gn_p2m_get(&vm->p2m, gfn(at));
 
-		atomic_store_explicit(&vm->p2m.words[at], word.v, memory_order_release);
+		pages = gn_p2m_alike(old, at, end);
+		for (uint64_t i = 0; i < pages; i++)
+			atomic_store_explicit(&vm->p2m.words[at + i], word.v, memory_order_release);
 		unballooned += gn_p2m_word_state(old) == GN_P2M_BALLOONED;
 		if (!gn_p2m_word_has_frame(old))
 			continue;
-		unbacked++;
-		leavers_add(leavers, gn_p2m_word_pfn(old));
-		if (is_logged)
-			gn_dirty_mark(vm, gfn(at)); /* its contents are gone */
+		unbacked += pages;
+		leavers_add(leavers, gn_p2m_word_pfn(old), pages);
+		for (uint64_t i = 0; is_logged && i < pages; i++)
+			gn_dirty_mark(vm, gfn(at + i)); /* its contents are gone */
 	}
 	gn_p2m_count(&vm->p2m.backed_pages, -unbacked);
 	gn_p2m_count(&vm->p2m.ballooned_pages,

@@ -20,6 +20,19 @@ static inline void gn_p2m_count(_Atomic(uint64_t) *count, uint64_t difference)
 	atomic_store_explicit(count, old + difference, memory_order_relaxed);
 }
 
+/* How many gfns from @at on, below @end, have @at's word @w but for the frame, which is the next one each time: the rest
+ * of its block. */
+static inline uint64_t gn_p2m_alike(p2m_word_t w, uint64_t at, uint64_t end)
+{
+	unsigned level = gn_p2m_word_level(w);
+	uint64_t rest;
+
+	if (level <= 1)
+		return 1;
+	rest = gn_level_pages(level) - (at & (gn_level_pages(level) - 1));
+	return rest < end - at ? rest : end - at;
+}
+
 /* A change of [start, end): the sequence becomes odd, blocks that cross a boundary are split, words with a
  * frame lose their rights, the scheme forgets the range, a flush of everything is posted if there was
  * anything to cache. Then the caller sets each word anew, and ends. @settle: also wait until nobody uses
