@@ -156,7 +156,6 @@ void overcommit_guest_init(struct overcommit_guest *guest, const struct overcomm
 	double room;
 
 	*guest = (struct overcommit_guest){ .demand = demand,
-					    .mem = mem_bytes,
 					    .kernel = mem_bytes * KERNEL_PART,
 					    .actual = actual_bytes,
 					    .target = actual_bytes };

@@ -9,7 +9,7 @@
 
 struct overcommit_guest {
 	const struct overcommit_demand *demand;
-	double mem, kernel;
+	double kernel;
 	/* Memory, in bytes: kernel + anonymous + resident + stale + free = actual. */
 	double actual, target;
 	double anonymous;	/* what the workload has allocated */

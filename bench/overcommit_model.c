@@ -42,7 +42,6 @@ struct model_vm {
 	uint64_t known;	    /* by the guest's driver */
 	struct ask ask;
 	double refaults_before, refaults_per_s;
-	double sampled_refaults;
 	struct overcommit_turns turns;
 };
 
