@@ -13,5 +13,6 @@ int host_command(int argc, char **argv);
 int micro_command(int argc, char **argv);
 int report_command(int argc, char **argv);
 int repro_command(int argc, char **argv);
+int overcommit_command(int argc, char **argv);
 
 #endif

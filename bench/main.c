@@ -24,6 +24,8 @@ static const struct command {
 	  compare_command },
 	{ "run", "one workload under one scheme, every counter", run_command },
 	{ "micro", "cost of the engine's operations, each beside its limit", micro_command },
+	{ "overcommit", "policies of ballooning, VMs with working sets that move",
+	  overcommit_command },
 	{ "repro", "published figures, ours beside theirs", repro_command },
 	{ "report", "a result file as a web page with plots", report_command },
 	{ "trace", "record, inspect and convert traces of real programs", trace_command },
@@ -43,7 +45,7 @@ static void print_help(FILE *to)
 	      "Compare shadow paging, nested paging and their relatives on one guest.\n\n",
 	      to);
 	for (size_t i = 0; i < COMMANDS; i++)
-		fprintf(to, "  %-9s %s\n", commands[i].name, commands[i].what);
+		fprintf(to, "  %-10s %s\n", commands[i].name, commands[i].what);
 	fputs("\n`gnomon COMMAND --help` tells more, with examples. A first look:\n\n"
 	      "  gnomon compare --quick\n"
 	      "  gnomon compare --quick --report out && xdg-open out/index.html\n\n"

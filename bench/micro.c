@@ -26,9 +26,11 @@
 #include "table.h"
 
 static const struct micro *const micros[] = {
-	&micro_walk4_cached, &micro_p2m_lookup,	    &micro_shadow_fill,	     &micro_ept_fill,
-	&micro_soft_hit,     &micro_soft_scattered, &micro_soft_random_ept,  &micro_kvm_gups,
-	&micro_kvm_chase,    &micro_kvm_trap,	    &micro_kvm_shadow_fault,
+	&micro_walk4_cached,	  &micro_p2m_lookup,	   &micro_shadow_fill,
+	&micro_ept_fill,	  &micro_soft_hit,	   &micro_soft_scattered,
+	&micro_soft_random_ept,	  &micro_kvm_gups,	   &micro_kvm_chase,
+	&micro_kvm_trap,	  &micro_kvm_shadow_fault, &micro_balloon_scattered,
+	&micro_balloon_coalesced, &micro_balloon_huge,	   &micro_balloon_return,
 };
 #define MICROS (sizeof(micros) / sizeof(micros[0]))
 
@@ -37,7 +39,7 @@ enum { SAMPLES_DEFAULT = 21, SAMPLES_MAX = 1001 };
 struct micro_result {
 	const struct micro *micro;
 	struct stats_summary subject, limit, peer;
-	struct stats_summary against; /* the peer, as promised; see enum micro_promise */
+	struct stats_summary against; /* peer or limit, as promised; see enum micro_promise */
 	char failure[256], skipped[256];
 };
 
@@ -58,7 +60,7 @@ uint64_t micro_now_ns(void)
 
 /* Sample by sample of the same turn: a slow moment hits both and cancels. */
 static struct stats_summary hold_against(enum micro_promise promise, const double *subject,
-					 const double *peer, size_t samples)
+					 const double *other, size_t samples)
 {
 	struct stats_summary summary;
 	double *values = calloc(samples, sizeof(*values));
@@ -67,7 +69,7 @@ static struct stats_summary hold_against(enum micro_promise promise, const doubl
 		cli_fail(EXIT_CANNOT, "out of memory");
 	for (size_t i = 0; i < samples; i++)
 		values[i] =
-			promise == MICRO_TIMES_PEER ? subject[i] / peer[i] : subject[i] - peer[i];
+			promise == MICRO_OVER_PEER ? subject[i] - other[i] : subject[i] / other[i];
 	summary = stats_summarise(values, samples);
 	free(values);
 	return summary;
@@ -104,7 +106,9 @@ static void measure(const struct micro *micro, size_t samples, struct progress *
 		progress_part(progress, (double)n / (double)samples);
 	}
 	if (micro->promise != MICRO_ABSOLUTE)
-		result->against = hold_against(micro->promise, values[0], values[2], samples);
+		result->against =
+			hold_against(micro->promise, values[0],
+				     values[micro->promise == MICRO_TIMES_LIMIT ? 1 : 2], samples);
 	for (size_t i = 0; i < 3; i++) {
 		*summaries[i] = (struct stats_summary){ .median = sides[i]->published };
 		if (sides[i]->sample)
@@ -130,14 +134,15 @@ static void side_to_json(cJSON *to, const char *key, const struct micro_side *si
 				side->sample ? "measured in this run" : "recorded elsewhere");
 }
 
-/* What was promised is not the median itself, but how it stands to the peer's. */
+/* What was promised is not the median itself, but how it stands to the peer's or the limit's. */
 static void against_to_json(cJSON *to, const struct micro_result *r)
 {
 	const double ci95[2] = { r->against.low, r->against.high };
-	cJSON *json = cJSON_AddObjectToObject(to, "against_peer");
+	bool is_limit = r->micro->promise == MICRO_TIMES_LIMIT;
+	cJSON *json = cJSON_AddObjectToObject(to, is_limit ? "against_limit" : "against_peer");
 
 	cJSON_AddStringToObject(json, "kind",
-				r->micro->promise == MICRO_TIMES_PEER ? "times" : "over");
+				r->micro->promise == MICRO_OVER_PEER ? "over" : "times");
 	cJSON_AddNumberToObject(json, "median", r->against.median);
 	cJSON_AddItemToObject(json, "ci95", cJSON_CreateDoubleArray(ci95, 2));
 	cJSON_AddNumberToObject(json, "target", r->micro->target);
@@ -219,9 +224,10 @@ static void print_promise(struct table *t, const struct micro_result *r)
 	const struct micro *m = r->micro;
 	const char *missed = meets_target(r) ? "" : " MISSED";
 
-	if (m->promise == MICRO_TIMES_PEER)
-		table_cell(t, TABLE_PLAIN, "%.3fx peer <= %gx%s", r->against.median, m->target,
-			   missed);
+	if (m->promise == MICRO_TIMES_PEER || m->promise == MICRO_TIMES_LIMIT)
+		table_cell(t, TABLE_PLAIN, "%.3fx %s %s %gx%s", r->against.median,
+			   m->promise == MICRO_TIMES_PEER ? "peer" : "limit",
+			   m->more_is_better ? ">=" : "<=", m->target, missed);
 	else if (m->promise == MICRO_OVER_PEER)
 		table_cell(t, TABLE_PLAIN, "peer %+.0f <= %+g%s", r->against.median, m->target,
 			   missed);
@@ -306,7 +312,8 @@ static const struct argp_option options[] = {
 static const char doc[] =
 	"Measure the engine's operations, each beside the least any implementation must do.\v"
 	"Operations: walk4_cached, p2m_lookup, shadow_fill, ept_fill, soft_hit, "
-	"soft_scattered, soft_random_ept; where /dev/kvm is usable kvm_gups, kvm_chase, kvm_trap, "
+	"soft_scattered, soft_random_ept, balloon_scattered, balloon_coalesced, balloon_huge, "
+	"balloon_return; where /dev/kvm is usable kvm_gups, kvm_chase, kvm_trap, "
 	"kvm_shadow_fault.\n\n"
 	"Examples:\n"
 	"  gnomon micro\n"

@@ -21,9 +21,10 @@ struct micro_side {
 
 /* What a target is compared with. */
 enum micro_promise {
-	MICRO_ABSOLUTE,	  /* the median */
-	MICRO_TIMES_PEER, /* the median of (sample / the peer's sample of the same turn) */
-	MICRO_OVER_PEER,  /* the median of (sample - the peer's sample of the same turn) */
+	MICRO_ABSOLUTE,	   /* the median */
+	MICRO_TIMES_PEER,  /* the median of (sample / the peer's sample of the same turn) */
+	MICRO_TIMES_LIMIT, /* the median of (sample / the limit's sample of the same turn) */
+	MICRO_OVER_PEER,   /* the median of (sample - the peer's sample of the same turn) */
 };
 
 struct micro {
@@ -40,7 +41,8 @@ struct micro {
 
 extern const struct micro micro_walk4_cached, micro_p2m_lookup, micro_shadow_fill, micro_ept_fill,
 	micro_soft_hit, micro_soft_scattered, micro_soft_random_ept, micro_kvm_gups,
-	micro_kvm_chase, micro_kvm_trap, micro_kvm_shadow_fault;
+	micro_kvm_chase, micro_kvm_trap, micro_kvm_shadow_fault, micro_balloon_scattered,
+	micro_balloon_coalesced, micro_balloon_huge, micro_balloon_return;
 
 /* CPU time of this thread; and a value the compiler must believe is used. */
 uint64_t micro_now_ns(void);

@@ -101,33 +101,56 @@ static char *read_text(const char *path)
 	return text;
 }
 
-/* Data, script, SVG. The SVG's text, or NULL when there was nothing to show. */
+void report_files_open(struct report_files *files, const char *directory, const char *name)
+{
+	files->directory = directory;
+	files->data_path = join(directory, name, ".dat");
+	files->script_path = join(directory, name, ".gp");
+	files->svg_path = join(directory, name, ".svg");
+	files->script_name = join(".", name, ".gp");
+	open_file(&files->data, files->data_path);
+	open_file(&files->script, files->script_path);
+}
+
+static void free_paths(struct report_files *files)
+{
+	free(files->data_path);
+	free(files->script_path);
+	free(files->svg_path);
+	free(files->script_name);
+}
+
+char *report_files_plot(struct report_files *files)
+{
+	char *svg;
+
+	commit_file(&files->data, files->data_path);
+	commit_file(&files->script, files->script_path);
+	if (run_gnuplot(files->directory, NULL, files->script_name))
+		cli_fail(EXIT_CANNOT, "gnuplot failed on %s", files->script_path);
+	svg = read_text(files->svg_path);
+	free_paths(files);
+	return svg;
+}
+
+void report_files_abort(struct report_files *files)
+{
+	emit_abort(&files->data);
+	emit_abort(&files->script);
+	free_paths(files);
+}
+
+/* The SVG's text, or NULL when there was nothing to show. */
 static char *make_plot(const struct report_plot *plot, const struct summary *s,
 		       const char *directory)
 {
-	char *data_path = join(directory, plot->name, ".dat");
-	char *script_path = join(directory, plot->name, ".gp");
-	char *svg_path = join(directory, plot->name, ".svg");
-	char *script_name = join(".", plot->name, ".gp"), *svg = NULL;
-	struct emit data, script;
+	struct report_files files;
 
-	open_file(&data, data_path);
-	open_file(&script, script_path);
-	if (plot->write(s, data.file, script.file)) {
-		commit_file(&data, data_path);
-		commit_file(&script, script_path);
-		if (run_gnuplot(directory, NULL, script_name))
-			cli_fail(EXIT_CANNOT, "gnuplot failed on %s", script_path);
-		svg = read_text(svg_path);
-	} else {
-		emit_abort(&data);
-		emit_abort(&script);
-	}
-	free(data_path);
-	free(script_path);
-	free(svg_path);
-	free(script_name);
-	return svg;
+	report_files_open(&files, directory, plot->name);
+	if (plot->write(s, files.data.file, files.script.file))
+		return report_files_plot(&files);
+	report_files_abort(&files);
+	return NULL;
 }
 
 static void write_numbers(const struct results *r, const char *directory)

@@ -8,12 +8,24 @@
 
 #include <stdio.h>
 
+#include "emit.h"
 #include "summary.h"
 
 /* End the command with exit code 3 and what to install when gnuplot is missing. */
 void report_check_tools(void);
 /* Write everything into @directory, which is created. Ends the command when it cannot. */
 void report_write(const struct results *r, const char *directory);
+
+/* The files of one picture, DIRECTORY/NAME.dat, .gp and .svg. Whatever fails ends the command. */
+struct report_files {
+	const char *directory;
+	char *data_path, *script_path, *svg_path, *script_name;
+	struct emit data, script;
+};
+void report_files_open(struct report_files *files, const char *directory, const char *name);
+/* Commit data and script and run gnuplot: the SVG's text, for free(); NULL: it cannot be read. */
+char *report_files_plot(struct report_files *files);
+void report_files_abort(struct report_files *files); /* there is nothing to show */
 
 /* One picture: its data file and gnuplot script are written, gnuplot makes the SVG. */
 struct report_plot {
@@ -37,6 +49,10 @@ void report_html_write(const struct report_section *sections, size_t count, FILE
 /* The tables and the words of a section of measured runs. */
 void report_measured_tables(const struct summary *s, FILE *to);
 void report_measured_origin(const struct summary *s, FILE *to);
+/* Pages of other commands in the same dress. */
+void report_html_begin(const char *title, FILE *to);
+void report_html_svg(const char *svg, FILE *to); /* black becomes the page's ink */
+void report_html_end(FILE *to);
 /* @text with <, >, & and quotes escaped. */
 void report_html_text(const char *text, FILE *to);
 /* A workload's label, escaped; a <dt> and its <dd>, unless @text is empty. */

@@ -64,7 +64,7 @@ void report_html_label(const char *workload, FILE *to)
 }
 
 /* An SVG for inlining: from <svg on, black turned into the page's ink. */
-static void write_svg(const char *svg, FILE *to)
+void report_html_svg(const char *svg, FILE *to)
 {
 	static const char *const blacks[] = { "rgb(  0,   0,   0)", "rgb(0,0,0)", "#000000",
 					      "\"black\"", "'black'" };
@@ -261,7 +261,7 @@ static void write_figures(const struct summary *s, char *const *svg, FILE *to)
 		fprintf(to, "<h2>%s</h2>\n<figure><figcaption>", plot->title);
 		plot->sentence(s, to);
 		fputs("</figcaption>\n", to);
-		write_svg(svg[i], to);
+		report_html_svg(svg[i], to);
 		fputs("</figure>\n", to);
 	}
 }
@@ -307,16 +307,28 @@ static void write_measured(const struct report_section *section, FILE *to)
 	report_measured_origin(s, to);
 }
 
+void report_html_begin(const char *title, FILE *to)
+{
+	fputs("<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
+	      "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n<title>",
+	      to);
+	report_html_text(title, to);
+	fprintf(to, "</title>\n<style>\n%s</style></head><body>\n", style);
+}
+
+void report_html_end(FILE *to)
+{
+	fputs("</body></html>\n", to);
+}
+
 void report_html_write(const struct report_section *sections, size_t count, FILE *to)
 {
 	const struct summary *s = &sections[0].summary;
+	char title[96];
 
-	fprintf(to,
-		"<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
-		"<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n"
-		"<title>Gnomon: %zu schemes on %zu "
-		"workloads</title>\n<style>\n%s</style></head><body>\n",
-		s->scheme_count, s->workload_count, style);
+	snprintf(title, sizeof(title), "Gnomon: %zu schemes on %zu workloads", s->scheme_count,
+		 s->workload_count);
+	report_html_begin(title, to);
 	if (count > 1)
 		fprintf(to,
 			"<p><b>%zu backends, a section each.</b> Modelled cycles and measured "
@@ -328,5 +340,5 @@ void report_html_write(const struct report_section *sections, size_t count, FILE
 			write_measured(&sections[i], to);
 		else
 			write_modelled(&sections[i], to);
-	fputs("</body></html>\n", to);
+	report_html_end(to);
 }

@@ -3,8 +3,8 @@
  * devices.c - the ports a guest finds: a console, an exit, a call; anything else is the embedder's.
  *
  * The console is the data and line-status register of a 16550 that is always ready. A port nobody answers reads as
- * ones and swallows what is written, as an empty bus does. Memory-mapped devices are absent: a guest-physical
- * address that is no memory behaves as an empty bus too (nested.c).
+ * ones and swallows what is written, as an empty bus does. Memory-mapped devices are the embedder's (gn_kvm_set_mmio); a
+ * guest-physical address that is no memory and that nobody answers behaves as an empty bus too.
  */
 #include <string.h>
 
@@ -56,4 +56,23 @@ enum gn_kvm_next gn_kvm_port(struct gn_kvm_cpu *cpu, uint16_t port, unsigned byt
 	if (!is_out)
 		*value = ones(bytes);
 	return GN_KVM_AGAIN;
+}
+
+void gn_kvm_set_mmio(struct gn_kvm *kvm, gn_kvm_mmio_fn *fn, void *ctx)
+{
+	kvm->mmio = fn;
+	kvm->mmio_ctx = ctx;
+}
+
+void gn_kvm_mmio(struct gn_kvm_cpu *cpu, gpa_t at, void *data, unsigned bytes, bool is_write)
+{
+	const struct gn_kvm *kvm = cpu->kvm;
+	uint64_t value = 0;
+
+	if (is_write)
+		memcpy(&value, data, bytes);
+	if (!kvm->mmio || !kvm->mmio(kvm->mmio_ctx, cpu->index, at.v, bytes, is_write, &value))
+		value = ~(uint64_t)0;
+	if (!is_write)
+		memcpy(data, &value, bytes);
 }

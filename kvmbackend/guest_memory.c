@@ -10,7 +10,8 @@
  * page leaves the first as it was (the guest's tables may change between look and store; then the part before is stored, as
  * a processor may do it too).
  *
- * What is no memory reads as ones and swallows stores; so does ROM with stores. A ballooned page stops the guest.
+ * What is no memory is a device's (devices.c); ROM swallows stores. A ballooned page stops the guest. A locked exchange
+ * with a device does nothing.
  */
 #include "depriv.h"
 
@@ -19,7 +20,7 @@
 
 #include "mmu/software_access.h"
 
-enum outcome { IS_MEMORY, IS_DEVICE };
+enum outcome { IS_MEMORY, IS_DEVICE, IS_DROPPED };
 
 static struct gn_access access_of(const struct gn_kvm_cpu *cpu, enum gn_as as, uint64_t va,
 				  enum gn_access_kind kind, unsigned bytes)
@@ -39,7 +40,7 @@ static enum gn_kvm_done denied(struct gn_kvm_cpu *cpu, const struct gn_access *a
 {
 	p2m_word_t word = gn_p2m_get(&cpu->kvm->vm->p2m, gpa_to_gfn(fix->gpa));
 
-	*outcome = IS_DEVICE;
+	*outcome = IS_DROPPED;
 	if (access->kind == GN_WRITE && gn_p2m_word_state(word) == GN_P2M_READONLY)
 		return GN_DONE;
 	gn_kvm_end(cpu, GN_KVM_STOP_GUEST, "%s (address %#llx, guest-physical %#llx)",
@@ -62,9 +63,9 @@ static enum gn_kvm_done translate(struct gn_kvm_cpu *cpu, const struct gn_access
 		return GN_ENDS;
 	}
 	*outcome = IS_MEMORY;
+	*at = fix.gpa;
 	switch (fix.kind) {
 	case GN_FIX_ACCESS:
-		*at = fix.gpa;
 		return GN_DONE;
 	case GN_FIX_INJECT:
 		*event = gn_event_fault(GN_VEC_PF, fix.error_code);
@@ -111,6 +112,16 @@ static bool copy_out(struct gn_vm *vm, gpa_t at, void *buf, unsigned bytes)
 	return from;
 }
 
+/* Code is not fetched from a device's registers: such a fetch, and a longer access than a register's, finds an
+ * empty bus. */
+static void read_device(struct gn_kvm_cpu *cpu, const struct gn_access *access, gpa_t at, void *buf)
+{
+	if (access->kind == GN_FETCH || access->size > sizeof(uint64_t))
+		memset(buf, 0xff, access->size);
+	else
+		gn_kvm_mmio(cpu, at, buf, access->size, false);
+}
+
 static enum gn_kvm_done read_page(struct gn_kvm_cpu *cpu, const struct gn_access *access, void *buf,
 				  struct gn_event *event)
 {
@@ -122,8 +133,8 @@ static enum gn_kvm_done read_page(struct gn_kvm_cpu *cpu, const struct gn_access
 
 		if (done != GN_DONE)
 			return done;
-		if (outcome == IS_DEVICE) {
-			memset(buf, 0xff, access->size);
+		if (outcome != IS_MEMORY) {
+			read_device(cpu, access, at, buf);
 			return GN_DONE;
 		}
 	} while (!copy_out(cpu->kvm->vm, at, buf, access->size));
@@ -163,6 +174,17 @@ static int store_of_system(struct gn_kvm_cpu *cpu, gpa_t at, const void *buf, un
 	return gn_vm_write(cpu->kvm->vm, at, buf, bytes);
 }
 
+static void write_device(struct gn_kvm_cpu *cpu, const struct gn_access *access, gpa_t at,
+			 const void *buf)
+{
+	uint64_t value = 0;
+
+	if (access->size > sizeof(value))
+		return;
+	memcpy(&value, buf, access->size);
+	gn_kvm_mmio(cpu, at, &value, access->size, true);
+}
+
 static enum gn_kvm_done store_page(struct gn_kvm_cpu *cpu, const struct gn_access *access,
 				   const void *buf, store_fn *store, struct gn_event *event)
 {
@@ -173,8 +195,12 @@ static enum gn_kvm_done store_page(struct gn_kvm_cpu *cpu, const struct gn_acces
 		gpa_t at;
 		enum gn_kvm_done done = translate(cpu, access, &at, &outcome, event);
 
-		if (done != GN_DONE || outcome == IS_DEVICE)
+		if (done != GN_DONE || outcome == IS_DROPPED)
 			return done;
+		if (outcome == IS_DEVICE) {
+			write_device(cpu, access, at, buf);
+			return GN_DONE;
+		}
 		err = store(cpu, at, buf, access->size);
 	} while (err == -EFAULT); /* it was memory a moment ago: look again */
 	if (!err)
@@ -252,7 +278,7 @@ enum gn_kvm_done gn_kvm_exchange(struct gn_kvm_cpu *cpu, uint64_t va, uint64_t e
 		enum gn_kvm_done end = translate(cpu, &access, &at, &outcome, event);
 
 		*done = true;
-		if (end != GN_DONE || outcome == IS_DEVICE)
+		if (end != GN_DONE || outcome != IS_MEMORY)
 			return end;
 		err = gn_vcpu_exchange(cpu->vcpu, at, expected, desired, bytes, done);
 	} while (err == -EFAULT);

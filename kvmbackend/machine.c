@@ -282,6 +282,7 @@ static int make_engine_vm(struct gn_kvm *kvm, char *why, size_t why_bytes)
 	config.backend_data = kvm;
 	config.deprivileged = true;
 	config.home_frames = true;
+	config.pool = GN_POOL_MEMFD; /* the view maps it a second time */
 	if (!config.guest_phys_bits)
 		config.guest_phys_bits = kvm->host.phys_bits;
 	if (config.guest_phys_bits > kvm->host.phys_bits) {

@@ -101,6 +101,8 @@ struct gn_kvm {
 	struct gn_kvm_host host;	/* (c) what the probe found (cached for the process) */
 	struct gn_vm *vm;		/* (c) */
 	struct gn_pool pool;		/* (c) */
+	gn_kvm_mmio_fn *mmio;		/* (c) while a vCPU runs */
+	void *mmio_ctx;			/* as mmio */
 	int fd, vm_fd;			/* (c) /dev/kvm, the VM */
 	size_t run_bytes;		/* (c) of a vCPU's shared page */
 	const struct gn_kvm_mode *mode; /* changed while every vCPU is parked; NULL: none can run */
@@ -189,6 +191,8 @@ int gn_kvm_msrs_get(struct gn_kvm_cpu *cpu, struct gn_kvm_state *to);
 
 /* ---- devices.c --------------------------------------------------------------------------------------- */
 
+/* An access of the guest to what is no memory, within a page; its exit is the caller's to count. */
+void gn_kvm_mmio(struct gn_kvm_cpu *cpu, gpa_t at, void *data, unsigned bytes, bool is_write);
 /* A port access of the guest at CPL 0, from a KVM_EXIT_IO or an emulated instruction; counts its exit. */
 enum gn_kvm_next gn_kvm_port(struct gn_kvm_cpu *cpu, uint16_t port, unsigned bytes, bool is_out,
 			     uint32_t *value);

@@ -7,9 +7,10 @@
  *
  * What a guest may do to memory that is not plain RAM:
  *
- *     MMIO, past the end        reads give ones, stores are dropped: an empty bus
+ *     MMIO, past the end        a device of the embedder's, or an empty bus: reads give ones, stores are dropped
  *     read-only                 stores are dropped, as a ROM does; counted
- *     ballooned                 counted, and the guest is stopped: it used what it gave away
+ *     ballooned                 counted, and the guest is stopped: it used what it gave away; or it gets the page back
+ *                               (gn_vm_set_ballooned_touch)
  *     its tables there          what KVM makes of it: a #PF, a triple fault, an exit that stops it
  *
  * Completion. After an I/O or MMIO exit KVM finishes the instruction at the next KVM_RUN; before that its registers tell a
@@ -69,7 +70,18 @@ static enum gn_kvm_next follow(struct gn_kvm_cpu *cpu, bool *changed)
 	return gn_kvm_end(cpu, GN_KVM_STOP_ERROR, "%s", why);
 }
 
-/* Memory after all: it changed kind under the guest's hands, or a SHARED page needs the engine to be written. */
+/* The engine refuses a touch of it; it counted the touch. */
+static bool is_denied(struct gn_kvm_cpu *cpu, gpa_t at)
+{
+	struct gn_vm *vm = cpu->kvm->vm;
+	struct gn_p2m_info info = { .state = GN_P2M_MMIO };
+
+	(void)gn_p2m_query(vm, gpa_to_gfn(at), &info);
+	return info.state == GN_P2M_BALLOONED &&
+	       atomic_load_explicit(&vm->touch_answer, memory_order_relaxed) == GN_TOUCH_DENY;
+}
+
+/* Memory after all: it changed kind under the guest's hands, or a SHARED or BALLOONED page needs the engine. */
 static enum gn_kvm_next memory_access(struct gn_kvm_cpu *cpu, gpa_t at, uint8_t *data,
 				      unsigned bytes, bool is_write)
 {
@@ -80,6 +92,8 @@ static enum gn_kvm_next memory_access(struct gn_kvm_cpu *cpu, gpa_t at, uint8_t 
 	if (err == -ENOMEM)
 		return gn_kvm_end(cpu, GN_KVM_STOP_ERROR, "no memory for the page at %#llx",
 				  (unsigned long long)at.v);
+	if (err == -EFAULT && is_denied(cpu, at))
+		return ballooned(cpu, at, is_write);
 	return follow(cpu, &changed);
 }
 
@@ -93,11 +107,8 @@ static enum gn_kvm_next mmio_exit(struct gn_kvm_cpu *cpu)
 	switch (info.state) {
 	case GN_P2M_MMIO:
 		gn_kvm_count_exit(cpu, GN_EXIT_IO);
-		if (!run->mmio.is_write)
-			memset(run->mmio.data, 0xff, sizeof(run->mmio.data));
+		gn_kvm_mmio(cpu, at, run->mmio.data, run->mmio.len, run->mmio.is_write);
 		return GN_KVM_AGAIN;
-	case GN_P2M_BALLOONED:
-		return ballooned(cpu, at, run->mmio.is_write);
 	case GN_P2M_READONLY:
 		if (run->mmio.is_write) {
 			gn_kvm_count_exit(cpu, GN_EXIT_IO);
@@ -188,7 +199,6 @@ enum gn_kvm_next gn_kvm_nested_exit(struct gn_kvm_cpu *cpu)
 static enum gn_kvm_next handle_denial(struct gn_kvm_cpu *cpu)
 {
 	struct gn_kvm_nested *n = cpu->kvm->nested;
-	struct gn_p2m_info info = { .state = GN_P2M_MMIO };
 	enum gn_kvm_next next;
 	struct gn_kvm_denial denial;
 	bool changed;
@@ -203,8 +213,7 @@ static enum gn_kvm_next handle_denial(struct gn_kvm_cpu *cpu)
 				  (unsigned long long)gfn_to_gpa(denial.at).v,
 				  denial.why ? denial.why : "it cannot be mapped",
 				  strerror(-denial.err));
-	(void)gn_p2m_query(cpu->kvm->vm, denial.at, &info);
-	if (info.state == GN_P2M_BALLOONED)
+	if (is_denied(cpu, gfn_to_gpa(denial.at)))
 		next = ballooned(cpu, gfn_to_gpa(denial.at), denial.is_write);
 	else
 		next = follow(cpu, &changed);

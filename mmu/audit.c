@@ -4,8 +4,8 @@
  *
  * Generic part, about the p2m: every word is one the p2m could have written; every frame it names is
  * in the pool, is referenced at least as often as it is named, and a private one is named once; a
- * word that claims a large block is part of one; the count of backed pages is the count of words with
- * a frame.
+ * word that claims a large block is part of one; the counts of backed and of ballooned pages are those of
+ * the words.
  *
  * Naive on purpose: a linear pass with nothing remembered but how often each frame was named. The auditor
  * must be too simple to have the bugs it looks for.
@@ -147,11 +147,21 @@ static void audit_word(struct gn_vm *vm, gfn_t at, p2m_word_t word, uint32_t *na
 	}
 }
 
+static void compare_counts(struct gn_audit_report *report, const char *what, uint64_t have,
+			   const _Atomic(uint64_t) *counter)
+{
+	uint64_t counted = atomic_load_explicit(counter, memory_order_relaxed);
+
+	if (have != counted)
+		gn_audit_fail(report, "p2m: %llu gfns %s, %llu are counted",
+			      (unsigned long long)have, what, (unsigned long long)counted);
+}
+
 static int audit_p2m(struct gn_vm *vm, struct gn_audit_report *report)
 {
 	size_t bytes = vm->frames->frame_count * sizeof(uint32_t);
 	uint32_t *named = gn_arena_zalloc(vm->arena, bytes);
-	uint64_t backed = 0, counted;
+	uint64_t backed = 0, ballooned = 0;
 
 	if (!named)
 		return -ENOMEM;
@@ -159,13 +169,12 @@ static int audit_p2m(struct gn_vm *vm, struct gn_audit_report *report)
 		p2m_word_t word = gn_p2m_get(&vm->p2m, gfn(i));
 
 		backed += gn_p2m_word_has_frame(word);
+		ballooned += gn_p2m_word_state(word) == GN_P2M_BALLOONED;
 		if (word.v != GN_P2M_UNBACKED)
 			audit_word(vm, gfn(i), word, named, report);
 	}
-	counted = atomic_load_explicit(&vm->p2m.backed_pages, memory_order_relaxed);
-	if (backed != counted)
-		gn_audit_fail(report, "p2m: %llu gfns have a frame, %llu are counted",
-			      (unsigned long long)backed, (unsigned long long)counted);
+	compare_counts(report, "have a frame", backed, &vm->p2m.backed_pages);
+	compare_counts(report, "are ballooned", ballooned, &vm->p2m.ballooned_pages);
 	gn_arena_free(vm->arena, named, bytes);
 	return 0;
 }

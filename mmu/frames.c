@@ -12,10 +12,10 @@
  * so that a pool of terabytes costs nothing until it is used.
  *
  * Frames are handed out zeroed, and the kernel's fresh pages are zero already: a bit a frame ("dirty")
- * says whether it was handed out since its block was last punched, and only then is it cleared by hand,
- * outside the lock. A block that becomes wholly free is punched out of the memfd, which gives its memory
- * back; but a few such blocks are kept, or a guest that frees and takes one frame in turns would pay a
- * system call each time. All of it depends on the sequence of calls alone, never on time: frame numbers
+ * says whether it was handed out since the host last took it back, and only then is it cleared by hand,
+ * outside the lock. A block that becomes wholly free is given back to the host; but a few such blocks are kept, or
+ * a guest that frees and takes one frame in turns would pay a system call each time. Who gives memory up for
+ * good (give_back.c) has it given back at once, whatever its size. All of it depends on the sequence of calls alone, never on time: frame numbers
  * are part of the deterministic result.
  *
  * A reference count is an atomic of its own; get() and put() of a frame in use take no lock.
@@ -26,60 +26,19 @@
 #include "frames.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include "arena.h"
 #include "check.h"
-#include "lock.h"
+#include "frames_impl.h"
 
-#define BLOCK_FRAMES	((uint64_t)GN_TABLE_ENTRIES)
-#define BLOCK_WORDS	(BLOCK_FRAMES / 64)
-#define BLOCK_BYTES	(BLOCK_FRAMES * GN_PAGE_SIZE)
+#define BLOCK_BYTES	(GN_BLOCK_FRAMES * GN_PAGE_SIZE)
 #define GIB_BLOCKS	((uint64_t)512)
 #define KEPT_BLOCKS_MAX 16 /* free blocks left unpunched: 32 MiB */
 #define FULL_WORD	(~(uint64_t)0)
 #define POOL_FRAMES_MAX ((uint64_t)1 << 40) /* what a p2m word can name */
-
-struct gn_frames_impl {
-	struct gn_lock lock;
-	int fd;			      /* (c) */
-	uint64_t block_count;	      /* (c) */
-	uint64_t block_words;	      /* (c) words of a bitmap with one bit a block */
-	uint64_t *taken;	      /* [lock] a bit a frame */
-	uint64_t *dirty;	      /* [lock] a bit a frame: may hold a former owner's data */
-	uint64_t *full;		      /* [lock] a bit a block: no frame is free */
-	uint64_t *used;		      /* [lock] a bit a block: some frame is taken */
-	uint64_t *kept;		      /* [lock] a bit a block: wholly free, not punched */
-	uint16_t *taken_count;	      /* [lock] a block's frames that are taken */
-	uint64_t full_hint;	      /* [lock] words of `full` below have no free frame */
-	uint64_t full_top_hint;	      /* [lock] words of `full` above have no free frame */
-	uint64_t used_hint;	      /* [lock] words of `used` below have no free block */
-	unsigned kept_count;	      /* [lock] */
-	_Atomic uint32_t *refs;	      /* (a) one a frame */
-	_Atomic uint64_t used_frames; /* (a) */
-	void *tables;		      /* (c) the mapping that holds all of the above arrays */
-	size_t tables_bytes;	      /* (c) */
-};
-
-static bool bit_get(const uint64_t *map, uint64_t i)
-{
-	return map[i / 64] >> (i % 64) & 1;
-}
-
-static void bit_set(uint64_t *map, uint64_t i)
-{
-	map[i / 64] |= (uint64_t)1 << (i % 64);
-}
-
-static void bit_clear(uint64_t *map, uint64_t i)
-{
-	map[i / 64] &= ~((uint64_t)1 << (i % 64));
-}
 
 /* ---- Set-up ------------------------------------------------------------------------------------ */
 
@@ -89,7 +48,7 @@ static int tables_map(struct gn_frames_impl *impl, uint64_t frame_count)
 	size_t frame_map_bytes = frame_count / 8, block_map_bytes = impl->block_words * 8;
 	uint8_t *p;
 
-	impl->tables_bytes = 2 * frame_map_bytes + 3 * block_map_bytes +
+	impl->tables_bytes = 3 * frame_map_bytes + 4 * block_map_bytes +
 			     frame_count * sizeof(*impl->refs) +
 			     impl->block_count * sizeof(*impl->taken_count);
 	p = mmap(NULL, impl->tables_bytes, PROT_READ | PROT_WRITE,
@@ -102,46 +61,21 @@ static int tables_map(struct gn_frames_impl *impl, uint64_t frame_count)
 	impl->full = (uint64_t *)(p += frame_map_bytes);
 	impl->used = (uint64_t *)(p += block_map_bytes);
 	impl->kept = (uint64_t *)(p += block_map_bytes);
-	impl->refs = (_Atomic uint32_t *)(p += block_map_bytes);
+	impl->leaving = (uint64_t *)(p += block_map_bytes);
+	impl->leaving_blocks = (uint64_t *)(p += frame_map_bytes);
+	impl->refs = (_Atomic(uint32_t) *)(p += block_map_bytes);
 	impl->taken_count = (uint16_t *)(p + frame_count * sizeof(*impl->refs));
 
 	impl->full_top_hint = impl->block_words - 1;
 	/* What is past the end of the pool is taken for good. */
 	for (uint64_t block = impl->block_count; block < impl->block_words * 64; block++) {
-		bit_set(impl->full, block);
-		bit_set(impl->used, block);
+		gn_bit_set(impl->full, block);
+		gn_bit_set(impl->used, block);
 	}
 	return 0;
 }
 
-static int pool_map(struct gn_frames *frames, uint64_t bytes)
-{
-	struct gn_frames_impl *impl = frames->impl;
-	void *base;
-	int err;
-
-	impl->fd = memfd_create("gnomon-frames", MFD_CLOEXEC);
-	if (impl->fd < 0)
-		return -errno;
-	if (ftruncate(impl->fd, (off_t)bytes)) {
-		err = -errno;
-		goto fail;
-	}
-	base = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, impl->fd, 0);
-	if (base == MAP_FAILED) {
-		err = -errno;
-		goto fail;
-	}
-	/* Fewer host TLB misses where the host allows huge pages in shared memory; no harm elsewhere. */
-	(void)madvise(base, bytes, MADV_HUGEPAGE);
-	frames->base = base;
-	return 0;
-fail:
-	close(impl->fd);
-	return err;
-}
-
-int gn_frames_new(uint64_t bytes, struct gn_frames **out)
+int gn_frames_new(uint64_t bytes, enum gn_pool_kind kind, bool huge, struct gn_frames **out)
 {
 	struct gn_frames *frames;
 	struct gn_frames_impl *impl;
@@ -166,10 +100,13 @@ int gn_frames_new(uint64_t bytes, struct gn_frames **out)
 	err = tables_map(impl, frames->frame_count);
 	if (err)
 		goto fail;
-	err = gn_alloc_should_fail() ? -ENOMEM : pool_map(frames, bytes);
+	err = gn_alloc_should_fail() ? -ENOMEM
+				     : gn_host_memory_map(kind, bytes, huge, &impl->memory);
 	if (err)
 		goto fail_tables;
+	frames->base = impl->memory.base;
 	gn_lock_init(&impl->lock, GN_RANK_FRAMES);
+	gn_lock_init(&impl->give_lock, GN_RANK_GIVE);
 	*out = frames;
 	return 0;
 
@@ -190,9 +127,9 @@ void gn_frames_destroy(struct gn_frames *frames)
 	if (!frames)
 		return;
 	impl = frames->impl;
+	gn_lock_fini(&impl->give_lock);
 	gn_lock_fini(&impl->lock);
-	munmap(frames->base, frames->frame_count * GN_PAGE_SIZE);
-	close(impl->fd);
+	gn_host_memory_unmap(&impl->memory);
 	munmap(impl->tables, impl->tables_bytes);
 	free(impl);
 	free(frames);
@@ -200,7 +137,7 @@ void gn_frames_destroy(struct gn_frames *frames)
 
 int gn_frames_fd(const struct gn_frames *frames)
 {
-	return frames->impl->fd;
+	return frames->impl->memory.fd;
 }
 
 /* ---- Taking -------------------------------------------------------------------------------------- */
@@ -208,9 +145,9 @@ int gn_frames_fd(const struct gn_frames *frames)
 /* A block stops being wholly free. */
 static void block_enter_use(struct gn_frames_impl *impl, uint64_t block)
 {
-	bit_set(impl->used, block);
-	if (bit_get(impl->kept, block)) {
-		bit_clear(impl->kept, block);
+	gn_bit_set(impl->used, block);
+	if (gn_bit_get(impl->kept, block)) {
+		gn_bit_clear(impl->kept, block);
 		impl->kept_count--;
 	}
 }
@@ -227,10 +164,10 @@ static bool find_lowest(struct gn_frames_impl *impl, uint64_t *frame)
 	if (word == impl->block_words)
 		return false;
 	block = word * 64 + (unsigned)__builtin_ctzll(~impl->full[word]);
-	taken = &impl->taken[block * BLOCK_WORDS];
+	taken = &impl->taken[block * GN_BLOCK_WORDS];
 	for (at = 0; taken[at] == FULL_WORD; at++)
 		;
-	*frame = block * BLOCK_FRAMES + at * 64 + (unsigned)__builtin_ctzll(~taken[at]);
+	*frame = block * GN_BLOCK_FRAMES + at * 64 + (unsigned)__builtin_ctzll(~taken[at]);
 	return true;
 }
 
@@ -246,24 +183,24 @@ static bool find_highest(struct gn_frames_impl *impl, uint64_t *frame)
 	if (impl->full[word] == FULL_WORD)
 		return false;
 	block = word * 64 + 63 - (unsigned)__builtin_clzll(~impl->full[word]);
-	taken = &impl->taken[block * BLOCK_WORDS];
-	for (at = BLOCK_WORDS - 1; taken[at] == FULL_WORD; at--)
+	taken = &impl->taken[block * GN_BLOCK_WORDS];
+	for (at = GN_BLOCK_WORDS - 1; taken[at] == FULL_WORD; at--)
 		;
-	*frame = block * BLOCK_FRAMES + at * 64 + 63 - (unsigned)__builtin_clzll(~taken[at]);
+	*frame = block * GN_BLOCK_FRAMES + at * 64 + 63 - (unsigned)__builtin_clzll(~taken[at]);
 	return true;
 }
 
 static void take_frame(struct gn_frames_impl *impl, uint64_t frame, bool *must_clear)
 {
-	uint64_t block = frame / BLOCK_FRAMES;
+	uint64_t block = frame / GN_BLOCK_FRAMES;
 
-	bit_set(impl->taken, frame);
-	*must_clear = bit_get(impl->dirty, frame);
-	bit_set(impl->dirty, frame);
+	gn_bit_set(impl->taken, frame);
+	*must_clear = gn_bit_get(impl->dirty, frame);
+	gn_bit_set(impl->dirty, frame);
 	if (!impl->taken_count[block]++)
 		block_enter_use(impl, block);
-	if (impl->taken_count[block] == BLOCK_FRAMES)
-		bit_set(impl->full, block);
+	if (impl->taken_count[block] == GN_BLOCK_FRAMES)
+		gn_bit_set(impl->full, block);
 }
 
 static bool find_block(struct gn_frames_impl *impl, uint64_t *block)
@@ -303,17 +240,17 @@ static void take_blocks(struct gn_frames *frames, uint64_t first, uint64_t count
 	struct gn_frames_impl *impl = frames->impl;
 
 	for (uint64_t block = first; block < first + count; block++) {
-		uint64_t frame = block * BLOCK_FRAMES;
+		uint64_t frame = block * GN_BLOCK_FRAMES;
 
 		block_enter_use(impl, block);
-		bit_set(impl->full, block);
-		impl->taken_count[block] = BLOCK_FRAMES;
-		for (uint64_t i = 0; i < BLOCK_FRAMES; i++)
-			if (bit_get(impl->dirty, frame + i))
+		gn_bit_set(impl->full, block);
+		impl->taken_count[block] = GN_BLOCK_FRAMES;
+		for (uint64_t i = 0; i < GN_BLOCK_FRAMES; i++)
+			if (gn_bit_get(impl->dirty, frame + i))
 				memset(gn_frames_at(frames, pfn_to_hpa(pfn(frame + i))), 0,
 				       GN_PAGE_SIZE);
-		memset(&impl->taken[block * BLOCK_WORDS], 0xff, BLOCK_FRAMES / 8);
-		memset(&impl->dirty[block * BLOCK_WORDS], 0xff, BLOCK_FRAMES / 8);
+		memset(&impl->taken[block * GN_BLOCK_WORDS], 0xff, GN_BLOCK_FRAMES / 8);
+		memset(&impl->dirty[block * GN_BLOCK_WORDS], 0xff, GN_BLOCK_FRAMES / 8);
 	}
 }
 
@@ -349,9 +286,9 @@ static int alloc_block(struct gn_frames *frames, unsigned level, pfn_t *out)
 	gn_lock(&impl->lock);
 	found = level == 2 ? find_block(impl, &block) : find_gib(impl, &block);
 	if (found)
-		take_blocks(frames, block, gn_level_pages(level) / BLOCK_FRAMES);
+		take_blocks(frames, block, gn_level_pages(level) / GN_BLOCK_FRAMES);
 	gn_unlock(&impl->lock);
-	*out = pfn(block * BLOCK_FRAMES);
+	*out = pfn(block * GN_BLOCK_FRAMES);
 	return found ? 0 : -ENOMEM;
 }
 
@@ -383,19 +320,19 @@ int gn_frames_alloc(struct gn_frames *frames, unsigned level, pfn_t *out)
 static bool take_home(struct gn_frames *frames, unsigned level, pfn_t home)
 {
 	struct gn_frames_impl *impl = frames->impl;
-	uint64_t pages = gn_level_pages(level), block = home.v / BLOCK_FRAMES;
+	uint64_t pages = gn_level_pages(level), block = home.v / GN_BLOCK_FRAMES;
 	bool is_free = home.v + pages <= frames->frame_count, must_clear = false;
 
 	gn_lock(&impl->lock);
 	if (is_free && level == 1) {
-		is_free = !bit_get(impl->taken, home.v);
+		is_free = !gn_bit_get(impl->taken, home.v);
 		if (is_free)
 			take_frame(impl, home.v, &must_clear);
 	} else if (is_free) {
-		for (uint64_t i = 0; is_free && i < pages / BLOCK_FRAMES; i++)
-			is_free = !bit_get(impl->used, block + i);
+		for (uint64_t i = 0; is_free && i < pages / GN_BLOCK_FRAMES; i++)
+			is_free = !gn_bit_get(impl->used, block + i);
 		if (is_free)
-			take_blocks(frames, block, pages / BLOCK_FRAMES);
+			take_blocks(frames, block, pages / GN_BLOCK_FRAMES);
 	}
 	gn_unlock(&impl->lock);
 	if (must_clear)
@@ -435,41 +372,80 @@ int gn_frames_alloc_table(struct gn_frames *frames, pfn_t *out)
 	return 0;
 }
 
-/* ---- Giving back --------------------------------------------------------------------------------- */
+/* ---- Putting ------------------------------------------------------------------------------------- */
+
+static bool has_dirty(const struct gn_frames_impl *impl, uint64_t block)
+{
+	uint64_t any = 0;
+
+	for (uint64_t i = 0; i < GN_BLOCK_WORDS; i++)
+		any |= impl->dirty[block * GN_BLOCK_WORDS + i];
+	return any != 0;
+}
 
 /* A wholly free block: give its memory back, unless few such blocks are kept yet. */
-static void block_leave_use(struct gn_frames_impl *impl, uint64_t block)
+static void block_leave_use(struct gn_frames_impl *impl, uint64_t block, bool in_pieces)
 {
-	bit_clear(impl->used, block);
+	const struct gn_host_range range = { block * BLOCK_BYTES, BLOCK_BYTES };
+	bool is_dirty = has_dirty(impl, block);
+
+	gn_bit_clear(impl->used, block);
 	if (block / 64 < impl->used_hint)
 		impl->used_hint = block / 64;
-	if (impl->kept_count >= KEPT_BLOCKS_MAX &&
-	    !fallocate(impl->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-		       (off_t)(block * BLOCK_BYTES), (off_t)BLOCK_BYTES)) {
-		memset(&impl->dirty[block * BLOCK_WORDS], 0, BLOCK_FRAMES / 8);
+	if (!is_dirty) {
+		/* The host has it all, but page by page: to put a large page there it wants its table back too. */
+		if (in_pieces && impl->memory.huge)
+			(void)gn_host_memory_drop(&impl->memory, range);
 		return;
 	}
-	bit_set(impl->kept, block);
+	if (impl->kept_count >= KEPT_BLOCKS_MAX && !gn_host_memory_drop(&impl->memory, range)) {
+		memset(&impl->dirty[block * GN_BLOCK_WORDS], 0, GN_BLOCK_FRAMES / 8);
+		return;
+	}
+	gn_bit_set(impl->kept, block);
 	impl->kept_count++;
 }
 
-static void free_frame(struct gn_frames *frames, uint64_t frame)
+/* Frames [at, at + count) of one block. */
+static void free_in_block(struct gn_frames_impl *impl, uint64_t block, uint64_t at, uint64_t count,
+			  bool is_clean)
 {
-	struct gn_frames_impl *impl = frames->impl;
-	uint64_t block = frame / BLOCK_FRAMES;
+	uint64_t *taken = &impl->taken[block * GN_BLOCK_WORDS];
+	uint64_t *dirty = &impl->dirty[block * GN_BLOCK_WORDS];
 
-	gn_lock(&impl->lock);
-	GN_BUG_ON(!bit_get(impl->taken, frame));
-	bit_clear(impl->taken, frame);
-	bit_clear(impl->full, block);
+	for (uint64_t i = at, pages; i < at + count; i += pages) {
+		uint64_t bits;
+
+		pages = 64 - i % 64 < at + count - i ? 64 - i % 64 : at + count - i;
+		bits = FULL_WORD >> (64 - pages) << i % 64;
+		GN_BUG_ON((taken[i / 64] & bits) != bits);
+		taken[i / 64] &= ~bits;
+		if (is_clean)
+			dirty[i / 64] &= ~bits;
+	}
+	gn_bit_clear(impl->full, block);
 	if (block / 64 < impl->full_hint)
 		impl->full_hint = block / 64;
 	if (block / 64 > impl->full_top_hint)
 		impl->full_top_hint = block / 64;
-	if (!--impl->taken_count[block])
-		block_leave_use(impl, block);
-	gn_unlock(&impl->lock);
-	atomic_fetch_sub_explicit(&impl->used_frames, 1, memory_order_relaxed);
+	impl->taken_count[block] -= (uint16_t)count;
+	if (!impl->taken_count[block])
+		block_leave_use(impl, block, count < GN_BLOCK_FRAMES);
+}
+
+void gn_frames_free_range(struct gn_frames *frames, uint64_t first, uint64_t count, bool is_clean)
+{
+	struct gn_frames_impl *impl = frames->impl;
+	uint64_t end = first + count, pages;
+
+	gn_lock_assert_held(&impl->lock);
+	for (uint64_t at = first; at < end; at += pages) {
+		uint64_t offset = at % GN_BLOCK_FRAMES;
+
+		pages = GN_BLOCK_FRAMES - offset < end - at ? GN_BLOCK_FRAMES - offset : end - at;
+		free_in_block(impl, at / GN_BLOCK_FRAMES, offset, pages, is_clean);
+	}
+	atomic_fetch_sub_explicit(&impl->used_frames, count, memory_order_relaxed);
 }
 
 void gn_frames_get(struct gn_frames *frames, pfn_t frame)
@@ -491,7 +467,9 @@ bool gn_frames_put(struct gn_frames *frames, pfn_t frame)
 	GN_BUG_ON(old == 0);
 	if (old != 1)
 		return false;
-	free_frame(frames, frame.v);
+	gn_lock(&frames->impl->lock);
+	gn_frames_free_range(frames, frame.v, 1, false);
+	gn_unlock(&frames->impl->lock);
 	return true;
 }
 

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * frames.h - host frames: a memfd-backed pool of 4 KiB frames, handed out singly or in aligned blocks
+ * frames.h - host frames: a pool of 4 KiB frames (a memfd or anonymous memory), handed out singly or in aligned blocks
  * of 2 MiB and 1 GiB, each counted.
  *
  * An HPA is an offset into the pool. The whole pool is mapped once, so a frame's host pointer is an
- * addition. The memfd is sparse: a frame costs memory once touched; a freed one is punched out when
- * its 2 MiB block is free as a whole, or zeroed at its next allocation (frames are always handed out
- * zeroed). Frame numbers are handed out deterministically: the lowest fitting one, for
+ * addition. The pool is sparse: a frame costs memory once touched; a freed one is given back to the host when
+ * its 2 MiB block is free as a whole, or at once if it was put with gn_frames_put_runs(), or it is zeroed at its next
+ * allocation (frames are always handed out zeroed). Frame numbers are handed out deterministically: the lowest fitting one, for
  * tables of the VMM's own the highest.
  *
  * A block of level 2 or 3 is 512 or 512*512 frames with one reference each; freeing frames of a block
@@ -17,7 +17,7 @@
 #ifndef GN_MMU_FRAMES_H
 #define GN_MMU_FRAMES_H
 
-#include <gnomon/types.h>
+#include <gnomon/engine.h>
 
 struct gn_frames {
 	uint8_t *base;	      /* (c) host address of HPA 0 */
@@ -25,11 +25,11 @@ struct gn_frames {
 	struct gn_frames_impl *impl;
 };
 
-int gn_frames_new(uint64_t bytes,
-		  struct gn_frames **out); /* rounded up to 2 MiB; -ENOMEM, -errno of memfd */
+/* @bytes is rounded up to 2 MiB. @huge: blocks of 2 MiB will be asked for. -EINVAL, -ENOMEM, -errno of memfd. */
+int gn_frames_new(uint64_t bytes, enum gn_pool_kind kind, bool huge, struct gn_frames **out);
 void gn_frames_destroy(struct gn_frames *frames);
 int gn_frames_fd(
-	const struct gn_frames *frames); /* the memfd, for a backend that maps it elsewhere */
+	const struct gn_frames *frames); /* for a backend that maps it elsewhere; -1: anonymous */
 
 /* One frame (level 1) or an aligned block, zeroed, each frame with one reference.
  * -ENOMEM: the pool's limit is reached, or no aligned block of that size is free. */
@@ -42,6 +42,15 @@ int gn_frames_alloc_table(struct gn_frames *frames, pfn_t *out);
 void gn_frames_get(struct gn_frames *frames, pfn_t frame); /* one more reference */
 bool gn_frames_put(struct gn_frames *frames,
 		   pfn_t frame); /* one less; true: it was the last, now free */
+/* Neighbouring frames on their way out. */
+struct gn_frame_run {
+	pfn_t first;
+	uint64_t count : 63;
+	uint64_t to_host : 1; /* what becomes free goes back to the host at once */
+};
+/* One less for each frame of each run. Returns the bytes the host got back. Takes GN_RANK_GIVE. */
+uint64_t gn_frames_put_runs(struct gn_frames *frames, const struct gn_frame_run *runs,
+			    size_t count);
 uint32_t gn_frames_refs(const struct gn_frames *frames, pfn_t frame);
 uint64_t gn_frames_used(const struct gn_frames *frames); /* frames with a reference */
 

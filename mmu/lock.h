@@ -14,6 +14,7 @@ enum gn_lock_rank {
 	GN_RANK_P2M,	/* writers of the p2m */
 	GN_RANK_DRAIN,	/* one drain of retired frames at a time */
 	GN_RANK_SCHEME, /* a scheme's tables */
+	GN_RANK_GIVE,	/* one who gives many frames back to the host at a time */
 	GN_RANK_FRAMES, /* the host frame pool */
 	GN_RANK_RETIRE, /* frames waiting for a grace period */
 };

@@ -36,6 +36,7 @@ int gn_p2m_init(struct gn_p2m *p2m, struct gn_vm *vm, uint64_t gfn_count, unsign
 	p2m->backing_level = backing_level;
 	atomic_init(&p2m->sequence, 0);
 	atomic_init(&p2m->backed_pages, 0);
+	atomic_init(&p2m->ballooned_pages, 0);
 	gn_lock_init(&p2m->lock, GN_RANK_P2M);
 	return 0;
 }
@@ -119,10 +120,9 @@ void gn_p2m_set(struct gn_vm *vm, gfn_t at, p2m_word_t word)
 {
 	struct gn_p2m *p2m = &vm->p2m;
 	p2m_word_t old = gn_p2m_get(p2m, at);
-	uint64_t backed = atomic_load_explicit(&p2m->backed_pages, memory_order_relaxed);
 
-	backed += (uint64_t)gn_p2m_word_has_frame(word) - (uint64_t)gn_p2m_word_has_frame(old);
-	atomic_store_explicit(&p2m->backed_pages, backed, memory_order_relaxed);
+	gn_p2m_count(&p2m->backed_pages,
+		     (uint64_t)gn_p2m_word_has_frame(word) - (uint64_t)gn_p2m_word_has_frame(old));
 	/* Pairs with the acquire of gn_p2m_get(): the frame's contents come before its number. */
 	atomic_store_explicit(&p2m->words[at.v], word.v, memory_order_release);
 }
@@ -151,22 +151,43 @@ static void split(struct gn_vm *vm, gfn_t boundary)
 /* Returns whether any word had a frame. */
 static bool revoke_rights(struct gn_vm *vm, gfn_t start, gfn_t end)
 {
+	const uint64_t rights = (uint64_t)GN_RWX << GN_P2M_RIGHTS_SHIFT;
+	const uint64_t next_frame = (uint64_t)1 << GN_P2M_PFN_SHIFT;
 	bool any = false;
 
-	for (uint64_t i = start.v; i < end.v; i++) {
-		p2m_word_t w = gn_p2m_get(&vm->p2m, gfn(i));
+	for (uint64_t at = start.v, pages; at < end.v; at += pages) {
+		p2m_word_t w = gn_p2m_get(&vm->p2m, gfn(at));
 
+		pages = gn_p2m_alike(w, at, end.v);
 		if (!gn_p2m_word_has_frame(w))
 			continue;
-		gn_p2m_set(vm, gfn(i),
-			   gn_p2m_word(gn_p2m_word_state(w), 0, gn_p2m_word_level(w),
-				       gn_p2m_word_pfn(w)));
+		for (uint64_t i = 0; i < pages; i++)
+			atomic_store_explicit(&vm->p2m.words[at + i],
+					      (w.v & ~rights) + i * next_frame,
+					      memory_order_release);
 		any = true;
 	}
 	return any;
 }
 
-void gn_p2m_change_begin(struct gn_vm *vm, gfn_t start, gfn_t end, bool settle)
+/* Nobody can make a new translation to the range any more. Returns whether there was anything to cache: then a flush
+ * is owed. */
+static bool withdraw(struct gn_vm *vm, gfn_t start, gfn_t end)
+{
+	bool cached;
+
+	if (start.v == end.v)
+		return false;
+	split(vm, start);
+	split(vm, end);
+	cached = revoke_rights(vm, start, end);
+	if (vm->ops && vm->ops->range)
+		vm->ops->range(vm, start, end, GN_RANGE_ZAP);
+	gn_vm_range_changing(vm, start, end, GN_RANGE_ZAP);
+	return cached;
+}
+
+static void sequence_begin(struct gn_vm *vm)
 {
 	struct gn_p2m *p2m = &vm->p2m;
 	uint64_t sequence = atomic_load_explicit(&p2m->sequence, memory_order_relaxed);
@@ -174,20 +195,31 @@ void gn_p2m_change_begin(struct gn_vm *vm, gfn_t start, gfn_t end, bool settle)
 	gn_lock_assert_held(&p2m->lock);
 	GN_BUG_ON(sequence & 1);
 	atomic_store_explicit(&p2m->sequence, sequence + 1, memory_order_release);
+}
+
+void gn_p2m_change_begin(struct gn_vm *vm, gfn_t start, gfn_t end, bool settle)
+{
+	sequence_begin(vm);
 	gn_p2m_change_extend(vm, start, end, settle);
+}
+
+void gn_p2m_change_begin_runs(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count)
+{
+	const struct gn_flush everything = { .scope = GN_FLUSH_ALL };
+	bool cached = false;
+
+	sequence_begin(vm);
+	for (size_t i = 0; i < count; i++)
+		cached |= withdraw(vm, runs[i].start, gfn(runs[i].start.v + runs[i].count));
+	if (cached)
+		gn_vm_flush(vm, &everything);
 }
 
 void gn_p2m_change_extend(struct gn_vm *vm, gfn_t start, gfn_t end, bool settle)
 {
 	const struct gn_flush everything = { .scope = GN_FLUSH_ALL };
-	bool cached;
+	bool cached = withdraw(vm, start, end);
 
-	split(vm, start);
-	split(vm, end);
-	cached = revoke_rights(vm, start, end);
-	if (vm->ops && vm->ops->range)
-		vm->ops->range(vm, start, end, GN_RANGE_ZAP);
-	gn_vm_range_changing(vm, start, end, GN_RANGE_ZAP);
 	if (cached)
 		gn_vm_flush(vm, &everything);
 	if (cached && settle)

@@ -78,12 +78,13 @@ static inline bool gn_p2m_word_has_frame(p2m_word_t w)
 }
 
 struct gn_p2m {
-	_Atomic(uint64_t) *words;	/* (c) one per gfn */
-	uint64_t gfn_count;		/* (c) */
-	_Atomic(uint64_t) sequence;	/* (a) odd while a range changes; written under lock */
-	struct gn_lock lock;		/* writers */
-	unsigned backing_level;		/* (c) */
-	_Atomic(uint64_t) backed_pages; /* (a) gfns with a frame */
+	_Atomic(uint64_t) *words;	   /* (c) one per gfn */
+	uint64_t gfn_count;		   /* (c) */
+	_Atomic(uint64_t) sequence;	   /* (a) odd while a range changes; written under lock */
+	struct gn_lock lock;		   /* writers */
+	unsigned backing_level;		   /* (c) */
+	_Atomic(uint64_t) backed_pages;	   /* (a) gfns with a frame; written under lock */
+	_Atomic(uint64_t) ballooned_pages; /* as backed_pages: BALLOONED gfns */
 };
 
 int gn_p2m_init(struct gn_p2m *p2m, struct gn_vm *vm, uint64_t gfn_count, unsigned backing_level);

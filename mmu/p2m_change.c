@@ -29,6 +29,7 @@
 
 #include "p2m_writer.h"
 
+#define LEAVERS	      64 /* runs told to the retire list at a time */
 #define BIT_OF(state) (1u << (state))
 enum {
 	WITH_FRAME = BIT_OF(GN_P2M_PRIVATE) | BIT_OF(GN_P2M_SHARED) | BIT_OF(GN_P2M_READONLY),
@@ -36,16 +37,19 @@ enum {
 	ANY = RAM | BIT_OF(GN_P2M_BALLOONED) | BIT_OF(GN_P2M_MMIO),
 };
 
-/* The range lies in RAM and every gfn's state is allowed. */
+/* Every gfn's state is allowed. The range lies in RAM. */
 static int check(struct gn_vm *vm, gfn_t start, uint64_t count, unsigned allowed)
 {
-	for (uint64_t i = 0; i < count; i++) {
-		p2m_word_t w = gn_p2m_get(&vm->p2m, gfn(start.v + i));
+	const uint64_t end = start.v + count;
+	unsigned seen = 0;
 
-		if (!(BIT_OF(gn_p2m_word_state(w)) & allowed))
-			return -EINVAL;
+	for (uint64_t at = start.v; at < end;) {
+		p2m_word_t w = gn_p2m_get(&vm->p2m, gfn(at));
+
+		seen |= BIT_OF(gn_p2m_word_state(w));
+		at += gn_p2m_alike(w, at, end);
 	}
-	return 0;
+	return seen & ~allowed ? -EINVAL : 0;
 }
 
 static bool is_in_ram(const struct gn_vm *vm, gfn_t start, uint64_t count)
@@ -66,7 +70,7 @@ static void tell_backend(struct gn_vm *vm, gfn_t start, uint64_t count)
 {
 	const struct gn_backend_ops *backend = vm->config.backend;
 
-	if (backend && backend->range_changed)
+	if (count && backend && backend->range_changed)
 		backend->range_changed(vm, start, gfn(start.v + count));
 }
 
@@ -166,55 +170,183 @@ int gn_p2m_populate(struct gn_vm *vm, gfn_t start, uint64_t count)
 
 /* ---- Frames leave -------------------------------------------------------------------------------------- */
 
-/* Each gfn of the range becomes @state, which has no frame. */
-static int drop(struct gn_vm *vm, gfn_t start, uint64_t count, unsigned allowed,
-		enum gn_p2m_state state)
+/* Frames that were gfns' a moment ago, joined where they are neighbours and told to the retire list in lots. */
+struct leavers {
+	struct gn_vm *vm;
+	size_t count;
+	struct gn_frame_run runs[LEAVERS];
+};
+
+static void leavers_flush(struct leavers *l)
 {
-	int err;
+	gn_retire_runs(l->vm, l->runs, l->count);
+	l->count = 0;
+}
 
-	if (!is_in_ram(vm, start, count))
-		return -EINVAL;
-	if (!count)
-		return 0;
-	lock_for_change(vm);
-	err = check(vm, start, count, allowed);
-	if (err)
-		goto out;
-	gn_p2m_change_begin(vm, start, gfn(start.v + count), false);
-	for (uint64_t i = start.v; i < start.v + count; i++) {
-		p2m_word_t old = gn_p2m_get(&vm->p2m, gfn(i));
+static inline void leavers_add(struct leavers *l, pfn_t first, uint64_t count)
+{
+	struct gn_frame_run *last = l->count ? &l->runs[l->count - 1] : NULL;
 
-		gn_p2m_set(vm, gfn(i), gn_p2m_word(state, 0, 0, pfn(0)));
+	if (last && last->first.v + last->count == first.v) {
+		last->count += count;
+		return;
+	}
+	if (l->count == LEAVERS)
+		leavers_flush(l);
+	l->runs[l->count++] =
+		(struct gn_frame_run){ .first = first, .count = count, .to_host = true };
+}
+
+/* Every word of the run becomes @state, which has no frame. */
+static void drop_run(struct gn_vm *vm, const struct gn_gfn_run *run, enum gn_p2m_state state,
+		     struct leavers *leavers)
+{
+	const p2m_word_t word = gn_p2m_word(state, 0, 0, pfn(0));
+	const uint64_t end = run->start.v + run->count;
+	const bool is_logged = gn_dirty_is_logged(vm);
+	uint64_t unbacked = 0, unballooned = 0;
+
+	for (uint64_t at = run->start.v, pages; at < end; at += pages) {
+		p2m_word_t old = gn_p2m_get(&vm->p2m, gfn(at));
+
+		pages = gn_p2m_alike(old, at, end);
+		for (uint64_t i = 0; i < pages; i++)
+			atomic_store_explicit(&vm->p2m.words[at + i], word.v, memory_order_release);
+		unballooned += gn_p2m_word_state(old) == GN_P2M_BALLOONED;
 		if (!gn_p2m_word_has_frame(old))
 			continue;
-		gn_retire_frame(vm, gn_p2m_word_pfn(old));
-		if (gn_dirty_is_logged(vm))
-			gn_dirty_mark(vm, gfn(i)); /* its contents are gone */
+		unbacked += pages;
+		leavers_add(leavers, gn_p2m_word_pfn(old), pages);
+		for (uint64_t i = 0; is_logged && i < pages; i++)
+			gn_dirty_mark(vm, gfn(at + i)); /* its contents are gone */
 	}
+	gn_p2m_count(&vm->p2m.backed_pages, -unbacked);
+	gn_p2m_count(&vm->p2m.ballooned_pages,
+		     (state == GN_P2M_BALLOONED ? run->count : 0) - unballooned);
+}
+
+static void drop_locked(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
+			enum gn_p2m_state state)
+{
+	struct leavers leavers;
+
+	leavers.vm = vm;
+	leavers.count = 0;
+	gn_p2m_change_begin_runs(vm, runs, count);
+	for (size_t i = 0; i < count; i++)
+		drop_run(vm, &runs[i], state, &leavers);
+	leavers_flush(&leavers);
 	gn_p2m_change_end(vm);
-out:
-	unlock_after_change(vm, start, count);
-	return err;
+}
+
+/* In RAM, sorted, disjoint; *pages is their sum. */
+static int check_runs(const struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
+		      uint64_t *pages)
+{
+	uint64_t floor = 0;
+
+	*pages = 0;
+	for (size_t i = 0; i < count; i++) {
+		if (!is_in_ram(vm, runs[i].start, runs[i].count) || runs[i].start.v < floor)
+			return -EINVAL;
+		floor = runs[i].start.v + runs[i].count;
+		*pages += runs[i].count;
+	}
+	return 0;
+}
+
+/* One change. What had a frame goes to the host before we return. */
+static int drop(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count, unsigned allowed,
+		enum gn_p2m_state state, uint64_t *done_pages)
+{
+	uint64_t pages;
+	int err = check_runs(vm, runs, count, &pages);
+
+	if (done_pages)
+		*done_pages = 0;
+	if (err || !pages)
+		return err;
+	lock_for_change(vm);
+	for (size_t i = 0; i < count && !err; i++)
+		err = check(vm, runs[i].start, runs[i].count, allowed);
+	if (!err)
+		drop_locked(vm, runs, count, state);
+	gn_unlock(&vm->p2m.lock);
+	gn_unlock(&vm->lock);
+	if (err)
+		return err;
+	for (size_t i = 0; i < count; i++)
+		tell_backend(vm, runs[i].start, runs[i].count);
+	gn_retire_drain(vm);
+	if (done_pages)
+		*done_pages = pages;
+	return 0;
+}
+
+int gn_p2m_discard_runs(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
+			uint64_t *done_pages)
+{
+	return drop(vm, runs, count, ANY & ~BIT_OF(GN_P2M_BALLOONED), GN_P2M_UNBACKED, done_pages);
 }
 
 int gn_p2m_discard(struct gn_vm *vm, gfn_t start, uint64_t count)
 {
-	return drop(vm, start, count, ANY & ~BIT_OF(GN_P2M_BALLOONED), GN_P2M_UNBACKED);
+	const struct gn_gfn_run run = { start, count };
+
+	return gn_p2m_discard_runs(vm, &run, 1, NULL);
+}
+
+int gn_p2m_balloon_runs(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
+			uint64_t *done_pages)
+{
+	return drop(vm, runs, count, RAM & ~BIT_OF(GN_P2M_READONLY), GN_P2M_BALLOONED, done_pages);
 }
 
 int gn_p2m_balloon(struct gn_vm *vm, gfn_t start, uint64_t count)
 {
-	return drop(vm, start, count, RAM & ~BIT_OF(GN_P2M_READONLY), GN_P2M_BALLOONED);
+	const struct gn_gfn_run run = { start, count };
+
+	return gn_p2m_balloon_runs(vm, &run, 1, NULL);
+}
+
+int gn_p2m_unballoon_runs(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
+			  uint64_t *done_pages)
+{
+	return drop(vm, runs, count, BIT_OF(GN_P2M_BALLOONED), GN_P2M_UNBACKED, done_pages);
 }
 
 int gn_p2m_unballoon(struct gn_vm *vm, gfn_t start, uint64_t count)
 {
-	return drop(vm, start, count, BIT_OF(GN_P2M_BALLOONED), GN_P2M_UNBACKED);
+	const struct gn_gfn_run run = { start, count };
+
+	return gn_p2m_unballoon_runs(vm, &run, 1, NULL);
 }
 
 int gn_p2m_set_mmio(struct gn_vm *vm, gfn_t start, uint64_t count)
 {
-	return drop(vm, start, count, ANY, GN_P2M_MMIO);
+	const struct gn_gfn_run run = { start, count };
+
+	return drop(vm, &run, 1, ANY, GN_P2M_MMIO, NULL);
+}
+
+/* ---- The balloon's rules and books ---------------------------------------------------------------------- */
+
+void gn_vm_set_ballooned_touch(struct gn_vm *vm, enum gn_touch_answer answer, gn_touch_fn *told,
+			       void *ctx)
+{
+	gn_lock(&vm->p2m.lock);
+	atomic_store_explicit(&vm->touch_answer, answer, memory_order_relaxed);
+	vm->touch_told = told;
+	vm->touch_ctx = ctx;
+	gn_unlock(&vm->p2m.lock);
+}
+
+void gn_vm_balloon_usage(const struct gn_vm *vm, struct gn_balloon_usage *out)
+{
+	out->ballooned_pages = atomic_load_explicit(&vm->p2m.ballooned_pages, memory_order_relaxed);
+	out->touches_denied = atomic_load_explicit(&vm->touches_denied, memory_order_relaxed);
+	out->touches_granted = atomic_load_explicit(&vm->touches_granted, memory_order_relaxed);
+	out->released_bytes = atomic_load_explicit(&vm->released_bytes, memory_order_relaxed);
 }
 
 /* ---- Protect --------------------------------------------------------------------------------------------- */

@@ -10,7 +10,8 @@
  * first, for nobody may write a shared frame. If the others have all left, the frame is simply ours
  * again: an upgrade, after which stale read-only translations cost a fault and nothing else.
  *
- * gn_p2m_resolve() adds the verdict every scheme needs: this much memory is there, that much is not.
+ * gn_p2m_resolve() adds the verdict every scheme needs: this much memory is there, that much is not. Every access that
+ * meets a BALLOONED gfn comes by here, whatever the scheme and whoever accesses, so here touches are counted and answered.
  */
 #include <errno.h>
 #include <string.h>
@@ -142,10 +143,62 @@ int gn_p2m_fault_in(struct gn_vm *vm, gfn_t at, bool write, p2m_word_t *out)
 	return err;
 }
 
+/* Out of the balloon and filled. p2m lock held. */
+static int grant(struct gn_vm *vm, gfn_t at)
+{
+	struct gn_p2m_fill f;
+	int err = gn_p2m_fill_alloc(vm, at, gfn(0), &f);
+
+	if (err)
+		return err;
+	GN_BUG_ON(f.level != 1); /* the gfn itself is not UNBACKED */
+	gn_p2m_change_begin(vm, at, gfn(at.v + 1), false);
+	gn_p2m_set(vm, at, gn_p2m_fill_word(&f, 0));
+	gn_p2m_count(&vm->p2m.ballooned_pages, -(uint64_t)1);
+	gn_p2m_change_end(vm);
+	return 0;
+}
+
+/* By policy. *again: the gfn is not BALLOONED any more. */
+static int touch_ballooned(struct gn_vm *vm, gfn_t at, bool write, bool *again)
+{
+	enum gn_touch_answer answer;
+	int err = 0;
+
+#ifdef GN_DEBUG
+	GN_BUG_ON(rcu_read_ongoing());
+#endif
+	gn_lock(&vm->p2m.lock);
+	*again = gn_p2m_word_state(gn_p2m_get(&vm->p2m, at)) != GN_P2M_BALLOONED;
+	if (*again)
+		goto out;
+	answer = atomic_load_explicit(&vm->touch_answer, memory_order_relaxed);
+	if (answer == GN_TOUCH_GRANT) {
+		err = grant(vm, at);
+		if (err)
+			goto out;
+		*again = true;
+	}
+	atomic_fetch_add_explicit(*again ? &vm->touches_granted : &vm->touches_denied, 1,
+				  memory_order_relaxed);
+	if (vm->touch_told)
+		vm->touch_told(vm, at, write, answer, vm->touch_ctx);
+out:
+	gn_unlock(&vm->p2m.lock);
+	return err;
+}
+
 int gn_p2m_resolve(struct gn_vm *vm, gfn_t at, bool write, p2m_word_t *word, struct gn_fix *fix)
 {
-	int err = gn_p2m_fault_in(vm, at, write, word);
+	bool again;
+	int err;
 
+	do {
+		again = false;
+		err = gn_p2m_fault_in(vm, at, write, word);
+		if (!err && GN_UNLIKELY(gn_p2m_word_state(*word) == GN_P2M_BALLOONED))
+			err = touch_ballooned(vm, at, write, &again);
+	} while (!err && again);
 	if (err)
 		return err;
 	fix->kind = GN_FIX_RETRY;

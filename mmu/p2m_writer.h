@@ -12,11 +12,34 @@
 /* Publish a word and keep the count of backed pages. */
 void gn_p2m_set(struct gn_vm *vm, gfn_t at, p2m_word_t word);
 
+/* One of the p2m's counts changes by @difference (modulo 2^64). */
+static inline void gn_p2m_count(_Atomic(uint64_t) *count, uint64_t difference)
+{
+	uint64_t old = atomic_load_explicit(count, memory_order_relaxed);
+
+	atomic_store_explicit(count, old + difference, memory_order_relaxed);
+}
+
+/* How many gfns from @at on, below @end, have @at's word @w but for the frame, which is the next one each time: the rest
+ * of its block. */
+static inline uint64_t gn_p2m_alike(p2m_word_t w, uint64_t at, uint64_t end)
+{
+	unsigned level = gn_p2m_word_level(w);
+	uint64_t rest;
+
+	if (level <= 1)
+		return 1;
+	rest = gn_level_pages(level) - (at & (gn_level_pages(level) - 1));
+	return rest < end - at ? rest : end - at;
+}
+
 /* A change of [start, end): the sequence becomes odd, blocks that cross a boundary are split, words with a
  * frame lose their rights, the scheme forgets the range, a flush of everything is posted if there was
  * anything to cache. Then the caller sets each word anew, and ends. @settle: also wait until nobody uses
  * an old translation, so that the contents of the range's frames stand still until the end. */
 void gn_p2m_change_begin(struct gn_vm *vm, gfn_t start, gfn_t end, bool settle);
+/* The same for runs as gn_p2m_balloon_runs() takes them, with one flush for all, and no settling. */
+void gn_p2m_change_begin_runs(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count);
 /* The running change takes in another range. */
 void gn_p2m_change_extend(struct gn_vm *vm, gfn_t start, gfn_t end, bool settle);
 void gn_p2m_change_end(struct gn_vm *vm);

@@ -7,7 +7,7 @@
  * reference waits on the list either as the only one of its frame, and then that frame can't be handed
  * out again before a drain (<= frame_count entries); or as a sharer's, that was dropped by a copy on write,
  * which took a frame that stays out of the pool just as long (<= frame_count more, on top of the
- * gfn_count sharers there can be to begin with). Hence 2 * frame_count + gfn_count.
+ * gfn_count sharers there can be to begin with). Hence 2 * frame_count + gfn_count. A run of frames is one entry.
  *
  * A drain swaps the two lists under the list's lock, waits, and puts what it took; frames retired
  * meanwhile belong to the next drain, since the grace period may have begun before they were unmapped.
@@ -19,6 +19,7 @@
 #include "retire.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "vm.h"
 
@@ -31,12 +32,12 @@ int gn_retire_init(struct gn_vm *vm)
 	struct gn_retire *r = &vm->retire;
 
 	r->capacity = 2 * vm->frames->frame_count + vm->p2m.gfn_count;
-	r->list = gn_arena_zalloc(vm->arena, r->capacity * sizeof(pfn_t));
+	r->list = gn_arena_zalloc(vm->arena, r->capacity * sizeof(struct gn_frame_run));
 	if (!r->list)
 		return -ENOMEM;
-	r->draining = gn_arena_zalloc(vm->arena, r->capacity * sizeof(pfn_t));
+	r->draining = gn_arena_zalloc(vm->arena, r->capacity * sizeof(struct gn_frame_run));
 	if (!r->draining) {
-		gn_arena_free(vm->arena, r->list, r->capacity * sizeof(pfn_t));
+		gn_arena_free(vm->arena, r->list, r->capacity * sizeof(struct gn_frame_run));
 		return -ENOMEM;
 	}
 	gn_lock_init(&r->drain_lock, GN_RANK_DRAIN);
@@ -52,18 +53,25 @@ void gn_retire_fini(struct gn_vm *vm)
 	gn_retire_drain(vm);
 	gn_lock_fini(&r->lock);
 	gn_lock_fini(&r->drain_lock);
-	gn_arena_free(vm->arena, r->draining, r->capacity * sizeof(pfn_t));
-	gn_arena_free(vm->arena, r->list, r->capacity * sizeof(pfn_t));
+	gn_arena_free(vm->arena, r->draining, r->capacity * sizeof(struct gn_frame_run));
+	gn_arena_free(vm->arena, r->list, r->capacity * sizeof(struct gn_frame_run));
 }
 
 void gn_retire_frame(struct gn_vm *vm, pfn_t frame)
 {
+	const struct gn_frame_run run = { .first = frame, .count = 1 };
+
+	gn_retire_runs(vm, &run, 1);
+}
+
+void gn_retire_runs(struct gn_vm *vm, const struct gn_frame_run *runs, size_t count)
+{
 	struct gn_retire *r = &vm->retire;
 
 	gn_lock(&r->lock);
-	GN_BUG_ON(r->count == r->capacity);
-	r->list[r->count] = frame;
-	__atomic_store_n(&r->count, r->count + 1, __ATOMIC_RELAXED);
+	GN_BUG_ON(count > r->capacity - r->count);
+	memcpy(&r->list[r->count], runs, count * sizeof(*runs));
+	__atomic_store_n(&r->count, r->count + count, __ATOMIC_RELAXED);
 	gn_unlock(&r->lock);
 }
 
@@ -71,7 +79,7 @@ bool gn_retire_drain(struct gn_vm *vm)
 {
 	struct gn_retire *r = &vm->retire;
 	size_t count;
-	pfn_t *list;
+	struct gn_frame_run *list;
 
 	gn_lock(&r->drain_lock);
 	gn_lock(&r->lock);
@@ -83,8 +91,9 @@ bool gn_retire_drain(struct gn_vm *vm)
 	gn_unlock(&r->lock);
 	if (count) {
 		gn_vm_synchronize(vm);
-		for (size_t i = 0; i < count; i++)
-			gn_frames_put(vm->frames, list[i]);
+		atomic_fetch_add_explicit(&vm->released_bytes,
+					  gn_frames_put_runs(vm->frames, list, count),
+					  memory_order_relaxed);
 	}
 	gn_unlock(&r->drain_lock);
 	return count != 0;

@@ -6,24 +6,26 @@
  * section and looks for posted flushes when it enters one. So a frame that was unmapped and whose flush was
  * posted is free to reuse after one grace period. Frames wait in a list of the VM; the list is
  * drained when it is long or the pool is empty, at points that depend on the guest's operations only, which
- * keeps frame numbers deterministic.
+ * keeps frame numbers deterministic. Memory that is given up for good waits there as well, marked as the
+ * host's; who gave it up drains at once.
  */
 #ifndef GN_MMU_RETIRE_H
 #define GN_MMU_RETIRE_H
 
 #include <gnomon/engine.h>
 
+#include "frames.h"
 #include "lock.h"
 
 #define GN_RETIRE_BATCH 256
 
 struct gn_retire {
-	struct gn_lock drain_lock; /* GN_RANK_DRAIN: one drain at a time */
-	struct gn_lock lock;	   /* GN_RANK_RETIRE */
-	pfn_t *list;		   /* [lock] */
-	pfn_t *draining;	   /* [drain_lock] swapped with list by a drain */
-	size_t count;		   /* [lock], read without for a hint */
-	size_t capacity;	   /* (c) of each list */
+	struct gn_lock drain_lock;     /* GN_RANK_DRAIN: one drain at a time */
+	struct gn_lock lock;	       /* GN_RANK_RETIRE */
+	struct gn_frame_run *list;     /* [lock] */
+	struct gn_frame_run *draining; /* [drain_lock] swapped with list by a drain */
+	size_t count;		       /* [lock], read without for a hint */
+	size_t capacity;	       /* (c) of each list */
 };
 
 int gn_retire_init(struct gn_vm *vm);
@@ -32,6 +34,8 @@ void gn_retire_fini(struct gn_vm *vm);
 /* Put a reference to @frame once a grace period has passed. Cannot fail; may be called under the
  * scheme's and the p2m's lock and inside a read section (it never waits there). */
 void gn_retire_frame(struct gn_vm *vm, pfn_t frame);
+/* The same for runs of frames, in their order. */
+void gn_retire_runs(struct gn_vm *vm, const struct gn_frame_run *runs, size_t count);
 /* Wait for a grace period and put all. Outside read sections; no lock of rank above GN_RANK_P2M held.
  * True: something was put, so an allocation that failed is worth another try. */
 bool gn_retire_drain(struct gn_vm *vm);

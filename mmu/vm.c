@@ -55,6 +55,8 @@ static int config_complete(struct gn_vm_config *c)
 		return refuse("vcpus must be 1 to 64");
 	if (c->backing_level > 3 || c->max_leaf_level > 3)
 		return refuse("backing_level and max_leaf_level must be 1, 2 or 3");
+	if (c->pool != GN_POOL_MEMFD && c->pool != GN_POOL_ANONYMOUS)
+		return refuse("pool must be GN_POOL_MEMFD or GN_POOL_ANONYMOUS");
 	if (c->nested_levels != 4 && c->nested_levels != 5)
 		return refuse("nested_levels must be 4 or 5");
 	if (!c->pool_bytes)
@@ -190,7 +192,8 @@ int gn_vm_create(const struct gn_vm_config *config, struct gn_vm **out)
 	vm->scratch = gn_arena_zalloc(arena, GN_PAGE_SIZE);
 	if (!vm->scratch)
 		goto fail_vm;
-	err = gn_frames_new(complete.pool_bytes, &vm->frames);
+	err = gn_frames_new(complete.pool_bytes, complete.pool, complete.backing_level > 1,
+			    &vm->frames);
 	if (err)
 		goto fail_scratch;
 	err = gn_p2m_init(&vm->p2m, vm, complete.mem_bytes / GN_PAGE_SIZE, complete.backing_level);

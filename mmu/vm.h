@@ -90,11 +90,19 @@ struct gn_vm {
 	struct gn_lock scheme_lock;	    /* GN_RANK_SCHEME, for schemes that need one */
 	_Atomic(uint64_t) table_pages;	    /* (a) frames in use as scheme tables */
 	_Atomic(uint64_t) table_peak_bytes; /* (a) */
-	_Atomic(uint8_t *) dirty_bitmap;    /* [p2m.lock + r] one bit a gfn; NULL: no dirty log */
-	struct gn_root_slot root_slot;	    /* (c) once a table scheme is in force */
-	bool has_root_slot;		    /* as root_slot */
-	uint64_t *scratch;		    /* (c) one zero page for what must read as nothing */
-	struct gn_vcpu *vcpus;		    /* (c) */
+	_Atomic(uint64_t) released_bytes;   /* (a) given back to the host so far */
+	_Atomic(enum gn_touch_answer)
+		touch_answer;		   /* (a) to touches of BALLOONED gfns; written under
+						     * p2m.lock, as the two below */
+	gn_touch_fn *touch_told;	   /* [p2m.lock] */
+	void *touch_ctx;		   /* [p2m.lock] */
+	_Atomic(uint64_t) touches_denied;  /* (a) */
+	_Atomic(uint64_t) touches_granted; /* (a) */
+	_Atomic(uint8_t *) dirty_bitmap;   /* [p2m.lock + r] one bit a gfn; NULL: no dirty log */
+	struct gn_root_slot root_slot;	   /* (c) once a table scheme is in force */
+	bool has_root_slot;		   /* as root_slot */
+	uint64_t *scratch;		   /* (c) one zero page for what must read as nothing */
+	struct gn_vcpu *vcpus;		   /* (c) */
 };
 
 /* Ask every vCPU's backend (or one's) to flush. Never waits. */

@@ -72,13 +72,34 @@ static void perform_memory(struct gn_soft_cpu *cpu, struct piece *pieces, unsign
 	}
 }
 
+/* A device's registers, or an empty bus. A device may change the p2m, and flushes come of that. */
+static void access_device(struct gn_soft_cpu *cpu, const struct piece *p, uint8_t *datum)
+{
+	const struct gn_soft *soft = cpu->soft;
+	bool is_write = p->access.kind == GN_WRITE, is_answered = false;
+	uint64_t value = 0;
+
+	if (is_write)
+		memcpy(&value, datum + p->offset, p->access.size);
+	if (soft->mmio) {
+		gn_soft_call(cpu);
+		is_answered = soft->mmio(soft->mmio_ctx, cpu->vcpu->index, p->target.gpa.v,
+					 p->access.size, is_write, &value);
+		gn_soft_return(cpu);
+	}
+	if (!is_answered)
+		value = ~(uint64_t)0;
+	if (!is_write)
+		memcpy(datum + p->offset, &value, p->access.size);
+}
+
 /* The others; outside the read section. False: the guest was stopped. */
 static bool perform_special(struct gn_soft_cpu *cpu, struct piece *p, uint8_t *datum)
 {
 	int err;
 
-	if (p->target.kind == GN_TARGET_MMIO && p->access.kind != GN_WRITE && datum)
-		memset(datum + p->offset, 0xff, p->access.size);
+	if (p->target.kind == GN_TARGET_MMIO && datum)
+		access_device(cpu, p, datum);
 	if (p->target.kind != GN_TARGET_MEMORY)
 		gn_soft_charge_base(cpu, p->offset ? 0 : cpu->cost.access);
 	if (p->target.kind != GN_TARGET_EMULATE || !datum)

@@ -170,7 +170,9 @@ struct gn_soft {
 	unsigned cpu_count;
 	struct gn_cache l3; /* shared; one thread at a time uses it */
 	uint64_t seed;
-	bool deprivileged; /* (c) config */
+	bool deprivileged;     /* (c) config */
+	gn_soft_mmio_fn *mmio; /* (c) while a CPU runs */
+	void *mmio_ctx;
 };
 
 /* flush.c */

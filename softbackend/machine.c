@@ -268,6 +268,12 @@ void gn_soft_destroy(struct gn_soft *soft)
 	free(soft);
 }
 
+void gn_soft_set_mmio(struct gn_soft *soft, gn_soft_mmio_fn *fn, void *ctx)
+{
+	soft->mmio = fn;
+	soft->mmio_ctx = ctx;
+}
+
 struct gn_vm *gn_soft_vm(struct gn_soft *soft)
 {
 	return soft->vm;

@@ -74,5 +74,6 @@ void cpu_set_exception_handler(cpu_exception_fn *fn);
 void cpu_note_table_write(uint64_t pa, uint64_t value); /* about to store a page-table entry */
 void cpu_measure(void);					/* warm-up is over: counters start here */
 void cpu_progress(uint64_t done, uint64_t total);
+void cpu_phase(unsigned phase, uint64_t done); /* a phase ended after so many operations in all */
 
 #endif

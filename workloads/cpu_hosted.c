@@ -16,6 +16,7 @@ static _Thread_local struct {
 	struct gn_soft_cpu *cpu;
 	cpu_exception_fn *handler;
 	cpu_hosted_progress_fn *progress;
+	cpu_hosted_phase_fn *phase;
 	void *progress_ctx;
 	bool fetch_reads;
 } here;
@@ -25,12 +26,18 @@ void cpu_hosted_enter(struct gn_soft_cpu *cpu, cpu_hosted_progress_fn *progress,
 	here.cpu = cpu;
 	here.handler = NULL;
 	here.progress = progress;
+	here.phase = NULL;
 	here.progress_ctx = ctx;
 }
 
 void cpu_hosted_leave(void)
 {
 	here.cpu = NULL;
+}
+
+void cpu_hosted_on_phase(cpu_hosted_phase_fn *phase)
+{
+	here.phase = phase;
 }
 
 void cpu_hosted_fetch_reads(bool on)
@@ -195,4 +202,10 @@ void cpu_progress(uint64_t done, uint64_t total)
 {
 	if (here.progress && total)
 		here.progress(here.progress_ctx, (double)done / (double)total);
+}
+
+void cpu_phase(unsigned phase, uint64_t done)
+{
+	if (here.phase)
+		here.phase(here.progress_ctx, phase, done);
 }

@@ -23,6 +23,7 @@ struct run {
 	const struct workload *workload;
 	struct workload_params params;
 	struct kernel_config config;
+	struct workload_hosting hosting;
 	struct gn_soft *soft;
 	bool settles;
 	int result;
@@ -56,8 +57,7 @@ static struct workload_params complete(const struct workload *workload,
 }
 
 /* 0, -errno of the machine, or -EBADMSG with run->why. */
-static int run_guest(struct gn_soft_cpu *cpu, struct run *run, cpu_hosted_progress_fn *progress,
-		     void *ctx)
+static int run_guest(struct gn_soft_cpu *cpu, struct run *run)
 {
 	void *state = calloc(1, kernel_state_bytes());
 	int err;
@@ -69,9 +69,12 @@ static int run_guest(struct gn_soft_cpu *cpu, struct run *run, cpu_hosted_progre
 	run->soft = gn_soft_machine(cpu);
 	run->why = "the workload gave no reason";
 	kernel_attach(state);
-	cpu_hosted_enter(cpu, progress, ctx);
+	cpu_hosted_enter(cpu, run->hosting.progress, run->hosting.ctx);
+	cpu_hosted_on_phase(run->hosting.phase);
 	err = gn_soft_run(cpu, guest, run);
 	cpu_hosted_leave();
+	if (run->hosting.stats)
+		kernel_stats(run->hosting.stats);
 	kernel_attach(NULL);
 	free(state);
 	if (err == -ECANCELED)
@@ -81,11 +84,13 @@ static int run_guest(struct gn_soft_cpu *cpu, struct run *run, cpu_hosted_progre
 	return err;
 }
 
-int workload_run_hosted(struct gn_soft_cpu *cpu, const struct workload *workload,
-			const struct workload_params *params,
-			void (*progress)(void *ctx, double done), void *ctx, const char **why)
+int workload_run_hosting(struct gn_soft_cpu *cpu, const struct workload *workload,
+			 const struct workload_params *params,
+			 const struct workload_hosting *hosting, const char **why)
 {
-	struct run run = { .workload = workload, .params = complete(workload, params) };
+	struct run run = { .workload = workload,
+			   .params = complete(workload, params),
+			   .hosting = *hosting };
 	int err;
 
 	run.config = (struct kernel_config){ .mem_bytes = run.params.mem_bytes,
@@ -93,10 +98,21 @@ int workload_run_hosted(struct gn_soft_cpu *cpu, const struct workload *workload
 					     .pcid = run.params.pcid,
 					     .smep = true,
 					     .smap = true,
-					     .large_pages = run.params.large_pages };
-	err = run_guest(cpu, &run, progress, ctx);
+					     .large_pages = run.params.large_pages,
+					     .balloon_pa = hosting->balloon_pa,
+					     .free_poison = hosting->free_poison };
+	err = run_guest(cpu, &run);
 	*why = err ? run.why : NULL;
 	return err;
+}
+
+int workload_run_hosted(struct gn_soft_cpu *cpu, const struct workload *workload,
+			const struct workload_params *params,
+			void (*progress)(void *ctx, double done), void *ctx, const char **why)
+{
+	const struct workload_hosting hosting = { .progress = progress, .ctx = ctx };
+
+	return workload_run_hosting(cpu, workload, params, &hosting, why);
 }
 
 /* ---- The twin of an image ---------------------------------------------------------------------------------- */
@@ -151,11 +167,13 @@ int workload_run_twin(struct gn_soft_cpu *cpu, struct gn_guest_boot *boot, const
 					     .pcid = boot->pcid,
 					     .smep = boot->smep,
 					     .smap = boot->smap,
-					     .large_pages = boot->large_pages };
+					     .large_pages = boot->large_pages,
+					     .balloon_pa = boot->balloon_pa,
+					     .free_poison = (uint32_t)boot->free_poison };
 	boot->ops = (struct gn_guest_ops){ 0 };
 	gn_soft_set_op_hook(cpu, account, &boot->ops);
 	cpu_hosted_fetch_reads(true);
-	err = run_guest(cpu, &run, NULL, NULL);
+	err = run_guest(cpu, &run);
 	cpu_hosted_fetch_reads(false);
 	gn_soft_set_op_hook(cpu, NULL, NULL);
 	boot->result = err ? -1 : 0;

@@ -8,6 +8,7 @@
 #include <gnomon/guest.h>
 #include <gnomon/soft.h>
 
+#include "kernel.h"
 #include "workload.h"
 
 #ifdef __cplusplus
@@ -21,6 +22,22 @@ extern "C" {
 int workload_run_hosted(struct gn_soft_cpu *cpu, const struct workload *workload,
 			const struct workload_params *params,
 			void (*progress)(void *ctx, double done), void *ctx, const char **why);
+
+/* The same with what a tool may want beside it; each may be 0 or NULL. */
+struct workload_hosting {
+	void (*progress)(void *ctx, double done);
+	/* A phase of a workload that has them (phases) ended; @operations: since the start. */
+	void (*phase)(void *ctx, unsigned phase, uint64_t operations);
+	void *ctx;
+	/* The registers of a virtio-balloon device that the tool made and hooked up to the machine: the
+	 * guest drives it. free_poison: kernel_config. */
+	uint64_t balloon_pa;
+	uint32_t free_poison;
+	struct kernel_stats *stats; /* of the guest's kernel, also when it was stopped */
+};
+int workload_run_hosting(struct gn_soft_cpu *cpu, const struct workload *workload,
+			 const struct workload_params *params,
+			 const struct workload_hosting *hosting, const char **why);
 
 /* The guest image's twin: the same guest on the software machine, as it would be entered by @boot (layout, levels, CPU
  * features, page size, size, seed), from its entry to its exit. Guest memory from boot->reserved_bytes on ends as the

@@ -22,6 +22,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "cpu.h"
+
 #define K_PAGE	     ((uint64_t)4096)
 #define K_LARGE_PAGE ((uint64_t)2 << 20)
 
@@ -34,7 +36,10 @@ struct kernel_config {
 		user_start; /* of the image's user part, up to reserved_bytes; 0: no image (hosted) */
 	unsigned levels;    /* 4 or 5 */
 	bool pcid, smep, smap;
-	bool large_pages; /* anonymous memory in 2 MiB pages where a region has room for one */
+	bool large_pages;    /* anonymous memory in 2 MiB pages where a region has room for one */
+	uint64_t balloon_pa; /* a virtio-balloon device's registers, beyond RAM; 0: none */
+	uint32_t
+		free_poison; /* frames given back are filled with it, and checked when handed out; 0: not */
 };
 
 /* The kernel's own state lives in a zeroed block that the boot code provides. */
@@ -57,7 +62,7 @@ enum {
 };
 /* Anonymous, private, zero-filled. The address (never 0), or 0: no room, bad arguments. */
 uint64_t sys_mmap(uint64_t hint, uint64_t bytes, unsigned prot, unsigned flags);
-/* Pages [first, ...) of an image, private: read through the page cache, copied on write. */
+/* Pages [first, ...) of an image or file, private: read through the page cache, copied on write. */
 uint64_t sys_mmap_image(int image, uint64_t first_page, uint64_t bytes, unsigned prot);
 int sys_munmap(uint64_t va, uint64_t bytes);		      /* holes are fine; page multiples */
 int sys_mprotect(uint64_t va, uint64_t bytes, unsigned prot); /* K_ENOMEM: a hole in the range */
@@ -92,6 +97,9 @@ struct kernel_layout {
 int sys_image(const struct kernel_image *image, uint64_t seed);
 /* Replace the current address space. */
 int sys_exec(int image, struct kernel_layout *layout);
+/* "Find a file": its pages are read from disk as they are touched, and dropped when memory runs short. A number for
+ * sys_mmap_image(); K_EINVAL, K_ENOMEM. Contents as of images. */
+int sys_file(uint64_t pages, uint64_t seed);
 /* What the first 8 bytes of each 64-byte line of an image's page hold (the rest is zero); every word
  * begins with the byte of a RET, so text can be fetched. */
 uint64_t kernel_image_word(uint64_t seed, uint64_t page, unsigned line);
@@ -103,15 +111,33 @@ int64_t sys_pipe_write(int pipe, uint64_t va, uint64_t bytes);
 int64_t sys_pipe_read(int pipe, uint64_t va, uint64_t bytes);
 int sys_pipe_close(int pipe);
 
+/* ---- Time --------------------------------------------------------------------------------------------- */
+/* What a timer interrupt would be: the kernel sees to what waits for it. A guest without devices makes no operation
+ * here. */
+void sys_tick(void);
+/* For workloads that make few system calls: now and then, with how far the run is. */
+static inline void kernel_tick(uint64_t done, uint64_t total)
+{
+	cpu_progress(done, total);
+	sys_tick();
+}
+
 /* ---- For tests and reports: no system call, no guest work ------------------------------------------------ */
 struct kernel_stats {
 	uint64_t faults, zero_maps, anon_pages, large_pages, file_maps;
 	uint64_t cow_copies, cow_reuses, splits, spurious, signals;
 	uint64_t forks, execs, exits, switches, switches_noflush;
 	uint64_t table_writes, invlpg, full_flushes;
-	uint64_t frames_free, frames_total; /* 4 KiB */
-	uint64_t tables;		    /* page-table pages in use */
-	uint64_t vmas;			    /* regions in use, all processes */
+	uint64_t file_reads, refaults, evictions; /* refaults: reads of pages that were evicted */
+	uint64_t cache_pages;			  /* of files, resident */
+	uint64_t balloon_pages;			  /* in the balloon, blocks included */
+	uint64_t balloon_blocks;		  /* of them, in blocks of 2 MiB */
+	uint64_t balloon_relieved;		  /* pages taken back for want of memory, in all */
+	uint64_t balloon_answers;		  /* statistics given */
+	uint64_t reported_frames, hinted_frames;  /* in all */
+	uint64_t frames_free, frames_total;	  /* 4 KiB */
+	uint64_t tables;			  /* page-table pages in use */
+	uint64_t vmas;				  /* regions in use, all processes */
 };
 void kernel_stats(struct kernel_stats *out);
 

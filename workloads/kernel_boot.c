@@ -51,6 +51,8 @@ void k_enter(uint64_t work)
 	cpu_enter_kernel();
 	cpu_compute(K_WORK_SYSCALL + work);
 	k_touch_task(k_now->current);
+	if (k_now->balloon.dev.is_ready)
+		k_balloon_poll(1);
 }
 
 void k_leave(void)
@@ -155,6 +157,8 @@ void kernel_boot(const struct kernel_config *config)
 	paging_on(base);
 	k->loaded = &k->init_mm;
 	k->zero_frame = k_frame_alloc_cleared();
+	if (config->balloon_pa)
+		k_balloon_boot(config->balloon_pa);
 	k_procs_boot();
 	k_leave();
 }

@@ -9,7 +9,7 @@
  * exec builds a new space, loads it, writes the arguments to the new stack as the kernel does (a fault at
  * CPL 0 on a user address), and only then takes the old space apart.
  *
- * Absent: writing files, eviction.
+ * Absent: writing files; eviction, which files have that are data (kernel_cache.c).
  */
 #include "kernel_state.h"
 

@@ -68,16 +68,19 @@ static bool map_large(struct mm *mm, const struct vma *v, uint64_t va)
 static void map_file(struct mm *mm, const struct vma *v, uint64_t va, bool write)
 {
 	uint32_t page = v->image_page + (uint32_t)((va - v->start) / K_PAGE);
-	uint32_t cached = k_image_frame(v->image, page);
-	uint64_t entry = pt_slot(mm, va, 1);
+	uint32_t cached = k_backing_frame(v->image, page);
+	uint64_t entry;
 
+	k_now->cache.pinned = cached;
+	entry = pt_slot(mm, va, 1);
 	k_now->stats.file_maps++;
 	if (write) {
 		pt_set(entry, writable_leaf(v, private_copy(cached)));
-		return;
+	} else {
+		k_frame_get(cached);
+		pt_set(entry, leaf(v, cached));
 	}
-	k_frame_get(cached);
-	pt_set(entry, leaf(v, cached));
+	k_now->cache.pinned = 0;
 }
 
 static void map_first(struct mm *mm, const struct vma *v, uint64_t va, bool write)
@@ -108,7 +111,9 @@ static void break_cow(struct mm *mm, const struct vma *v, uint64_t va, const str
 		k_flush_range(mm, page, page + K_PAGE);
 		return;
 	}
+	k_now->cache.pinned = frame;
 	pt_set(at->entry, writable_leaf(v, private_copy(frame)));
+	k_now->cache.pinned = 0;
 	k_flush_range(mm, page, page + K_PAGE);
 	k_frame_put(frame);
 }
@@ -226,6 +231,8 @@ bool k_exception(const struct cpu_exception *e)
 	k->stats.faults++;
 	cpu_compute(K_WORK_FAULT);
 	k_touch_task(p);
+	if (e->user && k->balloon.dev.is_ready)
+		k_balloon_poll(1);
 	if (e->cr2 >= k->user_end)
 		return signal(e);
 	v = k_vma_find(p->mm, e->cr2);

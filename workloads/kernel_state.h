@@ -13,6 +13,7 @@
 #define GN_WORKLOADS_KERNEL_STATE_H
 
 #include <gnomon/guest.h>
+#include <gnomon/virtio.h>
 #include <gnomon/x86.h>
 
 #include "cpu.h"
@@ -26,6 +27,10 @@
 #define K_PIPE_FRAMES	  16 /* 64 KiB, as Linux */
 #define K_IMAGE_MAX	  16
 #define K_IMAGE_PAGES_MAX 1024
+#define K_FILE_MAX	  16 /* numbered after the images */
+#define K_INDEX_SLOTS	  512u
+#define K_FILE_PAGES_MAX  (K_INDEX_SLOTS * K_INDEX_SLOTS) /* 1 GiB */
+#define K_BALLOON_BUFFERS 8
 #define K_PCID_SLOTS	  6 /* as Linux: TLB_NR_DYN_ASIDS */
 #define K_GATHER_FRAMES	  256
 
@@ -33,7 +38,8 @@
  * Instructions a part of the kernel stands for beside the page-table work, the copies and the clears, which
  * are really done. Estimates: the instruction counts of the corresponding Linux paths differ by
  * version and mitigations; these give times of the order of LMbench on bare hardware (null call 0.1 us, page
- * fault 0.15-0.5 us, fork 80 us and exec 400 us for a small process).
+ * fault 0.15-0.5 us, fork 80 us and exec 400 us for a small process). A read of the disk is the time of one: 77 us for
+ * 4 KiB (Intel SSD DC P4510, product specification, typical), at 3 GHz and one instruction a cycle.
  */
 enum kernel_work {
 	K_WORK_SYSCALL = 120,
@@ -47,6 +53,9 @@ enum kernel_work {
 	K_WORK_EXIT = 15000,
 	K_WORK_SWITCH = 1200,
 	K_WORK_PIPE = 500,
+	K_WORK_EVICT = 700,
+	K_WORK_BALLOON = 2000,
+	K_WORK_DISK_READ = 231000,
 };
 
 /* Entries, as Linux makes them: A is born set, D when the page is made for a write. */
@@ -58,8 +67,8 @@ enum kernel_work {
 struct vma {
 	uint64_t start, end;
 	uint8_t prot;
-	bool small; /* no 2 MiB pages */
-	int16_t image;
+	bool small;	     /* no 2 MiB pages */
+	int16_t image;	     /* or file; -1: anonymous */
 	uint32_t image_page; /* of start; image >= 0 only */
 	struct vma *next;    /* rising addresses; or the free list */
 };
@@ -85,9 +94,12 @@ struct process {
 };
 
 /* Invariant: refs[f] counts the mappings of frame f plus one for each kernel owner (page cache, table,
- * task, pipe); 0: free. Frames in [low, high) were never handed out since boot, so they are zero. */
+ * task, pipe, balloon); 0: free. Frames in [low, high) were never handed out since boot, so they are zero; other free
+ * ones, from first on, are on a list. */
 struct frames {
-	uint32_t total, free, low, high, free_head, large_head;
+	uint32_t total, free, first, low, high, free_head, large_head;
+	uint64_t freed;			 /* frames given back since boot */
+	uint64_t told[K_FRAME_MAX / 64]; /* bit: the host was told that it is free */
 	uint16_t refs[K_FRAME_MAX];
 	uint32_t next[K_FRAME_MAX];
 };
@@ -97,6 +109,52 @@ struct image {
 	struct kernel_image parts;
 	uint64_t seed;
 	uint32_t cache[K_IMAGE_PAGES_MAX]; /* frames; 0: not read yet */
+};
+
+struct file {
+	uint32_t pages; /* 0: no such file */
+	uint64_t seed;
+	uint64_t index; /* guest-physical address of its first table */
+};
+
+struct clock_hand {
+	unsigned file;
+	uint32_t page; /* the next to look at */
+};
+
+struct cache {
+	struct file files[K_FILE_MAX];
+	struct clock_hand front, back;
+	uint64_t lead_pages; /* of the front hand, in resident pages */
+	uint32_t pinned;     /* a frame that must stay as it is; 0: none */
+};
+
+/* A virtio device by its registers, and a split queue of one. */
+struct virtio {
+	uint64_t mmio;	   /* guest-physical */
+	uint64_t features; /* offered, then agreed */
+	bool is_ready;
+};
+
+struct virtq {
+	uint32_t frame; /* descriptors and both rings; 0: no such queue */
+	uint16_t index, size;
+	uint16_t available; /* buffers ever offered, modulo 2^16 */
+};
+
+struct balloon {
+	struct virtio dev;
+	struct virtq inflate, deflate, stats, hinting, reporting;
+	uint32_t buffers[K_BALLOON_BUFFERS]; /* frames for page numbers */
+	uint32_t stats_frame;
+	uint32_t small_head, large_head; /* what it holds; linked by frames.next */
+	uint32_t held, blocks, target;	 /* held: frames, those of blocks included */
+	unsigned events;		 /* since the last poll */
+	unsigned retry_polls;		 /* until the next attempt at a target */
+	bool is_relieved;      /* gave back for want of memory: waits for another target */
+	uint32_t hint_command; /* the last seen */
+	uint32_t report_hand;  /* the frame where a round of reports goes on; 0: none under way */
+	uint64_t report_freed; /* frames.freed when it began */
 };
 
 struct pipe {
@@ -128,6 +186,8 @@ struct kernel {
 	struct vma vmas[K_VMA_MAX];
 	struct pipe pipes[K_PIPE_MAX];
 	struct image images[K_IMAGE_MAX];
+	struct cache cache;
+	struct balloon balloon;
 	struct frames frames;
 };
 
@@ -154,7 +214,7 @@ void k_touch_task(const struct process *p);
 
 /* ---- kernel_frames.c ------------------------------------------------------------------------------------ */
 void k_frames_boot(uint32_t reserved, uint32_t total);
-uint32_t k_frame_alloc(bool *is_zero); /* one reference; out of memory: panic */
+uint32_t k_frame_alloc(bool *is_zero); /* one reference; may evict files, deflate; no more: panic */
 uint32_t k_frame_alloc_cleared(void);
 uint32_t k_large_alloc_cleared(void); /* first of 512 aligned frames, or 0: none left */
 void k_frame_get(uint32_t frame);     /* no-op on the zero frame, as put */
@@ -163,6 +223,12 @@ void k_large_get(uint32_t first);
 void k_large_put(uint32_t first);
 bool k_frame_is_exclusive(uint32_t frame);
 bool k_large_is_exclusive(uint32_t first);
+/* For the balloon: nothing is evicted and nothing cleared; 0: none free. */
+uint32_t k_frame_take(void);
+uint32_t k_large_take(void);
+void k_frames_gather(void); /* make blocks of what free frames make whole ones */
+void k_frames_mark_told(uint32_t first, uint32_t count);
+bool k_frame_is_listed(uint32_t frame); /* free, and used before */
 void k_frame_clear(uint32_t frame);
 void k_frame_copy(uint32_t to, uint32_t from);
 
@@ -229,5 +295,34 @@ void k_procs_boot(void);
 
 /* ---- kernel_exec.c ---------------------------------------------------------------------------------------- */
 uint32_t k_image_frame(int image, uint32_t page); /* page cache */
+
+/* ---- kernel_virtq.c ---------------------------------------------------------------------------------------- */
+bool k_virtio_find(struct virtio *v, uint64_t mmio, uint32_t id); /* as far as DRIVER */
+bool k_virtio_agree(struct virtio *v, uint64_t features);	  /* of those offered */
+void k_virtio_start(struct virtio *v);
+void k_virtio_give_up(struct virtio *v);
+uint32_t k_virtio_read(const struct virtio *v, unsigned offset);
+void k_virtio_write(const struct virtio *v, unsigned offset, uint32_t value);
+bool k_virtq_make(const struct virtio *v, struct virtq *q, unsigned index);
+void k_virtq_describe(const struct virtq *q, unsigned slot, const struct gn_virtq_desc *d);
+void k_virtq_offer(struct virtq *q, unsigned head);
+void k_virtq_kick(const struct virtio *v, const struct virtq *q); /* publish and notify */
+uint16_t k_virtq_used(const struct virtq *q);
+/* Until the device used all that was offered. False: it is broken, and given up. */
+bool k_virtq_wait(struct virtio *v, const struct virtq *q);
+
+/* ---- kernel_balloon.c, kernel_free.c ------------------------------------------------------------------------- */
+void k_balloon_boot(uint64_t mmio);   /* without a device there: nothing */
+void k_balloon_poll(unsigned events); /* with a device */
+bool k_balloon_relieve(void);	      /* memory came back */
+uint32_t k_balloon_hint_command(void);
+void k_free_report(void);
+void k_free_hint(uint32_t command);
+
+/* ---- kernel_cache.c: files, and what vmas call images: either ------------------------------------------------ */
+bool k_is_file(int number);
+uint64_t k_backing_pages(int number); /* of an image or file; 0: no such one */
+uint32_t k_backing_frame(int number, uint32_t page);
+uint64_t k_cache_reclaim(uint64_t wanted); /* frames freed, 0: none can be */
 
 #endif

@@ -258,12 +258,10 @@ uint64_t sys_mmap(uint64_t hint, uint64_t bytes, unsigned prot, unsigned flags)
 
 uint64_t sys_mmap_image(int image, uint64_t first_page, uint64_t bytes, unsigned prot)
 {
-	const struct image *i = image >= 0 && image < K_IMAGE_MAX ? &k_now->images[image] : NULL;
-	uint64_t va = 0;
+	uint64_t pages = k_backing_pages(image), va = 0;
 
 	k_enter(K_WORK_MMAP);
-	if (i && i->used &&
-	    first_page + bytes / K_PAGE <= (uint64_t)i->parts.text_pages + i->parts.data_pages)
+	if (first_page <= pages && bytes / K_PAGE <= pages - first_page)
 		va = map_region(0, bytes, prot, 0, image, first_page);
 	k_leave();
 	return va;

@@ -13,7 +13,7 @@ extern const struct workload workload_kv;
 
 extern const struct workload workload_demand_zero, workload_fork_exec, workload_cow;
 extern const struct workload workload_mmap_churn, workload_mprotect_gc, workload_ctx_switch;
-extern const struct workload workload_pipeline, workload_build;
+extern const struct workload workload_pipeline, workload_build, workload_phases;
 
 extern const struct workload workload_trace;
 

@@ -30,7 +30,7 @@ static inline uint64_t region_steps(uint64_t bytes)
 static inline void region_progress(uint64_t step, uint64_t steps)
 {
 	if (!(step & 0xfff))
-		cpu_progress(step, steps);
+		kernel_tick(step, steps);
 }
 
 #endif

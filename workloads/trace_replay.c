@@ -317,7 +317,7 @@ static int replay_all(struct replay *r, struct trace_source *source, uint64_t li
 		for (size_t i = 0; i < count && r->done < total; i++, r->done++)
 			if (replay_one(r, &records[i]))
 				return -1;
-		cpu_progress(r->done, total);
+		kernel_tick(r->done, total);
 	}
 	flush(r);
 	return check_all(r);

@@ -39,7 +39,7 @@ static void transpose(const struct matrices *m)
 			cpu_store64(m->b + (j * m->rows + i) * 8, x);
 			cpu_compute(COMPUTE_STEP);
 		}
-		cpu_progress(j, COLUMNS);
+		kernel_tick(j, COLUMNS);
 	}
 }
 

@@ -11,7 +11,7 @@ static const struct workload *const all[] = {
 	&workload_hash,	      &workload_btree,	     &workload_bfs,	   &workload_transpose,
 	&workload_kv,	      &workload_demand_zero, &workload_fork_exec,  &workload_cow,
 	&workload_mmap_churn, &workload_mprotect_gc, &workload_ctx_switch, &workload_pipeline,
-	&workload_build,      &workload_trace,
+	&workload_build,      &workload_phases,	     &workload_trace,
 };
 
 const struct workload *workload_at(unsigned index)

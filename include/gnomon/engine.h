@@ -154,6 +154,14 @@ struct gn_backend_ops {
 
 /* ---- VM ---------------------------------------------------------------------------------------- */
 
+/* What is behind the pool of host frames. */
+enum gn_pool_kind {
+	GN_POOL_MEMFD = 0, /* can be mapped elsewhere as well (gn_pool.fd) */
+	/* This process alone has it, and giving memory back costs a fraction. Not for the kvm backend. Host pages
+	 * of 2 MiB are asked for if backing_level is 2 or more. */
+	GN_POOL_ANONYMOUS,
+};
+
 struct gn_vm_config {
 	const char *scheme;	  /* a registered name */
 	uint64_t mem_bytes;	  /* guest RAM, from GPA 0; a multiple of 4 KiB */
@@ -176,6 +184,7 @@ struct gn_vm_config {
 	/* Give a gfn the frame of the same number while that is free, so that guest memory lies in the pool as
 	 * the guest sees it. */
 	bool home_frames;
+	enum gn_pool_kind pool;
 };
 #define GN_MAX_VCPUS 64
 
@@ -196,7 +205,7 @@ void *gn_vm_backend(const struct gn_vm *vm);
 struct gn_pool {
 	void *base; /* where HPA 0 is mapped in this process */
 	uint64_t bytes;
-	int fd; /* the memfd behind it; the engine's */
+	int fd; /* the memfd behind it, the engine's; -1: GN_POOL_ANONYMOUS */
 };
 void gn_vm_pool(const struct gn_vm *vm, struct gn_pool *out);
 /* A zeroed frame of the pool for the backend's own use, out of the guest's reach. -ENOMEM. */
@@ -251,12 +260,29 @@ enum gn_p2m_state {
 int gn_p2m_populate(struct gn_vm *vm, gfn_t start, uint64_t count);
 int gn_p2m_discard(struct gn_vm *vm, gfn_t start,
 		   uint64_t count); /* back to UNBACKED: contents lost */
-int gn_p2m_balloon(struct gn_vm *vm, gfn_t start, uint64_t count);
+int gn_p2m_balloon(struct gn_vm *vm, gfn_t start, uint64_t count); /* to BALLOONED: contents lost */
 int gn_p2m_unballoon(struct gn_vm *vm, gfn_t start, uint64_t count); /* BALLOONED to UNBACKED */
 int gn_p2m_protect(struct gn_vm *vm, gfn_t start, uint64_t count, bool readonly);
 int gn_p2m_set_mmio(struct gn_vm *vm, gfn_t start, uint64_t count);
 int gn_p2m_move(struct gn_vm *vm, gfn_t start, uint64_t count); /* same contents, other frames */
 int gn_p2m_share(struct gn_vm *vm, gfn_t keep, gfn_t give); /* equal contents: one frame, SHARED */
+
+/* The same for many runs, in ascending order and disjoint (or -EINVAL): one change, one flush, one wait for those
+ * who still use an old translation. All of it happens or nothing. What discard and balloon take is the host's
+ * again before they return, by vectored system calls; memory that the host would not take back (it is locked)
+ * stays with the pool. *done_pages (may be NULL): the sum of the counts; 0 on error. Balloon refuses
+ * pages that are BALLOONED already. */
+struct gn_gfn_run {
+	gfn_t start;
+	uint64_t count;
+};
+int gn_p2m_discard_runs(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
+			uint64_t *done_pages);
+int gn_p2m_balloon_runs(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
+			uint64_t *done_pages);
+int gn_p2m_unballoon_runs(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
+			  uint64_t *done_pages);
+
 struct gn_p2m_info {
 	enum gn_p2m_state state;
 	pfn_t pfn;
@@ -264,6 +290,28 @@ struct gn_p2m_info {
 	unsigned level;
 };
 int gn_p2m_query(struct gn_vm *vm, gfn_t at, struct gn_p2m_info *out);
+
+/* What a touch of a BALLOONED page comes to, by the guest or by a device on its behalf. */
+enum gn_touch_answer {
+	GN_TOUCH_DENY,	/* GN_FIX_DENIED, or -EFAULT for a device */
+	GN_TOUCH_GRANT, /* the page is taken out of the balloon and filled with zeros */
+};
+/* Told of each touch, after it was counted, by the thread that touched. Must not call back into the engine. */
+typedef void gn_touch_fn(struct gn_vm *vm, gfn_t at, bool write, enum gn_touch_answer answer,
+			 void *ctx);
+/* DENY and untold unless set. Any thread; a touch that is under way may still be answered as before, and told is not
+ * called with the old @ctx once this returns (do not call it from told). */
+void gn_vm_set_ballooned_touch(struct gn_vm *vm, enum gn_touch_answer answer, gn_touch_fn *told,
+			       void *ctx);
+
+/* Any thread; a glimpse. */
+struct gn_balloon_usage {
+	uint64_t ballooned_pages; /* now */
+	uint64_t touches_denied;  /* since the VM was created, as those below */
+	uint64_t touches_granted;
+	uint64_t released_bytes; /* given back to the host (by discards, too) */
+};
+void gn_vm_balloon_usage(const struct gn_vm *vm, struct gn_balloon_usage *out);
 
 /* ---- Dirty log and accessed bits ------------------------------------------------------------------ */
 

@@ -106,6 +106,8 @@ struct gn_guest_boot {
 	char workload[128]; /* or "trace" */
 	uint64_t size, seed;
 	uint64_t vcpus;
+	uint64_t balloon_pa;  /* of a virtio-mmio balloon device (virtio.h); 0: none */
+	uint64_t free_poison; /* 32 bits that free frames are filled with; 0: they are not */
 
 	uint64_t trace_pa, trace_bytes; /* the trace buffer */
 	uint64_t call_nr, call_argument, call_result;
@@ -113,7 +115,9 @@ struct gn_guest_boot {
 	char why[256];	      /* when it failed */
 	uint64_t progress_pa; /* where the guest keeps two words, done and total; 0: nowhere */
 	uint64_t tsc_measure, tsc_end; /* of the measured part; 0: not reached */
-	struct gn_guest_ops ops;       /* since entry */
+	uint64_t phase,
+		operations; /* of a workload in phases: how many ended, and operations in them */
+	struct gn_guest_ops ops; /* since entry */
 };
 
 /* A guest image as it is linked into a program. */

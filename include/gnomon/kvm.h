@@ -101,8 +101,9 @@ typedef bool gn_kvm_port_fn(void *ctx, struct gn_kvm *kvm, unsigned vcpu, uint16
 typedef void gn_kvm_console_fn(void *ctx, const char *text, size_t bytes);
 
 struct gn_kvm_config {
-	struct gn_vm_config vm; /* .backend, .deprivileged, .home_frames are filled in here */
-	bool populate;		/* nested: give all RAM its frames before the run; else on demand */
+	struct gn_vm_config
+		vm;    /* .backend, .deprivileged, .home_frames, .pool are filled in here */
+	bool populate; /* nested: give all RAM its frames before the run; else on demand */
 	unsigned dirty_ring_entries; /* 0: dirty bitmap */
 	bool time_exits;      /* measure the time of each exit by reason (costs two clock reads) */
 	uint64_t max_exits;   /* gn_kvm_run() stops with ASKED after so many; 0: never */
@@ -116,6 +117,14 @@ int gn_kvm_create(const struct gn_kvm_config *config, struct gn_kvm **out, char 
 		  size_t why_bytes);
 void gn_kvm_destroy(struct gn_kvm *kvm);
 struct gn_vm *gn_kvm_vm(struct gn_kvm *kvm);
+
+/* Devices in the guest-physical space. A guest's access to what is no memory goes to @fn, up to 8 bytes of one page:
+ * true, and *value (little endian; in for a write, out for a read) is the answer; false, and it is an empty bus: ones,
+ * and nothing stored. Called by the vCPU's thread outside the guest with no lock held, so it may change the p2m. A
+ * fetch and a locked read-modify-write never get there. Set while no vCPU runs; NULL: none. */
+typedef bool gn_kvm_mmio_fn(void *ctx, unsigned vcpu, uint64_t at, unsigned bytes, bool is_write,
+			    uint64_t *value);
+void gn_kvm_set_mmio(struct gn_kvm *kvm, gn_kvm_mmio_fn *fn, void *ctx);
 
 /* Of a vCPU that is not running. Set: -EINVAL for a state that is none of 64-bit or real x86's. */
 int gn_kvm_set_state(struct gn_kvm *kvm, unsigned vcpu, const struct gn_kvm_state *state);

@@ -148,6 +148,14 @@ int gn_soft_probe(struct gn_soft_cpu *cpu, const struct gn_access *access, uint6
 /* Empty the TLBs and walk caches; optionally the data caches as well ("cold" measurements). */
 void gn_soft_cold(struct gn_soft_cpu *cpu, bool data_caches);
 
+/* Devices in the guest-physical space. An access to what is no memory goes to @fn, up to 8 bytes of one page:
+ * true, and *value (little endian; in for a write, out for a read) is the answer; false, and it is an empty bus: ones,
+ * and nothing stored. Called by the CPU's thread with no lock held and outside read sections, so it may change the p2m.
+ * Set while no CPU runs; NULL: none. */
+typedef bool gn_soft_mmio_fn(void *ctx, unsigned cpu, uint64_t at, unsigned bytes, bool is_write,
+			     uint64_t *value);
+void gn_soft_set_mmio(struct gn_soft *soft, gn_soft_mmio_fn *fn, void *ctx);
+
 /* Every guest operation as text-free records, for twin tests: called before the operation takes effect. */
 enum gn_soft_op_kind {
 	GN_OP_TABLE_WRITE, /* a: guest-physical address, b: value */

@@ -29,7 +29,7 @@ one_line() { if [ "$(wc -l <err)" -le 2 ] && [ -s err ]; then ok; else bad "the 
 # Help and lists.
 expect 0 "help" --help
 says out 'compare'
-for command in compare list host micro run report repro trace; do
+for command in compare list host micro run report repro trace overcommit; do
 	expect 0 "$command --help" $command --help
 	says out '[Uu]sage'
 done
@@ -153,6 +153,52 @@ says both/index.html '500 ms'
 mkdir full && chmod 000 full
 if [ "$(id -u)" != 0 ]; then expect 2 "unwritable" report a.json -o full/x; fi
 expect 2 "csv into nowhere" compare --quick --workloads random --schemes native --csv nowhere/a.csv
+
+# Overcommitted memory, modelled.
+expect 2 "overcommit nothing" overcommit
+one_line "overcommit nothing"
+expect 2 "overcommit unknown" overcommit ballon --simulate
+expect 2 "overcommit policy" overcommit balloon --simulate --policies exs
+says err 'did you mean "esx"'
+one_line "overcommit policy"
+expect 2 "overcommit bad tau" overcommit balloon --simulate --tau 1
+expect 2 "overcommit bad factor" overcommit balloon --simulate --overcommit 0.5
+expect 2 "overcommit one VM" overcommit balloon --simulate --vms 1
+expect 0 "overcommit" overcommit balloon --simulate --quick --json o.json --report o-folder
+says out '^ *esx .*x '
+says out 'Modelled'
+says o-folder/index.html '<svg'
+says o-folder/index.html 'Modelled'
+[ -s o-folder/plots/overcommit-esx.svg ] && ok || bad "no picture of esx"
+if python3 - <<-'EOF'; then ok; else bad "the overcommit file"; fi
+	import json
+	d = json.load(open("o.json"))
+	runs = {r["policy"]: r for r in d["runs"]}
+	esx = runs["esx"]
+	assert d["schema"] == "gnomon.overcommit/1" and d["origin"] == "modelled"
+	assert list(runs) == ["static-oracle", "esx", "static", "mom", "ksmtuned"]
+	assert esx["against_oracle"] <= 1.10 and esx["grants"]["p99_ms"] <= 100 and esx["oom_kills"] == 0
+	assert esx["turns_per_minute"] <= 2
+	assert all(r["reservations_broken"] == 0 and r["over_budget"] == 0 for r in runs.values())
+	assert runs["static"]["grants"]["p99_ms"] is None
+	columns = esx["vms"][0]["timeline"]
+	assert len(columns) == 5 and len({len(c) for c in columns.values()}) == 1 and len(columns["t_s"]) > 100
+EOF
+expect 0 "overcommit again" overcommit balloon --simulate --quick --policies esx --json -
+python3 -c 'import json; d = json.load(open("out")); o = json.load(open("o.json")); assert d["runs"][1]["vms"] == o["runs"][1]["vms"]' \
+	2>/dev/null && ok || bad "two simulations with one seed differ"
+
+# The same with real VMs, small ones.
+expect 0 "overcommit, real" overcommit balloon --quick --mem 64M --vms 2 --operations 20000 --policies esx --json real.json
+says out '^Measured'
+if python3 - <<-'EOF'; then ok; else bad "the overcommit file of real VMs"; fi
+	import json
+	d = json.load(open("real.json"))
+	assert d["origin"] == "measured" and [r["policy"] for r in d["runs"]] == ["static-oracle", "esx"]
+	for r in d["runs"]:
+		assert r["reservations_broken"] == 0 and r["oom_kills"] == 0 and r["rounds"] > 1
+		assert all(vm["slowdown"] > 0.5 for vm in r["vms"])
+EOF
 
 # Published tables.
 expect 0 "repro walkrefs" repro walkrefs

@@ -6,6 +6,8 @@
  */
 #include "conformance/schemes_rig.h"
 
+#define MIB ((uint64_t)1 << 20)
+
 /* ---- The p2m under a running guest -------------------------------------------------------------- */
 
 SCENARIO(p2m_changes)
@@ -50,6 +52,89 @@ SCENARIO(p2m_changes)
 	EXPECT(rig, !gn_p2m_query(rig->vm, gfn(1032), &info) && info.state == GN_P2M_PRIVATE);
 	store(rig, va + 0x7000, 0x66);
 	EXPECT(rig, load(rig, va + 0x8000) == 0x55);
+}
+
+/* Every other page of a block, and a block as a whole, by one change each way. */
+SCENARIO(balloons_of_many_runs)
+{
+	enum { RUNS = 65, BLOCK = 1536, WHOLE = 2048 };
+	struct gn_gfn_run runs[RUNS];
+	struct gn_balloon_usage usage;
+	struct gn_p2m_info info;
+	uint64_t va = USER, whole = USER + 2 * MIB, done;
+
+	map(rig, rig->root, va, 2, BLOCK, RW_U);
+	map(rig, rig->root, whole, 2, WHOLE, RW_U);
+	for (unsigned i = 0; i < RUNS; i++) {
+		runs[i] = (struct gn_gfn_run){ gfn(BLOCK + 2 * i), 1 };
+		store(rig, va + i * 0x1000, 0x100 + i);
+	}
+	runs[RUNS - 1] = (struct gn_gfn_run){ gfn(WHOLE), 512 };
+	store(rig, whole + 0x5000, 0x42);
+	EXPECT(rig, gn_p2m_balloon_runs(rig->vm, runs, RUNS, &done) == 0);
+	EXPECT(rig, done == RUNS - 1 + 512);
+	gn_vm_balloon_usage(rig->vm, &usage);
+	EXPECT(rig, usage.ballooned_pages == done && !usage.touches_denied);
+	EXPECT(rig, gn_p2m_balloon_runs(rig->vm, runs, RUNS, &done) == -EINVAL && !done);
+	audit(rig);
+	/* The neighbours did not notice; what was given away is not to be had. */
+	EXPECT(rig, load(rig, va + 0x1000) == 0x101);
+	EXPECT(rig, load(rig, va + 0x3f000) == 0x13f);
+	access_as(rig, va + 0x2000, GN_READ, true, 0);
+	access_as(rig, va + 0x7e000, GN_WRITE, true, 1);
+	access_as(rig, whole + 0x5000, GN_READ, false, 0);
+	access_as(rig, whole + 0x1ff000, GN_WRITE, false, 1);
+	gn_vm_balloon_usage(rig->vm, &usage);
+	EXPECT(rig, usage.touches_denied == 4 && !usage.touches_granted);
+	EXPECT(rig, gn_p2m_unballoon_runs(rig->vm, runs, RUNS, &done) == 0);
+	audit(rig);
+	EXPECT(rig, load(rig, va + 0x2000) == 0);
+	EXPECT(rig, load(rig, va + 0x3f000) == 0x13f);
+	EXPECT(rig, load(rig, whole + 0x5000) == 0);
+	touch(rig, whole + 0x5000);
+	/* What left as a block comes back as one. */
+	EXPECT(rig, !gn_p2m_query(rig->vm, gfn(WHOLE + 300), &info));
+	EXPECT(rig,
+	       info.state == (rig->setup->backing_level == 2 ? GN_P2M_PRIVATE : GN_P2M_UNBACKED));
+	EXPECT(rig, info.level == (rig->setup->backing_level == 2 ? 2 : 0));
+}
+
+static unsigned told;
+
+static void note_touch(struct gn_vm *vm, gfn_t at, bool write, enum gn_touch_answer answer,
+		       void *ctx)
+{
+	(void)vm, (void)at;
+	told += write && answer == GN_TOUCH_GRANT && ctx == &told;
+}
+
+SCENARIO(ballooned_pages_granted_at_a_touch)
+{
+	struct gn_balloon_usage usage;
+	uint64_t va = USER;
+
+	for (unsigned i = 0; i < 4; i++) {
+		map(rig, rig->root, va + i * 0x1000, 1, 1024 + i, RW_U);
+		store(rig, va + i * 0x1000, 0x100 + i);
+	}
+	told = 0;
+	gn_vm_set_ballooned_touch(rig->vm, GN_TOUCH_GRANT, note_touch, &told);
+	EXPECT(rig, gn_p2m_balloon(rig->vm, gfn(1024), 3) == 0);
+	rig->grants = true;
+	EXPECT(rig, load(rig, va) == 0);
+	store(rig, va + 0x1000, 0x55);
+	EXPECT(rig, load(rig, va + 0x1000) == 0x55);
+	EXPECT(rig, load(rig, va + 0x3000) == 0x103);
+	audit(rig);
+	gn_vm_balloon_usage(rig->vm, &usage);
+	EXPECT(rig, usage.ballooned_pages == 1);
+	EXPECT(rig, usage.touches_granted == 2 && !usage.touches_denied);
+	EXPECT(rig, told == 1);
+	rig->grants = false;
+	gn_vm_set_ballooned_touch(rig->vm, GN_TOUCH_DENY, NULL, NULL);
+	access_as(rig, va + 0x2000, GN_READ, true, 0);
+	gn_vm_balloon_usage(rig->vm, &usage);
+	EXPECT(rig, usage.touches_granted == 2 && usage.touches_denied == 1);
 }
 
 SCENARIO(p2m_changes_under_tables)

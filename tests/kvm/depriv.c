@@ -752,6 +752,44 @@ static void no_memory_reads_as_ones(struct rig *r)
 	CHECK_EQ(r->state.gpr[RCX] & 0xff, 1);
 }
 
+static struct {
+	uint64_t at, value;
+	unsigned bytes;
+} device_written;
+
+static bool device(void *ctx, unsigned vcpu, uint64_t at, unsigned bytes, bool is_write,
+		   uint64_t *value)
+{
+	(void)ctx;
+	(void)vcpu;
+	if (at < 0x80000000u || at >= 0x80001000u)
+		return false;
+	if (is_write) {
+		device_written.at = at;
+		device_written.bytes = bytes;
+		device_written.value = *value;
+	} else {
+		*value = bytes == 4 ? UINT32_MAX : 0x1122334455667788 >> 8 * (at & 7);
+	}
+	return true;
+}
+
+static void devices_answer(struct rig *r)
+{
+	gn_kvm_set_mmio(r->kvm, device, NULL);
+	rig_put8(r, RIG_PT_U + 8 * 0x60, 0x80000000u | X86_PTE_P | X86_PTE_W | X86_PTE_U);
+	rig_code(r, RIG_CODE, g_mmio);
+	r->state.gpr[RSI] = U(0x260000) + 8;
+	check_stop(r, GN_KVM_STOP_HALT);
+	CHECK_EQ(r->state.gpr[RAX], 0x1122334455667788);
+	CHECK_EQ(r->state.gpr[RBX], 0x77);
+	CHECK_EQ(r->state.gpr[RCX] & 0xff, 1);
+	CHECK_EQ(device_written.at, 0x80000008);
+	CHECK_EQ(device_written.bytes, 4);
+	CHECK_EQ(device_written.value, 5);
+	gn_kvm_set_mmio(r->kvm, NULL, NULL);
+}
+
 static void rom_drops_stores(struct rig *r)
 {
 	rig_code(r, RIG_CODE, g_store);
@@ -933,6 +971,7 @@ static const struct {
 	CASE(stack_on_a_table),
 	CASE(address_spaces),
 	CASE(no_memory_reads_as_ones),
+	CASE(devices_answer),
 	CASE(rom_drops_stores),
 	CASE(ballooned_pages_stop),
 	CASE(triple_fault),

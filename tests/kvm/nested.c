@@ -282,6 +282,22 @@ static void books(void)
 	gn_kvm_destroy(kvm);
 }
 
+static uint64_t device_written;
+
+static bool device(void *ctx, unsigned vcpu, uint64_t at, unsigned bytes, bool is_write,
+		   uint64_t *value)
+{
+	(void)ctx;
+	(void)vcpu;
+	(void)at;
+	(void)bytes;
+	if (is_write)
+		device_written = *value;
+	else
+		*value = 0x1122334455667788;
+	return true;
+}
+
 static void states(void)
 {
 	const uint64_t at = 32 * MIB;
@@ -316,6 +332,14 @@ static void states(void)
 	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, load_word, at, 0, 0), UINT32_MAX);
 	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, store_byte, at, 0, 0), 0xff);
 	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, load_word, MEM_BYTES + 8, 0, 0), UINT32_MAX);
+	/* A device of the embedder's answers, in RAM's place and beyond it. */
+	gn_kvm_set_mmio(kvm, device, NULL);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, load_word, at, 0, 0), 0x55667788);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 0, load_word, MEM_BYTES + 8, 0, 0), 0x55667788);
+	device_written = 0;
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, store_byte, at, 0, 0), 0x88);
+	RIG_CHECK(device_written == 0x5a, "%#llx written", (unsigned long long)device_written);
+	gn_kvm_set_mmio(kvm, NULL, NULL);
 	/* And back to memory: zero. */
 	RIG_CHECK(!gn_p2m_discard(vm, page, 1), "discard");
 	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, load_word, at, 0, 0), 0);

@@ -4,7 +4,7 @@
 set -u
 declare -A below=(
 	[mmu]="" [direct]="mmu" [shadow]="mmu" [ept]="mmu" [softbackend]="mmu" [kvmbackend]="mmu" [workloads]=""
-	[bench]="mmu direct shadow ept softbackend kvmbackend workloads"
+	[balloon]="mmu" [bench]="mmu direct shadow ept softbackend kvmbackend balloon workloads"
 )
 bad=0
 for room in "${!below[@]}"; do
@@ -17,7 +17,7 @@ for room in "${!below[@]}"; do
 		esac
 	done < <(grep -rnE '^\s*#\s*include' --include='*.[ch]' "$room")
 done
-if grep -rn 'linux/kvm\.h' --include='*.[ch]' include mmu direct shadow ept softbackend workloads bench; then
+if grep -rn 'linux/kvm\.h' --include='*.[ch]' include mmu direct shadow ept softbackend balloon workloads bench; then
 	echo "only kvmbackend may include <linux/kvm.h>"
 	bad=1
 fi

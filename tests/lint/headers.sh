@@ -5,11 +5,11 @@ set -u
 bad=0
 faces=$(mktemp -d)
 trap 'rm -rf "$faces"' EXIT
-for room in mmu direct shadow ept softbackend workloads bench; do
+for room in mmu direct shadow ept softbackend balloon workloads bench; do
 	mkdir -p "$faces/$room"
 	ln -s "$PWD/$room" "$faces/$room/$room"
 done
-for header in include/gnomon/*.h workloads/guest/*.h {mmu,direct,shadow,ept,softbackend,workloads,bench}/*.h; do
+for header in include/gnomon/*.h workloads/guest/*.h {mmu,direct,shadow,ept,softbackend,balloon,workloads,bench}/*.h; do
 	[ -e "$header" ] || continue
 	flags="-D_GNU_SOURCE -Iinclude -I$(dirname "$header")"
 	for room in mmu workloads; do flags="$flags -I$faces/$room"; done

@@ -137,6 +137,27 @@ static void invalidate(struct rig *rig)
 				0, va);
 }
 
+/* Runs with gaps between them, some of them empty; taken, given back or dropped by one change. */
+static int change_runs(struct rig *rig, gfn_t at)
+{
+	struct test_random *r = &rig->random;
+	struct gn_gfn_run runs[6];
+	size_t count = 1 + test_random_below(r, 6);
+
+	for (size_t i = 0; i < count; i++) {
+		runs[i] = (struct gn_gfn_run){ at, test_random_below(r, 8) };
+		at.v += runs[i].count + test_random_below(r, 3);
+	}
+	switch (test_random_below(r, 4)) {
+	case 0:
+		return gn_p2m_balloon_runs(rig->vm, runs, count, NULL);
+	case 1:
+		return gn_p2m_discard_runs(rig->vm, runs, count, NULL);
+	default:
+		return gn_p2m_unballoon_runs(rig->vm, runs, count, NULL);
+	}
+}
+
 static void change_p2m(struct rig *rig)
 {
 	struct test_random *r = &rig->random;
@@ -144,7 +165,7 @@ static void change_p2m(struct rig *rig)
 	uint64_t count = 1 + test_random_below(r, 8);
 	int err = 0;
 
-	switch (test_random_below(r, 9)) {
+	switch (test_random_below(r, 10)) {
 	case 0:
 		err = gn_p2m_populate(rig->vm, at, count);
 		break;
@@ -165,6 +186,9 @@ static void change_p2m(struct rig *rig)
 		break;
 	case 6:
 		err = gn_p2m_move(rig->vm, at, count);
+		break;
+	case 8:
+		err = change_runs(rig, at);
 		break;
 	case 7:
 		err = gn_p2m_share(rig->vm, at, random_data_gfn(rig));

@@ -256,13 +256,28 @@ static void *run_machine(void *ctx)
 
 /* ---- Changers ----------------------------------------------------------------------------------------------------- */
 
+/* Some of the volatile gfns from @at on, by one change. */
+static void balloon_scattered(uint64_t at)
+{
+	struct gn_gfn_run runs[4];
+	size_t count = 0;
+
+	for (at &= ~(uint64_t)3; at < PAGES && count < 4; at += 8)
+		runs[count++] = (struct gn_gfn_run){ gfn(at), 2 };
+	if (!gn_p2m_balloon_runs(vm, runs, count, NULL))
+		gn_p2m_unballoon_runs(vm, runs, count, NULL);
+}
+
 static void change_volatile(uint64_t r, uint64_t at)
 {
 	uint64_t count = 1 + (at % 4 == 0 && (r >> 60) % 2);
 
-	switch ((r >> 40) % 5) {
+	switch ((r >> 40) % 6) {
 	case 0:
 		gn_p2m_discard(vm, gfn(at), count);
+		break;
+	case 5:
+		balloon_scattered(at);
 		break;
 	case 1:
 		if (!gn_p2m_balloon(vm, gfn(at), count))

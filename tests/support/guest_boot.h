@@ -44,6 +44,7 @@ static inline uint64_t guest_tiny_size(const struct workload *w)
 		{ "fork-exec", 2 },
 		{ "ctx-switch", 3 },
 		{ "pipeline", 1 },
+		{ "phases", 128 << 10 },
 		{ "transpose", 256 << 10 },
 	};
 

@@ -19,7 +19,7 @@ static struct gn_frames *pool(uint64_t bytes)
 {
 	struct gn_frames *f;
 
-	cr_assert_eq(gn_frames_new(bytes, &f), 0);
+	cr_assert_eq(gn_frames_new(bytes, GN_POOL_MEMFD, false, &f), 0);
 	return f;
 }
 
@@ -61,9 +61,10 @@ Test(frames, size_is_rounded_up_and_checked)
 	cr_assert_not(gn_frames_valid(f, pfn(512)));
 	cr_assert_geq(gn_frames_fd(f), 0);
 	gn_frames_destroy(f);
-	cr_assert_eq(gn_frames_new(0, &f), -EINVAL);
-	cr_assert_eq(gn_frames_new((uint64_t)1 << 60, &f), -EINVAL);
-	cr_assert_neq(gn_frames_new((uint64_t)1 << 51, &f), 0, "more than the address space");
+	cr_assert_eq(gn_frames_new(0, GN_POOL_MEMFD, false, &f), -EINVAL);
+	cr_assert_eq(gn_frames_new((uint64_t)1 << 60, GN_POOL_MEMFD, false, &f), -EINVAL);
+	cr_assert_neq(gn_frames_new((uint64_t)1 << 51, GN_POOL_MEMFD, false, &f), 0,
+		      "more than the address space");
 	gn_frames_destroy(NULL);
 }
 
@@ -227,7 +228,7 @@ Test(frames, injected_failures_leave_nothing)
 
 	for (;; n++) {
 		gn_alloc_fail_nth(n);
-		int err = gn_frames_new(2 * MIB, &f);
+		int err = gn_frames_new(2 * MIB, GN_POOL_MEMFD, false, &f);
 
 		if (!err)
 			break;
@@ -315,7 +316,7 @@ Test(frames, tables_come_from_the_top)
 	pfn_t high, higher, low;
 	uint64_t *words;
 
-	cr_assert_eq(gn_frames_new((uint64_t)4 << 20, &frames), 0);
+	cr_assert_eq(gn_frames_new((uint64_t)4 << 20, GN_POOL_MEMFD, false, &frames), 0);
 	cr_assert_eq(gn_frames_alloc_table(frames, &higher), 0);
 	cr_assert_eq(gn_frames_alloc_table(frames, &high), 0);
 	cr_assert_eq(gn_frames_alloc(frames, 1, &low), 0);

@@ -27,7 +27,7 @@ static struct gn_frames *pool(void)
 {
 	struct gn_frames *frames;
 
-	cr_assert_eq(gn_frames_new(POOL_BYTES, &frames), 0);
+	cr_assert_eq(gn_frames_new(POOL_BYTES, GN_POOL_MEMFD, false, &frames), 0);
 	return frames;
 }
 

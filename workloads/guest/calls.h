@@ -38,12 +38,15 @@ enum guest_call {
 	GUEST_CALL_WAIT,
 	GUEST_CALL_IMAGE,
 	GUEST_CALL_EXEC,
+	GUEST_CALL_FILE,
 	GUEST_CALL_PIPE,
 	GUEST_CALL_PIPE_WRITE,
 	GUEST_CALL_PIPE_READ,
 	GUEST_CALL_PIPE_CLOSE,
+	GUEST_CALL_TICK,
 	/* Those of cpu.h that need the VMM, which is spoken to at CPL 0. */
 	GUEST_CALL_MEASURE,
+	GUEST_CALL_PHASE,  /* number, operations done */
 	GUEST_CALL_PANIC,  /* text */
 	GUEST_CALL_TRACE,  /* enum gn_guest_trace, buffer, bytes */
 	GUEST_CALL_FINISH, /* result of the workload, text or 0 */
@@ -56,7 +59,7 @@ struct guest_call_args {
 
 struct guest_user_params {
 	char workload[128];
-	uint64_t size, seed, mem_bytes, levels, pcid, large_pages;
+	uint64_t size, seed, mem_bytes, levels, pcid, large_pages, has_devices;
 };
 #endif
 

@@ -98,6 +98,10 @@ static uint64_t service(unsigned number, const uint64_t *a)
 	case GUEST_CALL_MEASURE:
 		cpu_measure();
 		return 0;
+	case GUEST_CALL_PHASE:
+		guest_boot()->phase = a[0] + 1;
+		guest_boot()->operations = a[1];
+		return 0;
 	case GUEST_CALL_TRACE:
 		return trace_call(a);
 	case GUEST_CALL_PANIC:
@@ -141,6 +145,8 @@ uint64_t guest_call(unsigned number, struct guest_call_args *args)
 		return image_call(a);
 	case GUEST_CALL_EXEC:
 		return exec_call(a);
+	case GUEST_CALL_FILE:
+		return (uint64_t)sys_file(a[0], a[1]);
 	case GUEST_CALL_PIPE:
 		return (uint64_t)sys_pipe();
 	case GUEST_CALL_PIPE_WRITE:
@@ -149,6 +155,9 @@ uint64_t guest_call(unsigned number, struct guest_call_args *args)
 		return (uint64_t)sys_pipe_read((int)a[0], a[1], a[2]);
 	case GUEST_CALL_PIPE_CLOSE:
 		return (uint64_t)sys_pipe_close((int)a[0]);
+	case GUEST_CALL_TICK:
+		sys_tick();
+		return 0;
 	default:
 		return service(number, a);
 	}
@@ -163,7 +172,8 @@ static void write_params(struct gn_guest_boot *boot)
 					    .mem_bytes = boot->mem_bytes,
 					    .levels = boot->levels,
 					    .pcid = boot->pcid,
-					    .large_pages = boot->large_pages };
+					    .large_pages = boot->large_pages,
+					    .has_devices = k_now->balloon.dev.is_ready };
 	const uint8_t *from = (const uint8_t *)&params;
 	uint64_t to = k_va(boot->user_start + GUEST_USER_PARAMS);
 
@@ -185,7 +195,9 @@ void guest_kernel_main(void)
 					      .pcid = boot->pcid,
 					      .smep = boot->smep,
 					      .smap = boot->smap,
-					      .large_pages = boot->large_pages };
+					      .large_pages = boot->large_pages,
+					      .balloon_pa = boot->balloon_pa,
+					      .free_poison = (uint32_t)boot->free_poison };
 
 	if (boot->magic != GN_GUEST_MAGIC || !boot->user_start)
 		cpu_panic("guest kernel: the boot page is not filled in");

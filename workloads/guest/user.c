@@ -113,6 +113,11 @@ int sys_exec(int image, struct kernel_layout *layout)
 	return result;
 }
 
+int sys_file(uint64_t pages, uint64_t seed)
+{
+	return (int)call2(GUEST_CALL_FILE, pages, seed);
+}
+
 int sys_pipe(void)
 {
 	return (int)call2(GUEST_CALL_PIPE, 0, 0);
@@ -131,6 +136,12 @@ int64_t sys_pipe_read(int pipe, uint64_t va, uint64_t bytes)
 int sys_pipe_close(int pipe)
 {
 	return (int)call2(GUEST_CALL_PIPE_CLOSE, (uint64_t)pipe, 0);
+}
+
+void sys_tick(void)
+{
+	if (guest_user_params.has_devices)
+		call2(GUEST_CALL_TICK, 0, 0);
 }
 
 /* ---- cpu.h ------------------------------------------------------------------------------------------------------ */
@@ -174,6 +185,11 @@ void cpu_progress(uint64_t done, uint64_t total)
 {
 	guest_user_progress[1] = total;
 	guest_user_progress[0] = done;
+}
+
+void cpu_phase(unsigned phase, uint64_t done)
+{
+	call2(GUEST_CALL_PHASE, phase, done);
 }
 
 void cpu_panic(const char *why)

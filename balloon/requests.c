@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * requests.c - pages a guest names: each is checked, all are gathered, then the p2m is changed by runs.
+ *
+ * Checked: the page is RAM of this VM, nobody else's (reserved, read-only, MMIO, ballooned by another hand), named
+ * once, and in the balloon or not as the request wants. What fails is counted and left as it was; the rest of the
+ * request is not affected. A state that was looked at may change before the p2m does (another thread of the host's), so
+ * the engine checks again under its lock and refuses all or nothing; then we look again, too, a few times.
+ *
+ * Gathered in a set, so a request of any order and repetition becomes the fewest runs there are; pages that lie together
+ * leave as 2 MiB blocks wherever they came from in the request.
+ *
+ * A page whose touch was granted by policy is in use again, though the driver never asked for it back. It is found at
+ * its next mention, or when the host asks how many there are, and is then no longer held.
+ */
+#include "device.h"
+
+#include <errno.h>
+
+#include "mmu/vm.h"
+
+#define CHANGE_TRIES 8
+
+/* ---- Checks ---------------------------------------------------------------------------------------------------- */
+
+static enum gn_p2m_state state_of(const struct gn_balloon *b, uint64_t page)
+{
+	return gn_p2m_word_state(gn_p2m_get(&b->vm->p2m, gfn(page)));
+}
+
+/* What a balloon may take, and free page reporting discard. */
+static bool is_owned_ram(const struct gn_balloon *b, uint64_t page)
+{
+	enum gn_p2m_state state = state_of(b, page);
+
+	return page >= b->reserved_pages &&
+	       (state == GN_P2M_UNBACKED || state == GN_P2M_PRIVATE || state == GN_P2M_SHARED);
+}
+
+/* In the balloon, and not granted again since. */
+static bool is_held(struct gn_balloon *b, uint64_t page, bool *was_granted)
+{
+	*was_granted = false;
+	if (!gn_page_set_has(&b->held, page))
+		return false;
+	if (state_of(b, page) == GN_P2M_BALLOONED)
+		return true;
+	gn_page_set_remove_run(&b->held, page, 1);
+	b->stats.granted_pages++;
+	*was_granted = true;
+	return false;
+}
+
+static void gather_pfn(struct gn_balloon *b, unsigned kind, uint64_t page)
+{
+	bool was_granted;
+
+	if (page >= b->pages) {
+		gn_balloon_fault(b, GN_BALLOON_FAULT_RANGE);
+		return;
+	}
+	if (kind == GN_BALLOON_INFLATE) {
+		if (is_held(b, page, &was_granted)) {
+			gn_balloon_fault(b, GN_BALLOON_FAULT_DUPLICATE);
+			return;
+		}
+		if (!is_owned_ram(b, page)) {
+			gn_balloon_fault(b, GN_BALLOON_FAULT_OWNER);
+			return;
+		}
+	} else if (!is_held(b, page, &was_granted)) {
+		if (!was_granted)
+			gn_balloon_fault(b, GN_BALLOON_FAULT_NOT_HELD);
+		return;
+	}
+	if (!gn_page_set_add(&b->request, page))
+		gn_balloon_fault(b, GN_BALLOON_FAULT_DUPLICATE);
+}
+
+/* A chain cannot name more elements than the guest has pages, not even if it names each once. */
+static bool is_too_long(const struct gn_balloon *b, unsigned descriptors, uint64_t bytes_per_page)
+{
+	uint64_t bytes = 0;
+
+	for (unsigned i = 0; i < descriptors; i++)
+		bytes += b->chain[i].len;
+	return bytes > b->pages * bytes_per_page;
+}
+
+/* ---- Arrays of page numbers (inflate, deflate) --------------------------------------------------------------------- */
+
+static uint64_t gather_array(struct gn_balloon *b, unsigned kind, const struct gn_virtq_desc *desc)
+{
+	uint64_t at = desc->addr, count = desc->len / sizeof(b->pfns[0]), done = 0;
+
+	while (done < count) {
+		uint64_t n = count - done;
+		int err;
+
+		if (n > GN_BALLOON_PFNS_AT_ONCE)
+			n = GN_BALLOON_PFNS_AT_ONCE;
+		err = gn_vm_read(b->vm, gpa(at), b->pfns, n * sizeof(b->pfns[0]));
+		if (err == -EFAULT) {
+			gn_balloon_fault(b, GN_BALLOON_FAULT_ADDRESS);
+			break;
+		}
+		if (err) {
+			b->stats.host_failures++;
+			break;
+		}
+		for (uint64_t i = 0; i < n; i++)
+			gather_pfn(b, kind, b->pfns[i]);
+		at += n * sizeof(b->pfns[0]);
+		done += n;
+	}
+	return done;
+}
+
+uint64_t gn_balloon_gather_pfns(struct gn_balloon *b, unsigned kind, unsigned descriptors)
+{
+	uint64_t work = 0;
+
+	if (is_too_long(b, descriptors, sizeof(b->pfns[0]))) {
+		gn_balloon_fault(b, GN_BALLOON_FAULT_LENGTH);
+		return 0;
+	}
+	for (unsigned i = 0; i < descriptors; i++) {
+		const struct gn_virtq_desc *desc = &b->chain[i];
+
+		if (desc->flags & GN_VIRTQ_DESC_F_WRITE)
+			gn_balloon_fault(b, GN_BALLOON_FAULT_DIRECTION);
+		else if (!desc->len || desc->len % sizeof(b->pfns[0]))
+			gn_balloon_fault(b, GN_BALLOON_FAULT_LENGTH);
+		else
+			work += gather_array(b, kind, desc);
+	}
+	return work;
+}
+
+/* ---- Ranges (free page reporting, hinting) --------------------------------------------------------------------------- */
+
+bool gn_balloon_range(struct gn_balloon *b, const struct gn_virtq_desc *desc, gfn_t *start,
+		      uint64_t *count)
+{
+	uint64_t mem_bytes = b->pages << GN_PAGE_SHIFT, first, end;
+
+	if (!(desc->flags & GN_VIRTQ_DESC_F_WRITE)) {
+		gn_balloon_fault(b, GN_BALLOON_FAULT_DIRECTION);
+		return false;
+	}
+	if (desc->addr > mem_bytes || desc->len > mem_bytes - desc->addr) {
+		gn_balloon_fault(b, GN_BALLOON_FAULT_ADDRESS);
+		return false;
+	}
+	first = (desc->addr + GN_PAGE_SIZE - 1) >> GN_PAGE_SHIFT;
+	end = (desc->addr + desc->len) >> GN_PAGE_SHIFT;
+	if (end <= first) {
+		gn_balloon_fault(b, GN_BALLOON_FAULT_LENGTH);
+		return false;
+	}
+	*start = gfn(first);
+	*count = end - first;
+	return true;
+}
+
+/* A frame is zero when it comes back, which is not what a guest with another poison expects. */
+static bool wants_poison_back(const struct gn_balloon *b)
+{
+	return gn_balloon_has(b, GN_BALLOON_F_PAGE_POISON) && b->space.poison_val;
+}
+
+uint64_t gn_balloon_gather_ranges(struct gn_balloon *b, unsigned descriptors)
+{
+	uint64_t work = 0, count;
+	gfn_t start;
+
+	if (is_too_long(b, descriptors, GN_PAGE_SIZE)) {
+		gn_balloon_fault(b, GN_BALLOON_FAULT_LENGTH);
+		return 0;
+	}
+	for (unsigned i = 0; i < descriptors; i++) {
+		if (!gn_balloon_range(b, &b->chain[i], &start, &count))
+			continue;
+		if (wants_poison_back(b)) {
+			b->stats.withheld_pages += count;
+			continue;
+		}
+		for (uint64_t page = start.v; page < start.v + count; page++)
+			if (!is_owned_ram(b, page))
+				gn_balloon_fault(b, GN_BALLOON_FAULT_OWNER);
+			else if (state_of(b, page) != GN_P2M_UNBACKED)
+				gn_page_set_add(&b->request, page);
+		work += count;
+	}
+	return work;
+}
+
+/* ---- The change -------------------------------------------------------------------------------------------------------- */
+
+typedef int change_fn(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
+		      uint64_t *done_pages);
+
+/* The next runs of the request from @at on, as many as one change takes; moves @at behind them. */
+static size_t collect(struct gn_balloon *b, uint64_t *at)
+{
+	uint64_t start, count;
+	size_t n = 0;
+
+	while (n < GN_BALLOON_RUNS_AT_ONCE &&
+	       gn_page_set_next_run(&b->request, *at, &start, &count)) {
+		b->runs[n++] = (struct gn_gfn_run){ gfn(start), count };
+		*at = start + count;
+	}
+	return n;
+}
+
+static void note_changed(struct gn_balloon *b, unsigned kind, size_t runs, uint64_t *sum)
+{
+	for (size_t i = 0; i < runs; i++) {
+		const struct gn_gfn_run *run = &b->runs[i];
+
+		if (kind == GN_BALLOON_INFLATE)
+			gn_page_set_add_run(&b->held, run->start.v, run->count);
+		else if (kind == GN_BALLOON_DEFLATE)
+			gn_page_set_remove_run(&b->held, run->start.v, run->count);
+		*sum += run->count;
+	}
+	b->stats.runs += runs;
+	b->stats.changes++;
+}
+
+/* The p2m moved on since the pages were checked: check those of @runs again. */
+static void recheck(struct gn_balloon *b, unsigned kind, size_t runs)
+{
+	for (size_t i = 0; i < runs; i++) {
+		uint64_t page = b->runs[i].start.v, end = page + b->runs[i].count;
+
+		for (; page < end; page++) {
+			bool was_granted;
+
+			if (kind == GN_BALLOON_DEFLATE ? is_held(b, page, &was_granted)
+						       : is_owned_ram(b, page))
+				continue;
+			gn_page_set_remove_run(&b->request, page, 1);
+			if (kind != GN_BALLOON_DEFLATE)
+				gn_balloon_fault(b, GN_BALLOON_FAULT_OWNER);
+		}
+	}
+}
+
+/* The request is carried out, *sum grows by the pages it was. What the host can't leave alone for long enough to have it
+ * changed is not. */
+static void change_all(struct gn_balloon *b, unsigned kind, uint64_t *sum)
+{
+	static change_fn *const changes[GN_BALLOON_QUEUES] = {
+		[GN_BALLOON_INFLATE] = gn_p2m_balloon_runs,
+		[GN_BALLOON_DEFLATE] = gn_p2m_unballoon_runs,
+		[GN_BALLOON_REPORTING] = gn_p2m_discard_runs,
+	};
+	unsigned tries = 0;
+	uint64_t at = 0;
+
+	for (;;) {
+		uint64_t next = at;
+		size_t runs = collect(b, &next);
+		int err;
+
+		if (!runs)
+			break;
+		err = changes[kind](b->vm, b->runs, runs, NULL);
+		if (err == -EINVAL && tries++ < CHANGE_TRIES) {
+			recheck(b, kind, runs);
+			continue;
+		}
+		if (err)
+			b->stats.host_failures++;
+		else
+			note_changed(b, kind, runs, sum);
+		tries = 0;
+		at = next;
+	}
+}
+
+/* Over the limit of ping-pong. True: go on all the same. */
+static bool allow_churn(struct gn_balloon *b)
+{
+	b->stats.faults[GN_BALLOON_FAULT_CHURN] += b->request.count;
+	b->outbox.events |= GN_BALLOON_EVENT_CHURN;
+	if (b->config.churn_answer == GN_BALLOON_CHURN_BREAK)
+		gn_balloon_break(b, "pages go into the balloon and out of it too fast");
+	return b->config.churn_answer == GN_BALLOON_CHURN_COUNT;
+}
+
+static void inflate(struct gn_balloon *b)
+{
+	if (!gn_churn_is_over(&b->churn, gn_balloon_now_ns(b)) || allow_churn(b))
+		change_all(b, GN_BALLOON_INFLATE, &b->stats.inflated_pages);
+}
+
+static void deflate(struct gn_balloon *b, uint64_t *sum)
+{
+	uint64_t before = *sum;
+
+	change_all(b, GN_BALLOON_DEFLATE, sum);
+	gn_churn_spend(&b->churn, *sum - before, gn_balloon_now_ns(b));
+}
+
+bool gn_balloon_change(struct gn_balloon *b, unsigned kind)
+{
+	if (!b->request.count)
+		return true;
+	if (kind == GN_BALLOON_INFLATE)
+		inflate(b);
+	else if (kind == GN_BALLOON_DEFLATE)
+		deflate(b, &b->stats.deflated_pages);
+	else
+		change_all(b, kind, &b->stats.reported_pages);
+	gn_page_set_clear(&b->request);
+	return gn_balloon_is_live(b);
+}
+
+void gn_balloon_return_all(struct gn_balloon *b)
+{
+	uint64_t start, count;
+
+	for (uint64_t at = 0; gn_page_set_next_run(&b->held, at, &start, &count);
+	     at = start + count)
+		gn_page_set_add_run(&b->request, start, count);
+	deflate(b, &b->stats.returned_pages);
+	gn_page_set_clear(&b->request);
+	gn_page_set_clear(&b->held);
+}
+
+void gn_balloon_find_granted(struct gn_balloon *b)
+{
+	struct gn_balloon_usage usage;
+	uint64_t start, count;
+
+	gn_vm_balloon_usage(b->vm, &usage);
+	if (usage.touches_granted == b->touches_granted)
+		return;
+	b->touches_granted = usage.touches_granted;
+	for (uint64_t at = 0; gn_page_set_next_run(&b->held, at, &start, &count);
+	     at = start + count)
+		for (uint64_t page = start; page < start + count; page++) {
+			bool was_granted;
+
+			(void)is_held(b, page, &was_granted);
+		}
+}

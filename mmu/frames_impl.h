@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * frames_impl.h - what the files of the pool share (frames.c: taking and putting one; give_back.c: putting many);
+ * nobody else includes it.
+ */
+#ifndef GN_MMU_FRAMES_IMPL_H
+#define GN_MMU_FRAMES_IMPL_H
+
+#include "atomics.h"
+#include "frames.h"
+#include "host_memory.h"
+#include "lock.h"
+
+#define GN_BLOCK_FRAMES ((uint64_t)GN_TABLE_ENTRIES)
+#define GN_BLOCK_WORDS	(GN_BLOCK_FRAMES / 64)
+
+struct gn_frames_impl {
+	struct gn_lock lock;
+	struct gn_host_memory memory; /* (c) */
+	uint64_t block_count;	      /* (c) */
+	uint64_t block_words;	      /* (c) words of a bitmap with one bit a block */
+	uint64_t *taken;	      /* [lock] a bit a frame */
+	uint64_t *dirty;	      /* [lock] a bit a frame: may hold a former owner's data */
+	uint64_t *full;		      /* [lock] a bit a block: no frame is free */
+	uint64_t *used;		      /* [lock] a bit a block: some frame is taken */
+	uint64_t *kept;		      /* [lock] a bit a block: wholly free, not punched */
+	uint16_t *taken_count;	      /* [lock] a block's frames that are taken */
+	uint64_t full_hint;	      /* [lock] words of `full` below have no free frame */
+	uint64_t full_top_hint;	      /* [lock] words of `full` above have no free frame */
+	uint64_t used_hint;	      /* [lock] words of `used` below have no free block */
+	unsigned kept_count;	      /* [lock] */
+	struct gn_lock give_lock;     /* GN_RANK_GIVE: one who gives many back at a time */
+	uint64_t *leaving; /* [give_lock] a bit a frame: to be given back, all zeros between */
+	uint64_t *leaving_blocks;      /* [give_lock] a bit a block: some frame is leaving */
+	_Atomic(uint32_t) *refs;       /* (a) one a frame */
+	_Atomic(uint64_t) used_frames; /* (a) */
+	void *tables;		       /* (c) the mapping that holds all of the above arrays */
+	size_t tables_bytes;	       /* (c) */
+};
+
+static inline bool gn_bit_get(const uint64_t *map, uint64_t i)
+{
+	return map[i / 64] >> (i % 64) & 1;
+}
+
+static inline void gn_bit_set(uint64_t *map, uint64_t i)
+{
+	map[i / 64] |= (uint64_t)1 << (i % 64);
+}
+
+static inline void gn_bit_clear(uint64_t *map, uint64_t i)
+{
+	map[i / 64] &= ~((uint64_t)1 << (i % 64));
+}
+
+/* [first, first + count), whose references are gone, can be taken again. @is_clean: the host has their memory, and they
+ * read as zeros. Frames lock held. */
+void gn_frames_free_range(struct gn_frames *frames, uint64_t first, uint64_t count, bool is_clean);
+
+#endif

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * host_memory.c - the memory behind the pool.
+ *
+ * Two kinds. A memfd can be mapped elsewhere too (a second view of it, another process); giving a page of it back
+ * is a hole punched into a file, whoever maps it. An anonymous mapping belongs to this process alone, and giving a page
+ * back is the cheapest thing the kernel offers. A VMM that shares memory with nobody has the choice.
+ *
+ * What a call costs is not the page but the flush of the host's TLBs that ends it: tens of microseconds for one page
+ * where the host is a guest itself, and an interrupt for each CPU that runs a thread of ours. process_madvise() takes
+ * 1024 ranges and flushes once. Linux lets a process use it on itself for any advice since 6.13; an older
+ * kernel refuses, and then each range is a call.
+ *
+ * Deliberately absent: MADV_FREE and balloon-like hints. What is given back is given back now, so that it can be
+ * counted now.
+ */
+#include "host_memory.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#define BLOCK_BYTES ((uint64_t)2 << 20)
+
+static int map_memfd(struct gn_host_memory *m)
+{
+	void *base;
+	int err;
+
+	m->fd = memfd_create("gnomon-frames", MFD_CLOEXEC);
+	if (m->fd < 0)
+		return -errno;
+	if (ftruncate(m->fd, (off_t)m->bytes))
+		goto fail;
+	base = mmap(NULL, m->bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, m->fd, 0);
+	if (base == MAP_FAILED)
+		goto fail;
+	/* Fewer host TLB misses where the host allows huge pages in shared memory; no harm elsewhere. */
+	(void)madvise(base, m->bytes, MADV_HUGEPAGE);
+	m->base = base;
+	return 0;
+fail:
+	err = -errno;
+	close(m->fd);
+	return err;
+}
+
+static int map_anonymous(struct gn_host_memory *m, bool huge)
+{
+	uint64_t head, bytes = m->bytes + BLOCK_BYTES;
+	uint8_t *p;
+
+	m->fd = -1;
+	if (bytes < m->bytes)
+		return -ENOMEM;
+	p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+		 -1, 0);
+	if (p == MAP_FAILED)
+		return -errno;
+	head = -(uintptr_t)p & (BLOCK_BYTES - 1);
+	if (head)
+		munmap(p, head);
+	munmap(p + head + m->bytes, BLOCK_BYTES - head);
+	m->base = p + head;
+	/* Frames of 4 KiB on pages of 2 MiB: the host would back what nobody asked for, and dropping one page
+	 * of a large one frees nothing before the host is short of memory. */
+	m->huge = huge && !madvise(m->base, m->bytes, MADV_HUGEPAGE);
+	if (!m->huge)
+		(void)madvise(m->base, m->bytes, MADV_NOHUGEPAGE);
+	/* A child has no use for a guest's memory, and copy on write would double it. */
+	(void)madvise(m->base, m->bytes, MADV_DONTFORK);
+	return 0;
+}
+
+int gn_host_memory_map(enum gn_pool_kind kind, uint64_t bytes, bool huge,
+		       struct gn_host_memory *out)
+{
+	struct gn_host_memory m = { .bytes = bytes };
+	int err = kind == GN_POOL_ANONYMOUS ? map_anonymous(&m, huge) : map_memfd(&m);
+
+	if (err)
+		return err;
+	m.self_fd = (int)syscall(SYS_pidfd_open, getpid(), 0);
+	*out = m;
+	return 0;
+}
+
+void gn_host_memory_unmap(struct gn_host_memory *memory)
+{
+	munmap(memory->base, memory->bytes);
+	if (memory->fd >= 0)
+		close(memory->fd);
+	if (memory->self_fd >= 0)
+		close(memory->self_fd);
+}
+
+int gn_host_memory_drop(const struct gn_host_memory *memory, struct gn_host_range range)
+{
+	int failed;
+
+	if (memory->fd >= 0)
+		failed = fallocate(memory->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				   (off_t)range.offset, (off_t)range.bytes);
+	else
+		failed = madvise(memory->base + range.offset, range.bytes, MADV_DONTNEED);
+	return failed ? -errno : 0;
+}
+
+/* How many of the first ranges one vectored call dropped. */
+static size_t drop_vector(const struct gn_host_memory *memory, const struct gn_host_range *ranges,
+			  size_t count)
+{
+	int advice = memory->fd >= 0 ? MADV_REMOVE : MADV_DONTNEED;
+	struct iovec vector[GN_HOST_RANGES_MAX];
+	size_t done = 0;
+	long bytes;
+
+	for (size_t i = 0; i < count; i++)
+		vector[i] = (struct iovec){ .iov_base = memory->base + ranges[i].offset,
+					    .iov_len = ranges[i].bytes };
+	bytes = syscall(SYS_process_madvise, memory->self_fd, vector, count, advice, 0);
+	while (done < count && bytes > 0 && (uint64_t)bytes >= ranges[done].bytes)
+		bytes -= (long)ranges[done++].bytes;
+	return done;
+}
+
+size_t gn_host_memory_drop_all(const struct gn_host_memory *memory,
+			       const struct gn_host_range *ranges, size_t count)
+{
+	size_t done = 0;
+
+	if (memory->self_fd >= 0 && count > 1)
+		done = drop_vector(memory, ranges, count);
+	while (done < count && !gn_host_memory_drop(memory, ranges[done]))
+		done++;
+	return done;
+}

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * host_memory.h - the memory behind the pool of frames: one mapping of this process, and the ways to give parts of
+ * it back to the host.
+ *
+ * Threads: any; nothing is taken. Who drops a range sees to it that nobody uses it.
+ */
+#ifndef GN_MMU_HOST_MEMORY_H
+#define GN_MMU_HOST_MEMORY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <gnomon/engine.h>
+
+struct gn_host_memory {
+	uint8_t *base;	/* (c) 2 MiB aligned if anonymous */
+	uint64_t bytes; /* (c) */
+	int fd;		/* (c) the memfd; -1: anonymous */
+	int self_fd;	/* (c) a pidfd of this process, for vectored calls; -1: none */
+	bool huge;	/* (c) anonymous, and the host is asked for large pages */
+};
+
+/* A range of the pool, in bytes. */
+struct gn_host_range {
+	uint64_t offset, bytes;
+};
+#define GN_HOST_RANGES_MAX 1024 /* of one call (UIO_MAXIOV) */
+
+/* @bytes is a multiple of 2 MiB. Nothing is backed yet. @huge: large host pages are worth having (a memfd always
+ * asks). -errno of mmap and memfd_create. */
+int gn_host_memory_map(enum gn_pool_kind kind, uint64_t bytes, bool huge,
+		       struct gn_host_memory *out);
+void gn_host_memory_unmap(struct gn_host_memory *memory);
+
+/* Give @range back: it reads as zeros afterwards. -errno: it is as it was (locked memory, for one). */
+int gn_host_memory_drop(const struct gn_host_memory *memory, struct gn_host_range range);
+/* The same for up to GN_HOST_RANGES_MAX ranges, in as few calls as the host allows. Returns how many of the
+ * first ones were dropped; the next one could not be, and nothing is known of those behind it. */
+size_t gn_host_memory_drop_all(const struct gn_host_memory *memory,
+			       const struct gn_host_range *ranges, size_t count);
+
+#endif

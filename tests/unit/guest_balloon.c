@@ -1,0 +1,658 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * guest_balloon.c - the guest kernel's balloon driver against the device, on the software machine.
+ *
+ * Guest code and host are one thread here: a case is guest code that plays the host between two system calls. After
+ * each run the device must have found nothing wrong with its driver, the audit nothing wrong with the tables.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <criterion/criterion.h>
+#include <gnomon/balloon.h>
+#include <gnomon/schemes.h>
+#include <gnomon/soft.h>
+
+#include "workloads/hosted.h"
+#include "workloads/kernel_state.h"
+
+#define MIB	     ((uint64_t)1 << 20)
+#define RAM	     (48 * MIB)
+#define PAGES(bytes) ((bytes) / K_PAGE)
+#define SEED	     9
+
+/* ---- The rig ------------------------------------------------------------------------------------------------------- */
+
+static struct rig {
+	const char *scheme;
+	bool pcid, large;
+	uint64_t features;
+	uint32_t poison;
+	struct gn_balloon_config device;
+
+	struct gn_soft *soft;
+	struct gn_balloon *balloon;
+	struct gn_balloon_stats stats; /* of the device, at the end */
+	struct kernel_stats kernel;
+	char why[200];
+	unsigned events, turns;
+	uint64_t hinted;
+	bool hinted_wrong;
+} rig;
+
+static void on_event(void *ctx, unsigned events)
+{
+	(void)ctx;
+	rig.events |= events;
+}
+
+static void on_hint(void *ctx, gfn_t start, uint64_t count)
+{
+	(void)ctx;
+	for (uint64_t i = 0; i < count; i++)
+		rig.hinted_wrong |= !k_frame_is_listed((uint32_t)(start.v + i));
+	rig.hinted += count;
+}
+
+static int run(const struct workload *w, uint64_t size, void (*progress)(void *, double))
+{
+	const struct gn_soft_config config = {
+		.vm = { .scheme = rig.scheme, .mem_bytes = RAM, .vcpus = 1 }
+	};
+	const struct workload_params params = { .size = size,
+						.seed = SEED,
+						.mem_bytes = RAM,
+						.pcid = rig.pcid,
+						.large_pages = rig.large,
+						.levels = rig.pcid ? 5 : 4 };
+	const struct workload_hosting hosting = { .progress = progress,
+						  .balloon_pa = GN_BALLOON_MMIO_GPA,
+						  .free_poison = rig.poison,
+						  .stats = &rig.kernel };
+	struct gn_audit_report report;
+	const char *why;
+	int err;
+
+	rig.device.features = rig.features;
+	rig.device.event = on_event;
+	rig.device.hint = on_hint;
+	rig.events = rig.turns = 0;
+	rig.hinted = 0;
+	cr_assert_eq(gn_soft_create(&config, &rig.soft), 0);
+	cr_assert_eq(gn_balloon_create(gn_soft_vm(rig.soft), &rig.device, &rig.balloon), 0);
+	gn_soft_set_mmio(rig.soft, gn_balloon_mmio, rig.balloon);
+	err = workload_run_hosting(gn_soft_cpu(rig.soft, 0), w, &params, &hosting, &why);
+	snprintf(rig.why, sizeof(rig.why), "%s", why ? why : ""); /* the machine owns it */
+	gn_balloon_stats(rig.balloon, &rig.stats);
+	cr_assert_eq(gn_audit(gn_soft_vm(rig.soft), &report), 0, "%s under %s: %s", w->name,
+		     config.vm.scheme, report.first);
+	gn_balloon_destroy(rig.balloon);
+	gn_soft_destroy(rig.soft);
+	return err;
+}
+
+static void check_driver(const char *what)
+{
+	for (unsigned f = 0; f < GN_BALLOON_FAULTS; f++)
+		cr_assert_eq(rig.stats.faults[f], 0, "%s under %s: %llu times %s", what, rig.scheme,
+			     (unsigned long long)rig.stats.faults[f], gn_balloon_fault_name(f));
+	cr_assert_eq(rig.stats.claimed_pages, rig.stats.held_pages, "%s: claims %llu, holds %llu",
+		     what, (unsigned long long)rig.stats.claimed_pages,
+		     (unsigned long long)rig.stats.held_pages);
+	cr_assert_eq(rig.kernel.balloon_pages, rig.stats.held_pages);
+}
+
+static void run_well(const struct workload *w, uint64_t size, void (*progress)(void *, double))
+{
+	int err = run(w, size, progress);
+
+	cr_assert_eq(err, 0, "%s under %s, PCID %d, large %d: %s", w->name, rig.scheme, rig.pcid,
+		     rig.large, rig.why);
+	check_driver(w->name);
+}
+
+static void register_schemes(void)
+{
+	cr_assert_eq(gn_schemes_register_all(), 0);
+	rig = (struct rig){ .scheme = "ept" };
+}
+
+/* ---- For guest code ---------------------------------------------------------------------------------------------------- */
+
+static void expect_at(bool truth, const char *text)
+{
+	if (!truth)
+		cpu_panic(text);
+}
+#define expect(cond) expect_at(cond, #cond)
+
+static struct kernel_stats kernel_now(void)
+{
+	struct kernel_stats s;
+
+	kernel_stats(&s);
+	return s;
+}
+
+static void some_time(void)
+{
+	for (unsigned i = 0; i < 40; i++)
+		sys_tick();
+}
+
+static void set_target(uint64_t pages)
+{
+	gn_balloon_set_target(rig.balloon, pages);
+	some_time();
+}
+
+static uint64_t filled(uint64_t bytes)
+{
+	uint64_t at = sys_mmap(0, bytes, K_READ | K_WRITE, 0);
+
+	expect(at);
+	for (uint64_t i = 0; i < bytes; i += K_PAGE) {
+		expect(cpu_load64(at + i + 8) == 0 && cpu_load64(at + i + K_PAGE - 8) == 0);
+		cpu_store64(at + i, at + i);
+		cpu_store64(at + i + K_PAGE - 8, at - i);
+	}
+	return at;
+}
+
+static void check(uint64_t at, uint64_t bytes)
+{
+	for (uint64_t i = 0; i < bytes; i += K_PAGE)
+		expect(cpu_load64(at + i) == at + i && cpu_load64(at + i + 8) == 0 &&
+		       cpu_load64(at + i + K_PAGE - 8) == at - i);
+}
+
+static void check_file(uint64_t at, uint64_t pages)
+{
+	for (uint64_t page = 0; page < pages; page++)
+		expect(cpu_load64(at + page * K_PAGE + 640) == kernel_image_word(SEED, page, 10));
+}
+
+/* ---- Up and down --------------------------------------------------------------------------------------------------------- */
+
+static int targets_are_met(const struct workload_params *params, const char **why)
+{
+	static const uint64_t targets[] = { 16 * MIB, 30 * MIB, 30 * MIB + 5 * K_PAGE,
+					    7 * MIB,  33 * MIB, 0 };
+	uint64_t kept = filled(5 * MIB), free_and_held = kernel_now().frames_free;
+
+	(void)params;
+	(void)why;
+	for (unsigned i = 0; i < sizeof(targets) / sizeof(targets[0]); i++) {
+		uint64_t target = PAGES(targets[i]), at;
+		struct kernel_stats s;
+
+		set_target(target);
+		s = kernel_now();
+		expect(gn_balloon_actual_pages(rig.balloon) == target);
+		expect(s.balloon_pages == target && s.frames_free + target == free_and_held);
+		expect(i || s.balloon_blocks == target / K_LARGE_FRAMES);
+		/* Live memory is where it was; what is free can be used, and comes zeroed. */
+		check(kept, 5 * MIB);
+		at = filled(2 * MIB);
+		check(at, 2 * MIB);
+		expect(!sys_munmap(at, 2 * MIB));
+		free_and_held = kernel_now().frames_free + target; /* tables may remain */
+	}
+	/* All of it came back. */
+	kept = filled(30 * MIB);
+	check(kept, 30 * MIB);
+	return 0;
+}
+
+static const struct workload up_and_down = { .name = "up and down", .run = targets_are_met };
+
+Test(guest_balloon, meets_targets_under_every_scheme, .init = register_schemes)
+{
+	unsigned ran = 0;
+
+	for (unsigned s = 0; gn_scheme_at(s); s++, ran++) {
+		rig.scheme = gn_scheme_name(gn_scheme_at(s));
+		for (unsigned mode = 0; mode < 2; mode++) {
+			rig.pcid = rig.large = mode;
+			run_well(&up_and_down, MIB, NULL);
+			cr_assert_eq(rig.stats.inflated_pages, rig.stats.deflated_pages);
+		}
+	}
+	cr_assert_geq(ran, 6);
+}
+
+static int one_round(const struct workload_params *params, const char **why)
+{
+	uint64_t kept = filled(MIB), gone = filled(4 * MIB);
+
+	(void)params;
+	(void)why;
+	expect(!sys_munmap(gone, 4 * MIB));
+	set_target(PAGES(6 * MIB) + 3);
+	expect(gn_balloon_actual_pages(rig.balloon) == PAGES(6 * MIB) + 3);
+	set_target(0);
+	expect(!gn_balloon_actual_pages(rig.balloon));
+	gone = filled(4 * MIB);
+	check(gone, 4 * MIB);
+	check(kept, MIB);
+	return 0;
+}
+
+static const struct workload short_round = { .name = "one round", .run = one_round };
+
+/* Any set of features a device may offer. The queues' numbers close up. */
+Test(guest_balloon, drives_any_device, .init = register_schemes)
+{
+	for (uint64_t features = 1; features <= GN_BALLOON_F_ALL; features += 3) {
+		for (unsigned poisoned = 0; poisoned < 2; poisoned++) {
+			rig.features = features;
+			rig.poison = poisoned ? 0xaaaaaaaa : 0;
+			run_well(&short_round, MIB, NULL);
+			cr_assert_eq(rig.stats.features & ~(features | GN_VIRTIO_F_VERSION_1), 0);
+			cr_assert_eq(!!(rig.stats.features & GN_BALLOON_F_PAGE_POISON),
+				     poisoned && (features & GN_BALLOON_F_PAGE_POISON));
+		}
+	}
+}
+
+/* ---- Workloads while the target moves ------------------------------------------------------------------------------------ */
+
+static void move_target(void *ctx, double done)
+{
+	static const uint64_t targets[] = { 20 * MIB, 0, 9 * MIB, 28 * MIB, 3 * MIB };
+
+	(void)ctx;
+	(void)done;
+	gn_balloon_set_target(rig.balloon, PAGES(targets[rig.turns++ % 5]));
+}
+
+Test(guest_balloon, workloads_run_while_targets_move, .init = register_schemes)
+{
+	static const struct {
+		const char *name;
+		uint64_t size;
+	} jobs[] = { { "kv", 16 * MIB },    { "cow", 4 * MIB },		{ "fork-exec", 20 },
+		     { "random", 8 * MIB }, { "mprotect-gc", 2 * MIB }, { "phases", 6 * MIB } };
+
+	for (unsigned s = 0; gn_scheme_at(s); s++) {
+		rig.scheme = gn_scheme_name(gn_scheme_at(s));
+		for (unsigned i = 0; i < sizeof(jobs) / sizeof(jobs[0]); i++) {
+			rig.pcid = rig.large = (s + i) % 2;
+			run_well(workload_find(jobs[i].name), jobs[i].size, move_target);
+			cr_assert_gt(rig.turns, 3, "%s: %u", jobs[i].name, rig.turns);
+			cr_assert_gt(rig.stats.inflated_pages, PAGES(20 * MIB), "%s", jobs[i].name);
+			cr_assert_gt(rig.stats.deflated_pages, 0, "%s", jobs[i].name);
+		}
+	}
+}
+
+/* ---- Squeezed ---------------------------------------------------------------------------------------------------------------- */
+
+static int cache_gives_way(const struct workload_params *params, const char **why)
+{
+	const uint64_t pages = PAGES(16 * MIB);
+	int file = sys_file(pages, SEED);
+	uint64_t at = sys_mmap_image(file, 0, pages * K_PAGE, K_READ), kept = filled(8 * MIB);
+	struct gn_balloon_stats claims;
+	uint64_t before;
+
+	(void)params;
+	(void)why;
+	check_file(at, pages);
+	expect(kernel_now().file_reads == pages);
+	/* More than is free: clean pages go, the target is met, all can still be read. */
+	set_target(PAGES(32 * MIB));
+	expect(gn_balloon_actual_pages(rig.balloon) == PAGES(32 * MIB));
+	expect(kernel_now().evictions > PAGES(8 * MIB));
+	check_file(at, pages);
+	check(kept, 8 * MIB);
+	/* What the host sees of it: nothing to spare, and reads of what was there before. */
+	expect(!gn_balloon_request_stats(rig.balloon));
+	some_time();
+	gn_balloon_stats(rig.balloon, &claims);
+	expect(claims.claims_are_plausible);
+	expect(claims.claims[GN_BALLOON_STAT_AVAIL] < 8 * MIB);
+	expect(claims.claims[GN_BALLOON_STAT_MEMTOT] == RAM - 32 * MIB);
+	expect(claims.claims[GN_BALLOON_STAT_MAJFLT] > pages + PAGES(8 * MIB));
+	before = claims.claims[GN_BALLOON_STAT_MAJFLT];
+	/* Given more, it reads its file once again and then no more. */
+	set_target(PAGES(8 * MIB));
+	check_file(at, pages);
+	before = kernel_now().file_reads;
+	check_file(at, pages);
+	expect(kernel_now().file_reads == before);
+	expect(!gn_balloon_request_stats(rig.balloon));
+	some_time();
+	gn_balloon_stats(rig.balloon, &claims);
+	expect(claims.claims[GN_BALLOON_STAT_MAJFLT] == before);
+	expect(claims.claims[GN_BALLOON_STAT_AVAIL] > 20 * MIB);
+	expect(claims.claims[GN_BALLOON_STAT_CACHES] == 16 * MIB);
+	/* More than there is: what can be given is, and what runs goes on. */
+	set_target(PAGES(RAM));
+	expect(gn_balloon_actual_pages(rig.balloon) > PAGES(36 * MIB));
+	check(kept, 8 * MIB);
+	check_file(at, pages);
+	set_target(0);
+	check(kept, 8 * MIB);
+	return 0;
+}
+
+static const struct workload squeezed = { .name = "squeezed", .run = cache_gives_way };
+
+Test(guest_balloon, evicts_files_and_says_so, .init = register_schemes)
+{
+	static const char *const schemes[] = { "native", "shadow", "shadow-vtlb", "ept", "npt" };
+
+	for (unsigned s = 0; s < sizeof(schemes) / sizeof(schemes[0]); s++) {
+		rig.scheme = schemes[s];
+		run_well(&squeezed, MIB, NULL);
+		cr_assert_eq(rig.kernel.refaults, rig.kernel.file_reads - PAGES(16 * MIB));
+		cr_assert_geq(rig.kernel.balloon_answers, 3);
+	}
+}
+
+/* ---- Out of memory ------------------------------------------------------------------------------------------------------------ */
+
+static int needs_more_than_is_left(const struct workload_params *params, const char **why)
+{
+	uint64_t at, held;
+
+	(void)params;
+	(void)why;
+	set_target(PAGES(36 * MIB));
+	expect(gn_balloon_actual_pages(rig.balloon) == PAGES(36 * MIB));
+	at = filled(20 * MIB);
+	check(at, 20 * MIB);
+	held = gn_balloon_actual_pages(rig.balloon);
+	expect(held < PAGES(30 * MIB) && kernel_now().balloon_relieved >= PAGES(36 * MIB) - held);
+	/* The host knows, and the driver does not take it again of its own accord. */
+	some_time();
+	expect(gn_balloon_actual_pages(rig.balloon) == held);
+	expect(!sys_munmap(at, 20 * MIB));
+	some_time();
+	expect(gn_balloon_actual_pages(rig.balloon) == held);
+	set_target(PAGES(36 * MIB) + 1);
+	expect(gn_balloon_actual_pages(rig.balloon) == PAGES(36 * MIB) + 1);
+	return 0;
+}
+
+static const struct workload needy = { .name = "needy", .run = needs_more_than_is_left };
+
+Test(guest_balloon, deflates_rather_than_dies, .init = register_schemes)
+{
+	static const char *const schemes[] = { "native", "shadow", "shadow-vtlb", "ept", "interp" };
+
+	for (unsigned s = 0; s < sizeof(schemes) / sizeof(schemes[0]); s++) {
+		rig.scheme = schemes[s];
+		rig.large = s % 2;
+		run_well(&needy, MIB, NULL);
+	}
+}
+
+Test(guest_balloon, keeps_its_word_where_it_may_not_deflate, .init = register_schemes)
+{
+	rig.features = GN_BALLOON_F_ALL & ~GN_BALLOON_F_DEFLATE_ON_OOM;
+	cr_assert_eq(run(&needy, MIB, NULL), -ECANCELED);
+	cr_assert_not_null(strstr(rig.why, "out of memory"), "%s", rig.why);
+	cr_assert_eq(rig.stats.held_pages, PAGES(36 * MIB));
+}
+
+/* A target that fell, but was not seen yet, is leave to deflate. */
+static int needs_what_was_granted(const struct workload_params *params, const char **why)
+{
+	uint64_t at = sys_mmap(0, 20 * MIB, K_READ | K_WRITE, 0);
+
+	(void)params;
+	(void)why;
+	set_target(PAGES(36 * MIB));
+	gn_balloon_set_target(rig.balloon, PAGES(20 * MIB));
+	for (uint64_t i = 0; i < 20 * MIB; i += K_PAGE)
+		cpu_store64(at + i, i);
+	return 0;
+}
+
+static const struct workload granted = { .name = "granted", .run = needs_what_was_granted };
+
+Test(guest_balloon, uses_what_it_was_granted, .init = register_schemes)
+{
+	rig.features = GN_BALLOON_F_MUST_TELL_HOST;
+	run_well(&granted, MIB, NULL);
+	cr_assert_eq(rig.stats.held_pages, PAGES(20 * MIB));
+}
+
+/* ---- Telling what is free ------------------------------------------------------------------------------------------------------ */
+
+static int frees_and_reports(const struct workload_params *params, const char **why)
+{
+	uint64_t kept = filled(4 * MIB), gone = filled(12 * MIB), first, told;
+	struct gn_balloon_stats s;
+
+	(void)params;
+	(void)why;
+	some_time();
+	expect(!sys_munmap(gone, 12 * MIB));
+	some_time();
+	gn_balloon_stats(rig.balloon, &s);
+	first = s.reported_pages + s.withheld_pages;
+	expect(first >= PAGES(11 * MIB) && first <= PAGES(13 * MIB));
+	expect(kernel_now().reported_frames == first);
+	/* Once each: time alone makes no more reports. */
+	some_time();
+	expect(kernel_now().reported_frames == first);
+	/* Used again, freed again, told again. */
+	gone = filled(10 * MIB);
+	check(gone, 10 * MIB);
+	check(kept, 4 * MIB);
+	expect(!sys_munmap(gone, 10 * MIB));
+	some_time();
+	told = kernel_now().reported_frames;
+	expect(told >= first + PAGES(9 * MIB) && told <= first + PAGES(11 * MIB));
+	check(kept, 4 * MIB);
+	/* What comes out of the balloon the host knows to be free, but for poison. */
+	set_target(PAGES(20 * MIB));
+	told = kernel_now().reported_frames;
+	set_target(0);
+	expect(kernel_now().reported_frames - told <= (rig.poison ? PAGES(30 * MIB) : PAGES(MIB)));
+	check(kept, 4 * MIB);
+	return 0;
+}
+
+static const struct workload reporting = { .name = "reporting", .run = frees_and_reports };
+
+Test(guest_balloon, reports_free_pages, .init = register_schemes)
+{
+	for (unsigned s = 0; gn_scheme_at(s); s++) {
+		rig.scheme = gn_scheme_name(gn_scheme_at(s));
+		rig.large = s % 2;
+		rig.poison = s % 3 ? 0 : 0x5a5a5a5a;
+		run_well(&reporting, MIB, NULL);
+		cr_assert_eq(rig.stats.withheld_pages, rig.poison ? rig.kernel.reported_frames : 0);
+	}
+}
+
+static int hints_what_is_free(const struct workload_params *params, const char **why)
+{
+	uint64_t kept = filled(4 * MIB), gone = filled(9 * MIB), scattered = filled(3 * MIB);
+
+	(void)params;
+	(void)why;
+	expect(!sys_munmap(gone, 9 * MIB));
+	for (uint64_t i = 0; i < 3 * MIB; i += 2 * K_PAGE)
+		expect(!sys_munmap(scattered + i, K_PAGE));
+	for (unsigned round = 1; round <= 3; round++) {
+		rig.hinted = 0;
+		rig.events = 0;
+		expect(!gn_balloon_hint_start(rig.balloon));
+		some_time();
+		expect(rig.events & GN_BALLOON_EVENT_HINTS_END);
+		expect(!rig.hinted_wrong);
+		expect(rig.hinted >= PAGES(10 * MIB) && rig.hinted <= PAGES(12 * MIB));
+		expect(!gn_balloon_hint_done(rig.balloon));
+		some_time();
+	}
+	check(kept, 4 * MIB);
+	gone = filled(9 * MIB);
+	check(gone, 9 * MIB);
+	return 0;
+}
+
+static const struct workload hinting = { .name = "hinting", .run = hints_what_is_free };
+
+Test(guest_balloon, hints_free_pages, .init = register_schemes)
+{
+	for (unsigned s = 0; gn_scheme_at(s); s++) {
+		rig.scheme = gn_scheme_name(gn_scheme_at(s));
+		run_well(&hinting, MIB, NULL);
+		cr_assert_eq(rig.stats.hinted_pages, rig.kernel.hinted_frames);
+	}
+}
+
+/* ---- Poison ---------------------------------------------------------------------------------------------------------------------- */
+
+static int someone_writes_to_free_memory(const struct workload_params *params, const char **why)
+{
+	uint64_t at = filled(4 * MIB);
+	uint32_t frame;
+
+	(void)params;
+	(void)why;
+	expect(!sys_munmap(at, 4 * MIB));
+	frame = k_now->frames.free_head;
+	expect(!gn_vm_write(gn_soft_vm(rig.soft), (gpa_t){ k_gpa(frame) + 80 }, "x", 1));
+	filled(4 * MIB);
+	return 0;
+}
+
+static const struct workload written_to = { .name = "written to",
+					    .run = someone_writes_to_free_memory };
+
+Test(guest_balloon, poisoned_frames_are_watched, .init = register_schemes)
+{
+	rig.poison = 0xdeadbeef;
+	cr_assert_eq(run(&written_to, MIB, NULL), -ECANCELED);
+	cr_assert_not_null(strstr(rig.why, "a free frame was written to"), "%s", rig.why);
+	rig.poison = 0;
+	run_well(&written_to, MIB, NULL);
+}
+
+/* ---- Devices that do not do their part --------------------------------------------------------------------------------------------- */
+
+static int survives_a_broken_device(const struct workload_params *params, const char **why)
+{
+	uint64_t kept = filled(5 * MIB), at;
+
+	(void)params;
+	(void)why;
+	for (unsigned i = 0; i < 6; i++)
+		set_target(i % 2 ? PAGES(MIB) : PAGES(12 * MIB));
+	check(kept, 5 * MIB);
+	at = filled(8 * MIB);
+	check(at, 8 * MIB);
+	return 0;
+}
+
+static const struct workload survivor = { .name = "survivor", .run = survives_a_broken_device };
+
+Test(guest_balloon, goes_on_without_a_device_that_broke, .init = register_schemes)
+{
+	rig.device.churn_pages_per_s = 1;
+	rig.device.churn_burst_pages = 100;
+	rig.device.churn_answer = GN_BALLOON_CHURN_BREAK;
+	cr_assert_eq(run(&survivor, MIB, NULL), 0, "%s", rig.why);
+	cr_assert_not_null(rig.stats.broken_why);
+	cr_assert(rig.stats.status & GN_VIRTIO_STATUS_FAILED);
+}
+
+/* Pages the device acknowledged and did not take: they come back as they were, and must not pass for zeros. */
+static int gets_its_own_pages_back(const struct workload_params *params, const char **why)
+{
+	uint64_t kept = filled(5 * MIB), at;
+
+	(void)params;
+	(void)why;
+	for (unsigned i = 0; i < 4; i++) {
+		at = filled(24 * MIB);
+		check(at, 24 * MIB);
+		expect(!sys_munmap(at, 24 * MIB));
+		set_target(PAGES(30 * MIB));
+		set_target(0);
+	}
+	at = filled(34 * MIB);
+	check(at, 34 * MIB);
+	check(kept, 5 * MIB);
+	return 0;
+}
+
+static const struct workload ignored = { .name = "ignored", .run = gets_its_own_pages_back };
+
+Test(guest_balloon, pages_that_were_not_taken_are_cleared, .init = register_schemes)
+{
+	rig.device.churn_pages_per_s = 1;
+	rig.device.churn_burst_pages = 100;
+	rig.device.churn_answer = GN_BALLOON_CHURN_IGNORE;
+	for (unsigned large = 0; large < 2; large++) {
+		rig.large = large;
+		cr_assert_eq(run(&ignored, MIB, NULL), 0, "%s", rig.why);
+		cr_assert_gt(rig.stats.faults[GN_BALLOON_FAULT_CHURN], PAGES(20 * MIB));
+	}
+}
+
+Test(guest_balloon, nothing_there_is_no_balloon, .init = register_schemes)
+{
+	const struct gn_soft_config config = {
+		.vm = { .scheme = "ept", .mem_bytes = RAM, .vcpus = 1 }
+	};
+	const struct workload_params params = { .size = MIB, .mem_bytes = RAM };
+	struct workload_hosting hosting = { .balloon_pa = GN_BALLOON_MMIO_GPA };
+	struct gn_soft *soft;
+	const char *why;
+
+	for (unsigned i = 0; i < 2; i++) {
+		int err;
+
+		cr_assert_eq(gn_soft_create(&config, &soft), 0);
+		err = workload_run_hosting(gn_soft_cpu(soft, 0), workload_find("kv"), &params,
+					   &hosting, &why);
+		cr_assert_eq(err, i ? -ECANCELED : 0, "%s", why);
+		cr_assert(!i || strstr(why, "in RAM"), "%s", why);
+		gn_soft_destroy(soft);
+		hosting.balloon_pa = 4 * MIB; /* in RAM */
+	}
+}
+
+/* ---- The image's twin ------------------------------------------------------------------------------------------------------------------ */
+
+Test(guest_balloon, twins_have_one_too, .init = register_schemes)
+{
+	const struct gn_soft_config config = {
+		.vm = { .scheme = "shadow", .mem_bytes = RAM, .vcpus = 1 }
+	};
+	struct gn_guest_ops ops[2];
+
+	for (unsigned i = 0; i < 2; i++) {
+		struct gn_guest_boot boot = { .magic = GN_GUEST_MAGIC,
+					      .mem_bytes = RAM,
+					      .user_start = 10 * MIB,
+					      .reserved_bytes = 12 * MIB,
+					      .levels = 4,
+					      .size = MIB,
+					      .seed = SEED,
+					      .balloon_pa = GN_BALLOON_MMIO_GPA,
+					      .workload = "phases" };
+		const struct gn_balloon_config device = { .target_pages = PAGES(20 * MIB) };
+		struct gn_balloon *balloon;
+		struct gn_soft *soft;
+
+		cr_assert_eq(gn_soft_create(&config, &soft), 0);
+		cr_assert_eq(gn_balloon_create(gn_soft_vm(soft), &device, &balloon), 0);
+		gn_soft_set_mmio(soft, gn_balloon_mmio, balloon);
+		cr_assert_eq(workload_run_twin(gn_soft_cpu(soft, 0), &boot, NULL), 0, "%s",
+			     boot.why);
+		cr_assert_eq(gn_balloon_actual_pages(balloon), PAGES(20 * MIB));
+		ops[i] = boot.ops;
+		gn_balloon_destroy(balloon);
+		gn_soft_destroy(soft);
+	}
+	cr_assert_arr_eq(&ops[0], &ops[1], sizeof(ops[0]));
+}

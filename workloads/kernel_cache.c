@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * kernel_cache.c - the page cache of files, and how it gives memory back.
+ *
+ * A file is a number of pages whose contents are a formula (kernel_image_word), so a check needs no second copy and a
+ * page that was dropped can be read again. Processes map files as they map images; a touch of a page that is not
+ * there is a major fault: a frame, a read of the disk, then a mapping.
+ *
+ * The index of a file is two levels of tables in guest memory, a word a page, as Linux's xarray: 0, a page never
+ * read; the address of a frame; or WAS_HERE, the shadow of a page that was evicted. A read that finds its shadow is
+ * a *refault*: the guest paid for a page it once had. Refaults tell a machine that is squeezed from one that merely
+ * starts up (Linux's mm/workingset.c).
+ *
+ * Eviction is the two-handed clock of 4.3BSD over all files, in file order. The front hand takes a page's mappings away;
+ * the back hand, some way behind, evicts the page unless it was mapped again meanwhile. So a reference bit is made of
+ * faults, as on machines without one (Babaoglu and Joy, SOSP 1981): no decision depends on A bits, which CPUs may set
+ * by speculation. Pages are clean, so nothing is written, and a guest with less memory than its files is slower and never
+ * wrong.
+ *
+ * Invariants: a resident page holds one reference of its frame, each mapping one more. Only a page without mappings is
+ * evicted, so nothing stale can be read. A frame that a fault is about to map or copy is *pinned*: the allocation in
+ * between might otherwise evict it. Reclaim itself allocates nothing.
+ *
+ * Absent: dirty pages, read-ahead, eviction of executables' pages and of index tables.
+ */
+#include "kernel_state.h"
+
+#define WAS_HERE    ((uint64_t)1)
+#define SPREAD_PART 8 /* the front hand leads by this part of the resident pages */
+
+static struct file *file_at(int number)
+{
+	return &k_now->cache.files[number - K_IMAGE_MAX];
+}
+
+bool k_is_file(int number)
+{
+	return number >= K_IMAGE_MAX && number < K_IMAGE_MAX + K_FILE_MAX && file_at(number)->pages;
+}
+
+uint64_t k_backing_pages(int number)
+{
+	const struct image *i;
+
+	if (k_is_file(number))
+		return file_at(number)->pages;
+	i = number >= 0 && number < K_IMAGE_MAX ? &k_now->images[number] : NULL;
+	return i && i->used ? (uint64_t)i->parts.text_pages + i->parts.data_pages : 0;
+}
+
+/* ---- The index ------------------------------------------------------------------------------------------------ */
+
+/* Guest-physical address of the word of @page, or 0: its table is not there. */
+static uint64_t slot_of(const struct file *f, uint64_t page)
+{
+	uint64_t table = cpu_load64(k_va(f->index + page / K_INDEX_SLOTS * 8));
+
+	return table ? table + page % K_INDEX_SLOTS * 8 : 0;
+}
+
+static uint64_t slot_make(const struct file *f, uint64_t page)
+{
+	uint64_t slot = slot_of(f, page);
+
+	if (slot)
+		return slot;
+	cpu_store64(k_va(f->index + page / K_INDEX_SLOTS * 8), k_gpa(k_frame_alloc_cleared()));
+	return slot_of(f, page);
+}
+
+static uint32_t read_page(const struct file *f, uint64_t page)
+{
+	uint32_t frame = k_frame_alloc_cleared();
+
+	cpu_compute(K_WORK_DISK_READ);
+	for (unsigned line = 0; line < K_PAGE / 64; line++)
+		cpu_store64(k_va(k_gpa(frame)) + line * 64, kernel_image_word(f->seed, page, line));
+	k_now->stats.file_reads++;
+	k_now->stats.cache_pages++;
+	return frame;
+}
+
+static uint32_t file_frame(const struct file *f, uint64_t page)
+{
+	uint64_t slot = slot_make(f, page), word = cpu_load64(k_va(slot));
+	uint32_t frame;
+
+	if (word && word != WAS_HERE)
+		return k_frame_of(word);
+	if (word == WAS_HERE)
+		k_now->stats.refaults++;
+	frame = read_page(f, page);
+	cpu_store64(k_va(slot), k_gpa(frame));
+	return frame;
+}
+
+uint32_t k_backing_frame(int number, uint32_t page)
+{
+	return k_is_file(number) ? file_frame(file_at(number), page) : k_image_frame(number, page);
+}
+
+int sys_file(uint64_t pages, uint64_t seed)
+{
+	struct cache *c = &k_now->cache;
+	int result = pages && pages <= K_FILE_PAGES_MAX ? K_ENOMEM : K_EINVAL;
+
+	k_enter(0);
+	for (int i = 0; result == K_ENOMEM && i < K_FILE_MAX; i++) {
+		if (c->files[i].pages)
+			continue;
+		c->files[i] = (struct file){ .pages = (uint32_t)pages,
+					     .seed = seed,
+					     .index = k_gpa(k_frame_alloc_cleared()) };
+		result = K_IMAGE_MAX + i;
+	}
+	k_leave();
+	return result;
+}
+
+/* ---- Taking mappings away --------------------------------------------------------------------------------------- */
+
+static void unmap_in(struct mm *mm, const struct vma *v, uint32_t page, uint32_t frame)
+{
+	uint64_t va = v->start + (uint64_t)(page - v->image_page) * K_PAGE;
+	struct pt_place at;
+
+	pt_find(mm, va, &at);
+	if (at.level != 1 || !at.value || k_frame_of(at.value) != frame)
+		return; /* not touched yet, or a private copy */
+	pt_set(at.entry, 0);
+	if (at.value & X86_PTE_P)
+		k_flush_range(mm, va, va + K_PAGE);
+	k_frame_put(frame);
+}
+
+/* By the regions that show the page, as Linux's walk of a file's interval tree. */
+static void unmap_everywhere(int number, uint32_t page, uint32_t frame)
+{
+	for (int pid = 1; pid <= K_PROC_MAX; pid++) {
+		struct mm *mm = k_now->procs[pid].mm;
+
+		for (const struct vma *v = mm ? mm->vmas : NULL; v; v = v->next)
+			if (v->image == number && page >= v->image_page &&
+			    page - v->image_page < (v->end - v->start) / K_PAGE)
+				unmap_in(mm, v, page, frame);
+	}
+}
+
+/* ---- The clock ---------------------------------------------------------------------------------------------------- */
+
+struct resident {
+	int number;
+	uint32_t page, frame;
+	uint64_t slot;
+};
+
+static void hand_next_file(struct clock_hand *hand)
+{
+	hand->file = (hand->file + 1) % K_FILE_MAX;
+	hand->page = 0;
+}
+
+/* The next resident page from @hand on, and past it. There is one: cache_pages is not 0. */
+static void hand_advance(struct clock_hand *hand, struct resident *out)
+{
+	for (;;) {
+		const struct file *f = &k_now->cache.files[hand->file];
+		uint64_t word;
+
+		if (hand->page >= f->pages) {
+			hand_next_file(hand);
+			continue;
+		}
+		out->slot = slot_of(f, hand->page);
+		if (!out->slot) {
+			hand->page = (hand->page | (K_INDEX_SLOTS - 1)) + 1;
+			continue;
+		}
+		out->page = hand->page++;
+		word = cpu_load64(k_va(out->slot));
+		if (!word || word == WAS_HERE)
+			continue;
+		out->number = K_IMAGE_MAX + (int)hand->file;
+		out->frame = k_frame_of(word);
+		return;
+	}
+}
+
+static void lead(struct cache *c)
+{
+	struct resident r;
+	uint64_t spread = k_now->stats.cache_pages / SPREAD_PART + 1;
+
+	for (; c->lead_pages < spread; c->lead_pages++) {
+		hand_advance(&c->front, &r);
+		if (r.frame != c->pinned && !k_frame_is_exclusive(r.frame))
+			unmap_everywhere(r.number, r.page, r.frame);
+	}
+}
+
+static bool evict(const struct cache *c, const struct resident *r)
+{
+	if (r->frame == c->pinned || !k_frame_is_exclusive(r->frame))
+		return false;
+	cpu_compute(K_WORK_EVICT);
+	cpu_store64(k_va(r->slot), WAS_HERE);
+	k_frame_put(r->frame);
+	k_now->stats.cache_pages--;
+	k_now->stats.evictions++;
+	return true;
+}
+
+/* The process does not run meanwhile: in its second turn the back hand finds every page but a pinned one unmapped. */
+uint64_t k_cache_reclaim(uint64_t wanted)
+{
+	struct cache *c = &k_now->cache;
+	uint64_t visits = 2 * k_now->stats.cache_pages + 2, freed = 0;
+
+	for (; freed < wanted && visits && k_now->stats.cache_pages; visits--) {
+		struct resident r;
+
+		lead(c);
+		hand_advance(&c->back, &r);
+		c->lead_pages--;
+		freed += evict(c, &r);
+	}
+	return freed;
+}
