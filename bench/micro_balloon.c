@@ -301,7 +301,7 @@ static void *setup_coalesced(char *why, size_t why_bytes)
 
 static void *setup_huge(char *why, size_t why_bytes)
 {
-	return balloon_setup(1024, true, BLOCK_PAGES, 0, why, why_bytes);
+	return balloon_setup(256, true, BLOCK_PAGES, 0, why, why_bytes);
 }
 
 #define INFLATE(var, label, text, set_up)                                                          \
