@@ -9,7 +9,9 @@
 #include <atomic>
 #define _Atomic(T) std::atomic<T>
 using std::atomic_load_explicit;
+using std::atomic_store_explicit;
 using std::memory_order_acquire;
+using std::memory_order_relaxed;
 #else
 #include <stdatomic.h>
 #endif

@@ -284,13 +284,21 @@ static void judge(void)
 	require(gn_balloon_actual_pages(balloon) == 0 && ballooned_by_device() == 0);
 }
 
+/* All memory has its frame again, writable and zero. Frames stay where they can, for to take them away costs system calls. */
 static void put_back(void)
 {
-	for (uint64_t page = 0; page < PAGES; page++)
+	for (uint64_t page = 0; page < PAGES; page++) {
 		if (is_taken[page])
 			require(!gn_p2m_unballoon(vm, gfn(page), 1));
+		if (gn_p2m_word_state(gn_p2m_get(&vm->p2m, gfn(page))) == GN_P2M_READONLY)
+			require(!gn_p2m_protect(vm, gfn(page), 1, false));
+	}
 	memset(is_taken, 0, sizeof(is_taken));
-	require(!gn_p2m_discard(vm, gfn(0), PAGES));
+	require(!gn_p2m_populate(vm, gfn(0), PAGES));
+	rcu_read_lock();
+	for (uint64_t page = 0; page < PAGES; page++)
+		memset(gn_p2m_pointer(vm, gfn_to_gpa(gfn(page))), 0, GN_PAGE_SIZE);
+	rcu_read_unlock();
 	gn_balloon_set_target(balloon, 0);
 }
 
@@ -308,6 +316,7 @@ static void create(void)
 
 	require(!bare_vm_new(PAGES * GN_PAGE_SIZE, 0, 0, &vm));
 	require(!gn_balloon_create(vm, &config, &balloon));
+	put_back();
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -21,8 +21,8 @@
 
 #define PAGES	  1024u
 #define FIRST	  256u /* where the fight is */
-#define ROUNDS	  8
-#define REQUESTS  1000u
+#define ROUNDS	  4
+#define REQUESTS  500u
 #define FEATURES  GN_BALLOON_F_ALL
 #define RUN_PAGES 64u
 
