@@ -174,9 +174,15 @@ static int resize_anon(struct tenant *t, uint64_t pages, const char **why)
 
 /* ---- The file ---------------------------------------------------------------------------------------------------- */
 
+/* A window that reaches the end of the file goes on at its start. */
+static uint64_t around(const struct tenant *t, uint64_t page)
+{
+	return page < t->file_pages ? page : page - t->file_pages;
+}
+
 static bool touch_file(struct tenant *t)
 {
-	uint64_t page = (t->window + rng_below(&t->rng, t->window_pages)) % t->file_pages;
+	uint64_t page = around(t, t->window + rng_below(&t->rng, t->window_pages));
 	unsigned line = (unsigned)rng_below(&t->rng, K_PAGE / 64);
 
 	return cpu_load64(t->file + page * K_PAGE + line * 64) ==
@@ -221,7 +227,7 @@ static int run_phase(struct tenant *t, const struct phase *p, const char **why)
 	uint64_t unit_pages = t->unit / K_PAGE;
 	uint64_t pages = (part(t, p->anon_percent) + unit_pages - 1) / unit_pages * unit_pages;
 
-	t->window = (t->window + t->window_pages) % t->file_pages;
+	t->window = around(t, t->window + t->window_pages);
 	t->window_pages = part(t, p->file_percent);
 	if (resize_anon(t, pages, why))
 		return -1;

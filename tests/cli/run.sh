@@ -38,7 +38,7 @@ expect 0 "list schemes" list schemes
 for scheme in native shadow shadow-vtlb interp ept npt; do says out "^ *$scheme "; done
 expect 0 "list workloads" list workloads
 for workload in sequential stride random chase hash btree bfs transpose kv demand-zero fork-exec cow mmap-churn mprotect-gc \
-	ctx-switch pipeline build; do says out "^ *$workload "; done
+	ctx-switch pipeline build phases; do says out "^ *$workload "; done
 expect 0 "list cpus" list cpus
 for cpu in skylake-sp sapphire-rapids zen3 zen4; do says out "$cpu"; done
 expect 0 "host" host

@@ -315,7 +315,6 @@ static int cache_gives_way(const struct workload_params *params, const char **wh
 	expect(claims.claims[GN_BALLOON_STAT_AVAIL] < 8 * MIB);
 	expect(claims.claims[GN_BALLOON_STAT_MEMTOT] == RAM - 32 * MIB);
 	expect(claims.claims[GN_BALLOON_STAT_MAJFLT] > pages + PAGES(8 * MIB));
-	before = claims.claims[GN_BALLOON_STAT_MAJFLT];
 	/* Given more, it reads its file once again and then no more. */
 	set_target(PAGES(8 * MIB));
 	check_file(at, pages);

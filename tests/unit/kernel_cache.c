@@ -172,6 +172,59 @@ static int eviction_gives_to_all_comers(const struct workload_params *params, co
 	return 0;
 }
 
+/* Write to pages from @at on, which were read before, until just @left frames are free. */
+static uint64_t write_until(uint64_t at, uint64_t left)
+{
+	struct kernel_stats s;
+
+	for (kernel_stats(&s); s.frames_free > left; kernel_stats(&s), at += K_PAGE)
+		cpu_store64(at, at);
+	return at;
+}
+
+/* The allocation between finding a page and mapping or copying it must not evict that page. */
+static int a_page_under_way_stays(const struct workload_params *params, const char **why)
+{
+	const uint64_t gap = 2 * K_LARGE_PAGE; /* what lies beyond one has another table */
+	int file = sys_file(20, 61);
+	uint64_t at = sys_mmap_image(file, 0, 4 * K_PAGE, K_READ | K_WRITE);
+	uint64_t one = sys_mmap(0, gap, K_READ, K_MAP_SMALL);
+	uint64_t far = sys_mmap_image(file, 10, K_PAGE, K_READ),
+		 two = sys_mmap(0, gap, K_READ, K_MAP_SMALL);
+	uint64_t next = sys_mmap(0, RAM, K_READ | K_WRITE, K_MAP_SMALL);
+	struct kernel_stats before, s;
+
+	(void)params;
+	(void)why;
+	expect(one && two);
+	check_file(at, 61, 0, 4);
+	for (uint64_t i = 0; i < RAM; i += K_PAGE)
+		cpu_load64(next + i);
+	next = write_until(next, 0);
+	/* A copy needs a frame: another page of the four goes. */
+	kernel_stats(&before);
+	cpu_store64(at + 8, 123);
+	kernel_stats(&s);
+	expect(s.evictions > before.evictions && s.cow_copies == before.cow_copies + 1);
+	cpu_store64(next, next);
+	expect(cpu_load64(at + 8) == 123 && cpu_load64(at) == kernel_image_word(61, 0, 0));
+	expect(cpu_load64(next) == next && cpu_load64(next + 8) == 0);
+	/* A first touch takes the last frame for the page, and needs another for its table. */
+	expect(!sys_munmap(next - 10 * K_PAGE, 10 * K_PAGE));
+	check_file(at + K_PAGE, 61, 1, 3);
+	next = write_until(next + K_PAGE, 1);
+	kernel_stats(&before);
+	check_file(far, 61, 10, 1);
+	kernel_stats(&s);
+	expect(s.tables == before.tables + 1 && s.evictions > before.evictions);
+	for (unsigned i = 0; i < 3; i++) /* what was evicted is used by others */
+		cpu_store64(next + i * K_PAGE, ~next);
+	expect(!sys_munmap(next - 3 * K_PAGE, 3 * K_PAGE));
+	check_file(far, 61, 10, 1);
+	expect(cpu_load64(at + 8) == 123);
+	return 0;
+}
+
 static int calls_are_checked(const struct workload_params *params, const char **why)
 {
 	int file = sys_file(10, 51);
@@ -194,6 +247,7 @@ static const struct workload cases[] = {
 	{ .name = "squeezed", .run = squeezed_pages_come_back_right },
 	{ .name = "written", .run = written_pages_stay },
 	{ .name = "all comers", .run = eviction_gives_to_all_comers },
+	{ .name = "under way", .run = a_page_under_way_stays },
 	{ .name = "calls", .run = calls_are_checked },
 };
 
