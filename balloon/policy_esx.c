@@ -14,8 +14,10 @@
  *	memory: an ask to what was asked, refaults by what would hold the refaults of two seconds. Floors are
  *	filled out of what others leave idle, lowest ratio first, never out of what others use; when all have
  *	floors and these do not fit, shares divide. What others use is here the fast average: memory that has been
- *	idle for seconds waits for its owner's return only as long as nobody is in need. A floor that is no longer proved halves its distance to
- *	the sampled working set every 20 s.
+ *	idle for seconds waits for its owner's return only as long as nobody is in need. Who proves a need now
+ *	goes before who proved one earlier; but what a VM was granted in the last seconds it keeps, for
+ *	sampling cannot have seen it used. A floor that is no longer proved halves its distance to the sampled
+ *	working set every 20 s.
  *   A reserve. As ESX keeps 6 % free ("high"), so do we, out of idle memory only, so that a spike's first
  *	megabytes are there; when working sets fill the budget there is none.
  *
