@@ -14,8 +14,10 @@
  *	memory: an ask to what was asked, refaults by what would hold the refaults of two seconds. Floors are
  *	filled out of what others leave idle, lowest ratio first, never out of what others use; when all have
  *	floors and these do not fit, shares divide. What others use is here the fast average: memory that has been
- *	idle for seconds waits for its owner's return only as long as nobody is in need. A floor that is no longer proved halves its distance to
- *	the sampled working set every 20 s.
+ *	idle for seconds waits for its owner's return only as long as nobody is in need. Who proves a need now
+ *	goes before who proved one earlier; but what a VM was granted in the last seconds it keeps, for
+ *	sampling cannot have seen it used. A floor that is no longer proved halves its distance to the sampled
+ *	working set every 20 s.
  *   A reserve. As ESX keeps 6 % free ("high"), so do we, out of idle memory only, so that a spike's first
  *	megabytes are there; when working sets fill the budget there is none.
  *
@@ -45,6 +47,7 @@
 #define FLOOR_HALVING_S	  20.0
 #define REFAULT_HORIZON_S 2.0
 #define RAISE_NS	  UINT64_C(1000000000) /* refaults are a rate: one raise a second */
+#define FRESH_NS	  UINT64_C(3000000000)
 #define PSI_SOME_BAD	  0.10
 #define PSI_SOME_GOOD	  0.05
 #define PSI_FULL_BAD	  0.02
@@ -54,7 +57,8 @@
 
 struct esx_entry {
 	struct gn_policy_entry entry;
-	double floor_bytes;  /* proved need; 0: none */
+	double proof_bytes;  /* need that is being shown; 0: none */
+	double floor_bytes;  /* need that was shown, fading; 0: none */
 	uint64_t raised_ns;  /* last raise by refaults */
 	uint64_t told_bytes; /* the VM's target when last seen */
 	uint64_t turned_ns, moved_ns;
@@ -198,14 +202,16 @@ static void weigh_evidence(const struct esx_round *r, size_t index)
 		entry->raised_ns = r->now_ns;
 		entry->has_raised = true;
 	}
-	if (!vm->claims_trusted)
+	if (proved > 0)
+		entry->proof_bytes = fmin(proved, (double)vm->max_bytes);
+	else if (!is_proving(r, vm))
+		entry->proof_bytes = 0;
+	if (!vm->claims_trusted || entry->floor_bytes <= active * 1.01)
 		entry->floor_bytes = 0;
-	else if (!is_proving(r, vm) && entry->floor_bytes > 0)
+	else
 		entry->floor_bytes =
 			active + halved(entry->floor_bytes - active, r->elapsed_s, FLOOR_HALVING_S);
-	entry->floor_bytes = fmin(fmax(entry->floor_bytes, proved), (double)vm->max_bytes);
-	if (entry->floor_bytes <= active * 1.01 && !proved)
-		entry->floor_bytes = 0;
+	entry->floor_bytes = fmax(entry->floor_bytes, entry->proof_bytes);
 }
 
 /* Step 2: what the host leaves us. */
@@ -266,24 +272,32 @@ static double keep_reserve(const struct esx_round *r)
 				  r->esx->config.reserve_fraction * (double)r->host->budget_bytes);
 }
 
+static double need_of(const struct esx_round *r, size_t index)
+{
+	return r->has_proof ? entry_of(r, index)->proof_bytes : entry_of(r, index)->floor_bytes;
+}
+
 /* In need: the formula gives less than was shown to be needed. */
 static bool is_needy(const struct esx_round *r, size_t index)
 {
-	return !r->vms[index].is_late &&
-	       entry_of(r, index)->floor_bytes > r->esx->claims[index].gets &&
-	       (!r->has_proof || is_proving(r, &r->vms[index]));
+	return !r->vms[index].is_late && need_of(r, index) > r->esx->claims[index].gets;
 }
 
-/* What one that is not in need keeps: what it uses now, of what the formula gives it or of a need shown earlier. */
+/*
+ * What one that is not in need keeps: what it uses now, or was given so lately that it had no time to use it; of
+ * what the formula gives it or of a need shown earlier.
+ */
 static double kept_by(const struct esx_round *r, size_t index, bool honours_floors)
 {
 	const struct gn_policy_claim *claim = &r->esx->claims[index];
-	double may = claim->gets;
+	const struct esx_entry *entry = entry_of(r, index);
+	double uses = recent_of(&r->vms[index]) * (1 + ERROR_PART), may = claim->gets;
 
+	if (entry->direction > 0 && r->now_ns - entry->moved_ns < FRESH_NS)
+		uses = fmax(uses, entry->floor_bytes);
 	if (honours_floors)
-		may = fmax(may, entry_of(r, index)->floor_bytes);
-	return clamped(fmin(recent_of(&r->vms[index]) * (1 + ERROR_PART), may), claim->least,
-		       claim->most);
+		may = fmax(may, entry->floor_bytes);
+	return clamped(fmin(uses, may), claim->least, claim->most);
 }
 
 static double all_kept(const struct esx_round *r, bool honours_floors)
@@ -307,9 +321,9 @@ static void fill_floors(struct esx_round *r, double total)
 
 	r->has_proof = false;
 	for (size_t i = 0; i < r->count; i++)
-		r->has_proof |= is_proving(r, &r->vms[i]) && is_needy(r, i);
+		r->has_proof |= !r->vms[i].is_late && entry_of(r, i)->proof_bytes > claims[i].gets;
 	for (size_t i = 0; i < r->count; i++) {
-		floors += is_needy(r, i) ? entry_of(r, i)->floor_bytes : 0;
+		floors += is_needy(r, i) ? need_of(r, i) : 0;
 		entitled += is_needy(r, i) ? claims[i].gets : 0;
 	}
 	if (!(floors > 0))
@@ -320,7 +334,7 @@ static void fill_floors(struct esx_round *r, double total)
 		struct gn_policy_claim *claim = &claims[i];
 
 		if (is_needy(r, i)) {
-			claim->most = entry_of(r, i)->floor_bytes;
+			claim->most = need_of(r, i);
 			claim->least = fits ? claim->most : claim->gets;
 		} else {
 			claim->least = kept_by(r, i, honours_floors);

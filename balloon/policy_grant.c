@@ -35,6 +35,33 @@ uint64_t gn_policy_pool(const struct gn_policy_host *host, const struct gn_polic
 	return pool < on_hand ? pool : on_hand;
 }
 
+static bool is_over_budget(const struct gn_policy_host *host, const struct gn_policy_vm *vms,
+			   size_t count)
+{
+	uint64_t left = host->budget_bytes;
+
+	for (size_t i = 0; i < count; i++) {
+		uint64_t charge = gn_policy_charge(&vms[i]);
+
+		if (charge > left)
+			return true;
+		left -= charge;
+	}
+	return false;
+}
+
+/* Up to here a target takes nothing out of the pool; over budget, a VM that is shrinking is not told to stop. */
+static uint64_t unpaid_limit(const struct gn_policy_vm *vm, bool is_over)
+{
+	uint64_t charge = gn_policy_charge(vm);
+
+	if (!is_over || vm->target_bytes >= charge)
+		return charge;
+	return vm->target_bytes > vm->min_bytes ? vm->target_bytes
+	       : vm->min_bytes < charge		? vm->min_bytes
+						: charge;
+}
+
 static bool is_short(const struct gn_policy_decision *decision)
 {
 	return decision->reason == GN_POLICY_ASKED || decision->reason == GN_POLICY_REFAULTS;
@@ -66,16 +93,18 @@ void gn_policy_grant(const struct gn_policy_host *host, const struct gn_policy_v
 		     size_t count, struct gn_policy_decision *decisions)
 {
 	uint64_t pool = gn_policy_pool(host, vms, count);
+	bool is_over = is_over_budget(host, vms, count);
 
 	for (int class = 0; class < CLASSES; class ++) {
 		uint64_t lacks = 0, given = 0;
 
 		for (size_t i = 0; i < count; i++) {
 			uint64_t wish = bounded(&vms[i], decisions[i].wished_now_bytes);
-			uint64_t charge = gn_policy_charge(&vms[i]);
+			uint64_t free_of_charge = unpaid_limit(&vms[i], is_over);
 
 			if (!class)
-				decisions[i].target_bytes = wish < charge ? wish : charge;
+				decisions[i].target_bytes =
+					wish < free_of_charge ? wish : free_of_charge;
 			lacks += lack_of(&vms[i], &decisions[i], wish, class);
 		}
 		if (!lacks)

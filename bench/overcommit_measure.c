@@ -261,6 +261,15 @@ static bool all_wait(const struct bench *b)
 	return any;
 }
 
+/* Until every VM has been heard, nobody knows what is left of the budget. */
+static bool all_are_there(const struct bench *b)
+{
+	for (unsigned i = 0; i < b->setup->vms; i++)
+		if (!b->guests[i].is_there)
+			return false;
+	return true;
+}
+
 static int let_go_on(struct bench *b, double now)
 {
 	int err = 0;
@@ -297,7 +306,7 @@ static int serve(struct bench *b)
 			err = let_go_on(b, now);
 		if (!(b->rest_s > 0) && all_are(b, OVERCOMMIT_VM_RESTS))
 			b->rest_s = now;
-		if (!err &&
+		if (!err && all_are_there(b) &&
 		    (now - b->round_s >= ROUND_S || (b->event && now - b->round_s >= EVENT_GAP_S)))
 			err = run_round(b, now);
 		if (b->started_s > 0 && now - b->sample_s >= SAMPLE_S)

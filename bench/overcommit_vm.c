@@ -3,9 +3,8 @@
  * overcommit_vm.c - one VM: a software machine under nested paging, the guest kernel with its balloon driver, the
  * workload `phases`, and an agent.
  *
- * The VM's own thread runs the guest. The agent's thread takes targets to the balloon device at once, samples accessed
- * bits every 2 s for the working set (all pages: the VMs are small; what was touched lately is the larger of two
- * samples, the slow average one of 20 s), and reports.
+ * The VM's own thread runs the guest. The agent's thread takes targets to the balloon device at once, estimates the
+ * working set by sampling accessed bits in periods of 2 s, and reports.
  * What only the guest's thread may read (its kernel's statistics, the machine's cycles) it leaves in atomics at its
  * ticks and phases.
  *
@@ -33,6 +32,7 @@
 #include <gnomon/balloon.h>
 #include <gnomon/soft.h>
 
+#include "balloon/sampler.h"
 #include "workloads/hosted.h"
 
 #define PAGE_BYTES	4096u
@@ -40,7 +40,7 @@
 #define REPORT_NS	UINT64_C(1000000000)
 #define MOVED_NS	UINT64_C(5000000)
 #define MOVED_BYTES	((uint64_t)4 << 20)
-#define SLOW_S		20.0
+#define SAMPLES		1024 /* an error of 1.6 % */
 #define KERNEL_PART	32
 #define WARM_OPERATIONS 20000
 #define IDLE_TICK_NS	1000000
@@ -59,12 +59,12 @@ struct vm {
 		ask_ns; /* (a) ask_bytes is written last and read first */
 	_Atomic uint64_t asks, asks_unmet, cycles; /* (a) */
 	_Atomic int state;			   /* (a) enum overcommit_vm_state */
-	_Atomic bool is_over;		   /* (a) the guest's thread has nothing more to say */
-	_Atomic uint64_t waits_for;	   /* (a) a phase; 0: none */
-	double cycles_before, idle_cycles; /* (g) */
-	char why[120];			   /* (g), then (c) once state is DIED */
-	uint8_t *bitmap;		   /* (t) */
-	double last_sample, fast, slow;	   /* (t) bytes */
+	_Atomic bool is_over;		     /* (a) the guest's thread has nothing more to say */
+	_Atomic uint64_t waits_for;	     /* (a) a phase; 0: none */
+	double cycles_before, idle_cycles;   /* (g) */
+	char why[120];			     /* (g), then (c) once state is DIED */
+	struct gn_sampler *sampler;	     /* (t) */
+	uint64_t active_bytes, recent_bytes; /* (t) */
 	uint64_t sampled_ns, reported_ns, reported_actual, reported_ask, reported_wait; /* (t) */
 	double met_ms;									/* (t) */
 };
@@ -235,18 +235,17 @@ static void run_guest(struct vm *vm)
 
 static void sample(struct vm *vm, uint64_t now)
 {
-	uint64_t pages = vm->setup->mem_bytes / PAGE_BYTES, touched = 0;
-	double elapsed_s = (double)(now - vm->sampled_ns) / 1e9, bytes;
+	struct gn_working_set set;
 
-	if (gn_accessed_harvest(gn_soft_vm(vm->soft), gfn(0), pages, vm->bitmap))
-		return;
-	for (uint64_t i = 0; i < (pages + 7) / 8; i++)
-		touched += (unsigned)__builtin_popcount(vm->bitmap[i]);
-	bytes = (double)touched * PAGE_BYTES;
-	vm->fast = fmax(bytes, vm->last_sample);
-	vm->last_sample = bytes;
-	vm->slow += (bytes - vm->slow) * fmin(elapsed_s / SLOW_S, 1);
 	vm->sampled_ns = now;
+	if (gn_sampler_next_period(vm->sampler))
+		return;
+	gn_sampler_estimate(vm->sampler, &set);
+	if (!set.periods)
+		return;
+	vm->active_bytes = set.active_pages * PAGE_BYTES;
+	vm->recent_bytes =
+		(uint64_t)(fmax(set.fast, set.rising) * (double)set.population_pages) * PAGE_BYTES;
 }
 
 static void watch_ask(struct vm *vm, uint64_t now, uint64_t actual)
@@ -266,8 +265,8 @@ static void report(struct vm *vm, uint64_t now, uint64_t actual)
 	struct overcommit_report r = {
 		.state = (enum overcommit_vm_state)atomic_load(&vm->state),
 		.actual_bytes = actual,
-		.active_bytes = (uint64_t)fmax(vm->fast, vm->slow),
-		.recent_bytes = (uint64_t)vm->fast,
+		.active_bytes = vm->active_bytes,
+		.recent_bytes = vm->recent_bytes,
 		.free_bytes = atomic_load(&vm->free_bytes),
 		.available_bytes = atomic_load(&vm->available_bytes),
 		.asks_bytes = ask && from + ask > actual ? from + ask - actual : 0,
@@ -353,15 +352,20 @@ void overcommit_vm_main(const struct overcommit_setup *setup, unsigned index, ui
 	};
 	const struct gn_balloon_config device = { .target_pages = (setup->mem_bytes - boot_bytes) /
 								  PAGE_BYTES };
-	struct vm vm = { .setup = setup, .index = index, .fd = fd, .fast = (double)boot_bytes };
+	const struct gn_sampler_config sampling = { .samples = SAMPLES,
+						    .seed = setup->seed + index };
+	struct vm vm = { .setup = setup,
+			 .index = index,
+			 .fd = fd,
+			 .active_bytes = GN_POLICY_UNKNOWN,
+			 .recent_bytes = GN_POLICY_UNKNOWN };
 	pthread_t agent;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	vm.slow = vm.fast;
-	vm.bitmap = calloc(1, setup->mem_bytes / PAGE_BYTES / 8 + 1);
 	atomic_store(&vm.wanted, wanted_in(&vm, 0));
-	if (!vm.bitmap || sem_init(&vm.goes_on, 0, 0) || gn_soft_create(&config, &vm.soft) ||
-	    gn_balloon_create(gn_soft_vm(vm.soft), &device, &vm.balloon))
+	if (sem_init(&vm.goes_on, 0, 0) || gn_soft_create(&config, &vm.soft) ||
+	    gn_balloon_create(gn_soft_vm(vm.soft), &device, &vm.balloon) ||
+	    gn_sampler_new(gn_soft_vm(vm.soft), &sampling, &vm.sampler))
 		_exit(1);
 	gn_soft_set_mmio(vm.soft, gn_balloon_mmio, vm.balloon);
 	if (pthread_create(&agent, NULL, run_agent, &vm))

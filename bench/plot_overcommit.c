@@ -120,8 +120,8 @@ bool overcommit_plot_write(const struct overcommit_results *r, size_t first_run,
 		"nomirror\n"
 		"set xrange [0:%.0f]\nset yrange [0:%.0f]\nset y2range [0:%.0f]\nset ytics %.0f\n"
 		"set y2tics %.3g\nset xtics %.0f\n",
-		g.time_s, g.mib * 1.05, g.faults * 1.6, fmax(round(g.mib / 4), 1), g.faults,
-		tic_step(g.time_s / (g.is_one ? 10 : 3)));
+		g.time_s * 1.03 + 1, g.mib * 1.05, g.faults * 1.6, fmax(round(g.mib / 4), 1),
+		g.faults, tic_step(g.time_s / (g.is_one ? 10 : 3)));
 	for (size_t n = 0; n < run_count; n++)
 		for (unsigned v = 0; v < (g.is_one ? g.rows : g.columns); v++) {
 			const struct overcommit_run *run = &r->runs[first_run + n];

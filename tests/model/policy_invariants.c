@@ -159,6 +159,10 @@ static const char *broken(const struct policy_world *w)
 		if (new < old)
 			after += old - new;
 	}
+	for (size_t i = 0; i < w->count && before > w->host.budget_bytes; i++)
+		if (w->decisions[i].target_bytes > w->vms[i].target_bytes &&
+		    w->decisions[i].target_bytes > w->vms[i].min_bytes)
+			return "over budget, a VM is told to stop shrinking";
 	if (after > w->host.budget_bytes && after > before)
 		return "more is promised than there is";
 	if (w->host.free_bytes != GN_POLICY_UNKNOWN && promised > w->host.free_bytes &&

@@ -120,6 +120,30 @@ Test(policy_esx, what_was_used_only_earlier_is_given_to_who_asks)
 	policy_world_fini(&w);
 }
 
+/* It takes seconds until sampling sees that what was granted is used; until then the next in need must not have it. */
+Test(policy_esx, what_was_granted_a_moment_ago_is_not_taken_at_once)
+{
+	struct policy_world w;
+	uint64_t granted;
+
+	four_calm_vms(&w);
+	for (size_t i = 2; i < 4; i++)
+		w.vms[i].active_bytes = w.vms[i].recent_bytes = 350 * MIB;
+	w.vms[0].asks_bytes = 300 * MIB;
+	for (int round = 0; round < 3; round++) {
+		cr_assert_eq(policy_world_round(&w, SECOND_NS / 100), 0);
+		policy_world_obey(&w);
+		w.vms[0].asks_bytes =
+			w.vms[0].actual_bytes < 780 * MIB ? 780 * MIB - w.vms[0].actual_bytes : 0;
+	}
+	granted = mib(&w, 0);
+	cr_assert_gt(granted, 700);
+	w.vms[1].asks_bytes = 300 * MIB;
+	cr_assert_eq(policy_world_round(&w, SECOND_NS / 10), 0);
+	cr_assert_geq(mib(&w, 0) + 8, granted, "%lu, not %lu", mib(&w, 0), granted); /* it fades */
+	policy_world_fini(&w);
+}
+
 /* When all are short and what they need does not fit, shares divide. */
 Test(policy_esx, when_all_are_short_shares_divide)
 {

@@ -132,3 +132,20 @@ Test(policy_grant, over_budget)
 	cr_assert_eq(target(&w, 0), 100);
 	cr_assert_eq(target(&w, 1), 400);
 }
+
+/* A VM was told to shrink and has not yet: a policy that goes by its size must not call it back. */
+Test(policy_grant, over_budget_nobody_is_told_to_stop_shrinking)
+{
+	struct policy_world w;
+
+	two_vms(&w, 700);
+	w.vms[0].target_bytes = 250 * MIB;
+	wish(&w, 0, 390 * MIB, GN_POLICY_SHARE);
+	wish(&w, 1, 400 * MIB, GN_POLICY_STEADY);
+	grant(&w);
+	cr_assert_eq(target(&w, 0), 250, "%lu", target(&w, 0));
+	/* Within the budget it may. */
+	w.host.budget_bytes = 800 * MIB;
+	grant(&w);
+	cr_assert_eq(target(&w, 0), 390);
+}
