@@ -3,8 +3,8 @@
 # The arrows of docs/architecture.md: who may include whom. A wrong one prints and fails.
 set -u
 declare -A below=(
-	[mmu]="" [direct]="mmu" [shadow]="mmu" [ept]="mmu" [softbackend]="mmu" [kvmbackend]="mmu" [workloads]=""
-	[bench]="mmu direct shadow ept softbackend kvmbackend workloads"
+	[mmu]="" [direct]="mmu" [shadow]="mmu" [ept]="mmu" [softbackend]="mmu" [kvmbackend]="mmu" [workloads]="" [control]=""
+	[bench]="mmu direct shadow ept softbackend kvmbackend workloads control"
 )
 bad=0
 for room in "${!below[@]}"; do
@@ -17,7 +17,7 @@ for room in "${!below[@]}"; do
 		esac
 	done < <(grep -rnE '^\s*#\s*include' --include='*.[ch]' "$room")
 done
-if grep -rn 'linux/kvm\.h' --include='*.[ch]' include mmu direct shadow ept softbackend workloads bench; then
+if grep -rn 'linux/kvm\.h' --include='*.[ch]' include mmu direct shadow ept softbackend workloads control bench; then
 	echo "only kvmbackend may include <linux/kvm.h>"
 	bad=1
 fi
