@@ -19,6 +19,7 @@
 #include "daemon_step.h"
 
 #define DISTRUST_NS ((uint64_t)30 * 1000000000)
+#define CRUMB_BYTES ((uint64_t)1 << 20)
 
 struct gn_daemon_vm *gn_daemon_find(struct gn_daemon *d, const char *name)
 {
@@ -256,7 +257,9 @@ static int take_report(struct gn_daemon *d, struct gn_daemon_vm *vm, const cJSON
 	gn_json_get_bool(&e, data, "claims_trusted", GN_JSON_OPTIONAL, &told_trusted);
 	if (e.failed || serial < vm->confirmed_serial)
 		return -EINVAL;
-	has_shrunk = actual < vm->actual_bytes || serial != vm->confirmed_serial;
+	/* Memory arrived: it was given back, or a larger target is no longer under way. Crumbs wait for the period. */
+	has_shrunk = actual + CRUMB_BYTES <= vm->actual_bytes ||
+		     (serial == vm->serial && vm->unconfirmed_bytes >= actual + CRUMB_BYTES);
 	vm->actual_bytes = actual;
 	vm->confirmed_serial = serial;
 	if (serial == vm->serial)

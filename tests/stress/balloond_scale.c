@@ -127,6 +127,44 @@ static void many(size_t count, bool holds_bounds)
 	fake_host_fini(&h);
 }
 
+enum { SPIKE_VMS = 4, SPIKES = 20, SPIKE_PAGES = 256 };
+
+/* Four idle VMs fill half their memory, which is all of the budget; the one that has least spikes by 256 MiB, for which
+ * others must give back. A daemon of its own each time, for the policy remembers who needed what. Milliseconds;
+ * negative: not granted within 2 s. */
+static double spike(void)
+{
+	struct fake_vm vms[SPIKE_VMS], *least = vms;
+	struct fake_host h;
+	double took_ms = -1;
+	bool ready = !fake_host_init(&h, 2048, "[policy]\nsettle = 0s\n") &&
+		     !fake_daemon_start(&h, NULL);
+
+	h.max_batch = 64;
+	for (unsigned i = 0; i < SPIKE_VMS; i++) {
+		ready &= !fake_vm_init(&vms[i], &h, i + 1, 1024, 128);
+		vms[i].active_pages = 200;
+	}
+	check(ready && fake_await_registered(vms, SPIKE_VMS, 5000), "spike: set up");
+	run_for(vms, SPIKE_VMS, 1500);
+	for (unsigned i = 1; i < SPIKE_VMS; i++)
+		if (vms[i].actual_pages < least->actual_pages)
+			least = &vms[i];
+	least->active_pages = least->actual_pages;
+	least->asks_pages = least->actual_pages + SPIKE_PAGES;
+	least->asked_ns = gn_now_ns();
+	gn_agent_kick(least->agent);
+	while (!least->granted_ns && gn_now_ns() - least->asked_ns < 2000000000u)
+		fake_turn(vms, SPIKE_VMS, 5);
+	if (least->granted_ns)
+		took_ms = (double)(least->granted_ns - least->asked_ns) / 1e6;
+	check(!h.overdrafts, "spike: never more than there is");
+	for (unsigned i = 0; i < SPIKE_VMS; i++)
+		fake_vm_fini(&vms[i]);
+	fake_host_fini(&h);
+	return took_ms;
+}
+
 static int by_value(const void *a, const void *b)
 {
 	double x = *(const double *)a, y = *(const double *)b;
@@ -134,55 +172,19 @@ static int by_value(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-/* Four VMs, twice the budget; one after the other spikes by 256 MiB while the others are idle. */
 static void spikes(bool holds_bounds)
 {
-	enum { VMS = 4, SPIKES = 40, SPIKE = 256 };
-	struct fake_vm vms[VMS];
 	double took_ms[SPIKES];
-	struct fake_host h;
-	unsigned granted = 0;
-	bool ready = !fake_host_init(&h, 2048, "[policy]\nsettle = 0s\n") &&
-		     !fake_daemon_start(&h, NULL);
+	unsigned count = holds_bounds ? SPIKES : 2;
 
-	h.max_batch = 64;
-	for (unsigned i = 0; i < VMS; i++) {
-		ready &= !fake_vm_init(&vms[i], &h, i + 1, 1024, 128);
-		vms[i].active_pages = 200;
-	}
-	check(ready && fake_await_registered(vms, VMS, 5000), "spikes: set up");
-	run_for(vms, VMS, 2500);
-	for (unsigned i = 0; i < SPIKES; i++) {
-		struct fake_vm *vm = &vms[i % VMS];
-		uint64_t end;
-
-		vm->active_pages = vm->actual_pages;
-		vm->asks_pages = vm->actual_pages + SPIKE;
-		if (vm->asks_pages > vm->mem_pages)
-			vm->asks_pages = vm->mem_pages;
-		vm->asked_ns = gn_now_ns();
-		vm->granted_ns = 0;
-		gn_agent_kick(vm->agent);
-		end = vm->asked_ns + 2000000000u;
-		while (!vm->granted_ns && gn_now_ns() < end)
-			fake_turn(vms, VMS, 5);
-		granted += vm->granted_ns != 0;
-		took_ms[i] = (double)((vm->granted_ns ? vm->granted_ns : end) - vm->asked_ns) / 1e6;
-		vm->asks_pages = 0;
-		run_for(vms, VMS, 150);
-		vm->active_pages = 200;
-		run_for(vms, VMS, 250);
-	}
-	qsort(took_ms, SPIKES, sizeof(took_ms[0]), by_value);
-	printf("256 MiB after a spike: median %.1f ms, p99 %.1f ms of %u spikes\n",
-	       took_ms[SPIKES / 2], took_ms[SPIKES - 1], (unsigned)SPIKES);
-	check(granted == SPIKES, "spikes: each is granted");
-	check(!h.overdrafts, "spikes: never more than there is");
+	for (unsigned i = 0; i < count; i++)
+		took_ms[i] = spike();
+	qsort(took_ms, count, sizeof(took_ms[0]), by_value);
+	printf("256 MiB after a spike: median %.1f ms, most %.1f ms, of %u spikes\n",
+	       took_ms[count / 2], took_ms[count - 1], count);
+	check(took_ms[0] >= 0, "spikes: each is granted");
 	if (holds_bounds)
-		check(took_ms[SPIKES - 1] <= 100, "spikes: within 100 ms");
-	for (unsigned i = 0; i < VMS; i++)
-		fake_vm_fini(&vms[i]);
-	fake_host_fini(&h);
+		check(took_ms[count - 1] <= 100, "spikes: within 100 ms");
 }
 
 int main(void)
