@@ -13,6 +13,7 @@
 
 #include "cli.h"
 #include "commands.h"
+#include "top.h"
 #include "trace_command.h"
 #include "version.h"
 
@@ -30,6 +31,7 @@ static const struct command {
 	{ "report", "a result file as a web page with plots", report_command },
 	{ "trace", "record, inspect and convert traces of real programs", trace_command },
 	{ "list", "schemes, workloads, backends, cpus", list_command },
+	{ "top", "live view of gnomon-balloond", top_command },
 	{ "host", "what this machine is and can do", host_command },
 };
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))

@@ -4,7 +4,8 @@
 # Silent and instant when everything is there.
 set -euo pipefail
 
-build="gcc g++ cmake ninja-build pkg-config liburcu-dev libjemalloc-dev libxxhash-dev libzstd-dev libcjson-dev libzydis-dev"
+build="gcc g++ cmake ninja-build pkg-config liburcu-dev libjemalloc-dev libxxhash-dev libzstd-dev libcjson-dev libzydis-dev libinih-dev
+	libmicrohttpd-dev libsystemd-dev"
 bench="$build gnuplot-nox valgrind sqlite3"
 test="$bench python3 libcriterion-dev clang clang-format clang-tidy libclang-rt-14-dev gcovr"
 lab="$build qemu-system-x86 cpio binutils"

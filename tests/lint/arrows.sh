@@ -3,8 +3,9 @@
 # The arrows of docs/architecture.md: who may include whom. A wrong one prints and fails.
 set -u
 declare -A below=(
-	[mmu]="" [direct]="mmu" [shadow]="mmu" [ept]="mmu" [softbackend]="mmu" [kvmbackend]="mmu" [workloads]=""
-	[balloon]="mmu" [bench]="mmu direct shadow ept softbackend kvmbackend balloon workloads"
+	[mmu]="" [direct]="mmu" [shadow]="mmu" [ept]="mmu" [softbackend]="mmu" [kvmbackend]="mmu" [workloads]="" [control]=""
+	[balloon]="mmu control"
+	[bench]="balloon mmu direct shadow ept softbackend kvmbackend workloads control"
 )
 bad=0
 for room in "${!below[@]}"; do
@@ -17,7 +18,7 @@ for room in "${!below[@]}"; do
 		esac
 	done < <(grep -rnE '^\s*#\s*include' --include='*.[ch]' "$room")
 done
-if grep -rn 'linux/kvm\.h' --include='*.[ch]' include mmu direct shadow ept softbackend balloon workloads bench; then
+if grep -rn 'linux/kvm\.h' --include='*.[ch]' include mmu direct shadow ept softbackend workloads control balloon bench; then
 	echo "only kvmbackend may include <linux/kvm.h>"
 	bad=1
 fi

@@ -5,14 +5,14 @@ set -u
 bad=0
 faces=$(mktemp -d)
 trap 'rm -rf "$faces"' EXIT
-for room in mmu direct shadow ept softbackend balloon workloads bench; do
+for room in mmu direct shadow ept softbackend workloads control balloon bench; do
 	mkdir -p "$faces/$room"
 	ln -s "$PWD/$room" "$faces/$room/$room"
 done
-for header in include/gnomon/*.h workloads/guest/*.h {mmu,direct,shadow,ept,softbackend,balloon,workloads,bench}/*.h; do
+for header in include/gnomon/*.h workloads/guest/*.h {mmu,direct,shadow,ept,softbackend,workloads,control,balloon,bench}/*.h; do
 	[ -e "$header" ] || continue
 	flags="-D_GNU_SOURCE -Iinclude -I$(dirname "$header")"
-	for room in mmu workloads; do flags="$flags -I$faces/$room"; done
+	for room in mmu workloads control; do flags="$flags -I$faces/$room"; done
 	# shellcheck disable=SC2086
 	echo "#include \"$header\"" | gcc -std=gnu17 -Wall -Wextra -Werror -fsyntax-only -I. $flags -x c - || { echo "C: $header"; bad=1; }
 	# shellcheck disable=SC2086

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * daemon.h - gnomon-balloond: who has how much memory.
+ *
+ * VM processes connect and register; reports come in, the policy (policy.h) decides, targets go out. One thread, one
+ * event loop, and no state that matters: what a VM has is known by the VM, so a daemon that was killed learns all of
+ * it from those that come back, and moves nothing until they had time to (settle).
+ *
+ * The one rule: no VM is told that it may have memory which another may still hold. gn_policy_round() keeps it for
+ * what the daemon knows; the daemon keeps it for what is under way: a target is charged until the VM has confirmed
+ * a later one (unconfirmed_bytes), and a newcomer waits while the daemon settles.
+ */
+#ifndef GN_BALLOON_DAEMON_H
+#define GN_BALLOON_DAEMON_H
+
+#include "control/event_log.h"
+#include "control/metrics.h"
+#include "control/metrics_http.h"
+#include "control/server.h"
+#include "control/service.h"
+#include "daemon_config.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define GN_DAEMON_RELEASE "0.1.0"
+
+/* One registered VM. */
+struct gn_daemon_vm {
+	struct gn_peer *peer;
+	char name[64], backend[16], scheme[24];
+	uint64_t id;
+	pid_t pid;
+	uint64_t mem_bytes, min_bytes, max_bytes;
+	uint32_t shares;
+	uint64_t actual_bytes, target_bytes;
+	/* Targets are numbered; a report names the last one that the VM obeys. Until that is the last one told, it
+	 * may be on its way to any of those before: unconfirmed_bytes is the largest. */
+	uint64_t serial, confirmed_serial, unconfirmed_bytes;
+	uint64_t active_bytes; /* GN_POLICY_UNKNOWN until sampled */
+	uint64_t guest_free_bytes, guest_available_bytes, asks_bytes;
+	double refaults_per_s;
+	uint64_t touches;
+	bool claims_trusted;
+	uint64_t lied_ns;     /* when a claim last contradicted sampling; 0: never */
+	uint64_t deadline_ns; /* 0: nothing is due */
+	bool is_late;
+	uint64_t reported_ns;
+	struct gn_policy_decision decision; /* of the last round */
+	struct gn_metric *target_metric, *actual_metric, *active_metric;
+};
+
+struct gn_daemon {
+	struct gn_daemon_config config;
+	const char *config_path;
+	bool is_dry, is_paused, is_stopping,
+		is_waiting;	       /* waiting: somebody is owed memory that has to arrive */
+	void (*say)(const char *text); /* a line for people */
+	struct gn_service *service;
+	struct gn_server *server;
+	struct gn_event_log *log;
+	struct gn_metrics *metrics;
+	struct gn_metrics_http *http;
+	struct gn_policy *policy;
+	sd_event_source *period, *soon;
+	bool is_soon; /* a round is planned ahead of its time */
+	uint64_t started_ns, round_ns, stop_by_ns;
+	uint64_t last_round_took_ns, longest_round_ns,
+		costliest_round_ns; /* the last: of CPU time */
+	struct gn_daemon_vm **vms;
+	struct gn_policy_vm *policy_vms;
+	struct gn_policy_decision *decisions;
+	size_t count, capacity;
+	uint64_t next_id;
+	struct gn_policy_host host;
+	uint64_t rounds, early_rounds, failed_rounds, admitted, refused, targets_told, lates, gones,
+		asks, reloads, refused_reloads;
+};
+
+/* -errno, having said why through @say. @dry: decide, and tell nobody but the log. */
+int gn_daemon_create(const char *config_path, bool dry, void (*say)(const char *text),
+		     struct gn_daemon **);
+void gn_daemon_destroy(struct gn_daemon *);
+/* Until SIGTERM or quit. The exit code. */
+int gn_daemon_run(struct gn_daemon *);
+/* Begin to stop, as SIGTERM does. */
+void gn_daemon_stop(struct gn_daemon *);
+__attribute__((format(printf, 2, 3))) void gn_daemon_say(struct gn_daemon *, const char *format,
+							 ...);
+
+/* daemon_vm.c: the books. */
+gn_command_fn gn_daemon_register;
+int gn_daemon_on_event(void *daemon, struct gn_peer *, const char *name, const cJSON *data);
+void gn_daemon_on_gone(void *daemon, struct gn_peer *);
+struct gn_daemon_vm *gn_daemon_find(struct gn_daemon *, const char *name);
+uint64_t gn_daemon_sum_min(const struct gn_daemon *);
+uint64_t gn_daemon_sum_actual(const struct gn_daemon *);
+/* What the policy is to know of @vm. */
+void gn_daemon_vm_describe(const struct gn_daemon_vm *vm, struct gn_policy_vm *out);
+
+/* daemon_round.c: the rounds. */
+int gn_daemon_rounds_start(struct gn_daemon *);
+void gn_daemon_round(struct gn_daemon *);
+/* One round ahead of its time, very soon; many calls make one round. */
+void gn_daemon_want_round(struct gn_daemon *);
+/* Tell @vm its target. */
+void gn_daemon_tell(struct gn_daemon *, struct gn_daemon_vm *vm, uint64_t target_bytes);
+bool gn_daemon_is_settling(const struct gn_daemon *);
+
+/* daemon_commands.c */
+extern const struct gn_server_command gn_daemon_commands[];
+extern const size_t gn_daemon_command_count;
+
+/* daemon_metrics.c */
+void gn_daemon_update_metrics(void *daemon);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * daemon_round.c - the rounds: ask the policy, tell the VMs, watch deadlines.
+ *
+ * A round comes each period, and ahead of it when something cannot wait: a guest that asks, memory that arrives for
+ * somebody who waits, a VM that comes or goes. Such rounds are SOON_NS apart, so that a storm of reasons costs a
+ * bounded share of the machine.
+ *
+ * A VM that has not shrunk when its deadline is over is late: its own host side is told to reclaim cold pages, each
+ * round anew, and the policy counts what it has as gone. Nothing is taken from others for its sake twice.
+ */
+#include "daemon.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "control/clock.h"
+#include "daemon_step.h"
+
+#define SOON_NS		((uint64_t)5000000)
+#define TOLERANCE_BYTES ((uint64_t)1 << 20)
+
+bool gn_daemon_is_settling(const struct gn_daemon *d)
+{
+	return gn_now_ns() - d->started_ns < d->config.settle_ms * 1000000;
+}
+
+/* /proc/pressure/memory: shares of the last 10 s. A kernel without it tells no pressure. */
+static void read_pressure(struct gn_policy_host *host)
+{
+	FILE *file = fopen("/proc/pressure/memory", "re");
+	double some = 0, full = 0;
+
+	if (file) {
+		if (fscanf(file, "some avg10=%lf %*[^\n] full avg10=%lf", &some, &full) < 1)
+			some = 0;
+		fclose(file);
+	}
+	host->psi_some = some / 100;
+	host->psi_full = full / 100;
+}
+
+static void log_target(struct gn_daemon *d, const char *event, const struct gn_daemon_vm *vm,
+		       uint64_t target_bytes)
+{
+	struct gn_json_writer *w = gn_event_log_begin(d->log, event);
+
+	gn_json_put_text(w, "vm", vm->name);
+	gn_json_put_u64(w, "from_bytes", vm->target_bytes);
+	gn_json_put_u64(w, "target_bytes", target_bytes);
+	gn_json_put_u64(w, "actual_bytes", vm->actual_bytes);
+	gn_json_put_text(w, "reason", gn_policy_reason_text(vm->decision.reason));
+	gn_event_log_end(d->log);
+}
+
+void gn_daemon_tell(struct gn_daemon *d, struct gn_daemon_vm *vm, uint64_t target_bytes)
+{
+	struct gn_json_writer *w;
+
+	if (d->is_dry) {
+		log_target(d, "would-target", vm, target_bytes);
+		return;
+	}
+	log_target(d, "target", vm, target_bytes);
+	if (vm->target_bytes > vm->unconfirmed_bytes)
+		vm->unconfirmed_bytes = vm->target_bytes;
+	if (target_bytes > vm->unconfirmed_bytes)
+		vm->unconfirmed_bytes = target_bytes;
+	vm->target_bytes = target_bytes;
+	vm->serial++;
+	if (target_bytes >= vm->actual_bytes)
+		vm->deadline_ns = 0;
+	else if (!vm->deadline_ns)
+		vm->deadline_ns = gn_now_ns() + d->config.deadline_ms * 1000000;
+	d->targets_told++;
+	gn_daemon_step("telling");
+	w = gn_peer_begin_event(vm->peer, "TARGET");
+	gn_json_put_text(w, "vm", vm->name);
+	gn_json_put_u64(w, "target_bytes", target_bytes);
+	gn_json_put_u64(w, "serial", vm->serial);
+	gn_json_put_u64(w, "deadline_ms", d->config.deadline_ms);
+	gn_peer_end_event(vm->peer);
+	gn_daemon_step("told");
+}
+
+static void watch_deadline(struct gn_daemon *d, struct gn_daemon_vm *vm, uint64_t now)
+{
+	uint64_t over =
+		vm->actual_bytes > vm->target_bytes ? vm->actual_bytes - vm->target_bytes : 0;
+	struct gn_json_writer *w;
+
+	if (over <= TOLERANCE_BYTES) {
+		vm->is_late = false;
+		vm->deadline_ns = 0;
+		return;
+	}
+	if (!vm->deadline_ns || now < vm->deadline_ns)
+		return;
+	if (!vm->is_late) {
+		vm->is_late = true;
+		d->lates++;
+		log_target(d, "late", vm, vm->target_bytes);
+		gn_daemon_step("late");
+	}
+	w = gn_peer_begin_event(vm->peer, "RECLAIM");
+	gn_json_put_text(w, "vm", vm->name);
+	gn_json_put_u64(w, "bytes", over);
+	gn_peer_end_event(vm->peer);
+}
+
+static void decide(struct gn_daemon *d)
+{
+	d->is_waiting = false;
+	for (size_t i = 0; i < d->count; i++)
+		gn_daemon_vm_describe(d->vms[i], &d->policy_vms[i]);
+	d->host.budget_bytes = d->config.budget_bytes;
+	d->host.free_bytes = GN_POLICY_UNKNOWN;
+	if (gn_policy_round(d->policy, d->round_ns, &d->host, d->policy_vms, d->count,
+			    d->decisions)) {
+		d->failed_rounds++;
+		return;
+	}
+	gn_daemon_step("decided");
+	for (size_t i = 0; i < d->count; i++) {
+		struct gn_daemon_vm *vm = d->vms[i];
+		bool changes = d->decisions[i].target_bytes != vm->target_bytes;
+		bool repeats =
+			d->is_dry && d->decisions[i].target_bytes == vm->decision.target_bytes;
+
+		vm->decision = d->decisions[i];
+		if (vm->decision.wished_now_bytes > vm->decision.target_bytes)
+			d->is_waiting = true;
+		if (changes && !repeats)
+			gn_daemon_tell(d, vm, vm->decision.target_bytes);
+	}
+	gn_daemon_step("round-done");
+}
+
+void gn_daemon_round(struct gn_daemon *d)
+{
+	uint64_t start = gn_now_ns(), cpu_ns = gn_clock_ns(CLOCK_THREAD_CPUTIME_ID);
+
+	if (d->is_stopping || gn_daemon_is_settling(d))
+		return;
+	gn_daemon_step("round");
+	d->round_ns = start;
+	d->rounds++;
+	if (!d->is_dry)
+		for (size_t i = 0; i < d->count; i++)
+			watch_deadline(d, d->vms[i], start);
+	if (!d->is_paused)
+		decide(d);
+	d->last_round_took_ns = gn_now_ns() - start;
+	if (d->last_round_took_ns > d->longest_round_ns)
+		d->longest_round_ns = d->last_round_took_ns;
+	cpu_ns = gn_clock_ns(CLOCK_THREAD_CPUTIME_ID) - cpu_ns;
+	if (cpu_ns > d->costliest_round_ns)
+		d->costliest_round_ns = cpu_ns;
+}
+
+static int on_soon(sd_event_source *source, uint64_t usec, void *ctx)
+{
+	struct gn_daemon *d = ctx;
+
+	(void)source;
+	(void)usec;
+	d->is_soon = false;
+	d->early_rounds++;
+	gn_daemon_round(d);
+	return 0;
+}
+
+void gn_daemon_want_round(struct gn_daemon *d)
+{
+	uint64_t now = gn_now_ns(), since = now - d->round_ns;
+	uint64_t wait_ns = since < SOON_NS ? SOON_NS - since : 0;
+
+	if (d->is_soon || d->is_stopping || gn_daemon_is_settling(d))
+		return;
+	d->is_soon = true;
+	sd_event_source_set_time_relative(d->soon, wait_ns / 1000);
+	sd_event_source_set_enabled(d->soon, SD_EVENT_ONESHOT);
+}
+
+static void tell_status(struct gn_daemon *d)
+{
+	gn_service_status(d->service, "%zu VMs, %llu of %llu MiB%s%s", d->count,
+			  (unsigned long long)(gn_daemon_sum_actual(d) >> 20),
+			  (unsigned long long)(d->config.budget_bytes >> 20),
+			  d->is_paused ? ", paused" : "", d->is_dry ? ", dry run" : "");
+}
+
+static int on_period(sd_event_source *source, uint64_t usec, void *ctx)
+{
+	struct gn_daemon *d = ctx;
+
+	(void)usec;
+	sd_event_source_set_time_relative(source, d->config.period_ms * 1000);
+	sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+	read_pressure(&d->host);
+	gn_daemon_round(d);
+	tell_status(d);
+	if (d->config.textfile[0]) {
+		gn_daemon_update_metrics(d);
+		gn_metrics_write_file(d->metrics, d->config.textfile);
+	}
+	return 0;
+}
+
+int gn_daemon_rounds_start(struct gn_daemon *d)
+{
+	sd_event *event = gn_service_event(d->service);
+	int err = sd_event_add_time_relative(event, &d->period, CLOCK_MONOTONIC,
+					     d->config.period_ms * 1000, 1000, on_period, d);
+
+	if (err >= 0)
+		err = sd_event_add_time(event, &d->soon, CLOCK_MONOTONIC, 0, 100, on_soon, d);
+	if (err >= 0)
+		err = sd_event_source_set_enabled(d->soon, SD_EVENT_OFF);
+	d->started_ns = gn_now_ns();
+	return err < 0 ? err : 0;
+}

@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * daemon_vm.c - the books: who is registered, and what each VM last said.
+ *
+ * A VM is its connection, which its process holds for as long as it lives: when it ends, the process is dead, and its
+ * memory is the budget's again. A process that lives on and has only lost the connection (the daemon drops who does
+ * not read for seconds) is in the wrong; it comes back with what it has, and is squeezed if that is no longer there.
+ *
+ * Claims against sampling: a guest that says it has more free memory than what sampling leaves unused, or asks for
+ * memory while sampling sees it use less than half of what it has, is not believed for a while.
+ */
+#include "daemon.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "control/clock.h"
+#include "daemon_step.h"
+
+#define DISTRUST_NS ((uint64_t)30 * 1000000000)
+#define CRUMB_BYTES ((uint64_t)1 << 20)
+
+struct gn_daemon_vm *gn_daemon_find(struct gn_daemon *d, const char *name)
+{
+	for (size_t i = 0; i < d->count; i++)
+		if (!strcmp(d->vms[i]->name, name))
+			return d->vms[i];
+	return NULL;
+}
+
+uint64_t gn_daemon_sum_min(const struct gn_daemon *d)
+{
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < d->count; i++)
+		sum += d->vms[i]->min_bytes;
+	return sum;
+}
+
+uint64_t gn_daemon_sum_actual(const struct gn_daemon *d)
+{
+	uint64_t sum = 0;
+
+	for (size_t i = 0; i < d->count; i++)
+		sum += d->vms[i]->actual_bytes;
+	return sum;
+}
+
+void gn_daemon_vm_describe(const struct gn_daemon_vm *vm, struct gn_policy_vm *out)
+{
+	uint64_t has = vm->actual_bytes;
+
+	if (vm->confirmed_serial != vm->serial && vm->unconfirmed_bytes > has)
+		has = vm->unconfirmed_bytes;
+	*out = (struct gn_policy_vm){
+		.id = vm->id,
+		.name = vm->name,
+		.mem_bytes = vm->mem_bytes,
+		.min_bytes = vm->min_bytes,
+		.max_bytes = vm->max_bytes,
+		.actual_bytes = has,
+		.target_bytes = vm->target_bytes,
+		.active_bytes = vm->active_bytes,
+		.shares = vm->shares,
+		.refaults_per_s = vm->refaults_per_s,
+		.guest_free_bytes = vm->guest_free_bytes,
+		.guest_available_bytes = vm->guest_available_bytes,
+		.claims_trusted = vm->claims_trusted,
+		.is_late = vm->is_late,
+	};
+	/* It asks beyond what it has, not beyond what it may be on its way to. */
+	if (vm->actual_bytes + vm->asks_bytes > has)
+		out->asks_bytes = vm->actual_bytes + vm->asks_bytes - has;
+}
+
+static bool grow(struct gn_daemon *d)
+{
+	size_t capacity = d->capacity ? 2 * d->capacity : 16;
+	void *vms, *policy_vms, *decisions;
+
+	if (d->count < d->capacity)
+		return true;
+	vms = realloc(d->vms, capacity * sizeof(*d->vms));
+	if (vms)
+		d->vms = vms;
+	policy_vms = realloc(d->policy_vms, capacity * sizeof(*d->policy_vms));
+	if (policy_vms)
+		d->policy_vms = policy_vms;
+	decisions = realloc(d->decisions, capacity * sizeof(*d->decisions));
+	if (decisions)
+		d->decisions = decisions;
+	if (!vms || !policy_vms || !decisions)
+		return false;
+	d->capacity = capacity;
+	return true;
+}
+
+static int admit(struct gn_daemon *d, const struct gn_daemon_vm *vm)
+{
+	struct gn_policy_vm newcomer;
+
+	gn_daemon_vm_describe(vm, &newcomer);
+	for (size_t i = 0; i < d->count; i++)
+		gn_daemon_vm_describe(d->vms[i], &d->policy_vms[i]);
+	return gn_policy_admit(&d->host, d->policy_vms, d->count, &newcomer);
+}
+
+static void read_registration(struct gn_json_errors *e, const cJSON *a, struct gn_daemon_vm *vm,
+			      bool *is_resumed)
+{
+	uint64_t shares = 1000, pid = (uint64_t)vm->pid;
+
+	gn_json_get_text(e, a, "name", GN_JSON_REQUIRED, vm->name, sizeof(vm->name));
+	gn_json_get_u64(e, a, "pid", GN_JSON_OPTIONAL, INT32_MAX, &pid);
+	gn_json_get_u64(e, a, "mem_bytes", GN_JSON_REQUIRED, UINT64_MAX, &vm->mem_bytes);
+	gn_json_get_u64(e, a, "min_bytes", GN_JSON_REQUIRED, UINT64_MAX, &vm->min_bytes);
+	vm->max_bytes = vm->mem_bytes;
+	gn_json_get_u64(e, a, "max_bytes", GN_JSON_OPTIONAL, UINT64_MAX, &vm->max_bytes);
+	gn_json_get_u64(e, a, "actual_bytes", GN_JSON_REQUIRED, UINT64_MAX, &vm->actual_bytes);
+	gn_json_get_u64(e, a, "shares", GN_JSON_OPTIONAL, 1000000, &shares);
+	gn_json_get_text(e, a, "backend", GN_JSON_OPTIONAL, vm->backend, sizeof(vm->backend));
+	gn_json_get_text(e, a, "scheme", GN_JSON_OPTIONAL, vm->scheme, sizeof(vm->scheme));
+	gn_json_get_bool(e, a, "resumed", GN_JSON_OPTIONAL, is_resumed);
+	vm->shares = (uint32_t)shares;
+	vm->pid = (pid_t)pid;
+}
+
+static bool check_registration(struct gn_daemon *d, struct gn_peer *p, struct gn_daemon_vm *vm,
+			       const cJSON *arguments, struct gn_reply *reply)
+{
+	struct gn_json_errors errors = { .failed = false };
+	bool is_resumed = false;
+	int err;
+
+	read_registration(&errors, arguments, vm, &is_resumed);
+	if (errors.failed)
+		gn_reply_fail(reply, "InvalidArgument", "%s", errors.why);
+	else if (!vm->min_bytes || vm->min_bytes > vm->max_bytes || vm->max_bytes > vm->mem_bytes ||
+		 vm->actual_bytes > vm->mem_bytes || !vm->shares)
+		gn_reply_fail(reply, "InvalidArgument",
+			      "0 < min_bytes <= max_bytes <= mem_bytes, actual_bytes <= mem_bytes, "
+			      "and shares > 0 must hold");
+	else if (gn_peer_tag(p))
+		gn_reply_fail(reply, "AlreadyRegistered", "this connection is a VM's already");
+	else if (gn_daemon_find(d, vm->name))
+		gn_reply_fail(reply, "NameTaken", "a VM named %s is registered", vm->name);
+	else if (d->is_stopping || (!is_resumed && gn_daemon_is_settling(d)))
+		gn_reply_fail(reply, "TryAgain",
+			      d->is_stopping ? "the daemon is stopping"
+					     : "the daemon waits for the VMs of the one before it");
+	else if (!grow(d))
+		gn_reply_fail(reply, "OutOfMemory", "the daemon is out of memory");
+	else if ((err = admit(d, vm)) == -ENOSPC)
+		gn_reply_fail(reply, "NoRoom",
+			      "min_bytes is %llu, and %llu of the budget of %llu are not reserved",
+			      (unsigned long long)vm->min_bytes,
+			      (unsigned long long)(d->config.budget_bytes - gn_daemon_sum_min(d)),
+			      (unsigned long long)d->config.budget_bytes);
+	else if (err)
+		gn_reply_fail(reply, "InvalidArgument", "the policy refuses these sizes");
+	return !reply->error_class;
+}
+
+static void make_metrics(struct gn_daemon *d, struct gn_daemon_vm *vm)
+{
+	vm->target_metric = gn_metrics_get(d->metrics, GN_METRIC_GAUGE, "gnomon_vm_target_bytes",
+					   "Memory the VM was told to have.", "vm", vm->name);
+	vm->actual_metric = gn_metrics_get(d->metrics, GN_METRIC_GAUGE, "gnomon_vm_actual_bytes",
+					   "Memory the VM has.", "vm", vm->name);
+	vm->active_metric = gn_metrics_get(d->metrics, GN_METRIC_GAUGE, "gnomon_vm_active_bytes",
+					   "Working set by sampling.", "vm", vm->name);
+}
+
+void gn_daemon_register(void *ctx, struct gn_peer *p, const cJSON *arguments,
+			struct gn_reply *reply)
+{
+	struct gn_daemon *d = ctx;
+	struct gn_daemon_vm *vm = calloc(1, sizeof(*vm));
+	struct gn_json_writer *w = reply->writer;
+
+	if (!vm) {
+		gn_reply_fail(reply, "OutOfMemory", "the daemon is out of memory");
+		return;
+	}
+	vm->pid = gn_peer_pid(p);
+	vm->target_bytes = vm->active_bytes = GN_POLICY_UNKNOWN;
+	vm->guest_free_bytes = vm->guest_available_bytes = GN_POLICY_UNKNOWN;
+	vm->claims_trusted = true;
+	if (!check_registration(d, p, vm, arguments, reply)) {
+		d->refused++;
+		gn_json_put_text(gn_event_log_begin(d->log, "refused"), "class",
+				 reply->error_class);
+		gn_event_log_end(d->log);
+		free(vm);
+		return;
+	}
+	vm->peer = p;
+	vm->id = ++d->next_id;
+	vm->target_bytes = vm->actual_bytes;
+	vm->reported_ns = gn_now_ns();
+	make_metrics(d, vm);
+	d->vms[d->count++] = vm;
+	d->admitted++;
+	gn_peer_set_tag(p, vm);
+	gn_daemon_step("admitted");
+	gn_json_begin_object(w, "return");
+	gn_json_put_u64(w, "target_bytes", vm->target_bytes);
+	gn_json_put_u64(w, "serial", vm->serial);
+	gn_json_put_u64(w, "period_ms", d->config.period_ms);
+	gn_json_put_u64(w, "heartbeat_ms", d->config.heartbeat_ms);
+	gn_json_end_object(w);
+	w = gn_event_log_begin(d->log, "registered");
+	gn_json_put_text(w, "vm", vm->name);
+	gn_json_put_u64(w, "pid", (uint64_t)vm->pid);
+	gn_json_put_u64(w, "actual_bytes", vm->actual_bytes);
+	gn_event_log_end(d->log);
+	gn_daemon_want_round(d);
+}
+
+/* Whether what the guest claims agrees with what the host sees; forgiven after a while. */
+static void judge_claims(struct gn_daemon_vm *vm, bool told_trusted)
+{
+	uint64_t now = gn_now_ns(), free_bytes = vm->guest_free_bytes;
+	bool lies = false;
+
+	if (vm->active_bytes != GN_POLICY_UNKNOWN) {
+		if (free_bytes != GN_POLICY_UNKNOWN &&
+		    free_bytes + vm->active_bytes > vm->actual_bytes + vm->actual_bytes / 4)
+			lies = true;
+		if (vm->asks_bytes && vm->active_bytes < vm->actual_bytes / 2 &&
+		    vm->refaults_per_s == 0)
+			lies = true;
+	}
+	if (lies)
+		vm->lied_ns = now;
+	vm->claims_trusted = told_trusted && (!vm->lied_ns || now - vm->lied_ns > DISTRUST_NS);
+}
+
+static int take_report(struct gn_daemon *d, struct gn_daemon_vm *vm, const cJSON *data)
+{
+	struct gn_json_errors e = { .failed = false };
+	uint64_t actual = vm->actual_bytes, serial = vm->confirmed_serial, asks = 0, touches = 0;
+	uint64_t active = vm->active_bytes, free_bytes = vm->guest_free_bytes;
+	uint64_t available = vm->guest_available_bytes;
+	bool told_trusted = true, has_shrunk;
+	double refaults = 0;
+
+	gn_json_get_u64(&e, data, "actual_bytes", GN_JSON_REQUIRED, vm->mem_bytes, &actual);
+	gn_json_get_u64(&e, data, "serial", GN_JSON_REQUIRED, vm->serial, &serial);
+	gn_json_get_u64(&e, data, "active_bytes", GN_JSON_OPTIONAL, vm->mem_bytes, &active);
+	gn_json_get_u64(&e, data, "free_bytes", GN_JSON_OPTIONAL, vm->mem_bytes, &free_bytes);
+	gn_json_get_u64(&e, data, "available_bytes", GN_JSON_OPTIONAL, vm->mem_bytes, &available);
+	gn_json_get_u64(&e, data, "asks_bytes", GN_JSON_OPTIONAL, vm->mem_bytes, &asks);
+	gn_json_get_u64(&e, data, "touches", GN_JSON_OPTIONAL, UINT64_MAX, &touches);
+	gn_json_get_double(&e, data, "refaults_per_s", GN_JSON_OPTIONAL, 0, 1e12, &refaults);
+	gn_json_get_bool(&e, data, "claims_trusted", GN_JSON_OPTIONAL, &told_trusted);
+	if (e.failed || serial < vm->confirmed_serial)
+		return -EINVAL;
+	/* Memory arrived: it was given back, or a larger target is no longer under way. Crumbs wait for the period. */
+	has_shrunk = actual + CRUMB_BYTES <= vm->actual_bytes ||
+		     (serial == vm->serial && vm->unconfirmed_bytes >= actual + CRUMB_BYTES);
+	vm->actual_bytes = actual;
+	vm->confirmed_serial = serial;
+	if (serial == vm->serial)
+		vm->unconfirmed_bytes = 0;
+	vm->active_bytes = active;
+	vm->guest_free_bytes = free_bytes;
+	vm->guest_available_bytes = available;
+	vm->touches = touches;
+	vm->refaults_per_s = refaults;
+	if (asks && !vm->asks_bytes)
+		d->asks++;
+	vm->asks_bytes = asks;
+	vm->reported_ns = gn_now_ns();
+	judge_claims(vm, told_trusted);
+	gn_daemon_step("reported");
+	/* What cannot wait: a guest short of memory, and memory that somebody waits for. */
+	if (asks || (has_shrunk && d->is_waiting))
+		gn_daemon_want_round(d);
+	return 0;
+}
+
+int gn_daemon_on_event(void *ctx, struct gn_peer *p, const char *name, const cJSON *data)
+{
+	struct gn_daemon_vm *vm = gn_peer_tag(p);
+
+	if (!vm || strcmp(name, "REPORT") != 0)
+		return -EINVAL;
+	return take_report(ctx, vm, data);
+}
+
+void gn_daemon_on_gone(void *ctx, struct gn_peer *p)
+{
+	struct gn_daemon *d = ctx;
+	struct gn_daemon_vm *vm = gn_peer_tag(p);
+	struct gn_json_writer *w;
+	size_t i = 0;
+
+	if (!vm)
+		return;
+	while (d->vms[i] != vm)
+		i++;
+	d->vms[i] = d->vms[--d->count];
+	d->gones++;
+	gn_metrics_forget(d->metrics, "vm", vm->name);
+	w = gn_event_log_begin(d->log, "gone");
+	gn_json_put_text(w, "vm", vm->name);
+	gn_json_put_u64(w, "actual_bytes", vm->actual_bytes);
+	gn_event_log_end(d->log);
+	free(vm);
+	gn_daemon_step("gone");
+	if (!d->is_stopping)
+		gn_daemon_want_round(d);
+}

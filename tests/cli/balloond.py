@@ -1,0 +1,244 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""balloond.py BALLOOND GNOMON - the daemon as its operator and its VMs meet it: configuration, commands, admission,
+targets, signals, metrics, `gnomon top`. Last line: N passed, N failed."""
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+BALLOOND, GNOMON = (os.path.realpath(p) for p in sys.argv[1:3])
+MIB = 1 << 20
+passed = failed = 0
+
+
+def check(holds, what):
+    global passed, failed
+    if holds:
+        passed += 1
+    else:
+        failed += 1
+        print("FAIL:", what)
+
+
+class Peer:
+    """One connection; with a name, a VM that obeys at once."""
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(5)
+        self.socket.connect(path)
+        self.buffer = b""
+        self.events = []
+        self.greeting = self.read()
+
+    def read(self):
+        """One message; TimeoutError."""
+        while b"\n" not in self.buffer:
+            got = self.socket.recv(65536)
+            if not got:
+                raise ConnectionError("hung up")
+            self.buffer += got
+        line, self.buffer = self.buffer.split(b"\n", 1)
+        return json.loads(line)
+
+    def write(self, message):
+        self.socket.sendall(json.dumps(message).encode() + b"\n")
+
+    def ask(self, command, **arguments):
+        self.socket.settimeout(5)
+        self.write({"execute": command, "arguments": arguments, "id": 1})
+        while True:
+            answer = self.read()
+            if "event" not in answer:
+                return answer
+            self.events.append(answer)
+
+    def report(self, **data):
+        self.write({"event": "REPORT", "data": data})
+
+    def event(self, name, seconds=5):
+        """The next event of that name, or None."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for i, event in enumerate(self.events):
+                if event["event"] == name:
+                    return self.events.pop(i)["data"]
+            self.socket.settimeout(max(0.01, end - time.monotonic()))
+            try:
+                self.events.append(self.read())
+            except OSError:
+                return None
+        return None
+
+    def register(self, name, mem, low, actual, **more):
+        return self.ask("register", name=name, mem_bytes=mem * MIB, min_bytes=low * MIB, actual_bytes=actual * MIB, **more)
+
+    def close(self):
+        self.socket.close()
+
+
+class Daemon:
+    def __init__(self, folder, config, *options):
+        self.folder, self.path = folder, os.path.join(folder, "s")
+        self.ini = os.path.join(folder, "ini")
+        self.write(config)
+        self.err = open(os.path.join(folder, "err"), "w+")
+        self.process = subprocess.Popen([BALLOOND, "--config", self.ini, *options], stderr=self.err, stdout=self.err)
+        end = time.monotonic() + 10
+        while not os.path.exists(self.path) and time.monotonic() < end:
+            time.sleep(0.01)
+
+    def write(self, config):
+        with open(self.ini, "w") as file:
+            file.write(f"[daemon]\nsocket = {self.path}\nevent_log = {self.folder}/log\n" + config)
+
+    def said(self):
+        self.err.seek(0)
+        return self.err.read()
+
+    def logged(self, event):
+        with open(os.path.join(self.folder, "log")) as file:
+            return [line for line in map(json.loads, file) if line["event"] == event]
+
+    def end(self, how=signal.SIGTERM):
+        self.process.send_signal(how)
+        return self.process.wait(10)
+
+
+def run(*arguments):
+    done = subprocess.run([BALLOOND, *arguments], capture_output=True, text=True, timeout=10)
+    return done.returncode, done.stdout + done.stderr
+
+
+def configuration(folder):
+    sample = os.path.join(os.path.dirname(__file__), "../../packaging/balloond.ini")
+    check(run("--check-config", "-c", sample)[0] == 0, "the sample configuration is right")
+    for text, wanted in [("[memory]\nbudget=1G\n[policy]\ntua=1\n", ":4: no key \"tua\""), ("[memory]\nbudget=12Q\n", ":2: budget"),
+                         ("", "budget in [memory] is missing"), ("nonsense", ":1: neither")]:
+        path = os.path.join(folder, "wrong.ini")
+        with open(path, "w") as file:
+            file.write(text)
+        for options in (["--check-config"], []):
+            code, said = run(*options, "-c", path)
+            check(code == 2 and wanted in said and said.count("\n") == 1, f"{text!r}: {code} {said!r}")
+    check(run("-c", "/nonexistent")[0] == 2, "no configuration")
+    check(run("--frobnicate")[0] == 2 and run("stray")[0] == 2, "wrong use")
+
+
+def port_free():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def commands(folder):
+    port = port_free()
+    d = Daemon(folder, f"[memory]\nbudget = 1G\n[policy]\nsettle = 0s\nperiod = 100ms\n[metrics]\nport = {port}\ntextfile = {folder}/m.prom\n")
+    tool, a, b, c = (Peer(d.path) for _ in range(4))
+    check(tool.greeting["gnomon"]["version"]["product"] == "gnomon-balloond", "greeting")
+    check("query-vms" in tool.ask("query-commands")["return"], "query-commands")
+    check("return" in a.register("a", 1024, 256, 0), "a is registered")
+    check("return" in b.register("b", 1024, 512, 0), "b is registered")
+    refused = c.register("c", 1024, 300, 0)
+    check(refused.get("error", {}).get("class") == "NoRoom", f"c does not fit: {refused}")
+    check(c.register("a", 1024, 1, 0)["error"]["class"] == "NameTaken", "a name twice")
+    check(a.register("a2", 1024, 1, 0)["error"]["class"] == "AlreadyRegistered", "a connection twice")
+    check(c.register("c", 10, 20, 0)["error"]["class"] == "InvalidArgument", "min above max")
+    check(c.ask("register", name="c")["error"]["class"] == "InvalidArgument", "sizes missing")
+    told = a.event("TARGET")
+    check(told and 256 * MIB <= told["target_bytes"] <= 1024 * MIB, f"a is told a target: {told}")
+    a.report(actual_bytes=told["target_bytes"], serial=told["serial"])
+    told_b = b.event("TARGET")
+    b.report(actual_bytes=told_b["target_bytes"], serial=told_b["serial"])
+    time.sleep(0.3)
+    vms = {vm["name"]: vm for vm in tool.ask("query-vms")["return"]}
+    check(set(vms) == {"a", "b"} and sum(vm["target_bytes"] for vm in vms.values()) <= 1024 * MIB, "query-vms")
+    host = tool.ask("query-host")["return"]
+    check(host["reserved_bytes"] == 768 * MIB and host["vms"] == 2, "query-host")
+    check(tool.ask("query-policy")["return"]["name"] == "esx", "query-policy")
+    check(tool.ask("set-vm", vm="a", min_bytes=600 * MIB)["error"]["class"] == "NoRoom", "set-vm beyond the budget")
+    check(tool.ask("set-vm", vm="x", shares=5)["error"]["class"] == "VmNotFound", "set-vm of nobody")
+    check(tool.ask("set-vm", vm="a", shares=2000)["return"] == {}, "set-vm")
+    check(a.event("SETTINGS")["shares"] == 2000, "the VM keeps its settings")
+    top = subprocess.run([GNOMON, "top", "--once", "--socket", d.path], capture_output=True, text=True, timeout=10)
+    check(top.returncode == 0 and "2 VMs" in top.stdout and "\na " in top.stdout, f"gnomon top: {top.stdout}{top.stderr}")
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
+        text = page.read().decode()
+    check('gnomon_vm_target_bytes{vm="a"}' in text and "gnomon_vms_refused_total 5\n" in text, f"metrics: {text}")
+    check("gnomon_vms 2\n" in open(os.path.join(folder, "m.prom")).read(), "textfile")
+    tool.ask("pause")
+    rounds = tool.ask("query-policy")["return"]["rounds"]
+    b.close()
+    time.sleep(0.4)
+    check(tool.ask("query-host")["return"]["reserved_bytes"] == 256 * MIB, "the dead VM's memory is back")
+    check("return" in c.register("c", 1024, 300, 0), "now c fits")
+    check(c.event("TARGET", 0.5) is None, "paused: nobody is told anything")
+    tool.ask("resume")
+    check(c.event("TARGET") is not None, "resumed")
+    check(tool.ask("query-policy")["return"]["rounds"] > rounds, "rounds go on")
+    check(tool.ask("quit")["return"] == {} and d.process.wait(10) == 0, "quit")
+    check([e["vm"] for e in d.logged("registered")] == ["a", "b", "c"], "event log")
+    top = subprocess.run([GNOMON, "top", "--once", "--socket", d.path], capture_output=True, text=True, timeout=10)
+    check(top.returncode == 3 and top.stderr.count("\n") == 1, "gnomon top without a daemon")
+
+
+def signals(folder):
+    rest = "[policy]\nsettle = 0s\nperiod = 100ms\ndeadline = 200ms\n"
+    d = Daemon(folder, "stop = deflate\n[memory]\nbudget = 1G\n" + rest)
+    a = Peer(d.path)
+    a.register("a", 2048, 256, 900)
+    d.write("stop = deflate\n[memory]\nbudget = 1Q\n" + rest)
+    d.process.send_signal(signal.SIGHUP)
+    time.sleep(0.3)
+    check("the old configuration stays" in d.said() and a.ask("query-host")["return"]["budget_bytes"] == 1024 * MIB, "bad reload")
+    d.write("stop = deflate\n[memory]\nbudget = 100M\n" + rest)
+    d.process.send_signal(signal.SIGHUP)
+    time.sleep(0.3)
+    check("reserved" in d.said(), "a budget below the reservations is refused")
+    a.events.clear()
+    os.rename(os.path.join(folder, "log"), os.path.join(folder, "log.1"))
+    d.write("stop = deflate\n[memory]\nbudget = 512M\n" + rest)
+    d.process.send_signal(signal.SIGHUP)
+    time.sleep(0.3)
+    check(a.ask("query-host")["return"]["budget_bytes"] == 512 * MIB, "reload")
+    check(len(d.logged("reloaded")) == 1, "the event log was reopened")
+    reclaim = a.event("RECLAIM")
+    check(reclaim and reclaim["bytes"] > 0, "a late VM is reclaimed from")
+    check(d.logged("late"), "and logged")
+    second = subprocess.run([BALLOOND, "-c", d.ini], capture_output=True, text=True, timeout=10)
+    check(second.returncode == 3 and "another daemon" in second.stderr, "two daemons on one socket")
+    a.events.clear()
+    d.process.send_signal(signal.SIGTERM)
+    targets = []
+    while (told := a.event("TARGET", 1)) is not None:
+        targets.append(told)
+        if told["target_bytes"] == 2048 * MIB:
+            a.report(actual_bytes=told["target_bytes"], serial=told["serial"])
+    check(targets and targets[-1]["target_bytes"] == 2048 * MIB, "SIGTERM deflates")
+    check(d.process.wait(10) == 0 and not os.path.exists(d.path), "and ends cleanly")
+
+
+def dry_run(folder):
+    d = Daemon(folder, "[memory]\nbudget = 1G\n[policy]\nsettle = 0s\nperiod = 100ms\n", "--dry-run")
+    a = Peer(d.path)
+    a.register("a", 2048, 256, 2000)
+    check(a.event("TARGET", 0.6) is None, "a dry run tells nobody")
+    would = d.logged("would-target")
+    check(would and would[0]["target_bytes"] < 2000 * MIB and len(would) < 4, f"it says what it would do: {len(would)}")
+    check(d.end() == 0, "ends")
+
+
+for test in (configuration, commands, signals, dry_run):
+    with tempfile.TemporaryDirectory() as where:
+        try:
+            test(where)
+        except Exception as error:  # the count must be printed whatever happens
+            check(False, f"{test.__name__}: {error!r}")
+print(f"{passed} passed, {failed} failed")
+sys.exit(failed != 0)

@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * balloond_kill.c - the daemon is killed at every step of its protocol, and VMs die under it. VMs run on, come back, no
+ * page is lost, none is in two places, and nobody is ever told to take memory that another still has.
+ *
+ * The VMs' working sets move all the while, so that targets are always under way when the daemon dies.
+ */
+#include "balloon/daemon_step.h"
+#include "support/fake_vms.h"
+
+#define VMS    8
+#define PAGES  1024
+#define VM_MEM 256
+#define VM_MIN 32
+#define CONFIG                                                                                     \
+	"[policy]\nperiod = 50ms\nsettle = 1s\nheartbeat = 200ms\ndeadline = 100ms\n"              \
+	"reversal = 0s\ncalm_shrink = 10\n"
+
+static unsigned passed, failed;
+static uint64_t seed = 0x5eed;
+
+static unsigned draw(unsigned below)
+{
+	seed = seed * 6364136223846793005u + 1442695040888963407u;
+	return (unsigned)(seed >> 33) % below;
+}
+
+static void check(bool holds, const char *step, const char *what)
+{
+	if (holds) {
+		passed++;
+		return;
+	}
+	failed++;
+	printf("FAIL: %s: %s\n", step, what);
+}
+
+static void shake(struct fake_vm *vms)
+{
+	struct fake_vm *vm = &vms[draw(VMS)];
+
+	vm->active_pages = VM_MIN + draw(VM_MEM - VM_MIN);
+	vm->asks_pages = draw(3) ? 0 : vm->active_pages;
+	vm->granted_ns = 0;
+	if (vm->agent)
+		gn_agent_kick(vm->agent);
+}
+
+/* Run until the daemon has died, or @ms are over. Whether it died. */
+static bool run_until_death(struct fake_host *h, struct fake_vm *vms, unsigned ms)
+{
+	uint64_t end = gn_now_ns() + ms * (uint64_t)1000000;
+
+	while (gn_now_ns() < end) {
+		int status;
+
+		shake(vms);
+		fake_turn(vms, VMS, 10);
+		if (waitpid(h->daemon, &status, WNOHANG) == h->daemon) {
+			h->daemon = 0;
+			return WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+		}
+	}
+	return false;
+}
+
+/* Until all VMs are registered, or the daemon is dead. */
+static void run_until_registered(struct fake_host *h, struct fake_vm *vms)
+{
+	uint64_t end = gn_now_ns() + (uint64_t)3000000000;
+	siginfo_t dead = { .si_pid = 0 };
+
+	while (fake_registered(vms, VMS) < VMS && !dead.si_pid && gn_now_ns() < end) {
+		fake_turn(vms, VMS, 10);
+		waitid(P_PID, (id_t)h->daemon, &dead, WEXITED | WNOHANG | WNOWAIT);
+	}
+}
+
+/* What makes a rare step happen. */
+static void provoke(const char *step, struct fake_host *h, struct fake_vm *vms)
+{
+	if (!strcmp(step, "gone"))
+		fake_vm_fini(&vms[1]);
+	if (!strcmp(step, "stopping"))
+		kill(h->daemon, SIGTERM);
+	vms[2].is_stubborn = !strcmp(step, "late");
+	if (vms[2].is_stubborn) {
+		/* Less than it has is what it is told as soon as another asks for the rest. */
+		vms[2].active_pages = VM_MIN;
+		for (unsigned i = 3; i < VMS; i++)
+			vms[i].asks_pages = vms[i].active_pages = VM_MEM;
+	}
+}
+
+static void kill_at(const char *step, unsigned count)
+{
+	struct fake_vm vms[VMS];
+	struct fake_host h;
+	char at[48];
+	bool ready;
+
+	snprintf(at, sizeof(at), "%s:%u", step, count);
+	ready = !fake_host_init(&h, PAGES, CONFIG);
+	h.max_batch = 16;
+	for (unsigned i = 0; i < VMS; i++)
+		ready &= !fake_vm_init(&vms[i], &h, i + 1, VM_MEM, VM_MIN);
+	ready = ready && !fake_daemon_start(&h, at);
+	check(ready, at, "set up");
+	run_until_registered(&h, vms);
+	provoke(step, &h, vms);
+	check(run_until_death(&h, vms, 5000), at, "the daemon dies there");
+	check(fake_books_agree(&h, vms, VMS), at, "pages after the death");
+	check(!fake_daemon_start(&h, NULL), at, "restart");
+	check(fake_await_registered(vms, VMS, 4000), at, "all are back");
+	vms[2].is_stubborn = false;
+	for (unsigned i = 0; i < 60; i++) {
+		shake(vms);
+		fake_turn(vms, VMS, 10);
+	}
+	check(fake_books_agree(&h, vms, VMS), at, "pages after the return");
+	check(!h.overdrafts, at, "never more than there is");
+	for (unsigned i = 0; i < VMS; i++)
+		fake_vm_fini(&vms[i]);
+	check(h.free_pages == PAGES, at, "all pages are back");
+	fake_host_fini(&h);
+}
+
+/* VMs are killed: what they had goes to the others, at once. */
+static void vm_dies(void)
+{
+	struct fake_vm vms[VMS];
+	struct fake_host h;
+	uint64_t start, took_ms;
+	bool ready = !fake_host_init(&h, PAGES, CONFIG);
+
+	for (unsigned i = 0; i < VMS; i++)
+		ready &= !fake_vm_init(&vms[i], &h, i + 1, VM_MEM, VM_MIN);
+	ready = ready && !fake_daemon_start(&h, NULL) && fake_await_registered(vms, VMS, 3000);
+	check(ready, "vm dies", "set up");
+	for (unsigned i = 0; i < VMS; i++) {
+		vms[i].active_pages = vms[i].asks_pages = VM_MEM;
+		gn_agent_kick(vms[i].agent);
+	}
+	start = gn_now_ns();
+	while (h.free_pages && gn_now_ns() - start < 3000000000u)
+		fake_turn(vms, VMS, 10);
+	check(!h.free_pages, "vm dies", "all memory is in use");
+	for (unsigned i = 0; i < VMS / 2; i++)
+		fake_vm_fini(&vms[i]);
+	start = gn_now_ns();
+	while (h.free_pages && gn_now_ns() - start < 3000000000u)
+		fake_turn(vms, VMS, 10);
+	took_ms = (gn_now_ns() - start) / 1000000;
+	check(!h.free_pages && took_ms < 500, "vm dies", "the living have it within 500 ms");
+	printf("memory of 4 dead VMs was in use again after %llu ms\n",
+	       (unsigned long long)took_ms);
+	check(!h.overdrafts, "vm dies", "never more than there is");
+	for (unsigned i = VMS / 2; i < VMS; i++)
+		fake_vm_fini(&vms[i]);
+	fake_host_fini(&h);
+}
+
+int main(void)
+{
+	const char *step, *scale = getenv("GN_TEST_SCALE");
+	const bool is_full = !scale || atoi(scale) >= 100;
+
+	for (unsigned i = 0; (step = gn_daemon_step_at(i)); i++) {
+		kill_at(step, 1);
+		if (is_full && strcmp(step, "gone") != 0 && strcmp(step, "stopping") != 0 &&
+		    strcmp(step, "late") != 0)
+			kill_at(step, 6);
+	}
+	vm_dies();
+	printf("%u passed, %u failed\n", passed, failed);
+	return failed != 0;
+}

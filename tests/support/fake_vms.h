@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * fake_vms.h - many VMs without guests, in one thread, under a real gnomon-balloond: their memory is pages of one host
+ * pool, each of which has one owner or none. A VM told to have more takes free pages, and there must be enough; told
+ * to have less it gives pages back, a few at a time.
+ */
+#ifndef GN_TESTS_FAKE_VMS_H
+#define GN_TESTS_FAKE_VMS_H
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "balloon/agent.h"
+#include "control/client.h"
+#include "control/clock.h"
+
+#define FAKE_PAGE_BYTES ((uint64_t)1 << 20)
+
+struct fake_host {
+	char directory[64], socket[96], config[96];
+	uint32_t *owner; /* of each page of the budget; 0: free */
+	size_t pages, free_pages, next;
+	unsigned overdrafts; /* a VM was told to take what was not there */
+	unsigned max_batch;  /* pages that a VM gives back in one step; 0: all */
+	pid_t daemon;
+};
+
+struct fake_vm {
+	struct fake_host *host;
+	struct gn_agent *agent;
+	uint32_t id;
+	uint64_t actual_pages, target_pages, active_pages, asks_pages, mem_pages;
+	uint64_t asked_ns, granted_ns;
+	bool is_stubborn; /* gives nothing back by itself */
+	unsigned reclaims, targets;
+};
+
+static inline void fake_take(struct fake_vm *vm)
+{
+	struct fake_host *h = vm->host;
+
+	while (vm->actual_pages < vm->target_pages) {
+		size_t tries = 0;
+
+		if (!h->free_pages) {
+			if (!h->overdrafts++)
+				fprintf(stderr, "vm%u has %llu, is told %llu\n", vm->id,
+					(unsigned long long)vm->actual_pages,
+					(unsigned long long)vm->target_pages);
+			vm->target_pages = vm->actual_pages;
+			return;
+		}
+		while (h->owner[h->next] && tries++ < h->pages)
+			h->next = (h->next + 1) % h->pages;
+		h->owner[h->next] = vm->id;
+		h->free_pages--;
+		vm->actual_pages++;
+	}
+}
+
+static inline void fake_give(struct fake_vm *vm, uint64_t want)
+{
+	struct fake_host *h = vm->host;
+
+	for (size_t i = 0; i < h->pages && want && vm->actual_pages; i++)
+		if (h->owner[i] == vm->id) {
+			h->owner[i] = 0;
+			h->free_pages++;
+			vm->actual_pages--;
+			want--;
+		}
+}
+
+static inline void fake_set_target(void *ctx, uint64_t target_bytes)
+{
+	struct fake_vm *vm = ctx;
+
+	vm->target_pages = target_bytes / FAKE_PAGE_BYTES;
+	vm->targets++;
+	fake_take(vm);
+}
+
+static inline void fake_sample(void *ctx, struct gn_agent_sample *out)
+{
+	struct fake_vm *vm = ctx;
+
+	if (vm->actual_pages > vm->target_pages && !vm->is_stubborn) {
+		uint64_t over = vm->actual_pages - vm->target_pages;
+
+		if (vm->host->max_batch && over > vm->host->max_batch)
+			over = vm->host->max_batch;
+		fake_give(vm, over);
+	}
+	out->actual_bytes = vm->actual_pages * FAKE_PAGE_BYTES;
+	out->active_bytes =
+		(vm->active_pages < vm->actual_pages ? vm->active_pages : vm->actual_pages) *
+		FAKE_PAGE_BYTES;
+	if (vm->asks_pages > vm->actual_pages)
+		out->asks_bytes = (vm->asks_pages - vm->actual_pages) * FAKE_PAGE_BYTES;
+	else if (vm->asks_pages && !vm->granted_ns)
+		vm->granted_ns = gn_now_ns();
+}
+
+static inline void fake_reclaim(void *ctx, uint64_t bytes)
+{
+	struct fake_vm *vm = ctx;
+
+	vm->reclaims++;
+	fake_give(vm, bytes / FAKE_PAGE_BYTES);
+}
+
+/* @lines: of the configuration besides socket and budget, each section complete. */
+static inline int fake_host_init(struct fake_host *h, size_t pages, const char *lines)
+{
+	FILE *file;
+
+	memset(h, 0, sizeof(*h));
+	h->pages = h->free_pages = pages;
+	h->owner = calloc(pages, sizeof(*h->owner));
+	snprintf(h->directory, sizeof(h->directory), "/tmp/gn_balloond_XXXXXX");
+	if (!h->owner || !mkdtemp(h->directory))
+		return -ENOMEM;
+	snprintf(h->socket, sizeof(h->socket), "%s/socket", h->directory);
+	snprintf(h->config, sizeof(h->config), "%s/ini", h->directory);
+	file = fopen(h->config, "w");
+	if (!file)
+		return -errno;
+	fprintf(file, "[daemon]\nsocket = %s\n[memory]\nbudget = %zuM\n%s\n", h->socket, pages,
+		lines);
+	return fclose(file) ? -errno : 0;
+}
+
+/* @die_at: GN_DIE_AT, or NULL. */
+static inline int fake_daemon_start(struct fake_host *h, const char *die_at)
+{
+	h->daemon = fork();
+	if (h->daemon)
+		return h->daemon < 0 ? -errno : 0;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (die_at)
+		setenv("GN_DIE_AT", die_at, 1);
+	execl(GN_BALLOOND, "gnomon-balloond", "--config", h->config, NULL);
+	_exit(127);
+}
+
+/* SIGKILL; the exit status is thrown away. */
+static inline void fake_daemon_kill(struct fake_host *h)
+{
+	if (h->daemon > 0) {
+		kill(h->daemon, SIGKILL);
+		waitpid(h->daemon, NULL, 0);
+	}
+	h->daemon = 0;
+}
+
+static inline void fake_host_fini(struct fake_host *h)
+{
+	char lock[120];
+
+	fake_daemon_kill(h);
+	snprintf(lock, sizeof(lock), "%s.lock", h->socket);
+	unlink(lock);
+	unlink(h->socket);
+	unlink(h->config);
+	rmdir(h->directory);
+	free(h->owner);
+}
+
+static inline int fake_vm_init(struct fake_vm *vm, struct fake_host *h, uint32_t id,
+			       uint64_t mem_pages, uint64_t min_pages)
+{
+	static const struct gn_agent_ops ops = { fake_set_target, fake_sample, fake_reclaim };
+	char name[32];
+	struct gn_agent_config config = { .socket = h->socket,
+					  .name = name,
+					  .backend = "fake",
+					  .mem_bytes = mem_pages * FAKE_PAGE_BYTES,
+					  .min_bytes = min_pages * FAKE_PAGE_BYTES,
+					  .max_bytes = mem_pages * FAKE_PAGE_BYTES,
+					  .shares = 1000,
+					  .max_pause_ms = 100,
+					  .ops = &ops,
+					  .ctx = vm };
+
+	memset(vm, 0, sizeof(*vm));
+	snprintf(name, sizeof(name), "vm%u", id);
+	vm->host = h;
+	vm->id = id;
+	vm->mem_pages = mem_pages;
+	vm->active_pages = mem_pages / 2;
+	return gn_agent_create(&config, &vm->agent);
+}
+
+/* The VM dies: its connection ends, its pages are free. */
+static inline void fake_vm_fini(struct fake_vm *vm)
+{
+	gn_agent_destroy(vm->agent);
+	vm->agent = NULL;
+	fake_give(vm, vm->actual_pages);
+}
+
+/* One turn of all @count VMs, waiting at most @wait_ms. */
+static inline void fake_turn(struct fake_vm *vms, size_t count, int wait_ms)
+{
+	struct pollfd *fds = calloc(count * GN_AGENT_FDS, sizeof(*fds));
+	uint64_t now = gn_now_ns();
+
+	if (!fds)
+		abort();
+	for (size_t i = 0; i < count; i++) {
+		int due_ms = -1;
+
+		fds[i * GN_AGENT_FDS].fd = fds[i * GN_AGENT_FDS + 1].fd = -1;
+		if (vms[i].agent)
+			due_ms = gn_agent_prepare(vms[i].agent, fds + i * GN_AGENT_FDS, now);
+		if (due_ms >= 0 && due_ms < wait_ms)
+			wait_ms = due_ms;
+	}
+	if (poll(fds, count * GN_AGENT_FDS, wait_ms) < 0)
+		memset(fds, 0, count * GN_AGENT_FDS * sizeof(*fds));
+	now = gn_now_ns();
+	for (size_t i = 0; i < count; i++)
+		if (vms[i].agent)
+			gn_agent_step(vms[i].agent, fds + i * GN_AGENT_FDS, now);
+	free(fds);
+}
+
+static inline size_t fake_registered(const struct fake_vm *vms, size_t count)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < count; i++)
+		n += vms[i].agent && gn_agent_is_registered(vms[i].agent);
+	return n;
+}
+
+/* Turn until all that live are registered, or @ms are over. */
+static inline bool fake_await_registered(struct fake_vm *vms, size_t count, uint64_t ms)
+{
+	uint64_t end = gn_now_ns() + ms * 1000000;
+	size_t living = 0;
+
+	for (size_t i = 0; i < count; i++)
+		living += vms[i].agent != NULL;
+	while (fake_registered(vms, count) < living && gn_now_ns() < end)
+		fake_turn(vms, count, 10);
+	return fake_registered(vms, count) == living;
+}
+
+/* What each VM believes is what the pool says: no page lost, none in two places. */
+static inline bool fake_books_agree(const struct fake_host *h, const struct fake_vm *vms,
+				    size_t count)
+{
+	size_t owned = 0, have = 0;
+
+	for (size_t i = 0; i < h->pages; i++)
+		owned += h->owner[i] != 0;
+	for (size_t i = 0; i < count; i++) {
+		size_t mine = 0;
+
+		for (size_t page = 0; page < h->pages; page++)
+			mine += h->owner[page] == vms[i].id;
+		if (mine != vms[i].actual_pages)
+			return false;
+		have += mine;
+	}
+	return owned == have && owned + h->free_pages == h->pages;
+}
+
+#endif

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * balloond_config.c - the daemon's schema against what it stands for: the sample file, the policies and their defaults.
+ */
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "balloon/daemon_config.h"
+
+Test(balloond_config, sample_is_the_defaults)
+{
+	static struct gn_daemon_config sample, defaults;
+	char why[400] = "";
+
+	cr_assert_eq(gn_config_load(&gn_daemon_schema, GN_SOURCE_DIR "/packaging/balloond.ini",
+				    &sample, why, sizeof(why)),
+		     0, "%s", why);
+	cr_assert_eq(gn_config_parse(&gn_daemon_schema, "f", "[memory]\nbudget = 8G\n", &defaults,
+				     why, sizeof(why)),
+		     0, "%s", why);
+	cr_assert_eq(memcmp(&sample, &defaults, sizeof(sample)), 0,
+		     "the sample shows all defaults");
+}
+
+Test(balloond_config, every_key_is_in_the_sample_and_the_page)
+{
+	static const char *const files[] = { "/packaging/balloond.ini", "/docs/balloond.md" };
+
+	for (size_t f = 0; f < 2; f++) {
+		static char text[65536];
+		char path[512];
+		size_t got;
+		FILE *file;
+
+		snprintf(path, sizeof(path), GN_SOURCE_DIR "%s", files[f]);
+		file = fopen(path, "r");
+		cr_assert_not_null(file, "%s", path);
+		got = fread(text, 1, sizeof(text) - 1, file);
+		text[got] = '\0';
+		fclose(file);
+		for (size_t i = 0; i < gn_daemon_schema.count; i++)
+			cr_assert_not_null(strstr(text, gn_daemon_schema.keys[i].name),
+					   "%s does not mention %s", files[f],
+					   gn_daemon_schema.keys[i].name);
+	}
+}
+
+Test(balloond_config, policies)
+{
+	struct gn_policy_config ours, theirs;
+	struct gn_daemon_config c;
+	const struct gn_policy_ops *ops;
+	char text[80], why[400];
+	unsigned count = 0;
+
+	for (; (ops = gn_policy_at(count)); count++) {
+		snprintf(text, sizeof(text), "[memory]\nbudget=1G\n[policy]\nname=%s\n", ops->name);
+		cr_assert_eq(gn_config_parse(&gn_daemon_schema, "f", text, &c, why, sizeof(why)), 0,
+			     "%s", why);
+		cr_assert_eq(c.policy, count, "%s", ops->name);
+	}
+	cr_assert_gt(count, 1);
+	gn_daemon_config_policy(&c, &ours);
+	gn_policy_config_init(&theirs);
+	cr_assert_eq(ours.tau, theirs.tau);
+	cr_assert_eq(ours.reserve_fraction, theirs.reserve_fraction);
+	cr_assert_eq(ours.dead_band_fraction, theirs.dead_band_fraction);
+	cr_assert_eq(ours.calm_shrink_per_s, theirs.calm_shrink_per_s);
+	cr_assert_eq(ours.reversal_ns, theirs.reversal_ns);
+	cr_assert_eq(ours.refaults_per_s, theirs.refaults_per_s);
+}
