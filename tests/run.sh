@@ -174,6 +174,26 @@ stage_clang() {
 	build clang
 	check "clang-tidy" tests/lint/tidy.sh build/clang
 }
+# Is there a lab to be had? Its emulator and its kernel come over the network, once.
+lab_is_ready() {
+	local log=$logs/lab-prepare.log
+	tests/packages.sh lab >"$log" 2>&1 && tests/lab/run.sh --prepare >>"$log" 2>&1 && return
+	tail -n 3 "$log"
+	return 1
+}
+# Where there is no KVM, what makes and ends VMs and what shares them among threads goes to the lab.
+asan_kvm() {
+	local name
+	if [ -e /dev/kvm ]; then
+		run_plain asan kvm 1
+	elif lab_is_ready; then
+		for name in host depriv_races; do
+			GN_TEST_SCALE=1 plain "asan/lab/$name" tests/lab/run.sh -- "build/asan/tests/kvm/$name"
+		done
+	else
+		count "asan/kvm" 0 0 1
+	fi
+}
 stage_asan() {
 	local report
 	build asan
@@ -181,7 +201,7 @@ stage_asan() {
 	run_criterion asan
 	run_plain asan model 1
 	run_plain asan stress $((scale / 5))
-	[ ! -e /dev/kvm ] || run_plain asan kvm 1
+	asan_kvm
 	unset ASAN_OPTIONS UBSAN_OPTIONS
 	# LeakSanitizer's finding does not fail a Criterion test by itself.
 	for report in "$logs"/asan.report.*; do
@@ -228,12 +248,9 @@ stage_install() {
 	plain "install" tests/install/run.sh build/release
 }
 stage_lab() {
-	local log=$logs/lab-prepare.log
-	# Its emulator and its kernel come over the network, once. Without one there is no lab.
-	if tests/packages.sh lab >"$log" 2>&1 && tests/lab/run.sh --prepare >>"$log" 2>&1; then
+	if lab_is_ready; then
 		plain "lab" tests/lab/run.sh
 	else
-		tail -n 3 "$log"
 		count "lab" 0 0 1
 	fi
 }

@@ -274,15 +274,15 @@ cmake --preset checked -DGN_TESTS=ON >"$work/log" 2>&1 && cmake --build --preset
 	tail -n 20 "$work/log" >&2
 	cannot "the build failed (see above)"
 }
-# Emulation is slow: a tenth of the cases, unless told otherwise.
-export GN_TEST_SCALE=${GN_TEST_SCALE:-10}
+# Emulation is slow: a twentieth of the cases, unless told otherwise.
+export GN_TEST_SCALE=${GN_TEST_SCALE:-5}
 for source in tests/kvm/*.c; do
 	[ -e "$source" ] && add_command "$PWD/build/checked/tests/kvm/$(basename "$source" .c)"
 done
 # compare runs once the command knows the backend.
 if build/checked/gnomon list backends | grep -q '^ *kvm'; then
 	add_command "$PWD/build/checked/gnomon" host
-	add_command "$PWD/build/checked/gnomon" compare --backend kvm --quick --audit --workloads os,hash,btree,kv
+	add_command "$PWD/build/checked/gnomon" compare --backend kvm --quick --audit --mem 128M --workloads os,hash,btree,kv
 fi
 [ $commands -gt 0 ] || cannot "no programs in tests/kvm to run"
 pack

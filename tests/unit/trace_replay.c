@@ -94,6 +94,10 @@ void cpu_progress(uint64_t done, uint64_t total)
 	cr_assert_leq(done, total);
 }
 
+void sys_tick(void)
+{
+}
+
 int sys_getpid(void)
 {
 	return world.pid;
