@@ -37,6 +37,7 @@
 #define STATUS_MAX   126 /* status + 1 must fit the seven bits QEMU passes on */
 #define STATUS_CANT  3	 /* the lab itself cannot do what was asked */
 #define MAX_ARGS     64
+#define CLOCK_FILE   "/sys/devices/system/clocksource/clocksource0/current_clocksource"
 #define COMMAND_SIZE 16384
 
 __attribute__((format(printf, 1, 2))) static void say(const char *format, ...)
@@ -133,10 +134,32 @@ static void load_module(const char *name, const char *params)
 	close(fd);
 }
 
+/* The kernel corrects its first, coarse measurement of the TSC's frequency a second or two after the boot. A VM made before
+ * remembers the old one; where that is lower by more than 250 ppm, its later vCPUs get a TSC that stands at 0 (KVM's
+ * kvm_set_tsc_khz(): this processor cannot scale, and the multiplier stays unset). So wait for the final clock. */
+static void await_clock(void)
+{
+	for (int i = 0; i < 500; i++) {
+		char name[16] = "";
+		int fd = open(CLOCK_FILE, O_RDONLY);
+
+		if (fd < 0)
+			return;
+		if (read(fd, name, sizeof(name) - 1) > 0 && !strcmp(name, "tsc\n")) {
+			close(fd);
+			return;
+		}
+		close(fd);
+		usleep(10000);
+	}
+	say("the TSC did not become the clock in 5 s: its value in guests may be 0");
+}
+
 static void load_kvm(void)
 {
 	const char *module = getenv("LAB_MODULE"), *params = getenv("LAB_PARAMS");
 
+	await_clock();
 	load_module("irqbypass", "");
 	load_module("kvm", "");
 	load_module(module ? module : "kvm-amd", params ? params : "");
