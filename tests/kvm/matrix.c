@@ -529,7 +529,7 @@ int main(int argc, char **argv)
 	static const struct {
 		const char *scheme;
 		uint64_t cases;
-	} plan[PLANS] = { { "ept", 60000 }, { "shadow", 30000 }, { "shadow-vtlb", 15000 } };
+	} plan[PLANS] = { { "ept", 600000 }, { "shadow", 260000 }, { "shadow-vtlb", 150000 } };
 	uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 0) : 1;
 	unsigned passed = 0, failed = 0;
 	struct gn_kvm_host host;
