@@ -139,6 +139,14 @@ static uint64_t cut_target(const struct gn_balloon *b, uint64_t pages)
 	return pages < most ? pages : most;
 }
 
+static void dispose(struct gn_balloon *b)
+{
+	gn_page_set_fini(&b->held);
+	gn_page_set_fini(&b->request);
+	pthread_mutex_destroy(&b->lock);
+	free(b);
+}
+
 int gn_balloon_create(struct gn_vm *vm, const struct gn_balloon_config *config,
 		      struct gn_balloon **out)
 {
@@ -170,7 +178,7 @@ int gn_balloon_create(struct gn_vm *vm, const struct gn_balloon_config *config,
 	if (!err)
 		err = gn_page_set_init(&b->request, b->pages);
 	if (err) {
-		gn_balloon_destroy(b);
+		dispose(b);
 		return err;
 	}
 	gn_churn_init(&b->churn, &b->config, gn_balloon_now_ns(b));
@@ -185,10 +193,9 @@ void gn_balloon_destroy(struct gn_balloon *b)
 {
 	if (!b)
 		return;
-	gn_page_set_fini(&b->held);
-	gn_page_set_fini(&b->request);
-	pthread_mutex_destroy(&b->lock);
-	free(b);
+	/* The pages stay in the balloon, so their touches keep their answer; who was told of them may be gone. */
+	gn_vm_set_ballooned_touch(b->vm, b->config.touch_answer, NULL, NULL);
+	dispose(b);
 }
 
 void gn_balloon_reset(struct gn_balloon *b)

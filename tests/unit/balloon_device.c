@@ -443,6 +443,20 @@ Test(balloon_device, touches_are_answered_by_policy)
 	}
 }
 
+/* Its pages stay away, and the touches' answer too; but who was told of them may be gone with it. */
+Test(balloon_device, a_device_that_is_gone_tells_of_no_touch)
+{
+	uint64_t word;
+
+	rig_create((struct gn_balloon_config){ .touch = on_touch });
+	cr_assert(driver_start(&driver, GN_BALLOON_F_MUST_TELL_HOST));
+	cr_assert(driver_tell_pages(&driver, INFLATE, 1000, 3));
+	gn_balloon_destroy(driver.balloon);
+	driver.balloon = NULL;
+	cr_assert_eq(gn_vm_read(vm, gpa(1001 << GN_PAGE_SHIFT), &word, 8), -EFAULT);
+	cr_assert_eq(touched.count, 0);
+}
+
 /* The driver goes on in good faith: it deflates a page that was granted, or inflates it once more. */
 Test(balloon_device, a_granted_page_is_found_at_its_next_mention)
 {
