@@ -374,7 +374,7 @@ static bool race(const char *scheme, unsigned backing_level, uint64_t seed, uint
 int main(int argc, char **argv)
 {
 	static const char *const schemes[] = { "ept", "npt" };
-	struct test_run run = test_run_start(argc, argv, 1, 5000);
+	struct test_run run = test_run_start(argc, argv, 1, 1500);
 
 	if (gn_scheme_register(&gn_scheme_ept) || gn_scheme_register(&gn_scheme_npt))
 		return 1;
