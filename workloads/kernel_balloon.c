@@ -256,7 +256,17 @@ bool k_balloon_relieve(void)
 
 /* ---- Statistics ----------------------------------------------------------------------------------------------------- */
 
-static void write_stats(const struct balloon *b)
+/* A page may be read without a fault, and a fault be counted before its page is read: the difference can fall. */
+static uint64_t minor_faults(struct balloon *b)
+{
+	const struct kernel_stats *s = &k_now->stats;
+
+	if (s->faults > b->minor_faults + s->file_reads)
+		b->minor_faults = s->faults - s->file_reads;
+	return b->minor_faults;
+}
+
+static void write_stats(struct balloon *b)
 {
 	const struct kernel_stats *s = &k_now->stats;
 	const struct frames *f = &k_now->frames;
@@ -266,7 +276,7 @@ static void write_stats(const struct balloon *b)
 		uint64_t value;
 	} stats[] = {
 		{ GN_BALLOON_STAT_MAJFLT, s->file_reads },
-		{ GN_BALLOON_STAT_MINFLT, s->faults - s->file_reads },
+		{ GN_BALLOON_STAT_MINFLT, minor_faults(b) },
 		{ GN_BALLOON_STAT_MEMFREE, f->free * K_PAGE },
 		{ GN_BALLOON_STAT_MEMTOT, (f->total - (uint64_t)b->held) * K_PAGE },
 		{ GN_BALLOON_STAT_AVAIL, spare > reserve ? (spare - reserve) * K_PAGE : 0 },
