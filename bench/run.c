@@ -28,7 +28,7 @@ struct run_options {
 	uint64_t repeat, size;
 	bool audit, quick, full;
 	struct balloon_vm_config control; /* .socket NULL: no daemon */
-	uint64_t shares;
+	uint64_t shares, rest_s;
 	const char *only_control; /* an option that was given and means nothing without --control */
 };
 
@@ -47,6 +47,7 @@ enum {
 	OPT_MIN,
 	OPT_MAX,
 	OPT_SHARES,
+	OPT_REST,
 };
 
 static const struct argp_option options[] = {
@@ -69,6 +70,7 @@ static const struct argp_option options[] = {
 	{ "min", OPT_MIN, "SIZE", 0, "memory reserved for it (a quarter)", 3 },
 	{ "max", OPT_MAX, "SIZE", 0, "the most it is given (all)", 3 },
 	{ "shares", OPT_SHARES, "N", 0, "its weight against other VMs (1000)", 3 },
+	{ "rest", OPT_REST, "SECONDS", 0, "idle after each phase of the workload phases (0)", 3 },
 	{ 0 }
 };
 
@@ -118,6 +120,11 @@ static void parse_control(struct run_options *o, int key, const char *arg)
 		if (cli_parse_count(arg, 1, 1000000, &o->shares))
 			cli_fail(EXIT_USAGE, "--shares %s: must be 1 to 1000000", arg);
 		return;
+	case OPT_REST:
+		o->only_control = "rest";
+		if (cli_parse_count(arg, 0, 86400, &o->rest_s))
+			cli_fail(EXIT_USAGE, "--rest %s: must be 0 to 86400", arg);
+		return;
 	}
 }
 
@@ -163,6 +170,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case OPT_MIN:
 	case OPT_MAX:
 	case OPT_SHARES:
+	case OPT_REST:
 		parse_control(o, key, arg);
 		return 0;
 	case ARGP_KEY_ARG:
@@ -393,7 +401,8 @@ int run_command(int argc, char **argv)
 					.progress_ctx = &progress,
 					.stats = &stats,
 					.control = o.control.socket ? &o.control : NULL,
-					.memory = &memory };
+					.memory = &memory,
+					.rest_ms = (unsigned)o.rest_s * 1000 };
 	progress_begin(&progress, 1);
 	progress_step(&progress, o.workload);
 	err = run_one(&request, run);

@@ -22,6 +22,7 @@
 #include "workloads/hosted.h"
 
 #define ADMISSION_MS 10000
+#define IDLE_TICK_MS 50
 
 const char *run_group_name(enum workload_kind kind)
 {
@@ -143,6 +144,19 @@ static void on_progress(void *ctx, double done)
 		running->request->progress(running->request->progress_ctx, done);
 }
 
+/* An idle guest: its timer ticks, and its driver answers the device. */
+static void on_phase(void *ctx, unsigned phase, uint64_t operations)
+{
+	const struct running *running = ctx;
+	const struct timespec tick = { .tv_nsec = IDLE_TICK_MS * 1000000L };
+
+	(void)phase, (void)operations;
+	for (unsigned ms = 0; ms < running->request->rest_ms; ms += IDLE_TICK_MS) {
+		sys_tick();
+		nanosleep(&tick, NULL);
+	}
+}
+
 /* The daemon admits it before the guest's first access. */
 static int join_daemon(const struct run_request *request, struct gn_soft *soft,
 		       struct results_run *run, struct balloon_vm **memory)
@@ -175,6 +189,7 @@ static int run_once(const struct run_request *request, const struct workload *wo
 	};
 	struct running running = { .request = request };
 	const struct workload_hosting hosting = { .progress = on_progress,
+						  .phase = on_phase,
 						  .ctx = &running,
 						  .balloon_pa = request->control
 									? GN_BALLOON_MMIO_GPA

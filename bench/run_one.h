@@ -24,6 +24,7 @@ struct run_request {
 	/* soft: be a VM of a gnomon-balloond; NULL: of none. How that went, filled in. */
 	const struct balloon_vm_config *control;
 	struct balloon_vm_stats *memory;
+	unsigned rest_ms; /* the guest idles so long after each phase of its workload */
 };
 
 /* Fill @run. 0: it ran. -EBADMSG: a self-check, the audit or determinism failed; other -errno: it could not

@@ -137,18 +137,17 @@ static uint32_t take_batch(uint32_t wanted)
 	return taken;
 }
 
-static void inflate(uint32_t wanted)
+/* The host may want something else by the end of a batch: evicting one takes its time. */
+static void inflate(struct balloon *b)
 {
-	struct balloon *b = &k_now->balloon;
-
-	if (wanted >= K_LARGE_FRAMES)
+	if (b->target - b->held >= K_LARGE_FRAMES)
 		k_frames_gather();
-	while (wanted) {
-		uint32_t taken = take_batch(wanted);
+	while (b->held < b->target) {
+		uint32_t taken = take_batch(b->target - b->held);
 
 		if (!taken || !tell(&b->inflate, taken))
 			return;
-		wanted -= taken;
+		b->target = k_virtio_read(&b->dev, CONFIG(num_pages));
 	}
 }
 
@@ -329,7 +328,7 @@ static void adjust(struct balloon *b)
 	} else if (b->held < b->target && !b->is_relieved) {
 		if (b->retry_polls && --b->retry_polls)
 			return;
-		inflate(b->target - b->held);
+		inflate(b);
 		b->retry_polls = RETRY_POLLS;
 	}
 	if (b->held != before)
