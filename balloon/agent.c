@@ -55,6 +55,7 @@ struct gn_agent {
 static void take_sample(struct gn_agent *a, struct gn_agent_sample *out)
 {
 	*out = (struct gn_agent_sample){ .active_bytes = GN_AGENT_UNKNOWN,
+					 .recent_bytes = GN_AGENT_UNKNOWN,
 					 .free_bytes = GN_AGENT_UNKNOWN,
 					 .available_bytes = GN_AGENT_UNKNOWN,
 					 .claims_trusted = true };
@@ -116,6 +117,7 @@ static void send_report(struct gn_agent *a, const struct gn_agent_sample *s, uin
 	gn_json_put_u64(&w, "actual_bytes", s->actual_bytes);
 	gn_json_put_u64(&w, "serial", a->serial);
 	put_known(&w, "active_bytes", s->active_bytes);
+	put_known(&w, "recent_bytes", s->recent_bytes);
 	put_known(&w, "free_bytes", s->free_bytes);
 	put_known(&w, "available_bytes", s->available_bytes);
 	if (s->asks_bytes)
@@ -144,6 +146,7 @@ static bool is_news(const struct gn_agent *a, const struct gn_agent_sample *s)
 	return s->actual_bytes != r->actual_bytes || a->serial != a->reported_serial ||
 	       s->asks_bytes != r->asks_bytes || s->claims_trusted != r->claims_trusted ||
 	       differs(a, s->active_bytes, r->active_bytes) ||
+	       differs(a, s->recent_bytes, r->recent_bytes) ||
 	       differs(a, s->free_bytes, r->free_bytes) ||
 	       differs(a, s->available_bytes, r->available_bytes) ||
 	       s->refaults_per_s > 2 * r->refaults_per_s + 1 ||

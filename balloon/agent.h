@@ -25,7 +25,8 @@ extern "C" {
 /* What is so now. Claims of the guest are passed on as such. */
 struct gn_agent_sample {
 	uint64_t actual_bytes;
-	uint64_t active_bytes;		      /* sampled by the host; GN_AGENT_UNKNOWN */
+	/* Sampled by the host, as struct gn_policy_vm has them; GN_AGENT_UNKNOWN. */
+	uint64_t active_bytes, recent_bytes;
 	uint64_t free_bytes, available_bytes; /* the guest's claims; GN_AGENT_UNKNOWN */
 	uint64_t asks_bytes;		      /* beyond actual; 0: nothing */
 	uint64_t touches;		      /* of ballooned pages, so far */

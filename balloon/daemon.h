@@ -38,13 +38,14 @@ struct gn_daemon_vm {
 	/* Targets are numbered; a report names the last one that the VM obeys. Until that is the last one told, it
 	 * may be on its way to any of those before: unconfirmed_bytes is the largest. */
 	uint64_t serial, confirmed_serial, unconfirmed_bytes;
-	uint64_t active_bytes; /* GN_POLICY_UNKNOWN until sampled */
+	uint64_t active_bytes, recent_bytes; /* GN_POLICY_UNKNOWN until sampled */
 	uint64_t guest_free_bytes, guest_available_bytes, asks_bytes;
 	double refaults_per_s;
 	uint64_t touches;
 	bool claims_trusted;
-	uint64_t lied_ns;     /* when a claim last contradicted sampling; 0: never */
-	uint64_t deadline_ns; /* 0: nothing is due */
+	uint64_t lied_ns;		    /* when a claim last contradicted sampling; 0: never */
+	uint64_t too_free_ns, asks_idly_ns; /* since when they contradict it; 0: they do not */
+	uint64_t deadline_ns;		    /* 0: nothing is due */
 	bool is_late;
 	uint64_t reported_ns;
 	struct gn_policy_decision decision; /* of the last round */

@@ -58,6 +58,7 @@ static void put_vm(struct gn_json_writer *w, const struct gn_daemon_vm *vm, uint
 	gn_json_put_u64(w, "target_bytes", vm->target_bytes);
 	gn_json_put_u64(w, "actual_bytes", vm->actual_bytes);
 	put_known(w, "active_bytes", vm->active_bytes);
+	put_known(w, "recent_bytes", vm->recent_bytes);
 	put_known(w, "free_bytes", vm->guest_free_bytes);
 	put_known(w, "available_bytes", vm->guest_available_bytes);
 	gn_json_put_u64(w, "asks_bytes", vm->asks_bytes);

@@ -6,8 +6,10 @@
  * memory is the budget's again. A process that lives on and has only lost the connection (the daemon drops who does
  * not read for seconds) is in the wrong; it comes back with what it has, and is squeezed if that is no longer there.
  *
- * Claims against sampling: a guest that says it has more free memory than what sampling leaves unused, or asks for
- * memory while sampling sees it use less than half of what it has, is not believed for a while.
+ * Claims against sampling: a guest that says it has more free memory than what sampling leaves unused, or asks for memory
+ * while sampling sees it use less than half of what it has, is not believed for a while. But sampling comes after the
+ * fact: an ask is made before the memory is used, and what was unmapped looks used until its averages have
+ * fallen. So a contradiction must stand for PROOF_NS; of asks, from the first one on that was not borne out.
  */
 #include "daemon.h"
 
@@ -19,6 +21,7 @@
 #include "daemon_step.h"
 
 #define DISTRUST_NS ((uint64_t)30 * 1000000000)
+#define PROOF_NS    ((uint64_t)10 * 1000000000)
 #define CRUMB_BYTES ((uint64_t)1 << 20)
 
 struct gn_daemon_vm *gn_daemon_find(struct gn_daemon *d, const char *name)
@@ -62,6 +65,7 @@ void gn_daemon_vm_describe(const struct gn_daemon_vm *vm, struct gn_policy_vm *o
 		.actual_bytes = has,
 		.target_bytes = vm->target_bytes,
 		.active_bytes = vm->active_bytes,
+		.recent_bytes = vm->recent_bytes,
 		.shares = vm->shares,
 		.refaults_per_s = vm->refaults_per_s,
 		.guest_free_bytes = vm->guest_free_bytes,
@@ -184,7 +188,7 @@ void gn_daemon_register(void *ctx, struct gn_peer *p, const cJSON *arguments,
 		return;
 	}
 	vm->pid = gn_peer_pid(p);
-	vm->target_bytes = vm->active_bytes = GN_POLICY_UNKNOWN;
+	vm->target_bytes = vm->active_bytes = vm->recent_bytes = GN_POLICY_UNKNOWN;
 	vm->guest_free_bytes = vm->guest_available_bytes = GN_POLICY_UNKNOWN;
 	vm->claims_trusted = true;
 	if (!check_registration(d, p, vm, arguments, reply)) {
@@ -218,21 +222,41 @@ void gn_daemon_register(void *ctx, struct gn_peer *p, const cJSON *arguments,
 	gn_daemon_want_round(d);
 }
 
+static bool has_stood(uint64_t since_ns, uint64_t now)
+{
+	return since_ns && now - since_ns > PROOF_NS;
+}
+
+/* It says that more is free than is unused. */
+static bool claims_too_free(struct gn_daemon_vm *vm, uint64_t now)
+{
+	uint64_t used = vm->recent_bytes < vm->active_bytes ? vm->recent_bytes : vm->active_bytes;
+
+	if (vm->guest_free_bytes == GN_POLICY_UNKNOWN ||
+	    vm->guest_free_bytes + used <= vm->actual_bytes + vm->actual_bytes / 4)
+		vm->too_free_ns = 0;
+	else if (!vm->too_free_ns)
+		vm->too_free_ns = now;
+	return has_stood(vm->too_free_ns, now);
+}
+
+/* It asks for more, and does not use what it has. */
+static bool asks_idly(struct gn_daemon_vm *vm, uint64_t now)
+{
+	if (vm->active_bytes >= vm->actual_bytes / 2 || vm->refaults_per_s > 0)
+		vm->asks_idly_ns = 0;
+	else if (vm->asks_bytes && !vm->asks_idly_ns)
+		vm->asks_idly_ns = now;
+	return vm->asks_bytes && has_stood(vm->asks_idly_ns, now);
+}
+
 /* Whether what the guest claims agrees with what the host sees; forgiven after a while. */
 static void judge_claims(struct gn_daemon_vm *vm, bool told_trusted)
 {
-	uint64_t now = gn_now_ns(), free_bytes = vm->guest_free_bytes;
-	bool lies = false;
+	uint64_t now = gn_now_ns();
 
-	if (vm->active_bytes != GN_POLICY_UNKNOWN) {
-		if (free_bytes != GN_POLICY_UNKNOWN &&
-		    free_bytes + vm->active_bytes > vm->actual_bytes + vm->actual_bytes / 4)
-			lies = true;
-		if (vm->asks_bytes && vm->active_bytes < vm->actual_bytes / 2 &&
-		    vm->refaults_per_s == 0)
-			lies = true;
-	}
-	if (lies)
+	if (vm->active_bytes != GN_POLICY_UNKNOWN &&
+	    (claims_too_free(vm, now) | asks_idly(vm, now)))
 		vm->lied_ns = now;
 	vm->claims_trusted = told_trusted && (!vm->lied_ns || now - vm->lied_ns > DISTRUST_NS);
 }
@@ -241,14 +265,15 @@ static int take_report(struct gn_daemon *d, struct gn_daemon_vm *vm, const cJSON
 {
 	struct gn_json_errors e = { .failed = false };
 	uint64_t actual = vm->actual_bytes, serial = vm->confirmed_serial, asks = 0, touches = 0;
-	uint64_t active = vm->active_bytes, free_bytes = vm->guest_free_bytes;
-	uint64_t available = vm->guest_available_bytes;
+	uint64_t active = vm->active_bytes, recent = vm->recent_bytes;
+	uint64_t free_bytes = vm->guest_free_bytes, available = vm->guest_available_bytes;
 	bool told_trusted = true, has_shrunk;
 	double refaults = 0;
 
 	gn_json_get_u64(&e, data, "actual_bytes", GN_JSON_REQUIRED, vm->mem_bytes, &actual);
 	gn_json_get_u64(&e, data, "serial", GN_JSON_REQUIRED, vm->serial, &serial);
 	gn_json_get_u64(&e, data, "active_bytes", GN_JSON_OPTIONAL, vm->mem_bytes, &active);
+	gn_json_get_u64(&e, data, "recent_bytes", GN_JSON_OPTIONAL, vm->mem_bytes, &recent);
 	gn_json_get_u64(&e, data, "free_bytes", GN_JSON_OPTIONAL, vm->mem_bytes, &free_bytes);
 	gn_json_get_u64(&e, data, "available_bytes", GN_JSON_OPTIONAL, vm->mem_bytes, &available);
 	gn_json_get_u64(&e, data, "asks_bytes", GN_JSON_OPTIONAL, vm->mem_bytes, &asks);
@@ -265,6 +290,7 @@ static int take_report(struct gn_daemon *d, struct gn_daemon_vm *vm, const cJSON
 	if (serial == vm->serial)
 		vm->unconfirmed_bytes = 0;
 	vm->active_bytes = active;
+	vm->recent_bytes = recent;
 	vm->guest_free_bytes = free_bytes;
 	vm->guest_available_bytes = available;
 	vm->touches = touches;

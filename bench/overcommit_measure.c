@@ -2,9 +2,9 @@
 /*
  * overcommit_measure.c - a policy over real VMs: processes, messages, and the book-keeping.
  *
- * The bench is the daemon here: a loop that hears the VMs' reports, runs a round each second and at once when a VM asks
- * or memory arrives for which somebody waits (at most every 5 ms), and tells targets. Each VM makes the same operations
- * under every policy, at its own pace; a turn begins when all have ended the last one, and who is early idles.
+ * The VMs are gnomon-balloond's, a process of its own per policy (overcommit_daemon.h): who has how much is between
+ * it and their agents. The bench keeps the turns, for each VM makes the same operations under every policy, at its own pace;
+ * a turn begins when all have ended the last one, and who is early idles. And it hears the VMs say how it went.
  *
  * What is measured: waits and rounds by the wall clock, on a machine that all VMs share. A VM's slowdown is in
  * the software machine's cycles, which count the guest's disk reads and faults: they do not depend on how busy the
@@ -22,36 +22,31 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "overcommit_daemon.h"
 #include "overcommit_vm.h"
 
-#define ROUND_S	    1.0
-#define EVENT_GAP_S 0.005
-#define SAMPLE_S    1.0
-#define SETTLE_S    20.0 /* of the rest, before turns count */
-#define SILENCE_S   60.0 /* a VM that says nothing for so long is stuck */
-#define MIB	    1048576.0
+#define SAMPLE_S     1.0
+#define SETTLE_S     20.0 /* of the rest, before turns count */
+#define SILENCE_S    60.0 /* a VM that says nothing for so long is stuck */
+#define POLL_MS	     50
+#define EQUAL_SHARES 1000
+#define MIB	     1048576.0
 
 struct guest {
 	pid_t pid;
 	int fd;
-	bool is_there; /* reported at least once */
 	struct overcommit_report last;
-	uint64_t told;
-	double heard_s, rate_s, refaults_per_s;
-	uint64_t rate_refaults;
+	double heard_s;
 	struct overcommit_turns turns;
 };
 
 struct bench {
 	const struct overcommit_setup *setup;
 	struct overcommit_run *run;
-	struct gn_policy *policy;
+	struct overcommit_daemon daemon;
 	struct guest guests[OVERCOMMIT_MAX_VMS];
-	struct gn_policy_vm vms[OVERCOMMIT_MAX_VMS];
-	struct gn_policy_decision decisions[OVERCOMMIT_MAX_VMS];
-	double began_s, started_s, rest_s, round_s, sample_s; /* 0: not yet */
-	uint64_t gone_on; /* the last phase that was let begin */
-	bool event, somebody_waits;
+	double started_s, rest_s, sample_s; /* 0: not yet */
+	uint64_t gone_on;		    /* the last phase that was let begin */
 };
 
 static double now_s(void)
@@ -67,9 +62,16 @@ static bool is_gone(const struct guest *guest)
 	return guest->fd < 0;
 }
 
-static int spawn(struct bench *b, unsigned index, uint64_t boot_bytes)
+static int spawn(struct bench *b, unsigned index, uint32_t shares)
 {
 	struct guest *guest = &b->guests[index];
+	struct overcommit_vm_config config = {
+		.setup = b->setup,
+		.index = index,
+		.socket = b->daemon.socket,
+		.boot_bytes = (b->setup->budget_bytes / b->setup->vms) & ~(uint64_t)4095,
+		.shares = shares,
+	};
 	int pair[2];
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
@@ -80,12 +82,12 @@ static int spawn(struct bench *b, unsigned index, uint64_t boot_bytes)
 		for (unsigned i = 0; i < index; i++)
 			close(b->guests[i].fd);
 		close(pair[0]);
-		overcommit_vm_main(b->setup, index, boot_bytes, pair[1]);
+		config.fd = pair[1];
+		overcommit_vm_main(&config);
 	}
 	close(pair[1]);
 	guest->fd = pair[0];
-	guest->told = boot_bytes;
-	guest->heard_s = guest->rate_s = now_s();
+	guest->heard_s = now_s();
 	return guest->pid < 0 ? -EAGAIN : 0;
 }
 
@@ -106,13 +108,6 @@ static void reap(struct bench *b)
 	}
 }
 
-static int order(const struct guest *guest, uint64_t target_bytes, bool goes_on)
-{
-	const struct overcommit_order o = { target_bytes, goes_on };
-
-	return send(guest->fd, &o, sizeof(o), MSG_NOSIGNAL) == (ssize_t)sizeof(o) ? 0 : -errno;
-}
-
 static void hear(struct bench *b, struct guest *guest, const struct overcommit_report *r,
 		 double now)
 {
@@ -120,18 +115,10 @@ static void hear(struct bench *b, struct guest *guest, const struct overcommit_r
 
 	if (r->met_ms > 0 && overcommit_add_wait(b->run, r->met_ms))
 		cli_fail(EXIT_CANNOT, "out of memory");
-	if (r->asks_bytes && !old.asks_bytes)
-		b->event = true;
-	if (r->actual_bytes < old.actual_bytes && b->somebody_waits)
-		b->event = true;
-	if (now - guest->rate_s >= 0.5) {
-		guest->refaults_per_s =
-			(double)(r->refaults - guest->rate_refaults) / (now - guest->rate_s);
-		guest->rate_refaults = r->refaults;
-		guest->rate_s = now;
-	}
+	if (old.target_bytes && r->target_bytes != old.target_bytes)
+		overcommit_turns_note(&guest->turns, now, old.target_bytes, r->target_bytes,
+				      b->rest_s > 0 && now > b->rest_s + SETTLE_S);
 	guest->last = *r;
-	guest->is_there = true;
 	guest->heard_s = now;
 }
 
@@ -153,64 +140,6 @@ static int listen_to(struct bench *b, unsigned index, double now)
 	return guest->last.state >= OVERCOMMIT_VM_ENDED ? 0 : -EIO;
 }
 
-static size_t gather(struct bench *b, unsigned *of)
-{
-	size_t count = 0;
-
-	for (unsigned i = 0; i < b->setup->vms; i++) {
-		const struct guest *guest = &b->guests[i];
-		const struct overcommit_report *r = &guest->last;
-
-		if (is_gone(guest) || !guest->is_there)
-			continue;
-		b->vms[i].actual_bytes = r->actual_bytes;
-		b->vms[i].target_bytes = guest->told;
-		b->vms[i].active_bytes = r->active_bytes;
-		b->vms[i].recent_bytes = r->recent_bytes;
-		b->vms[i].guest_free_bytes = r->free_bytes;
-		b->vms[i].guest_available_bytes = r->available_bytes;
-		b->vms[i].refaults_per_s = guest->refaults_per_s;
-		b->vms[i].asks_bytes = r->asks_bytes;
-		of[count++] = i;
-	}
-	return count;
-}
-
-static int run_round(struct bench *b, double now)
-{
-	const struct gn_policy_host host = { .budget_bytes = b->setup->budget_bytes,
-					     .free_bytes = GN_POLICY_UNKNOWN };
-	struct gn_policy_vm vms[OVERCOMMIT_MAX_VMS];
-	unsigned of[OVERCOMMIT_MAX_VMS];
-	size_t count = gather(b, of);
-	double before = now_s();
-	int err;
-
-	for (size_t i = 0; i < count; i++)
-		vms[i] = b->vms[of[i]];
-	err = gn_policy_round(b->policy, (uint64_t)((now - b->began_s) * 1e9) + 1, &host, vms,
-			      count, b->decisions);
-	b->run->round_us_worst = fmax(b->run->round_us_worst, (now_s() - before) * 1e6);
-	b->run->rounds++;
-	b->somebody_waits = false;
-	for (size_t i = 0; i < count && !err; i++) {
-		struct guest *guest = &b->guests[of[i]];
-		uint64_t old = guest->told;
-
-		b->somebody_waits |= b->decisions[i].reason == GN_POLICY_WAITING;
-		guest->told = b->decisions[i].target_bytes;
-		if (guest->told == old)
-			continue;
-		overcommit_turns_note(&guest->turns, now, old, guest->told,
-				      b->rest_s > 0 && now > b->rest_s + SETTLE_S);
-		if (order(guest, guest->told, false))
-			b->event = true; /* it ends; the next round is without it */
-	}
-	b->round_s = now;
-	b->event = false;
-	return err;
-}
-
 static void take_sample(struct bench *b, double now)
 {
 	double sum = 0;
@@ -220,10 +149,10 @@ static void take_sample(struct bench *b, double now)
 		const struct overcommit_report *r = &guest->last;
 		struct overcommit_sample sample = {
 			.t_s = (float)(now - b->started_s),
-			.target_mib = (float)((double)guest->told / MIB),
+			.target_mib = (float)((double)r->target_bytes / MIB),
 			.actual_mib = (float)((double)r->actual_bytes / MIB),
 			.working_mib = (float)((double)r->wanted_bytes / MIB),
-			.faults_per_s = (float)guest->refaults_per_s,
+			.faults_per_s = (float)r->refaults_per_s,
 		};
 
 		if (is_gone(guest))
@@ -261,25 +190,17 @@ static bool all_wait(const struct bench *b)
 	return any;
 }
 
-/* Until every VM has been heard, nobody knows what is left of the budget. */
-static bool all_are_there(const struct bench *b)
-{
-	for (unsigned i = 0; i < b->setup->vms; i++)
-		if (!b->guests[i].is_there)
-			return false;
-	return true;
-}
-
 static int let_go_on(struct bench *b, double now)
 {
-	int err = 0;
+	const struct overcommit_order order = { .phase = b->gone_on + 1 };
 
-	for (unsigned i = 0; i < b->setup->vms && !err; i++)
-		if (!is_gone(&b->guests[i]))
-			err = order(&b->guests[i], 0, true);
+	for (unsigned i = 0; i < b->setup->vms; i++)
+		if (!is_gone(&b->guests[i]) && send(b->guests[i].fd, &order, sizeof(order),
+						    MSG_NOSIGNAL) != (ssize_t)sizeof(order))
+			return -errno;
 	if (!b->gone_on++)
 		b->started_s = now;
-	return err;
+	return 0;
 }
 
 static int serve(struct bench *b)
@@ -292,7 +213,7 @@ static int serve(struct bench *b)
 
 		for (unsigned i = 0; i < b->setup->vms; i++)
 			fds[i] = (struct pollfd){ .fd = b->guests[i].fd, .events = POLLIN };
-		if (poll(fds, b->setup->vms, b->event ? 1 : 50) < 0 && errno != EINTR)
+		if (poll(fds, b->setup->vms, POLL_MS) < 0 && errno != EINTR)
 			return -errno;
 		now = now_s();
 		for (unsigned i = 0; i < b->setup->vms && !err; i++) {
@@ -306,9 +227,6 @@ static int serve(struct bench *b)
 			err = let_go_on(b, now);
 		if (!(b->rest_s > 0) && all_are(b, OVERCOMMIT_VM_RESTS))
 			b->rest_s = now;
-		if (!err && all_are_there(b) &&
-		    (now - b->round_s >= ROUND_S || (b->event && now - b->round_s >= EVENT_GAP_S)))
-			err = run_round(b, now);
 		if (b->started_s > 0 && now - b->sample_s >= SAMPLE_S)
 			take_sample(b, now);
 	}
@@ -346,28 +264,23 @@ int overcommit_measure_run(const struct overcommit_setup *setup, const char *pol
 		return -ENOMEM;
 	b->setup = setup;
 	b->run = run;
-	b->began_s = now_s();
 	snprintf(run->policy, sizeof(run->policy), "%s", policy);
 	snprintf(run->summary, sizeof(run->summary), "%s", ops->summary);
-	for (unsigned i = 0; i < setup->vms; i++) {
+	for (unsigned i = 0; i < setup->vms; i++)
 		b->guests[i].fd = -1;
-		b->vms[i] = (struct gn_policy_vm){ .id = i + 1,
-						   .name = "soft",
-						   .mem_bytes = setup->mem_bytes,
-						   .min_bytes = setup->min_bytes,
-						   .max_bytes = setup->mem_bytes,
-						   .shares = shares ? shares[i] : 1000,
-						   .claims_trusted = true };
-	}
-	err = gn_policy_create(ops, &setup->policy, &b->policy);
+	err = overcommit_daemon_start(&b->daemon, setup, policy);
+	if (err)
+		cli_warn("%s: gnomon-balloond does not start: %s", policy, strerror(-err));
 	for (unsigned i = 0; i < setup->vms && !err; i++)
-		err = spawn(b, i, (setup->budget_bytes / setup->vms) & ~(uint64_t)4095);
+		err = spawn(b, i, shares ? shares[i] : EQUAL_SHARES);
 	if (!err)
 		err = serve(b);
 	if (!err)
+		err = overcommit_daemon_read(&b->daemon, run);
+	if (!err)
 		conclude(b, is_baseline, baseline_cycles);
 	reap(b);
-	gn_policy_destroy(b->policy);
+	overcommit_daemon_stop(&b->daemon);
 	free(b);
 	return err;
 }

@@ -12,8 +12,9 @@
 
 #include "overcommit_guest.h"
 
-#define STEP_S 0.02
-#define KILL_S 1e3 /* a killed VM is no candidate */
+#define STEP_S	    0.02
+#define KILL_S	    1e3 /* a killed VM is no candidate */
+#define SHARES_MOST 1e6
 enum { SIZES = 64, HALVINGS = 60 };
 
 static double size_at(const struct overcommit_setup *setup, unsigned index)
@@ -77,7 +78,8 @@ int overcommit_model_oracle(const struct overcommit_setup *setup, uint32_t *shar
 			high = middle;
 	}
 	for (unsigned i = 0; i < setup->vms; i++)
-		shares[i] = (uint32_t)(size_for(setup, slowdowns[i], high) / 4096) + 1;
+		shares[i] = (uint32_t)(size_for(setup, slowdowns[i], high) /
+				       (double)setup->mem_bytes * SHARES_MOST);
 	free(slowdowns);
 	return 0;
 }

@@ -1,22 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * overcommit_vm.c - one VM: a software machine under nested paging, the guest kernel with its balloon driver, the
- * workload `phases`, and an agent.
+ * workload `phases`, and what makes it a VM of gnomon-balloond (balloon_vm.h).
  *
- * The VM's own thread runs the guest. The agent's thread takes targets to the balloon device at once, estimates the
- * working set by sampling accessed bits in periods of 2 s, and reports.
+ * The VM's own thread runs the guest; a second one tells the bench how it goes, and when the next phase may begin.
  * What only the guest's thread may read (its kernel's statistics, the machine's cycles) it leaves in atomics at its
  * ticks and phases.
  *
  * At the end of a phase the workload says what the next one lacks, as a server that is about to map memory could:
- * the ask. It has been met when the VM has OVERCOMMIT_GRANT_BYTES more than it had, or all that it asked. The guest
- * does not wait for it: it begins to allocate, evicts its page cache, and takes pages out of the balloon by
- * itself before it kills anybody (deflate on OOM), which may put the host over its budget for a moment.
+ * the ask. It has been met when the VM has OVERCOMMIT_GRANT_BYTES more than it had, or all that it asked, taken out
+ * of the balloon by its guest. The guest does not wait for it: it begins to allocate, evicts its page cache, and
+ * takes pages out of the balloon by itself before it kills anybody (deflate on OOM), which may put the host over its
+ * budget for a moment.
  */
 #include "overcommit_vm.h"
 
 #include <errno.h>
-#include <math.h>
 #include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
@@ -32,54 +31,47 @@
 #include <gnomon/balloon.h>
 #include <gnomon/soft.h>
 
-#include "balloon/sampler.h"
+#include "balloon_vm.h"
+#include "control/clock.h"
 #include "workloads/hosted.h"
 
 #define PAGE_BYTES	4096u
-#define SAMPLE_NS	UINT64_C(2000000000)
 #define REPORT_NS	UINT64_C(1000000000)
-#define MOVED_NS	UINT64_C(5000000)
-#define MOVED_BYTES	((uint64_t)4 << 20)
-#define SAMPLES		1024 /* an error of 1.6 % */
+#define RATE_NS		UINT64_C(500000000)
 #define KERNEL_PART	32
 #define WARM_OPERATIONS 20000
 #define IDLE_TICK_NS	1000000
-#define LOW_FACTOR	3 /* a VM whose turn it is has pages to read first */
+#define ADMISSION_MS	20000
+#define TELL_MS		2
 
-/* (c) const after start, (g) the guest's thread only, (t) the agent's thread only, (a) atomic. */
+/* (c) const after start, (g) the guest's thread only, (t) the telling thread only, (a) atomic. */
 struct vm {
 	const struct overcommit_setup *setup; /* (c) */
 	unsigned index;			      /* (c) */
 	int fd;				      /* (c) */
 	struct gn_soft *soft;		      /* (c) */
-	struct gn_balloon *balloon;	      /* (c) */
+	struct balloon_vm *memory;	      /* (c) */
 	sem_t goes_on;
-	_Atomic uint64_t refaults, free_bytes, available_bytes, relieved, wanted; /* (a) */
+	_Atomic uint64_t refaults, wanted; /* (a) */
 	_Atomic uint64_t ask_from, ask_bytes,
 		ask_ns; /* (a) ask_bytes is written last and read first */
+	_Atomic uint64_t
+		met_ns; /* (a) how long the last ask took, until it is told; 0: nothing to tell */
 	_Atomic uint64_t asks, asks_unmet, cycles; /* (a) */
 	_Atomic int state;			   /* (a) enum overcommit_vm_state */
-	_Atomic bool is_over;		     /* (a) the guest's thread has nothing more to say */
-	_Atomic uint64_t waits_for;	     /* (a) a phase; 0: none */
-	double cycles_before, idle_cycles;   /* (g) */
-	char why[120];			     /* (g), then (c) once state is DIED */
-	struct gn_sampler *sampler;	     /* (t) */
-	uint64_t active_bytes, recent_bytes; /* (t) */
-	uint64_t sampled_ns, reported_ns, reported_actual, reported_ask, reported_wait; /* (t) */
-	double met_ms;									/* (t) */
+	_Atomic bool is_over;		   /* (a) the guest's thread has nothing more to say */
+	_Atomic uint64_t waits_for;	   /* (a) a phase; 0: none */
+	double cycles_before, idle_cycles; /* (g) */
+	char why[120];			   /* (g), then (c) once state is DIED */
+	uint64_t rated_ns, rated_refaults; /* (t) */
+	double refaults_per_s;		   /* (t) */
+	struct overcommit_report reported; /* (t) */
+	uint64_t reported_ns;		   /* (t) */
 };
-
-static uint64_t now_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
 
 static uint64_t actual_bytes(const struct vm *vm)
 {
-	return vm->setup->mem_bytes - gn_balloon_actual_pages(vm->balloon) * PAGE_BYTES;
+	return balloon_vm_actual_bytes(vm->memory);
 }
 
 /* ---- The guest's thread ---------------------------------------------------------------------------------------- */
@@ -108,9 +100,7 @@ static void publish(void *ctx, double done)
 	(void)done;
 	kernel_stats(&stats);
 	atomic_store(&vm->refaults, stats.refaults);
-	atomic_store(&vm->relieved, stats.balloon_relieved);
-	atomic_store(&vm->free_bytes, stats.frames_free * PAGE_BYTES);
-	atomic_store(&vm->available_bytes, (stats.frames_free + stats.cache_pages) * PAGE_BYTES);
+	balloon_vm_note_refaults(vm->memory, stats.refaults);
 }
 
 static double cycles_of(const struct vm *vm)
@@ -125,6 +115,21 @@ static void end_ask(struct vm *vm)
 {
 	if (atomic_exchange(&vm->ask_bytes, 0))
 		atomic_fetch_add(&vm->asks_unmet, 1);
+	balloon_vm_ask(vm->memory, 0);
+}
+
+/* The driver moved the balloon: has the ask been met? */
+static void watch_ask(void *ctx)
+{
+	struct vm *vm = ctx;
+	uint64_t bytes = atomic_load(&vm->ask_bytes), from = atomic_load(&vm->ask_from);
+	uint64_t met = bytes < OVERCOMMIT_GRANT_BYTES ? bytes : OVERCOMMIT_GRANT_BYTES;
+
+	if (!bytes || actual_bytes(vm) + PAGE_BYTES <= from + met)
+		return;
+	atomic_store(&vm->met_ns, gn_now_ns() - atomic_load(&vm->ask_ns));
+	atomic_store(&vm->ask_bytes, 0);
+	balloon_vm_ask(vm->memory, 0);
 }
 
 static void begin_phase(struct vm *vm, unsigned phase)
@@ -136,8 +141,9 @@ static void begin_phase(struct vm *vm, unsigned phase)
 		return;
 	atomic_fetch_add(&vm->asks, 1);
 	atomic_store(&vm->ask_from, has);
-	atomic_store(&vm->ask_ns, now_ns());
+	atomic_store(&vm->ask_ns, gn_now_ns());
 	atomic_store(&vm->ask_bytes, wanted - has);
+	balloon_vm_ask(vm->memory, wanted);
 }
 
 /* The guest idles until all VMs are where this one is: its timer ticks, and its driver answers the device. */
@@ -231,64 +237,46 @@ static void run_guest(struct vm *vm)
 	free(schedule);
 }
 
-/* ---- The agent's thread ------------------------------------------------------------------------------------------ */
+/* ---- The telling thread ------------------------------------------------------------------------------------------- */
 
-static void sample(struct vm *vm, uint64_t now)
+static void rate_refaults(struct vm *vm, uint64_t now)
 {
-	struct gn_working_set set;
+	uint64_t refaults = atomic_load(&vm->refaults), since = now - vm->rated_ns;
 
-	vm->sampled_ns = now;
-	if (gn_sampler_next_period(vm->sampler))
+	if (since < RATE_NS)
 		return;
-	gn_sampler_estimate(vm->sampler, &set);
-	if (!set.periods)
-		return;
-	vm->active_bytes = set.active_pages * PAGE_BYTES;
-	vm->recent_bytes =
-		(uint64_t)(fmax(set.fast, set.rising) * (double)set.population_pages) * PAGE_BYTES;
+	vm->refaults_per_s = (double)(refaults - vm->rated_refaults) / ((double)since / 1e9);
+	vm->rated_refaults = refaults;
+	vm->rated_ns = now;
 }
 
-static void watch_ask(struct vm *vm, uint64_t now, uint64_t actual)
+static void fill_report(struct vm *vm, struct overcommit_report *r)
 {
-	uint64_t bytes = atomic_load(&vm->ask_bytes), from = atomic_load(&vm->ask_from);
-	uint64_t met = bytes < OVERCOMMIT_GRANT_BYTES ? bytes : OVERCOMMIT_GRANT_BYTES;
-
-	/* The guest's thread may end it at the same time: one of the two gets it. */
-	if (bytes && actual + PAGE_BYTES > from + met &&
-	    atomic_exchange(&vm->ask_bytes, 0) == bytes)
-		vm->met_ms = (double)(now - atomic_load(&vm->ask_ns)) / 1e6;
-}
-
-static void report(struct vm *vm, uint64_t now, uint64_t actual)
-{
-	uint64_t ask = atomic_load(&vm->ask_bytes), from = atomic_load(&vm->ask_from);
-	struct overcommit_report r = {
+	*r = (struct overcommit_report){
 		.state = (enum overcommit_vm_state)atomic_load(&vm->state),
-		.actual_bytes = actual,
-		.active_bytes = vm->active_bytes,
-		.recent_bytes = vm->recent_bytes,
-		.free_bytes = atomic_load(&vm->free_bytes),
-		.available_bytes = atomic_load(&vm->available_bytes),
-		.asks_bytes = ask && from + ask > actual ? from + ask - actual : 0,
+		.target_bytes = balloon_vm_target_bytes(vm->memory),
+		.actual_bytes = actual_bytes(vm),
 		.wanted_bytes = atomic_load(&vm->wanted),
 		.waits_for = atomic_load(&vm->waits_for),
 		.refaults = atomic_load(&vm->refaults),
+		.refaults_per_s = vm->refaults_per_s,
 		.asks = atomic_load(&vm->asks),
 		.asks_unmet = atomic_load(&vm->asks_unmet),
-		.relieved_pages = atomic_load(&vm->relieved),
 		.cycles = (double)atomic_load(&vm->cycles),
-		.met_ms = vm->met_ms,
+		.met_ms = (double)atomic_load(&vm->met_ns) / 1e6,
 	};
+	if (r->state == OVERCOMMIT_VM_DIED)
+		memcpy(r->why, vm->why, sizeof(r->why));
+}
 
-	if (r.state == OVERCOMMIT_VM_DIED)
-		memcpy(r.why, vm->why, sizeof(r.why));
-	if (send(vm->fd, &r, sizeof(r), MSG_NOSIGNAL) != (ssize_t)sizeof(r))
+static void report(struct vm *vm, const struct overcommit_report *r, uint64_t now)
+{
+	if (send(vm->fd, r, sizeof(*r), MSG_NOSIGNAL) != (ssize_t)sizeof(*r))
 		_exit(1); /* the bench is gone */
-	vm->met_ms = 0;
+	if (r->met_ms > 0)
+		atomic_store(&vm->met_ns, 0);
+	vm->reported = *r;
 	vm->reported_ns = now;
-	vm->reported_actual = actual;
-	vm->reported_ask = ask;
-	vm->reported_wait = r.waits_for;
 }
 
 static void obey(struct vm *vm)
@@ -296,81 +284,82 @@ static void obey(struct vm *vm)
 	struct overcommit_order order;
 	ssize_t got;
 
-	while ((got = recv(vm->fd, &order, sizeof(order), MSG_DONTWAIT)) ==
-	       (ssize_t)sizeof(order)) {
-		if (order.target_bytes)
-			gn_balloon_set_target(vm->balloon,
-					      (vm->setup->mem_bytes - order.target_bytes) /
-						      PAGE_BYTES);
-		if (order.goes_on)
-			sem_post(&vm->goes_on);
-	}
+	while ((got = recv(vm->fd, &order, sizeof(order), MSG_DONTWAIT)) == (ssize_t)sizeof(order))
+		sem_post(&vm->goes_on);
 	if (!got)
 		_exit(1);
 }
 
-static bool is_news(const struct vm *vm, uint64_t now, uint64_t actual)
+static bool is_news(const struct vm *vm, const struct overcommit_report *r, uint64_t now)
 {
-	uint64_t moved = actual > vm->reported_actual ? actual - vm->reported_actual
-						      : vm->reported_actual - actual;
-
-	return now - vm->reported_ns >= REPORT_NS || vm->met_ms > 0 ||
-	       atomic_load(&vm->ask_bytes) != vm->reported_ask ||
-	       atomic_load(&vm->waits_for) != vm->reported_wait ||
-	       (moved && now - vm->reported_ns >= (moved >= MOVED_BYTES ? MOVED_NS : 4 * MOVED_NS));
+	return now - vm->reported_ns >= REPORT_NS || r->met_ms > 0 ||
+	       r->target_bytes != vm->reported.target_bytes ||
+	       r->waits_for != vm->reported.waits_for || r->state != vm->reported.state;
 }
 
-static void *run_agent(void *ctx)
+static void *tell_bench(void *ctx)
 {
 	struct vm *vm = ctx;
 	struct pollfd fd = { .fd = vm->fd, .events = POLLIN };
+	struct overcommit_report r;
 
-	vm->sampled_ns = now_ns();
 	while (!atomic_load(&vm->is_over)) {
-		uint64_t now, actual;
+		uint64_t now;
 
-		poll(&fd, 1, 1);
+		poll(&fd, 1, TELL_MS);
 		obey(vm);
-		now = now_ns();
-		actual = actual_bytes(vm);
-		watch_ask(vm, now, actual);
-		if (now - vm->sampled_ns >= SAMPLE_NS)
-			sample(vm, now);
-		if (is_news(vm, now, actual))
-			report(vm, now, actual);
+		now = gn_now_ns();
+		rate_refaults(vm, now);
+		fill_report(vm, &r);
+		if (is_news(vm, &r, now))
+			report(vm, &r, now);
 	}
-	report(vm, now_ns(), actual_bytes(vm));
+	fill_report(vm, &r);
+	report(vm, &r, gn_now_ns());
 	return NULL;
 }
 
-void overcommit_vm_main(const struct overcommit_setup *setup, unsigned index, uint64_t boot_bytes,
-			int fd)
+/* False: the daemon does not have it. */
+static bool join_daemon(struct vm *vm, const struct overcommit_vm_config *c)
 {
+	const struct overcommit_setup *setup = c->setup;
+	char name[16];
+	const struct balloon_vm_config config = {
+		.socket = c->socket,
+		.name = name,
+		.scheme = "ept",
+		.mem_bytes = setup->mem_bytes,
+		.min_bytes = setup->min_bytes,
+		.max_bytes = setup->mem_bytes,
+		.boot_bytes = c->boot_bytes,
+		.shares = c->shares,
+		.seed = setup->seed + c->index,
+		.changed = watch_ask,
+		.ctx = vm,
+	};
+
+	snprintf(name, sizeof(name), "vm%u", c->index + 1);
+	return !balloon_vm_create(vm->soft, &config, &vm->memory) &&
+	       balloon_vm_await_admission(vm->memory, ADMISSION_MS);
+}
+
+void overcommit_vm_main(const struct overcommit_vm_config *c)
+{
+	const struct overcommit_setup *setup = c->setup;
 	const struct gn_soft_config config = {
 		.vm = { .scheme = "ept", .mem_bytes = setup->mem_bytes, .vcpus = 1 },
 		.seed = setup->seed,
 	};
-	const struct gn_balloon_config device = { .target_pages = (setup->mem_bytes - boot_bytes) /
-								  PAGE_BYTES };
-	const struct gn_sampler_config sampling = { .samples = SAMPLES,
-						    .seed = setup->seed + index };
-	struct vm vm = { .setup = setup,
-			 .index = index,
-			 .fd = fd,
-			 .active_bytes = GN_POLICY_UNKNOWN,
-			 .recent_bytes = GN_POLICY_UNKNOWN };
-	pthread_t agent;
+	struct vm vm = { .setup = setup, .index = c->index, .fd = c->fd };
+	pthread_t teller;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	atomic_store(&vm.wanted, wanted_in(&vm, 0));
+	vm.rated_ns = gn_now_ns();
 	if (sem_init(&vm.goes_on, 0, 0) || gn_soft_create(&config, &vm.soft) ||
-	    gn_balloon_create(gn_soft_vm(vm.soft), &device, &vm.balloon) ||
-	    gn_sampler_new(gn_soft_vm(vm.soft), &sampling, &vm.sampler))
-		_exit(1);
-	gn_soft_set_mmio(vm.soft, gn_balloon_mmio, vm.balloon);
-	if (pthread_create(&agent, NULL, run_agent, &vm))
+	    !join_daemon(&vm, c) || pthread_create(&teller, NULL, tell_bench, &vm))
 		_exit(1);
 	run_guest(&vm);
-	pthread_join(agent, NULL);
+	pthread_join(teller, NULL);
 	_exit(0); /* the kernel takes all of it back */
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * overcommit_vm.h - a real VM in a process of its own, and what it and the bench tell each other.
+ * overcommit_vm.h - a real VM in a process of its own, and what it and the bench tell each other. How much memory
+ * it has is between it and the daemon.
  *
  * Messages go over a SOCK_SEQPACKET pair, one struct each; both ends are the same program.
  */
@@ -9,10 +10,9 @@
 
 #include "overcommit.h"
 
-/* Bench to VM. */
+/* Bench to VM: the phase that all VMs wait for may begin. */
 struct overcommit_order {
-	uint64_t target_bytes; /* 0: no target in this one */
-	uint64_t goes_on;      /* the phase that all VMs wait for may begin */
+	uint64_t phase;
 };
 
 enum overcommit_vm_state {
@@ -26,18 +26,28 @@ enum overcommit_vm_state {
 /* VM to bench: each second, and when something happened. */
 struct overcommit_report {
 	enum overcommit_vm_state state;
-	uint64_t actual_bytes, active_bytes, recent_bytes, free_bytes, available_bytes, asks_bytes;
+	uint64_t target_bytes, actual_bytes;
 	uint64_t wanted_bytes; /* working set and kernel, of the phase it is in */
 	uint64_t waits_for;    /* the phase it wants to begin and waits for; 0: it waits for none */
 	uint64_t refaults;     /* since boot */
-	uint64_t asks, asks_unmet, relieved_pages;
+	double refaults_per_s;
+	uint64_t asks, asks_unmet;
 	double cycles; /* of the part with phases, once it rests */
 	double met_ms; /* > 0: an ask was met, after so long */
 	char why[120]; /* when it died */
 };
 
-/* Forked: become VM @index, with orders and reports on @fd. Does not return. */
-__attribute__((noreturn)) void overcommit_vm_main(const struct overcommit_setup *setup,
-						  unsigned index, uint64_t boot_bytes, int fd);
+/* What one VM is made of. */
+struct overcommit_vm_config {
+	const struct overcommit_setup *setup;
+	unsigned index;
+	const char *socket; /* of the daemon */
+	uint64_t boot_bytes;
+	uint32_t shares;
+	int fd; /* orders and reports */
+};
+
+/* Forked: become that VM. Does not return. */
+__attribute__((noreturn)) void overcommit_vm_main(const struct overcommit_vm_config *config);
 
 #endif

@@ -16,8 +16,13 @@
 #include <string.h>
 #include <time.h>
 
+#include <gnomon/balloon.h>
+
 #include "run_kvm.h"
 #include "workloads/hosted.h"
+
+#define ADMISSION_MS 10000
+#define IDLE_TICK_MS 50
 
 const char *run_group_name(enum workload_kind kind)
 {
@@ -118,6 +123,56 @@ static double seconds_between(const struct timespec *a, const struct timespec *b
 	return (double)(b->tv_sec - a->tv_sec) + (double)(b->tv_nsec - a->tv_nsec) / 1e9;
 }
 
+/* ---- One run ------------------------------------------------------------------------------------------------- */
+
+struct running {
+	const struct run_request *request;
+	struct balloon_vm *memory; /* NULL: all of it, always */
+};
+
+/* At the workload's ticks, on the guest's thread. */
+static void on_progress(void *ctx, double done)
+{
+	const struct running *running = ctx;
+	struct kernel_stats stats;
+
+	if (running->memory) {
+		kernel_stats(&stats);
+		balloon_vm_note_refaults(running->memory, stats.refaults);
+	}
+	if (running->request->progress)
+		running->request->progress(running->request->progress_ctx, done);
+}
+
+/* An idle guest: its timer ticks, and its driver answers the device. */
+static void on_phase(void *ctx, unsigned phase, uint64_t operations)
+{
+	const struct running *running = ctx;
+	const struct timespec tick = { .tv_nsec = IDLE_TICK_MS * 1000000L };
+
+	(void)phase, (void)operations;
+	for (unsigned ms = 0; ms < running->request->rest_ms; ms += IDLE_TICK_MS) {
+		sys_tick();
+		nanosleep(&tick, NULL);
+	}
+}
+
+/* The daemon admits it before the guest's first access. */
+static int join_daemon(const struct run_request *request, struct gn_soft *soft,
+		       struct results_run *run, struct balloon_vm **memory)
+{
+	int err = balloon_vm_create(soft, request->control, memory);
+
+	if (!err && !balloon_vm_await_admission(*memory, ADMISSION_MS))
+		err = -ETIMEDOUT;
+	if (err)
+		snprintf(run->failure, sizeof(run->failure), "no daemon at %.120s admits it: %s",
+			 request->control->socket,
+			 err == -ETIMEDOUT ? "is one there, and its budget not reserved?"
+					   : strerror(-err));
+	return err;
+}
+
 /* One repetition; @run's counters are overwritten, a time sample is added. */
 static int run_once(const struct run_request *request, const struct workload *workload,
 		    const struct workload_params *params, struct results_run *run)
@@ -132,6 +187,13 @@ static int run_once(const struct run_request *request, const struct workload *wo
 		.cpu = machine->cpu,
 		.seed = machine->seed,
 	};
+	struct running running = { .request = request };
+	const struct workload_hosting hosting = { .progress = on_progress,
+						  .phase = on_phase,
+						  .ctx = &running,
+						  .balloon_pa = request->control
+									? GN_BALLOON_MMIO_GPA
+									: 0 };
 	struct timespec begin, end;
 	const char *why = NULL;
 	struct gn_soft *soft;
@@ -142,9 +204,13 @@ static int run_once(const struct run_request *request, const struct workload *wo
 			 strerror(-err));
 		return err;
 	}
+	if (request->control) {
+		err = join_daemon(request, soft, run, &running.memory);
+		if (err)
+			goto out;
+	}
 	clock_gettime(CLOCK_MONOTONIC, &begin);
-	err = workload_run_hosted(gn_soft_cpu(soft, 0), workload, params, request->progress,
-				  request->progress_ctx, &why);
+	err = workload_run_hosting(gn_soft_cpu(soft, 0), workload, params, &hosting, &why);
 	clock_gettime(CLOCK_MONOTONIC, &end);
 	if (err) {
 		snprintf(run->failure, sizeof(run->failure), "%s%.250s",
@@ -159,7 +225,10 @@ static int run_once(const struct run_request *request, const struct workload *wo
 		err = -ENOMEM;
 	else if (request->audit)
 		err = run_audit(soft, run);
+	if (running.memory && request->memory)
+		balloon_vm_stats(running.memory, request->memory);
 out:
+	balloon_vm_destroy(running.memory);
 	gn_soft_destroy(soft);
 	return err;
 }
@@ -198,7 +267,7 @@ int run_one(const struct run_request *request, struct results_run *run)
 		.large_pages = machine->large_pages,
 		.pcid = machine->pcid,
 		.levels = machine->guest_levels,
-		.argument = argument,
+		.argument = argument ? argument : request->argument,
 	};
 
 	if (!workload)

@@ -5,6 +5,7 @@
 #ifndef GN_BENCH_RUN_ONE_H
 #define GN_BENCH_RUN_ONE_H
 
+#include "balloon_vm.h"
 #include "machine.h"
 #include "results.h"
 #include "workloads/workload.h"
@@ -13,13 +14,17 @@ struct run_request {
 	const struct machine *machine;
 	const char *scheme;
 	const char *workload; /* as asked: "random", "trace:FILE" */
-	const char *argument; /* of the workload, or NULL */
+	const char *argument; /* of the workload, or NULL; soft */
 	uint64_t size;	      /* 0: the workload's default (or its quick size) */
 	bool quick, audit;
 	unsigned repeat; /* >= 1; counters of all must agree (kvm: what the guest did) */
 	void (*progress)(void *ctx, double done);
 	void *progress_ctx;
 	struct gn_soft_stats *stats; /* soft: filled in when not NULL */
+	/* soft: be a VM of a gnomon-balloond; NULL: of none. How that went, filled in. */
+	const struct balloon_vm_config *control;
+	struct balloon_vm_stats *memory;
+	unsigned rest_ms; /* the guest idles so long after each phase of its workload */
 };
 
 /* Fill @run. 0: it ran. -EBADMSG: a self-check, the audit or determinism failed; other -errno: it could not

@@ -137,18 +137,17 @@ static uint32_t take_batch(uint32_t wanted)
 	return taken;
 }
 
-static void inflate(uint32_t wanted)
+/* The host may want something else by the end of a batch: evicting one takes its time. */
+static void inflate(struct balloon *b)
 {
-	struct balloon *b = &k_now->balloon;
-
-	if (wanted >= K_LARGE_FRAMES)
+	if (b->target - b->held >= K_LARGE_FRAMES)
 		k_frames_gather();
-	while (wanted) {
-		uint32_t taken = take_batch(wanted);
+	while (b->held < b->target) {
+		uint32_t taken = take_batch(b->target - b->held);
 
 		if (!taken || !tell(&b->inflate, taken))
 			return;
-		wanted -= taken;
+		b->target = k_virtio_read(&b->dev, CONFIG(num_pages));
 	}
 }
 
@@ -256,7 +255,17 @@ bool k_balloon_relieve(void)
 
 /* ---- Statistics ----------------------------------------------------------------------------------------------------- */
 
-static void write_stats(const struct balloon *b)
+/* A page may be read without a fault, and a fault be counted before its page is read: the difference can fall. */
+static uint64_t minor_faults(struct balloon *b)
+{
+	const struct kernel_stats *s = &k_now->stats;
+
+	if (s->faults > b->minor_faults + s->file_reads)
+		b->minor_faults = s->faults - s->file_reads;
+	return b->minor_faults;
+}
+
+static void write_stats(struct balloon *b)
 {
 	const struct kernel_stats *s = &k_now->stats;
 	const struct frames *f = &k_now->frames;
@@ -266,7 +275,7 @@ static void write_stats(const struct balloon *b)
 		uint64_t value;
 	} stats[] = {
 		{ GN_BALLOON_STAT_MAJFLT, s->file_reads },
-		{ GN_BALLOON_STAT_MINFLT, s->faults - s->file_reads },
+		{ GN_BALLOON_STAT_MINFLT, minor_faults(b) },
 		{ GN_BALLOON_STAT_MEMFREE, f->free * K_PAGE },
 		{ GN_BALLOON_STAT_MEMTOT, (f->total - (uint64_t)b->held) * K_PAGE },
 		{ GN_BALLOON_STAT_AVAIL, spare > reserve ? (spare - reserve) * K_PAGE : 0 },
@@ -319,7 +328,7 @@ static void adjust(struct balloon *b)
 	} else if (b->held < b->target && !b->is_relieved) {
 		if (b->retry_polls && --b->retry_polls)
 			return;
-		inflate(b->target - b->held);
+		inflate(b);
 		b->retry_polls = RETRY_POLLS;
 	}
 	if (b->held != before)

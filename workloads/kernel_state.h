@@ -155,6 +155,7 @@ struct balloon {
 	uint32_t hint_command; /* the last seen */
 	uint32_t report_hand;  /* the frame where a round of reports goes on; 0: none under way */
 	uint64_t report_freed; /* frames.freed when it began */
+	uint64_t minor_faults; /* as told last; sums must not fall */
 };
 
 struct pipe {

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * balloon_vm.h - a software machine as a VM of gnomon-balloond: its balloon device, its sampler, its agent.
+ *
+ * Made before the guest runs, and registered by then: the guest boots into a balloon that leaves it @boot_bytes.
+ * When the daemon dies the guest runs on with the balloon as it is; when one is back it takes the VM's word.
+ */
+#ifndef GN_BENCH_BALLOON_VM_H
+#define GN_BENCH_BALLOON_VM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <gnomon/soft.h>
+
+struct balloon_vm_config {
+	const char *socket, *name; /* of the daemon; of the VM */
+	const char *scheme;
+	uint64_t mem_bytes, min_bytes, max_bytes; /* multiples of 4 KiB */
+	uint64_t boot_bytes; /* what it begins with, min to mem; 0: min_bytes */
+	uint32_t shares;
+	uint64_t seed;		    /* of the sampler */
+	void (*changed)(void *ctx); /* the guest moved its balloon; its thread. May be NULL */
+	void *ctx;
+};
+
+struct balloon_vm;
+
+/* -errno. @soft outlives it. The guest finds the device at GN_BALLOON_MMIO_GPA. */
+int balloon_vm_create(struct gn_soft *soft, const struct balloon_vm_config *config,
+		      struct balloon_vm **out);
+/* After the guest's end. The daemon sees the VM as gone. NULL is fine. */
+void balloon_vm_destroy(struct balloon_vm *vm);
+/* Whether the daemon has admitted the VM, waiting for it up to @timeout_ms; from here on the guest may run. */
+bool balloon_vm_await_admission(struct balloon_vm *vm, unsigned timeout_ms);
+
+/* Any thread. What the VM has: memory less balloon, as the p2m has it. */
+uint64_t balloon_vm_actual_bytes(struct balloon_vm *vm);
+uint64_t balloon_vm_target_bytes(const struct balloon_vm *vm);
+/* The guest will want @goal_bytes in all, and should have them at once; 0: no more than it has. */
+void balloon_vm_ask(struct balloon_vm *vm, uint64_t goal_bytes);
+/* So many pages of files the guest has read again since it booted. */
+void balloon_vm_note_refaults(struct balloon_vm *vm, uint64_t refaults);
+
+struct balloon_vm_stats {
+	uint64_t target_bytes, actual_bytes;
+	uint64_t active_bytes, recent_bytes; /* UINT64_MAX: not sampled */
+	uint64_t targets;		     /* told by the daemon */
+	uint64_t reliefs;  /* times the guest took memory back beyond its target, for want of it */
+	uint64_t reclaims; /* times the host side was told to take memory, and had none to take */
+	uint64_t touches;  /* of pages in the balloon */
+};
+void balloon_vm_stats(struct balloon_vm *vm, struct balloon_vm_stats *out);
+
+#endif

@@ -1,0 +1,142 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""balloond_vms.py BALLOOND GNOMON - real VMs under the daemon: three processes of `gnomon run --control` whose memory together is
+twice the budget. Targets are obeyed and the budget is kept; the daemon is killed in their midst, and comes back; a VM is killed, and
+the others have its memory. All of it with the guests' self-checks and an audit. Last line: N passed, N failed."""
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+BALLOOND, GNOMON = (os.path.realpath(p) for p in sys.argv[1:3])
+MIB = 1 << 20
+BUDGET, MEM, MIN = 192 * MIB, 128 * MIB, 16 * MIB
+# A guest in need takes memory back by itself, a MiB at a time; the daemon makes up for it in its next round.
+RELIEF = 3 * MIB
+PHASES = "20/15/60000,80/10/60000,15/70/60000x10"
+passed = failed = 0
+
+
+def check(holds, what):
+    global passed, failed
+    if holds:
+        passed += 1
+    else:
+        failed += 1
+        print("FAIL:", what)
+
+
+def until(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.02)
+    return None
+
+
+def start_daemon(folder):
+    path = os.path.join(folder, "s")
+    with open(os.path.join(folder, "ini"), "w") as file:
+        file.write(f"[daemon]\nsocket = {path}\nevent_log = {folder}/log\n[memory]\nbudget = {BUDGET}\n"
+                   "[policy]\nsettle = 1500ms\nperiod = 200ms\n")
+    return subprocess.Popen([BALLOOND, "--config", os.path.join(folder, "ini")])
+
+
+def ask(folder, command):
+    """The answer, or None: no daemon."""
+    try:
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(5)
+            s.connect(os.path.join(folder, "s"))
+            lines = s.makefile("rw")
+            lines.readline()
+            lines.write(json.dumps({"execute": command, "id": 1}) + "\n")
+            lines.flush()
+            return json.loads(lines.readline())["return"]
+    except OSError:
+        return None
+
+
+def vms(folder):
+    return {vm["name"]: vm for vm in ask(folder, "query-vms") or []}
+
+
+def watch(folder, seconds, what):
+    """The budget is kept, reservations too, and every VM follows its target."""
+    most, followed, end = 0, set(), time.monotonic() + seconds
+    while time.monotonic() < end:
+        now = vms(folder)
+        most = max(most, sum(vm["actual_bytes"] for vm in now.values()))
+        followed |= {n for n, vm in now.items() if abs(vm["actual_bytes"] - vm["target_bytes"]) <= MIB}
+        check(sum(vm["target_bytes"] for vm in now.values()) <= BUDGET, f"{what}: no more is promised than there is")
+        check(all(vm["target_bytes"] >= MIN for vm in now.values()), f"{what}: reservations")
+        time.sleep(0.05)
+    check(most <= BUDGET + RELIEF, f"{what}: {most / MIB:.1f} of {BUDGET / MIB:.0f} MiB")
+    check(followed == set(vms(folder)), f"{what}: targets are reached by {followed}")
+
+
+def start_vm(folder, name, *options):
+    return subprocess.Popen([GNOMON, "run", "ept", "phases", "--mem", "128M", "--size", "64M", "--argument", PHASES, "--audit",
+                             "--control", os.path.join(folder, "s"), "--name", name, "--min", "16M", *options],
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def life(folder):
+    daemon = start_daemon(folder)
+    until(lambda: ask(folder, "query-version"))
+    guests = {name: start_vm(folder, name, "--seed", str(seed)) for seed, name in enumerate(("a", "b", "c"))}
+    try:
+        check(until(lambda: len(vms(folder)) == 3), "all are admitted")
+        refused = start_vm(folder, "d", "--mem", "256M", "--min", "192M")
+        guests["d"] = refused
+        check(until(lambda: sum(vm["actual_bytes"] for vm in vms(folder).values()) > BUDGET // 2), "they fill what they were told")
+        watch(folder, 2, "three VMs")
+        before = vms(folder)
+        daemon.kill()
+        daemon.wait()
+        time.sleep(0.7)
+        check(all(guests[n].poll() is None for n in "abc"), "they run on without a daemon")
+        daemon = start_daemon(folder)
+        check(until(lambda: len(vms(folder)) == 3), "they come back")
+        check(all(abs(vm["actual_bytes"] - before[n]["actual_bytes"]) <= MEM // 2 for n, vm in vms(folder).items()),
+              "with what they had")
+        until(lambda: not ask(folder, "query-host")["settling"])
+        watch(folder, 1.5, "a new daemon")
+        guests["c"].kill()
+        guests["c"].wait()
+        check(until(lambda: len(vms(folder)) == 2, 2), "the dead VM is gone")
+        # Two of 128 MiB cannot have had this much while the third held its reservation.
+        grown = until(lambda: sum(vm["target_bytes"] for vm in vms(folder).values()) > BUDGET - MIN, 5)
+        check(grown, "and its memory is there for the others")
+        for name in "ab":
+            out, err = guests[name].communicate(timeout=60)
+            check(guests[name].returncode == 0 and "balloon: " in out, f"{name} ends well: {err}")
+        out, err = refused.communicate(timeout=30)
+        check(refused.returncode == 3 and err.count("\n") == 1 and "admits" in err, f"no room, no VM: {refused.returncode} {err}")
+    finally:
+        for guest in guests.values():
+            guest.kill()
+        daemon.send_signal(signal.SIGTERM)
+        daemon.wait(10)
+
+
+def usage():
+    for options in (["--min", "16M"], ["--control", "s", "--min", "2G"], ["--control", "s", "--repeat", "2"], ["--control", "s", "--shares", "0"]):
+        done = subprocess.run([GNOMON, "run", "ept", "random", *options], capture_output=True, text=True, timeout=10)
+        check(done.returncode == 2 and done.stderr.count("\n") == 1, f"{options}: {done.returncode} {done.stderr}")
+
+
+usage()
+with tempfile.TemporaryDirectory() as where:
+    try:
+        life(where)
+    except Exception as error:  # the count must be printed whatever happens
+        check(False, repr(error))
+print(f"{passed} passed, {failed} failed")
+sys.exit(failed != 0)
