@@ -255,9 +255,12 @@ static void judge_claims(struct gn_daemon_vm *vm, bool told_trusted)
 {
 	uint64_t now = gn_now_ns();
 
-	if (vm->active_bytes != GN_POLICY_UNKNOWN &&
-	    (claims_too_free(vm, now) | asks_idly(vm, now)))
-		vm->lied_ns = now;
+	if (vm->active_bytes != GN_POLICY_UNKNOWN) {
+		bool is_too_free = claims_too_free(vm, now), is_idle = asks_idly(vm, now);
+
+		if (is_too_free || is_idle)
+			vm->lied_ns = now;
+	}
 	vm->claims_trusted = told_trusted && (!vm->lied_ns || now - vm->lied_ns > DISTRUST_NS);
 }
 

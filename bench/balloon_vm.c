@@ -57,7 +57,7 @@ struct balloon_vm {
 	_Atomic uint64_t admitted_ns;	 /* (a) 0: not yet */
 	atomic_bool has_moved;		 /* (a) the driver moved the balloon, or need not */
 	_Atomic uint64_t told_bytes, goal_bytes, refaults; /* (a) */
-	_Atomic uint64_t active_bytes, recent_bytes;	   /* (a) written by (t) */
+	uint64_t active_bytes, recent_bytes;		   /* (t) */
 	_Atomic uint64_t targets, reliefs, reclaims;	   /* (a) */
 	_Atomic uint64_t relieved_ns;			   /* (a) the last time; 0: never */
 	uint64_t sampled_ns, rated_ns, rated_refaults;	   /* (t) */
@@ -182,10 +182,9 @@ static void sample_working_set(struct balloon_vm *vm, uint64_t now_ns)
 	gn_sampler_estimate(vm->sampler, &set);
 	if (!set.periods)
 		return;
-	atomic_store(&vm->active_bytes, set.active_pages * PAGE_BYTES);
-	atomic_store(&vm->recent_bytes,
-		     (uint64_t)(fmax(set.fast, set.rising) * (double)set.population_pages) *
-			     PAGE_BYTES);
+	vm->active_bytes = set.active_pages * PAGE_BYTES;
+	vm->recent_bytes =
+		(uint64_t)(fmax(set.fast, set.rising) * (double)set.population_pages) * PAGE_BYTES;
 }
 
 static void rate_refaults(struct balloon_vm *vm, uint64_t now_ns)
@@ -247,8 +246,8 @@ static void take_sample(void *ctx, struct gn_agent_sample *out)
 	sample_working_set(vm, now_ns);
 	rate_refaults(vm, now_ns);
 	gn_balloon_stats(vm->balloon, &stats);
-	out->active_bytes = atomic_load(&vm->active_bytes);
-	out->recent_bytes = atomic_load(&vm->recent_bytes);
+	out->active_bytes = vm->active_bytes;
+	out->recent_bytes = vm->recent_bytes;
 	out->refaults_per_s = vm->refaults_per_s;
 	out->touches = stats.touches_denied + stats.touches_granted;
 	out->asks_bytes = asks(vm, now_ns, out->actual_bytes);
@@ -303,8 +302,8 @@ int balloon_vm_create(struct gn_soft *soft, const struct balloon_vm_config *conf
 		vm->config.boot_bytes = config->min_bytes;
 	pthread_mutex_init(&vm->lock, NULL);
 	atomic_store(&vm->told_bytes, vm->config.boot_bytes);
-	atomic_store(&vm->active_bytes, GN_AGENT_UNKNOWN);
-	atomic_store(&vm->recent_bytes, GN_AGENT_UNKNOWN);
+	vm->active_bytes = GN_AGENT_UNKNOWN;
+	vm->recent_bytes = GN_AGENT_UNKNOWN;
 	vm->sampled_ns = vm->rated_ns = gn_now_ns();
 	err = make_parts(vm, soft);
 	if (err)
@@ -346,8 +345,6 @@ void balloon_vm_stats(struct balloon_vm *vm, struct balloon_vm_stats *out)
 	*out = (struct balloon_vm_stats){
 		.target_bytes = balloon_vm_target_bytes(vm),
 		.actual_bytes = balloon_vm_actual_bytes(vm),
-		.active_bytes = atomic_load(&vm->active_bytes),
-		.recent_bytes = atomic_load(&vm->recent_bytes),
 		.targets = atomic_load(&vm->targets),
 		.reliefs = atomic_load(&vm->reliefs),
 		.reclaims = atomic_load(&vm->reclaims),

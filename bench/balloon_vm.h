@@ -44,8 +44,7 @@ void balloon_vm_note_refaults(struct balloon_vm *vm, uint64_t refaults);
 
 struct balloon_vm_stats {
 	uint64_t target_bytes, actual_bytes;
-	uint64_t active_bytes, recent_bytes; /* UINT64_MAX: not sampled */
-	uint64_t targets;		     /* told by the daemon */
+	uint64_t targets;  /* told by the daemon */
 	uint64_t reliefs;  /* times the guest took memory back beyond its target, for want of it */
 	uint64_t reclaims; /* times the host side was told to take memory, and had none to take */
 	uint64_t touches;  /* of pages in the balloon */

@@ -16,20 +16,17 @@
 #include "measured.h"
 #include "names.h"
 #include "progress.h"
+#include "run_control.h"
 #include "run_one.h"
 #include "summary.h"
 #include "table.h"
-
-enum { NAME_BYTES = 64 };
 
 struct run_options {
 	struct machine machine;
 	const char *scheme, *workload, *argument, *json;
 	uint64_t repeat, size;
 	bool audit, quick, full;
-	struct balloon_vm_config control; /* .socket NULL: no daemon */
-	uint64_t shares, rest_s;
-	const char *only_control; /* an option that was given and means nothing without --control */
+	struct run_control control;
 };
 
 enum {
@@ -42,12 +39,6 @@ enum {
 	OPT_QUICK,
 	OPT_FULL,
 	OPT_JSON,
-	OPT_CONTROL,
-	OPT_NAME,
-	OPT_MIN,
-	OPT_MAX,
-	OPT_SHARES,
-	OPT_REST,
 };
 
 static const struct argp_option options[] = {
@@ -64,13 +55,6 @@ static const struct argp_option options[] = {
 	{ "repeat", OPT_REPEAT, "N", 0, "repeat N times; what the guest did must agree (1)", 1 },
 	{ "audit", OPT_AUDIT, NULL, 0, "prove every table right at the end", 1 },
 	{ "json", OPT_JSON, "FILE", 0, "write a result file of this one run (- is stdout)", 2 },
-	{ "control", OPT_CONTROL, "SOCKET", 0,
-	  "soft: share memory under the gnomon-balloond that serves this socket", 3 },
-	{ "name", OPT_NAME, "NAME", 0, "the VM's name there (its process id)", 3 },
-	{ "min", OPT_MIN, "SIZE", 0, "memory reserved for it (a quarter)", 3 },
-	{ "max", OPT_MAX, "SIZE", 0, "the most it is given (all)", 3 },
-	{ "shares", OPT_SHARES, "N", 0, "its weight against other VMs (1000)", 3 },
-	{ "rest", OPT_REST, "SECONDS", 0, "idle after each phase of the workload phases (0)", 3 },
 	{ 0 }
 };
 
@@ -82,52 +66,6 @@ static const char doc[] = "Run one workload under one scheme and print every cou
 			  "  gnomon run ept phases --control /run/gnomon/balloond.sock --min 256M\n"
 			  "  gnomon run --backend kvm shadow fork-exec --audit";
 
-static uint64_t parse_pages(const char *option, const char *arg)
-{
-	uint64_t bytes;
-
-	if (cli_parse_size(arg, &bytes) || !bytes || bytes % GN_PAGE_SIZE)
-		cli_fail(EXIT_USAGE, "--%s %s: must be a multiple of 4 KiB, like 256M", option,
-			 arg);
-	return bytes;
-}
-
-static void parse_control(struct run_options *o, int key, const char *arg)
-{
-	struct balloon_vm_config *c = &o->control;
-
-	switch (key) {
-	case OPT_CONTROL:
-		c->socket = arg;
-		return;
-	case OPT_NAME:
-		o->only_control = "name";
-		c->name = arg;
-		if (!*arg || strlen(arg) >= NAME_BYTES)
-			cli_fail(EXIT_USAGE, "--name \"%s\": must have 1 to %d characters", arg,
-				 NAME_BYTES - 1);
-		return;
-	case OPT_MIN:
-		o->only_control = "min";
-		c->min_bytes = parse_pages("min", arg);
-		return;
-	case OPT_MAX:
-		o->only_control = "max";
-		c->max_bytes = parse_pages("max", arg);
-		return;
-	case OPT_SHARES:
-		o->only_control = "shares";
-		if (cli_parse_count(arg, 1, 1000000, &o->shares))
-			cli_fail(EXIT_USAGE, "--shares %s: must be 1 to 1000000", arg);
-		return;
-	case OPT_REST:
-		o->only_control = "rest";
-		if (cli_parse_count(arg, 0, 86400, &o->rest_s))
-			cli_fail(EXIT_USAGE, "--rest %s: must be 0 to 86400", arg);
-		return;
-	}
-}
-
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
 	struct run_options *o = state->input;
@@ -135,6 +73,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	switch (key) {
 	case ARGP_KEY_INIT:
 		state->child_inputs[0] = &o->machine;
+		state->child_inputs[1] = &o->control;
 		return 0;
 	case OPT_SCHEME:
 		o->scheme = arg;
@@ -164,14 +103,6 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case OPT_JSON:
 		o->json = arg;
-		return 0;
-	case OPT_CONTROL:
-	case OPT_NAME:
-	case OPT_MIN:
-	case OPT_MAX:
-	case OPT_SHARES:
-	case OPT_REST:
-		parse_control(o, key, arg);
 		return 0;
 	case ARGP_KEY_ARG:
 		if (!o->scheme)
@@ -294,23 +225,6 @@ static void print_run(const struct results_run *run, const struct gn_soft_stats 
 		run->median_s > 0 ? (double)run->counters.accesses / run->median_s / 1e6 : 0);
 }
 
-/* What being a VM of a daemon came to. */
-static void print_memory(const struct balloon_vm_stats *m, FILE *to)
-{
-	char has[32], target[32];
-
-	fprintf(to,
-		"balloon: %s at the end, told to have %s; %" PRIu64 " targets, %" PRIu64
-		" times memory taken back in need, %" PRIu64 " touches\n",
-		cli_format_bytes(m->actual_bytes, has, sizeof(has)),
-		cli_format_bytes(m->target_bytes, target, sizeof(target)), m->targets, m->reliefs,
-		m->touches);
-	if (m->reclaims)
-		fprintf(to,
-			"balloon: late %" PRIu64 " times, and the host side had nothing to take\n",
-			m->reclaims);
-}
-
 static void write_json(const char *path, const struct results *r)
 {
 	struct emit e;
@@ -327,45 +241,17 @@ static void write_json(const char *path, const struct results *r)
 		cli_fail(EXIT_CANNOT, "--json %s: %s", path, strerror(-err));
 }
 
-static void complete_control(struct run_options *o, char *name, size_t name_bytes)
-{
-	struct balloon_vm_config *c = &o->control;
-
-	if (!c->socket && o->only_control)
-		cli_fail(EXIT_USAGE, "--%s: goes with --control only", o->only_control);
-	if (!c->socket)
-		return;
-	if (o->machine.backend != MACHINE_SOFT)
-		cli_fail(EXIT_USAGE, "--control: goes with --backend soft only");
-	if (o->repeat > 1)
-		cli_fail(EXIT_USAGE, "--control: the daemon decides how a run goes; --repeat does "
-				     "not go with it");
-	c->scheme = o->scheme;
-	c->mem_bytes = o->machine.mem_bytes;
-	c->seed = o->machine.seed;
-	c->shares = (uint32_t)o->shares;
-	if (!c->min_bytes)
-		c->min_bytes = c->mem_bytes / 4 / GN_PAGE_SIZE * GN_PAGE_SIZE;
-	if (!c->max_bytes)
-		c->max_bytes = c->mem_bytes;
-	if (c->min_bytes > c->max_bytes || c->max_bytes > c->mem_bytes)
-		cli_fail(EXIT_USAGE, "--min, --max: must be in order, and within the memory");
-	if (!c->name) {
-		snprintf(name, name_bytes, "%d", (int)getpid());
-		c->name = name;
-	}
-}
-
 int run_command(int argc, char **argv)
 {
 	static const struct argp_child children[] = {
-		{ &machine_argp, 0, "Machine and guest:", 10 }, { 0 }
+		{ &machine_argp, 0, "Machine and guest:", 10 },
+		{ &run_control_argp, 0, "Memory shared with other VMs (soft):", 20 },
+		{ 0 }
 	};
 	static const struct argp argp = { options, parse, "SCHEME WORKLOAD", doc, children,
 					  NULL,	   NULL };
-	struct run_options o = { .repeat = 1, .shares = 1000 };
+	struct run_options o = { .repeat = 1 };
 	struct balloon_vm_stats memory = { 0 };
-	char name[NAME_BYTES];
 	struct gn_soft_stats stats;
 	struct progress progress;
 	struct run_request request;
@@ -374,6 +260,7 @@ int run_command(int argc, char **argv)
 	int err;
 
 	machine_init(&o.machine);
+	run_control_init(&o.control);
 	results_init(&r);
 	argp_parse(&argp, argc, argv, 0, NULL, &o);
 	names_check_scheme(o.scheme, o.machine.backend);
@@ -382,7 +269,10 @@ int run_command(int argc, char **argv)
 		machine_kvm_agree(&o.machine, &(struct cli_list){ (char **)&o.scheme, 1 });
 	if (o.argument && o.machine.backend != MACHINE_SOFT)
 		cli_fail(EXIT_USAGE, "--argument: goes with --backend soft only");
-	complete_control(&o, name, sizeof(name));
+	run_control_complete(&o.control, &o.machine, o.scheme);
+	if (o.control.vm.socket && o.repeat > 1)
+		cli_fail(EXIT_USAGE, "--control: the daemon decides how a run goes; --repeat does "
+				     "not go with it");
 	o.quick = machine_choose_quick(&o.machine, o.quick, o.full, o.size);
 	host_probe(&r.host);
 	r.quick = o.quick;
@@ -400,9 +290,9 @@ int run_command(int argc, char **argv)
 					.progress = progress_part,
 					.progress_ctx = &progress,
 					.stats = &stats,
-					.control = o.control.socket ? &o.control : NULL,
+					.control = o.control.vm.socket ? &o.control.vm : NULL,
 					.memory = &memory,
-					.rest_ms = (unsigned)o.rest_s * 1000 };
+					.rest_ms = o.control.rest_ms };
 	progress_begin(&progress, 1);
 	progress_step(&progress, o.workload);
 	err = run_one(&request, run);
@@ -415,8 +305,8 @@ int run_command(int argc, char **argv)
 		print_measured(run, stdout, cli_may_colour(STDOUT_FILENO));
 	else
 		print_run(run, &stats, stdout, cli_may_colour(STDOUT_FILENO));
-	if (!err && o.control.socket && !(o.json && !strcmp(o.json, "-")))
-		print_memory(&memory, stdout);
+	if (!err && o.control.vm.socket && !(o.json && !strcmp(o.json, "-")))
+		run_control_print(&memory, stdout);
 	if (o.json)
 		write_json(o.json, &r);
 	results_fini(&r);

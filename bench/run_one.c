@@ -22,7 +22,7 @@
 #include "workloads/hosted.h"
 
 #define ADMISSION_MS 10000
-#define IDLE_TICK_MS 50
+#define IDLE_TICK_MS 100
 
 const char *run_group_name(enum workload_kind kind)
 {

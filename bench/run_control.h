@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * run_control.h - the options that make a run a VM of gnomon-balloond.
+ */
+#ifndef GN_BENCH_RUN_CONTROL_H
+#define GN_BENCH_RUN_CONTROL_H
+
+#include <argp.h>
+#include <stdio.h>
+
+#include "balloon_vm.h"
+#include "machine.h"
+
+struct run_control {
+	struct balloon_vm_config vm; /* .socket NULL: no daemon */
+	unsigned rest_ms;	     /* the guest idles after each phase */
+	char name[64];		     /* where none was given */
+	const char *only_control; /* an option that was given and means nothing without --control */
+};
+
+void run_control_init(struct run_control *control);
+/* An argp child whose input is a struct run_control. */
+extern const struct argp run_control_argp;
+/* Check it against the machine, and fill in what was not given. */
+void run_control_complete(struct run_control *control, const struct machine *machine,
+			  const char *scheme);
+/* What being a VM of a daemon came to. */
+void run_control_print(const struct balloon_vm_stats *stats, FILE *to);
+
+#endif
