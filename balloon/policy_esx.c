@@ -103,12 +103,6 @@ static double halved(double value, double elapsed_s, double halving_s)
 	return value * exp2(-elapsed_s / halving_s);
 }
 
-/* Where a VM moves from. */
-static uint64_t base_of(const struct gn_policy_vm *vm)
-{
-	return vm->target_bytes == GN_POLICY_UNKNOWN ? vm->actual_bytes : vm->target_bytes;
-}
-
 /*
  * What sampling says of a VM, within what it has. Memory that a trusted guest says is free was used by something that
  * has ended; the averages only do not know it yet.
@@ -168,7 +162,7 @@ static bool is_proving(const struct esx_round *r, const struct gn_policy_vm *vm)
 static void see_move(const struct esx_round *r, size_t index)
 {
 	struct esx_entry *entry = entry_of(r, index);
-	uint64_t told = base_of(&r->vms[index]);
+	uint64_t told = gn_policy_base(&r->vms[index]);
 	int direction = (told > entry->told_bytes) - (told < entry->told_bytes);
 
 	if (!entry->is_known) {
@@ -397,7 +391,7 @@ static void pace(const struct esx_round *r, size_t index, enum gn_policy_reason 
 	const struct gn_policy_vm *vm = &r->vms[index];
 	struct gn_policy_decision *decision = &r->decisions[index];
 	const struct esx_entry *entry = entry_of(r, index);
-	double base = (double)base_of(vm);
+	double base = (double)gn_policy_base(vm);
 	double mem = (double)vm->mem_bytes, delta = (double)decision->wish_bytes - base;
 	double band = config->dead_band_fraction * mem;
 	int direction = delta < 0 ? -1 : 1;

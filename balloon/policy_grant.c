@@ -19,6 +19,15 @@ uint64_t gn_policy_charge(const struct gn_policy_vm *vm)
 	return vm->target_bytes;
 }
 
+void gn_policy_keep(const struct gn_policy_vm *vms, size_t count,
+		    struct gn_policy_decision *decisions)
+{
+	for (size_t i = 0; i < count; i++) {
+		decisions[i].wish_bytes = decisions[i].wished_now_bytes = gn_policy_base(&vms[i]);
+		decisions[i].reason = GN_POLICY_STEADY;
+	}
+}
+
 uint64_t gn_policy_pool(const struct gn_policy_host *host, const struct gn_policy_vm *vms,
 			size_t count)
 {

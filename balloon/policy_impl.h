@@ -44,6 +44,14 @@ static inline void *gn_policy_entry_at(const struct gn_policy *policy, size_t in
  */
 void gn_policy_grant(const struct gn_policy_host *host, const struct gn_policy_vm *vms,
 		     size_t count, struct gn_policy_decision *decisions);
+/* Where a VM moves from: what it was told, or, told nothing, what it has. */
+static inline uint64_t gn_policy_base(const struct gn_policy_vm *vm)
+{
+	return vm->target_bytes == GN_POLICY_UNKNOWN ? vm->actual_bytes : vm->target_bytes;
+}
+/* Every VM stays where it is. */
+void gn_policy_keep(const struct gn_policy_vm *vms, size_t count,
+		    struct gn_policy_decision *decisions);
 /* What a VM is charged for: the larger of what it has and what it was told. */
 uint64_t gn_policy_charge(const struct gn_policy_vm *vm);
 /* What is charged to nobody and on hand, of the budget and of the host. */

@@ -80,13 +80,7 @@ static int ksmtuned_round(struct gn_policy *policy, uint64_t now_ns,
 {
 	struct ksmtuned *k = (struct ksmtuned *)policy;
 
-	for (size_t i = 0; i < count; i++) {
-		uint64_t old = vms[i].target_bytes == GN_POLICY_UNKNOWN ? vms[i].actual_bytes
-									: vms[i].target_bytes;
-
-		decisions[i].wish_bytes = decisions[i].wished_now_bytes = old;
-		decisions[i].reason = GN_POLICY_STEADY;
-	}
+	gn_policy_keep(vms, count, decisions);
 	if (!k->has_ticked || now_ns - k->ticked_ns >= INTERVAL_NS) {
 		tick(k, host, vms, count, decisions);
 		k->ticked_ns = now_ns;

@@ -135,13 +135,7 @@ static int mom_round(struct gn_policy *policy, uint64_t now_ns, const struct gn_
 {
 	struct mom *mom = (struct mom *)policy;
 
-	for (size_t i = 0; i < count; i++) {
-		uint64_t old = vms[i].target_bytes == GN_POLICY_UNKNOWN ? vms[i].actual_bytes
-									: vms[i].target_bytes;
-
-		decisions[i].wish_bytes = decisions[i].wished_now_bytes = old;
-		decisions[i].reason = GN_POLICY_STEADY;
-	}
+	gn_policy_keep(vms, count, decisions);
 	if (!mom->has_sampled || now_ns - mom->sampled_ns >= SAMPLE_NS) {
 		take_samples(mom, host, vms, count);
 		mom->sampled_ns = now_ns;

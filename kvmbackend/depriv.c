@@ -330,7 +330,7 @@ static enum gn_kvm_next take_pending_event(struct gn_kvm_cpu *cpu)
 	if (err < 0)
 		goto failed;
 	/* Where CPL 3 runs on the processor and KVM delivers, RIP has moved on already; elsewhere it has not. */
-	if (vector == GN_VEC_DB || (is_soft && cpu->kvm->depriv->traps_move_rip))
+	if (vector == GN_VEC_DB || (is_soft && cpu->kvm->host.soft_traps_move_rip))
 		return gn_kvm_trap(cpu, vector, 0, 0);
 	return GN_KVM_AGAIN;
 failed:
@@ -568,7 +568,6 @@ int gn_kvm_depriv_new(struct gn_kvm *kvm, char *why, size_t why_bytes)
 	if (!kvm->depriv)
 		return gn_kvm_sys_fail(why, why_bytes, "the monitor", ENOMEM);
 	kvm->depriv->needs_touch = kvm->host.paging != GN_KVM_PAGING_HARDWARE;
-	kvm->depriv->traps_move_rip = !strcmp(kvm->host.module, "kvm_pvm");
 	for (unsigned i = 0; i < kvm->cpu_count && !err; i++) {
 		struct gn_kvm_depriv_cpu *d = (struct gn_kvm_depriv_cpu *)calloc(1, sizeof(*d));
 

@@ -80,7 +80,6 @@ struct gn_kvm_inert {
 struct gn_kvm_depriv {
 	struct gn_monitor monitor;
 	bool needs_touch;	/* (c) hardware that keeps copies of tables, see downgrade.c */
-	bool traps_move_rip;	/* (c) KVM delivers INT3 and INTO itself, RIP behind them */
 	uint64_t cr4_supported; /* bits of CR4 that KVM lets this CPU have; 0: not asked yet */
 };
 

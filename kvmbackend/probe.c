@@ -41,10 +41,11 @@ static void ask_module(struct gn_kvm_host *host)
 {
 	static const struct {
 		const char *module, *parameter; /* parameter NULL: it has none, it always shadows */
+		bool soft_traps_move_rip;
 	} known[] = {
-		{ "kvm_intel", "/sys/module/kvm_intel/parameters/ept" },
-		{ "kvm_amd", "/sys/module/kvm_amd/parameters/npt" },
-		{ "kvm_pvm", NULL },
+		{ "kvm_intel", "/sys/module/kvm_intel/parameters/ept", false },
+		{ "kvm_amd", "/sys/module/kvm_amd/parameters/npt", false },
+		{ "kvm_pvm", NULL, true },
 	};
 	char path[64];
 
@@ -55,6 +56,7 @@ static void ask_module(struct gn_kvm_host *host)
 		if (access(path, F_OK))
 			continue;
 		snprintf(host->module, sizeof(host->module), "%s", known[i].module);
+		host->soft_traps_move_rip = known[i].soft_traps_move_rip;
 		c = known[i].parameter ? peek(known[i].parameter) : 'N';
 		if (c == 'Y' || c == '1')
 			host->paging = GN_KVM_PAGING_HARDWARE;

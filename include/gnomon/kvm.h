@@ -47,6 +47,7 @@ struct gn_kvm_host {
 	char module[32];     /* kvm_intel, kvm_amd, kvm_pvm, ...; "" unknown */
 	enum gn_kvm_nested_paging
 		paging; /* who walks guest tables: EPT/NPT, or KVM's own shadow MMU */
+	bool soft_traps_move_rip; /* KVM delivers INT3 and INTO of CPL 3 itself, RIP behind them: by the module's name */
 	/* Peculiarities, each probed. */
 	bool kernel_mode_emulated;  /* CPL 0 code runs in KVM's instruction emulator */
 	bool table_upgrades_only;   /* outside stores to present table entries go unseen */
