@@ -19,6 +19,7 @@
 #include "control/server.h"
 #include "control/service.h"
 #include "daemon_config.h"
+#include "daemon_trust.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -43,9 +44,8 @@ struct gn_daemon_vm {
 	double refaults_per_s;
 	uint64_t touches;
 	bool claims_trusted;
-	uint64_t lied_ns;		    /* when a claim last contradicted sampling; 0: never */
-	uint64_t too_free_ns, asks_idly_ns; /* since when they contradict it; 0: they do not */
-	uint64_t deadline_ns;		    /* 0: nothing is due */
+	struct gn_trust trust;
+	uint64_t deadline_ns; /* 0: nothing is due */
 	bool is_late;
 	uint64_t reported_ns;
 	struct gn_policy_decision decision; /* of the last round */

@@ -5,11 +5,6 @@
  * A VM is its connection, which its process holds for as long as it lives: when it ends, the process is dead, and its
  * memory is the budget's again. A process that lives on and has only lost the connection (the daemon drops who does
  * not read for seconds) is in the wrong; it comes back with what it has, and is squeezed if that is no longer there.
- *
- * Claims against sampling: a guest that says it has more free memory than what sampling leaves unused, or asks for memory
- * while sampling sees it use less than half of what it has, is not believed for a while. But sampling comes after the
- * fact: an ask is made before the memory is used, and what was unmapped looks used until its averages have
- * fallen. So a contradiction must stand for PROOF_NS; of asks, from the first one on that was not borne out.
  */
 #include "daemon.h"
 
@@ -20,8 +15,6 @@
 #include "control/clock.h"
 #include "daemon_step.h"
 
-#define DISTRUST_NS ((uint64_t)30 * 1000000000)
-#define PROOF_NS    ((uint64_t)10 * 1000000000)
 #define CRUMB_BYTES ((uint64_t)1 << 20)
 
 struct gn_daemon_vm *gn_daemon_find(struct gn_daemon *d, const char *name)
@@ -222,46 +215,16 @@ void gn_daemon_register(void *ctx, struct gn_peer *p, const cJSON *arguments,
 	gn_daemon_want_round(d);
 }
 
-static bool has_stood(uint64_t since_ns, uint64_t now)
+static bool is_believed(struct gn_daemon_vm *vm)
 {
-	return since_ns && now - since_ns > PROOF_NS;
-}
+	const struct gn_trust_report report = { .actual_bytes = vm->actual_bytes,
+						.active_bytes = vm->active_bytes,
+						.recent_bytes = vm->recent_bytes,
+						.free_bytes = vm->guest_free_bytes,
+						.asks_bytes = vm->asks_bytes,
+						.refaults_per_s = vm->refaults_per_s };
 
-/* It says that more is free than is unused. */
-static bool claims_too_free(struct gn_daemon_vm *vm, uint64_t now)
-{
-	uint64_t used = vm->recent_bytes < vm->active_bytes ? vm->recent_bytes : vm->active_bytes;
-
-	if (vm->guest_free_bytes == GN_POLICY_UNKNOWN ||
-	    vm->guest_free_bytes + used <= vm->actual_bytes + vm->actual_bytes / 4)
-		vm->too_free_ns = 0;
-	else if (!vm->too_free_ns)
-		vm->too_free_ns = now;
-	return has_stood(vm->too_free_ns, now);
-}
-
-/* It asks for more, and does not use what it has. */
-static bool asks_idly(struct gn_daemon_vm *vm, uint64_t now)
-{
-	if (vm->active_bytes >= vm->actual_bytes / 2 || vm->refaults_per_s > 0)
-		vm->asks_idly_ns = 0;
-	else if (vm->asks_bytes && !vm->asks_idly_ns)
-		vm->asks_idly_ns = now;
-	return vm->asks_bytes && has_stood(vm->asks_idly_ns, now);
-}
-
-/* Whether what the guest claims agrees with what the host sees; forgiven after a while. */
-static void judge_claims(struct gn_daemon_vm *vm, bool told_trusted)
-{
-	uint64_t now = gn_now_ns();
-
-	if (vm->active_bytes != GN_POLICY_UNKNOWN) {
-		bool is_too_free = claims_too_free(vm, now), is_idle = asks_idly(vm, now);
-
-		if (is_too_free || is_idle)
-			vm->lied_ns = now;
-	}
-	vm->claims_trusted = told_trusted && (!vm->lied_ns || now - vm->lied_ns > DISTRUST_NS);
+	return gn_trust_hear(&vm->trust, vm->reported_ns, &report);
 }
 
 static int take_report(struct gn_daemon *d, struct gn_daemon_vm *vm, const cJSON *data)
@@ -302,7 +265,7 @@ static int take_report(struct gn_daemon *d, struct gn_daemon_vm *vm, const cJSON
 		d->asks++;
 	vm->asks_bytes = asks;
 	vm->reported_ns = gn_now_ns();
-	judge_claims(vm, told_trusted);
+	vm->claims_trusted = is_believed(vm) && told_trusted;
 	gn_daemon_step("reported");
 	/* What cannot wait: a guest short of memory, and memory that somebody waits for. */
 	if (asks || (has_shrunk && d->is_waiting))
