@@ -8,7 +8,8 @@
  *
  * Threads: one at a time for a sampler (it may be any). The VM may run meanwhile, and outlives the sampler.
  *
- * Only for hardware that walks the engine's tables. KVM in nested mode walks its own: there nothing would ever look used.
+ * Hardware that walks tables of its own (KVM in nested mode) is the backend's affair: aged pages are taken from it, and come
+ * back, with their bit, at the next use.
  *
  * Uses up the accessed bits of the sampled gfns: two who harvest the same VM disturb each other.
  */

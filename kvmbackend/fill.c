@@ -29,6 +29,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "mmu/entry.h"
 #include "mmu/walk.h"
 
 #include "nested.h"
@@ -84,6 +85,26 @@ static void make_resident(struct gn_kvm_nested *n, const struct leaf *leaf)
 		(void)*(const volatile uint8_t *)(pool + (leaf->frame.v + i) * GN_PAGE_SIZE);
 }
 
+/* KVM walks tables of its own, so accessed bits of ours are set here. With view_lock held, which aging takes pages out
+ * under after it cleared them: what is in the view has its bit. */
+static void mark_accessed(struct gn_kvm_nested *n, gfn_t at)
+{
+	struct gn_vm *vm = n->kvm->vm;
+	const struct gn_hw *hw = gn_vcpu_hw(n->kvm->cpus[0].vcpu);
+	uint64_t accessed;
+	struct gn_walk walk;
+	bool must_flush;
+
+	rcu_read_lock();
+	do {
+		gn_walk_any(hw->fmt, vm->frames, hw->root, gfn_to_gpa(at).v, &walk);
+		accessed = hw->fmt->level[walk.level].accessed;
+	} while (walk.end == GN_WALK_LEAF && (walk.entry & accessed) != accessed &&
+		 !gn_entry_cmpxchg(vm, hw->fmt, walk.level, walk.slot, &walk.entry,
+				   walk.entry | accessed, &must_flush));
+	rcu_read_unlock();
+}
+
 /* *done: it is in, or need not be. */
 static int put(struct gn_kvm_nested *n, const struct leaf *leaf, uint64_t sequence, bool *done)
 {
@@ -100,6 +121,8 @@ static int put(struct gn_kvm_nested *n, const struct leaf *leaf, uint64_t sequen
 			err = gn_kvm_view_put(n, leaf->start, leaf->pages, leaf->frame,
 					      leaf->writable);
 		*done = !err;
+		if (*done)
+			mark_accessed(n, leaf->start);
 	}
 	pthread_mutex_unlock(&n->view_lock);
 	return err == -EAGAIN || !*done ? 0 : err;

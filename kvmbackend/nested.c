@@ -304,8 +304,8 @@ void gn_kvm_nested_range_changing(struct gn_kvm *kvm, gfn_t start, gfn_t end,
 {
 	struct gn_kvm_nested *n = kvm->nested;
 
-	/* Write protection is for the dirty log, which KVM keeps by itself. */
-	if (!n || change != GN_RANGE_ZAP || !atomic_load(&n->is_active))
+	/* Write protection is for the dirty log, which KVM keeps by itself. Aged pages come back at their next use. */
+	if (!n || change == GN_RANGE_WRPROTECT || !atomic_load(&n->is_active))
 		return;
 	pthread_mutex_lock(&n->view_lock);
 	gn_kvm_view_take(n, start, end);

@@ -246,8 +246,12 @@ int gn_accessed_harvest(struct gn_vm *vm, gfn_t start, uint64_t count, uint8_t *
 	for (size_t i = 0; i < (count + 7) / 8; i++)
 		any |= bitmap[i] != 0;
 	/* A cached translation is used without setting the bit again. */
-	if (any)
+	if (any) {
 		gn_vm_flush(vm, &everything);
+		gn_lock(&vm->p2m.lock);
+		gn_vm_range_changing(vm, start, gfn(start.v + count), GN_RANGE_AGE);
+		gn_unlock(&vm->p2m.lock);
+	}
 out:
 	gn_unlock(&vm->lock);
 	return err;

@@ -115,6 +115,7 @@ struct gn_flush {
 enum gn_range_change {
 	GN_RANGE_ZAP, /* forget every translation to the range; a guest table in it is unshadowed */
 	GN_RANGE_WRPROTECT, /* remove W from every translation to the range (dirty log) */
+	GN_RANGE_AGE, /* for backends only: accessed bits were cleared, the next use must set them again */
 };
 
 /* What a backend provides. All but flush may be NULL. */
@@ -134,7 +135,8 @@ struct gn_backend_ops {
 	void (*table_retired)(struct gn_vm *vm, pfn_t table);
 
 	/* For hardware that is programmed by ranges (nested paging as KVM offers it): the scheme just
-	 * dropped or write-protected [start, end); the p2m's words have not changed yet, and its sequence is odd.
+	 * dropped or write-protected [start, end); the p2m's words have not changed yet, and its sequence is odd
+	 * (GN_RANGE_AGE: they do not change, and it is even).
 	 * When it returns, no vCPU may use an old translation of the range. Called with the p2m lock held: must not
 	 * call back into the engine. */
 	void (*range_changing)(struct gn_vm *vm, gfn_t start, gfn_t end,

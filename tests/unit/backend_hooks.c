@@ -243,6 +243,19 @@ Test(backend_hooks, dirty_log)
 	cr_assert_eq(told.logs, 4);
 }
 
+/* The range of what was found accessed is aged. */
+Test(backend_hooks, aging)
+{
+	uint8_t bitmap[3];
+
+	cr_assert_eq(gn_accessed_harvest(vm, gfn(0), 20, bitmap), 0);
+	cr_assert(told.ranges == 1 && told.change == GN_RANGE_AGE);
+	cr_assert(told.start.v == 0 && told.end.v == 20);
+	cr_assert_not(told.sequence_was_odd, "no word of the p2m changes");
+	cr_assert_eq(gn_accessed_harvest(vm, gfn(1), 0, bitmap), 0);
+	cr_assert_eq(told.ranges, 1, "nothing was");
+}
+
 /* ---- The pool ------------------------------------------------------------------------------------------------- */
 
 Test(backend_hooks, pool)
