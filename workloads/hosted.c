@@ -159,7 +159,7 @@ int workload_run_twin(struct gn_soft_cpu *cpu, struct gn_guest_boot *boot, const
 					       .large_pages = boot->large_pages,
 					       .pcid = boot->pcid,
 					       .levels = (unsigned)boot->levels,
-					       .argument = argument };
+					       .argument = argument ? argument : boot->argument };
 	run.config = (struct kernel_config){ .mem_bytes = boot->mem_bytes,
 					     .user_start = boot->user_start,
 					     .reserved_bytes = boot->reserved_bytes,

@@ -41,7 +41,7 @@ int workload_run_hosting(struct gn_soft_cpu *cpu, const struct workload *workloa
 
 /* The guest image's twin: the same guest on the software machine, as it would be entered by @boot (layout, levels, CPU
  * features, page size, size, seed), from its entry to its exit. Guest memory from boot->reserved_bytes on ends as the
- * image's does, and boot->ops, result, why are filled in as the image would. @argument: of the workload, or NULL.
+ * image's does, and boot->ops, result, why are filled in as the image would. @argument: a trace's file, or NULL.
  * Results as of workload_run_hosted(). */
 int workload_run_twin(struct gn_soft_cpu *cpu, struct gn_guest_boot *boot, const char *argument);
 

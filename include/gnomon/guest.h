@@ -48,6 +48,7 @@ enum gn_guest_call {
 	GN_GUEST_CALL_HYPERCALL,   /* cpu_hypercall(): call_nr, call_argument */
 	GN_GUEST_CALL_TEST,	   /* for guests of tests: call_nr and call_argument are theirs */
 	GN_GUEST_CALL_END, /* the measured part is over: exit counters end here, tidying follows */
+	GN_GUEST_CALL_REST, /* between phases, with a balloon: call_result 1 = tick and ask again, 0 = go on */
 };
 
 enum gn_guest_exit {
@@ -104,6 +105,7 @@ struct gn_guest_boot {
 	 * which is not there (cpu_compute() at CPL 0) are executed. They mean nothing where CPL 0 is emulated. */
 	uint64_t pcid, smep, smap, large_pages, kernel_work;
 	char workload[128]; /* or "trace" */
+	char argument[128]; /* of the workload; "": none */
 	uint64_t size, seed;
 	uint64_t vcpus;
 	uint64_t balloon_pa;  /* of a virtio-mmio balloon device (virtio.h); 0: none */
@@ -117,6 +119,7 @@ struct gn_guest_boot {
 	uint64_t tsc_measure, tsc_end; /* of the measured part; 0: not reached */
 	uint64_t phase,
 		operations; /* of a workload in phases: how many ended, and operations in them */
+	uint64_t refaults;  /* pages of files read again, as of the last tick */
 	struct gn_guest_ops ops; /* since entry */
 };
 

@@ -13,10 +13,11 @@
 #define GN_WORKLOADS_GUEST_CALLS_H
 
 /* Offsets in the user's part. */
-#define GUEST_USER_ENTRY    0x00
-#define GUEST_USER_UPCALL   0x20
-#define GUEST_USER_PROGRESS 0x40 /* two words, done and total: the VMM reads them where they are */
-#define GUEST_USER_PARAMS   0x50
+#define GUEST_USER_ENTRY	0x00
+#define GUEST_USER_UPCALL	0x20
+#define GUEST_USER_PROGRESS	0x40 /* two words, done and total: the VMM reads them where they are */
+#define GUEST_USER_PARAMS	0x50
+#define GUEST_USER_PARAMS_BYTES (2 * 128 + 7 * 8)
 
 #define GUEST_CALL_UPCALL_RETURN 0 /* entry.S knows it: the end of an upcall; result in rdi */
 
@@ -58,9 +59,10 @@ struct guest_call_args {
 };
 
 struct guest_user_params {
-	char workload[128];
+	char workload[128], argument[128];
 	uint64_t size, seed, mem_bytes, levels, pcid, large_pages, has_devices;
 };
+_Static_assert(sizeof(struct guest_user_params) == GUEST_USER_PARAMS_BYTES, "the head has room");
 #endif
 
 #endif

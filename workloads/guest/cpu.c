@@ -127,6 +127,7 @@ static void out32(uint16_t port, uint32_t value)
 
 uint64_t guest_vmm_call(enum gn_guest_call call)
 {
+	guest_boot()->call_result = 0; /* of a VMM that does not know the call */
 	out32(GN_GUEST_PORT_CALL, call);
 	return *(volatile uint64_t *)&guest_boot()->call_result;
 }

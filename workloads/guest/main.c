@@ -91,6 +91,21 @@ static uint64_t trace_call(const uint64_t *a)
 	return guest_vmm_call(GN_GUEST_CALL_TRACE);
 }
 
+static void tick(void)
+{
+	sys_tick();
+	guest_boot()->refaults = k_now->stats.refaults;
+}
+
+/* A phase ended. Whoever has a balloon idles for as long as the VMM says, its timer ticking. */
+static void end_phase(uint64_t phase, uint64_t operations)
+{
+	guest_boot()->phase = phase + 1;
+	guest_boot()->operations = operations;
+	while (k_now->balloon.dev.is_ready && guest_vmm_call(GN_GUEST_CALL_REST))
+		tick();
+}
+
 /* Those of cpu.h, and the last. */
 static uint64_t service(unsigned number, const uint64_t *a)
 {
@@ -99,8 +114,7 @@ static uint64_t service(unsigned number, const uint64_t *a)
 		cpu_measure();
 		return 0;
 	case GUEST_CALL_PHASE:
-		guest_boot()->phase = a[0] + 1;
-		guest_boot()->operations = a[1];
+		end_phase(a[0], a[1]);
 		return 0;
 	case GUEST_CALL_TRACE:
 		return trace_call(a);
@@ -156,7 +170,7 @@ uint64_t guest_call(unsigned number, struct guest_call_args *args)
 	case GUEST_CALL_PIPE_CLOSE:
 		return (uint64_t)sys_pipe_close((int)a[0]);
 	case GUEST_CALL_TICK:
-		sys_tick();
+		tick();
 		return 0;
 	default:
 		return service(number, a);
@@ -175,11 +189,14 @@ static void write_params(struct gn_guest_boot *boot)
 					    .large_pages = boot->large_pages,
 					    .has_devices = k_now->balloon.dev.is_ready };
 	const uint8_t *from = (const uint8_t *)&params;
+	const size_t text = sizeof(params.workload) - 1;
 	uint64_t to = k_va(boot->user_start + GUEST_USER_PARAMS);
 
-	for (size_t i = 0; i < sizeof(params.workload) - 1; i++)
+	for (size_t i = 0; i < text; i++) {
 		params.workload[i] = boot->workload[i];
-	params.workload[sizeof(params.workload) - 1] = 0;
+		params.argument[i] = boot->argument[i];
+	}
+	params.workload[text] = params.argument[text] = 0;
 	for (size_t i = 0; i < sizeof(params); i++)
 		cpu_store8(to + i, from[i]);
 	boot->progress_pa = boot->user_start + GUEST_USER_PROGRESS;

@@ -210,7 +210,7 @@ void guest_user_main(void)
 						.large_pages = from->large_pages,
 						.pcid = from->pcid,
 						.levels = (unsigned)from->levels,
-						.argument = "" };
+						.argument = from->argument };
 	const char *why = NULL;
 	int result;
 

@@ -27,7 +27,7 @@ guest_user_progress:
 	.org	head + GUEST_USER_PARAMS
 	.globl	guest_user_params
 guest_user_params:
-	.skip	128 + 6 * 8
+	.skip	GUEST_USER_PARAMS_BYTES
 
 	.bss
 	.balign	16
