@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * balloon_vm.c - what the agent of a software machine tells and does.
+ * balloon_vm.c - what the agent of a VM tells and does.
  *
  * What the VM has is memory less balloon. Before the driver has first moved the balloon nothing is in it, and yet
  * the guest is not about to take all memory: until then what counts is what the guest was told to begin with. A guest
@@ -26,8 +26,6 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <time.h>
-
-#include <gnomon/balloon.h>
 
 #include "balloon/agent.h"
 #include "balloon/sampler.h"
@@ -262,7 +260,7 @@ static void take_sample(void *ctx, struct gn_agent_sample *out)
 
 /* ---- Life ----------------------------------------------------------------------------------------------------------- */
 
-static int make_parts(struct balloon_vm *vm, struct gn_soft *soft)
+static int make_parts(struct balloon_vm *vm, struct gn_vm *machine)
 {
 	static const struct gn_agent_ops ops = { .set_target = set_target,
 						 .sample = take_sample,
@@ -275,7 +273,7 @@ static int make_parts(struct balloon_vm *vm, struct gn_soft *soft)
 	const struct gn_sampler_config sampling = { .samples = SAMPLES, .seed = c->seed };
 	const struct gn_agent_config agent = { .socket = c->socket,
 					       .name = c->name,
-					       .backend = "soft",
+					       .backend = c->backend,
 					       .scheme = c->scheme,
 					       .mem_bytes = c->mem_bytes,
 					       .min_bytes = c->min_bytes,
@@ -283,19 +281,16 @@ static int make_parts(struct balloon_vm *vm, struct gn_soft *soft)
 					       .shares = c->shares,
 					       .ops = &ops,
 					       .ctx = vm };
-	int err = gn_balloon_create(gn_soft_vm(soft), &device, &vm->balloon);
+	int err = gn_balloon_create(machine, &device, &vm->balloon);
 
 	if (!err)
-		err = gn_sampler_new(gn_soft_vm(soft), &sampling, &vm->sampler);
+		err = gn_sampler_new(machine, &sampling, &vm->sampler);
 	if (!err)
 		err = gn_agent_create(&agent, &vm->agent);
-	if (err)
-		return err;
-	gn_soft_set_mmio(soft, gn_balloon_mmio, vm->balloon);
-	return gn_agent_start(vm->agent);
+	return err ? err : gn_agent_start(vm->agent);
 }
 
-int balloon_vm_create(struct gn_soft *soft, const struct balloon_vm_config *config,
+int balloon_vm_create(struct gn_vm *machine, const struct balloon_vm_config *config,
 		      struct balloon_vm **out)
 {
 	struct balloon_vm *vm = calloc(1, sizeof(*vm));
@@ -311,7 +306,7 @@ int balloon_vm_create(struct gn_soft *soft, const struct balloon_vm_config *conf
 	vm->active_bytes = GN_AGENT_UNKNOWN;
 	vm->recent_bytes = GN_AGENT_UNKNOWN;
 	vm->sampled_ns = vm->rated_ns = gn_now_ns();
-	err = make_parts(vm, soft);
+	err = make_parts(vm, machine);
 	if (err)
 		balloon_vm_destroy(vm);
 	else
@@ -328,6 +323,11 @@ void balloon_vm_destroy(struct balloon_vm *vm)
 	gn_balloon_destroy(vm->balloon);
 	pthread_mutex_destroy(&vm->lock);
 	free(vm);
+}
+
+struct gn_balloon *balloon_vm_device(const struct balloon_vm *vm)
+{
+	return vm->balloon;
 }
 
 bool balloon_vm_await_admission(struct balloon_vm *vm, unsigned timeout_ms)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * balloon_vm.h - a software machine as a VM of gnomon-balloond: its balloon device, its sampler, its agent.
+ * balloon_vm.h - a VM of either backend as one of gnomon-balloond's: its balloon device, its sampler, its agent.
  *
  * Made before the guest runs, and registered by then: the guest boots into a balloon that leaves it @boot_bytes.
  * When the daemon dies the guest runs on with the balloon as it is; when one is back it takes the VM's word.
@@ -11,11 +11,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include <gnomon/soft.h>
+#include <gnomon/balloon.h>
 
 struct balloon_vm_config {
 	const char *socket, *name; /* of the daemon; of the VM */
-	const char *scheme;
+	const char *backend, *scheme;
 	uint64_t mem_bytes, min_bytes, max_bytes; /* multiples of 4 KiB */
 	uint64_t boot_bytes; /* what it begins with, min to mem; 0: min_bytes */
 	uint32_t shares;
@@ -26,9 +26,11 @@ struct balloon_vm_config {
 
 struct balloon_vm;
 
-/* -errno. @soft outlives it. The guest finds the device at GN_BALLOON_MMIO_GPA. */
-int balloon_vm_create(struct gn_soft *soft, const struct balloon_vm_config *config,
+/* -errno. @machine outlives it. */
+int balloon_vm_create(struct gn_vm *machine, const struct balloon_vm_config *config,
 		      struct balloon_vm **out);
+/* For the backend's MMIO hook, before the guest runs. The guest finds it at GN_BALLOON_MMIO_GPA. */
+struct gn_balloon *balloon_vm_device(const struct balloon_vm *vm);
 /* After the guest's end. The daemon sees the VM as gone. NULL is fine. */
 void balloon_vm_destroy(struct balloon_vm *vm);
 /* Whether the daemon has admitted the VM, waiting for it up to @timeout_ms; from here on the guest may run. */

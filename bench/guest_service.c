@@ -13,6 +13,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "run_control.h"
 #include "workloads/trace_serve.h"
 
 #define BOOT_FIELD(field) gpa(GN_GUEST_BOOT_PA + offsetof(struct gn_guest_boot, field))
@@ -64,6 +65,18 @@ static int serve_trace(struct guest_service *service)
 	return err ? err : answer(service, result);
 }
 
+/* A tick of it; false: it is over. */
+static bool rest(struct guest_service *service)
+{
+	if (service->rested_ms >= service->rest_ms) {
+		service->rested_ms = 0;
+		return false;
+	}
+	run_idle();
+	service->rested_ms += RUN_IDLE_TICK_MS;
+	return true;
+}
+
 /* The vCPU's thread, in an exit. False: no port of ours. */
 bool guest_service_port(void *ctx, struct gn_kvm *kvm, unsigned vcpu, uint16_t port, unsigned bytes,
 			bool is_out, uint32_t *value)
@@ -88,6 +101,8 @@ bool guest_service_port(void *ctx, struct gn_kvm *kvm, unsigned vcpu, uint16_t p
 		return true;
 	case GN_GUEST_CALL_TRACE:
 		return !serve_trace(service);
+	case GN_GUEST_CALL_REST:
+		return !answer(service, rest(service));
 	case GN_GUEST_CALL_HYPERCALL:
 		return !answer(service,
 			       (uint64_t)-ENOSYS); /* none is defined, as on the software machine */
@@ -119,6 +134,14 @@ static void show_progress(const struct guest_watcher *w)
 	w->progress(w->ctx, (double)words[0] / (double)words[1]);
 }
 
+static void note_refaults(const struct guest_watcher *w)
+{
+	uint64_t refaults;
+
+	if (!gn_vm_read(w->vm, BOOT_FIELD(refaults), &refaults, sizeof(refaults)))
+		balloon_vm_note_refaults(w->memory, refaults);
+}
+
 static void *watch(void *ctx)
 {
 	struct guest_watcher *w = ctx;
@@ -132,21 +155,24 @@ static void *watch(void *ctx)
 		until.tv_sec += until.tv_nsec / 1000000000;
 		until.tv_nsec %= 1000000000;
 		pthread_cond_timedwait(&w->ended, &w->lock, &until);
-		if (!w->is_over)
+		if (!w->is_over && w->progress)
 			show_progress(w);
+		if (!w->is_over && w->memory)
+			note_refaults(w);
 	}
 	pthread_mutex_unlock(&w->lock);
 	return NULL;
 }
 
-void guest_watcher_begin(struct guest_watcher *w, struct gn_vm *vm,
+void guest_watcher_begin(struct guest_watcher *w, struct gn_vm *vm, struct balloon_vm *memory,
 			 void (*progress)(void *ctx, double done), void *ctx)
 {
 	memset(w, 0, sizeof(*w));
 	w->vm = vm;
+	w->memory = memory;
 	w->progress = progress;
 	w->ctx = ctx;
-	if (!progress)
+	if (!progress && !memory)
 		return;
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_cond_init(&w->ended, NULL);

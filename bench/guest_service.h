@@ -9,6 +9,7 @@
 
 #include <gnomon/kvm.h>
 
+#include "balloon_vm.h"
 #include "tsc.h"
 #include "workloads/workload.h"
 
@@ -22,6 +23,8 @@ struct guest_service {
 	struct trace_serve *trace;
 	void *trace_buffer;
 	size_t trace_bytes;
+	unsigned rest_ms,
+		rested_ms; /* the guest idles after each phase; since the last one ended */
 	/* The measured part: when it began (the counters were reset then) and ended, and what was counted in it. */
 	bool has_begun, has_ended;
 	struct tsc_stamp begin, end;
@@ -34,10 +37,11 @@ gn_kvm_port_fn guest_service_port;
 gn_kvm_console_fn guest_service_console;
 void guest_service_fini(struct guest_service *service);
 
-/* Calls @progress ten times a second from a thread of its own. Without a thread, or with @progress NULL, there is no
- * progress, and that is all. */
+/* Calls @progress ten times a second from a thread of its own, and passes on the guest's refaults to @memory. Either may be
+ * NULL. Without a thread there is neither, and that is all. */
 struct guest_watcher {
 	struct gn_vm *vm;
+	struct balloon_vm *memory;
 	void (*progress)(void *ctx, double done);
 	void *ctx;
 	pthread_t thread;
@@ -45,7 +49,7 @@ struct guest_watcher {
 	pthread_cond_t ended;
 	bool is_over, is_running;
 };
-void guest_watcher_begin(struct guest_watcher *watcher, struct gn_vm *vm,
+void guest_watcher_begin(struct guest_watcher *watcher, struct gn_vm *vm, struct balloon_vm *memory,
 			 void (*progress)(void *ctx, double done), void *ctx);
 void guest_watcher_end(struct guest_watcher *watcher);
 

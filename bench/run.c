@@ -245,7 +245,7 @@ int run_command(int argc, char **argv)
 {
 	static const struct argp_child children[] = {
 		{ &machine_argp, 0, "Machine and guest:", 10 },
-		{ &run_control_argp, 0, "Memory shared with other VMs (soft):", 20 },
+		{ &run_control_argp, 0, "Memory shared with other VMs:", 20 },
 		{ 0 }
 	};
 	static const struct argp argp = { options, parse, "SCHEME WORKLOAD", doc, children,
@@ -267,8 +267,9 @@ int run_command(int argc, char **argv)
 	names_check_workload(o.workload);
 	if (o.machine.backend == MACHINE_KVM)
 		machine_kvm_agree(&o.machine, &(struct cli_list){ (char **)&o.scheme, 1 });
-	if (o.argument && o.machine.backend != MACHINE_SOFT)
-		cli_fail(EXIT_USAGE, "--argument: goes with --backend soft only");
+	if (o.argument && strlen(o.argument) >= sizeof(((struct gn_guest_boot *)0)->argument))
+		cli_fail(EXIT_USAGE, "--argument: must be shorter than %zu characters",
+			 sizeof(((struct gn_guest_boot *)0)->argument));
 	run_control_complete(&o.control, &o.machine, o.scheme);
 	if (o.control.vm.socket && o.repeat > 1)
 		cli_fail(EXIT_USAGE, "--control: the daemon decides how a run goes; --repeat does "

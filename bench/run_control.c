@@ -5,16 +5,19 @@
  */
 #include "run_control.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <gnomon/types.h>
 
 #include "cli.h"
 
-#define MIN_PART 4
-#define SHARES	 1000
+#define MIN_PART     4
+#define SHARES	     1000
+#define ADMISSION_MS 10000
 
 enum {
 	OPT_CONTROL = 0x400,
@@ -27,7 +30,7 @@ enum {
 
 static const struct argp_option options[] = {
 	{ "control", OPT_CONTROL, "SOCKET", 0,
-	  "soft: share memory under the gnomon-balloond that serves this socket", 20 },
+	  "share memory under the gnomon-balloond that serves this socket", 20 },
 	{ "name", OPT_NAME, "NAME", 0, "the VM's name there (its process id)", 20 },
 	{ "min", OPT_MIN, "SIZE", 0, "memory reserved for it (a quarter)", 20 },
 	{ "max", OPT_MAX, "SIZE", 0, "the most it is given (all)", 20 },
@@ -103,8 +106,7 @@ void run_control_complete(struct run_control *o, const struct machine *machine, 
 		cli_fail(EXIT_USAGE, "--%s: goes with --control only", o->only_control);
 	if (!c->socket)
 		return;
-	if (machine->backend != MACHINE_SOFT)
-		cli_fail(EXIT_USAGE, "--control: goes with --backend soft only");
+	c->backend = machine_backend_name(machine);
 	c->scheme = scheme;
 	c->mem_bytes = machine->mem_bytes;
 	c->seed = machine->seed;
@@ -118,6 +120,28 @@ void run_control_complete(struct run_control *o, const struct machine *machine, 
 		snprintf(o->name, sizeof(o->name), "%d", (int)getpid());
 		c->name = o->name;
 	}
+}
+
+int run_control_join(const struct balloon_vm_config *config, struct gn_vm *vm,
+		     struct results_run *run, struct balloon_vm **out)
+{
+	int err = balloon_vm_create(vm, config, out);
+
+	if (!err && !balloon_vm_await_admission(*out, ADMISSION_MS))
+		err = -ETIMEDOUT;
+	if (err)
+		snprintf(run->failure, sizeof(run->failure), "no daemon at %.120s admits it: %s",
+			 config->socket,
+			 err == -ETIMEDOUT ? "is one there, and its budget not reserved?"
+					   : strerror(-err));
+	return err;
+}
+
+void run_idle(void)
+{
+	const struct timespec tick = { .tv_nsec = RUN_IDLE_TICK_MS * 1000000L };
+
+	nanosleep(&tick, NULL);
 }
 
 void run_control_print(const struct balloon_vm_stats *m, FILE *to)

@@ -21,6 +21,7 @@
 
 #include "guest_service.h"
 #include "machine_kvm.h"
+#include "run_control.h"
 
 struct guest {
 	const struct run_request *request;
@@ -28,6 +29,7 @@ struct guest {
 	struct gn_vm *vm;
 	struct gn_guest_boot boot;
 	struct guest_service service;
+	struct balloon_vm *memory; /* NULL: all of it, always */
 	struct tsc_stamp begin, end;
 };
 
@@ -67,8 +69,20 @@ static int guest_create(struct guest *g, struct results_run *run)
 					  .size = params->size,
 					  .seed = params->seed,
 					  .vcpus = machine->vcpus };
-	snprintf(g->boot.workload, sizeof(g->boot.workload), "%s",
-		 params->argument ? "trace" : g->request->workload);
+	if (!strncmp(g->request->workload, "trace:", 6)) {
+		snprintf(g->boot.workload, sizeof(g->boot.workload), "trace");
+	} else {
+		snprintf(g->boot.workload, sizeof(g->boot.workload), "%s", g->request->workload);
+		snprintf(g->boot.argument, sizeof(g->boot.argument), "%s",
+			 params->argument ? params->argument : "");
+	}
+	if (g->request->control) {
+		err = run_control_join(g->request->control, g->vm, run, &g->memory);
+		if (err)
+			return err;
+		gn_kvm_set_mmio(g->kvm, gn_balloon_mmio, balloon_vm_device(g->memory));
+		g->boot.balloon_pa = GN_BALLOON_MMIO_GPA;
+	}
 	err = gn_kvm_load(g->kvm, &gn_guest_image, &g->boot);
 	if (err)
 		snprintf(run->failure, sizeof(run->failure), "the guest was not loaded: %s",
@@ -198,7 +212,7 @@ static int run_once(const struct run_request *request, const struct workload_par
 		    struct results_run *run)
 {
 	struct guest g = { .request = request,
-			   .service = { .params = params },
+			   .service = { .params = params, .rest_ms = request->rest_ms },
 			   .begin = tsc_now() };
 	enum gn_kvm_stop stop;
 	struct guest_watcher watcher;
@@ -207,7 +221,7 @@ static int run_once(const struct run_request *request, const struct workload_par
 
 	if (err)
 		goto out;
-	guest_watcher_begin(&watcher, g.vm, request->progress, request->progress_ctx);
+	guest_watcher_begin(&watcher, g.vm, g.memory, request->progress, request->progress_ctx);
 	stop = gn_kvm_run(g.kvm, 0, &status);
 	g.end = tsc_now();
 	guest_watcher_end(&watcher);
@@ -228,7 +242,10 @@ static int run_once(const struct run_request *request, const struct workload_par
 		err = gn_kvm_pause(g.kvm, audit, &(struct proof){ g.vm, run });
 	if (err && !run->failure[0])
 		snprintf(run->failure, sizeof(run->failure), "%s", strerror(-err));
+	if (g.memory && request->memory)
+		balloon_vm_stats(g.memory, request->memory);
 out:
+	balloon_vm_destroy(g.memory);
 	if (g.kvm)
 		gn_kvm_destroy(g.kvm);
 	guest_service_fini(&g.service);

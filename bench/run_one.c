@@ -16,13 +16,9 @@
 #include <string.h>
 #include <time.h>
 
-#include <gnomon/balloon.h>
-
+#include "run_control.h"
 #include "run_kvm.h"
 #include "workloads/hosted.h"
-
-#define ADMISSION_MS 10000
-#define IDLE_TICK_MS 100
 
 const char *run_group_name(enum workload_kind kind)
 {
@@ -148,29 +144,12 @@ static void on_progress(void *ctx, double done)
 static void on_phase(void *ctx, unsigned phase, uint64_t operations)
 {
 	const struct running *running = ctx;
-	const struct timespec tick = { .tv_nsec = IDLE_TICK_MS * 1000000L };
 
 	(void)phase, (void)operations;
-	for (unsigned ms = 0; ms < running->request->rest_ms; ms += IDLE_TICK_MS) {
+	for (unsigned ms = 0; ms < running->request->rest_ms; ms += RUN_IDLE_TICK_MS) {
 		sys_tick();
-		nanosleep(&tick, NULL);
+		run_idle();
 	}
-}
-
-/* The daemon admits it before the guest's first access. */
-static int join_daemon(const struct run_request *request, struct gn_soft *soft,
-		       struct results_run *run, struct balloon_vm **memory)
-{
-	int err = balloon_vm_create(soft, request->control, memory);
-
-	if (!err && !balloon_vm_await_admission(*memory, ADMISSION_MS))
-		err = -ETIMEDOUT;
-	if (err)
-		snprintf(run->failure, sizeof(run->failure), "no daemon at %.120s admits it: %s",
-			 request->control->socket,
-			 err == -ETIMEDOUT ? "is one there, and its budget not reserved?"
-					   : strerror(-err));
-	return err;
 }
 
 /* One repetition; @run's counters are overwritten, a time sample is added. */
@@ -205,9 +184,10 @@ static int run_once(const struct run_request *request, const struct workload *wo
 		return err;
 	}
 	if (request->control) {
-		err = join_daemon(request, soft, run, &running.memory);
+		err = run_control_join(request->control, gn_soft_vm(soft), run, &running.memory);
 		if (err)
 			goto out;
+		gn_soft_set_mmio(soft, gn_balloon_mmio, balloon_vm_device(running.memory));
 	}
 	clock_gettime(CLOCK_MONOTONIC, &begin);
 	err = workload_run_hosting(gn_soft_cpu(soft, 0), workload, params, &hosting, &why);

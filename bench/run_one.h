@@ -14,14 +14,14 @@ struct run_request {
 	const struct machine *machine;
 	const char *scheme;
 	const char *workload; /* as asked: "random", "trace:FILE" */
-	const char *argument; /* of the workload, or NULL; soft */
+	const char *argument; /* of the workload, or NULL */
 	uint64_t size;	      /* 0: the workload's default (or its quick size) */
 	bool quick, audit;
 	unsigned repeat; /* >= 1; counters of all must agree (kvm: what the guest did) */
 	void (*progress)(void *ctx, double done);
 	void *progress_ctx;
 	struct gn_soft_stats *stats; /* soft: filled in when not NULL */
-	/* soft: be a VM of a gnomon-balloond; NULL: of none. How that went, filled in. */
+	/* Be a VM of a gnomon-balloond; NULL: of none. How that went, filled in. */
 	const struct balloon_vm_config *control;
 	struct balloon_vm_stats *memory;
 	unsigned rest_ms; /* the guest idles so long after each phase of its workload */
