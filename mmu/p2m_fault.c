@@ -48,6 +48,7 @@ static int alloc_for(struct gn_vm *vm, gfn_t at, unsigned level, pfn_t *out)
 
 int gn_p2m_fill_alloc(struct gn_vm *vm, gfn_t at, gfn_t floor, struct gn_p2m_fill *out)
 {
+	const uint64_t drains = gn_retire_drains(vm);
 	unsigned level = unbacked_level(&vm->p2m, at, floor);
 
 	while (level > 1 && alloc_for(vm, at, level, &out->frame))
@@ -55,7 +56,7 @@ int gn_p2m_fill_alloc(struct gn_vm *vm, gfn_t at, gfn_t floor, struct gn_p2m_fil
 	if (level == 1) {
 		int err = alloc_for(vm, at, 1, &out->frame);
 
-		if (err == -ENOMEM && gn_retire_drain(vm))
+		if (err == -ENOMEM && gn_retire_drain_since(vm, drains))
 			err = alloc_for(vm, at, 1, &out->frame);
 		if (err)
 			return err;
