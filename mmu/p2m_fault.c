@@ -160,7 +160,8 @@ static int grant(struct gn_vm *vm, gfn_t at)
 	return 0;
 }
 
-/* By policy. *again: the gfn is not BALLOONED any more. */
+/* By policy; what should be granted and finds no memory is denied, and an error. *again: the gfn is not BALLOONED any
+ * more. */
 static int touch_ballooned(struct gn_vm *vm, gfn_t at, bool write, bool *again)
 {
 	enum gn_touch_answer answer;
@@ -177,8 +178,8 @@ static int touch_ballooned(struct gn_vm *vm, gfn_t at, bool write, bool *again)
 	if (answer == GN_TOUCH_GRANT) {
 		err = grant(vm, at);
 		if (err)
-			goto out;
-		*again = true;
+			answer = GN_TOUCH_DENY;
+		*again = !err;
 	}
 	atomic_fetch_add_explicit(*again ? &vm->touches_granted : &vm->touches_denied, 1,
 				  memory_order_relaxed);

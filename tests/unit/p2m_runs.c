@@ -303,8 +303,13 @@ Test(p2m_runs, a_grant_without_memory_stays_ballooned)
 	cr_assert_eq(gn_p2m_resolve(vm, gfn(3), true, &word, &fix), -ENOMEM);
 	cr_assert_eq(plain_query(vm, 3).state, GN_P2M_BALLOONED);
 	cr_assert_eq(usage().touches_granted, 0);
-	cr_assert_eq(told.calls, 0);
+	cr_assert_eq(usage().touches_denied, 1);
+	cr_assert_eq(told.calls, 1);
+	cr_assert_eq(told.at.v, 3);
+	cr_assert_eq(told.answer, GN_TOUCH_DENY);
 	cr_assert_eq(gn_p2m_resolve(vm, gfn(3), true, &word, &fix), 0);
 	cr_assert_eq(usage().touches_granted, 1);
+	cr_assert_eq(usage().touches_denied, 1);
+	cr_assert_eq(told.answer, GN_TOUCH_GRANT);
 	is_sound();
 }
