@@ -119,6 +119,19 @@ int gn_p2m_fault_in(struct gn_vm *vm, gfn_t at, bool write, p2m_word_t *out);
  * -ENOMEM. Not inside an RCU read section. */
 int gn_p2m_resolve(struct gn_vm *vm, gfn_t at, bool write, p2m_word_t *word, struct gn_fix *fix);
 
+/* gn_p2m_balloon_runs() and its like for an owner whose pages others change, too: gfns in a state the operation refuses
+ * are left out, each told to @left_out with the p2m lock held; all others change. @runs are in RAM, in ascending
+ * order and disjoint. Any thread that is not inside a guest access. */
+enum gn_p2m_drop_kind {
+	GN_P2M_DROP_DISCARD,
+	GN_P2M_DROP_BALLOON,
+	GN_P2M_DROP_UNBALLOON,
+	GN_P2M_DROP_TO_MMIO,
+};
+typedef void gn_p2m_left_out_fn(void *ctx, gfn_t at);
+void gn_p2m_drop_allowed(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
+			 enum gn_p2m_drop_kind kind, gn_p2m_left_out_fn *left_out, void *ctx);
+
 /* Host pointer to the datum at @at when it is memory, else NULL. RCU read section. To read: who writes
  * looks at the word's rights in the same section. */
 void *gn_p2m_pointer(struct gn_vm *vm, gpa_t at);
