@@ -64,6 +64,7 @@ struct gn_balloon {
 	struct gn_page_set held;    /* [l] in the balloon by this device */
 	struct gn_page_set request; /* [l] of the notification in hand; empty between two */
 	struct gn_churn churn;
+	uint64_t charged_pages; /* [l] of stats.granted_pages, those that have used up allowance */
 	uint64_t touches_granted; /* [l] the engine's count when `held` was last held against it */
 
 	bool has_stats_buffer; /* [l] kept to ask with */

@@ -279,9 +279,19 @@ static bool allow_churn(struct gn_balloon *b)
 	return b->config.churn_answer == GN_BALLOON_CHURN_COUNT;
 }
 
+/* Granted pages left the balloon, too. Those that were found since the last inflation, in one go. */
+static void charge_granted(struct gn_balloon *b, uint64_t now_ns)
+{
+	gn_churn_spend(&b->churn, b->stats.granted_pages - b->charged_pages, now_ns);
+	b->charged_pages = b->stats.granted_pages;
+}
+
 static void inflate(struct gn_balloon *b)
 {
-	if (!gn_churn_is_over(&b->churn, gn_balloon_now_ns(b)) || allow_churn(b))
+	uint64_t now_ns = gn_balloon_now_ns(b);
+
+	charge_granted(b, now_ns);
+	if (!gn_churn_is_over(&b->churn, now_ns) || allow_churn(b))
 		change_all(b, GN_BALLOON_INFLATE, &b->stats.inflated_pages);
 }
 

@@ -79,8 +79,8 @@ typedef void gn_balloon_irq_fn(void *ctx);
  * device's lock held: must not call back into it. */
 typedef void gn_balloon_hint_fn(void *ctx, gfn_t start, uint64_t count);
 
-/* Ping-pong: pages that leave the balloon (by deflation or a reset) use up an allowance that grows with time. While
- * it is used up, what answers an inflation? Deflation is never limited: it must not hang. */
+/* Ping-pong: pages that leave the balloon (by deflation, a reset or a granted touch) use up an allowance that grows
+ * with time. While it is used up, what answers an inflation? Deflation is never limited: it must not hang. */
 enum gn_balloon_churn_answer {
 	GN_BALLOON_CHURN_COUNT,	 /* done, and told */
 	GN_BALLOON_CHURN_IGNORE, /* acknowledged, not done: the pages stay the guest's */

@@ -400,6 +400,40 @@ Test(balloon_device, ping_pong_meets_its_limit)
 	}
 }
 
+/* In by a request and out by a touch is ping-pong as well, whoever finds the granted pages: the host's question, the
+ * next inflation, a deflation in good faith. */
+Test(balloon_device, granted_touches_are_ping_pong)
+{
+	for (unsigned finder = 0; finder < 3; finder++) {
+		rig_create((struct gn_balloon_config){ .churn_pages_per_s = 100,
+						       .churn_burst_pages = 200,
+						       .churn_answer = GN_BALLOON_CHURN_IGNORE,
+						       .touch_answer = GN_TOUCH_GRANT });
+		cr_assert(driver_start(&driver, GN_BALLOON_F_MUST_TELL_HOST));
+		for (unsigned turn = 0; turn < 3; turn++) {
+			cr_assert(driver_tell_pages(&driver, INFLATE, 1000, 100));
+			cr_assert_eq(gn_balloon_actual_pages(driver.balloon), turn < 2 ? 100 : 0,
+				     "finder %u, turn %u", finder, turn);
+			cr_assert_eq(rig_faults(GN_BALLOON_FAULT_CHURN), turn < 2 ? 0 : 100);
+			for (uint64_t page = 1000; page < 1100; page++)
+				cr_assert_eq(gn_vm_write(vm, gpa(page << GN_PAGE_SHIFT), "x", 1),
+					     0);
+			if (finder == 1)
+				cr_assert_eq(gn_balloon_actual_pages(driver.balloon), 0);
+			if (finder == 2)
+				cr_assert(driver_tell_pages(&driver, DEFLATE, 1000, 100));
+		}
+		cr_assert_eq(rig_stats().granted_pages, 200, "each is charged once");
+		told.now_ns += NS_PER_S / 50;
+		cr_assert(driver_tell_pages(&driver, INFLATE, 1000, 100));
+		cr_assert_eq(gn_balloon_actual_pages(driver.balloon), 100, "time heals");
+		gn_balloon_destroy(driver.balloon);
+		driver.balloon = NULL;
+		for (uint64_t page = 1000; page < 1100; page++)
+			cr_assert_eq(gn_vm_write(vm, gpa(page << GN_PAGE_SHIFT), "x", 1), 0);
+	}
+}
+
 static struct {
 	unsigned count;
 	gfn_t at;
