@@ -81,19 +81,42 @@ static void gather_pfn(struct gn_balloon *b, unsigned kind, uint64_t page)
 		gn_balloon_fault(b, GN_BALLOON_FAULT_DUPLICATE);
 }
 
-/* A chain cannot name more elements than the guest has pages, not even if it names each once. */
-static bool is_too_long(const struct gn_balloon *b, unsigned descriptors, uint64_t bytes_per_page)
+static uint64_t chain_bytes(const struct gn_balloon *b, unsigned descriptors)
 {
 	uint64_t bytes = 0;
 
 	for (unsigned i = 0; i < descriptors; i++)
 		bytes += b->chain[i].len;
-	return bytes > b->pages * bytes_per_page;
+	return bytes;
+}
+
+/* A chain cannot name more elements than the guest has pages, not even if it names each once. */
+static bool is_too_long(const struct gn_balloon *b, unsigned descriptors, uint64_t bytes_per_page)
+{
+	return chain_bytes(b, descriptors) > b->pages * bytes_per_page;
+}
+
+/* What is too long is not looked at. */
+static uint64_t named(const struct gn_balloon *b, unsigned descriptors, uint64_t bytes_per_page)
+{
+	return is_too_long(b, descriptors, bytes_per_page)
+		       ? 0
+		       : chain_bytes(b, descriptors) / bytes_per_page;
+}
+
+uint64_t gn_balloon_pfns_named(const struct gn_balloon *b, unsigned descriptors)
+{
+	return named(b, descriptors, sizeof(b->pfns[0]));
+}
+
+uint64_t gn_balloon_pages_named(const struct gn_balloon *b, unsigned descriptors)
+{
+	return named(b, descriptors, GN_PAGE_SIZE);
 }
 
 /* ---- Arrays of page numbers (inflate, deflate) --------------------------------------------------------------------- */
 
-static uint64_t gather_array(struct gn_balloon *b, unsigned kind, const struct gn_virtq_desc *desc)
+static void gather_array(struct gn_balloon *b, unsigned kind, const struct gn_virtq_desc *desc)
 {
 	uint64_t at = desc->addr, count = desc->len / sizeof(b->pfns[0]), done = 0;
 
@@ -117,16 +140,13 @@ static uint64_t gather_array(struct gn_balloon *b, unsigned kind, const struct g
 		at += n * sizeof(b->pfns[0]);
 		done += n;
 	}
-	return done;
 }
 
-uint64_t gn_balloon_gather_pfns(struct gn_balloon *b, unsigned kind, unsigned descriptors)
+void gn_balloon_gather_pfns(struct gn_balloon *b, unsigned kind, unsigned descriptors)
 {
-	uint64_t work = 0;
-
 	if (is_too_long(b, descriptors, sizeof(b->pfns[0]))) {
 		gn_balloon_fault(b, GN_BALLOON_FAULT_LENGTH);
-		return 0;
+		return;
 	}
 	for (unsigned i = 0; i < descriptors; i++) {
 		const struct gn_virtq_desc *desc = &b->chain[i];
@@ -136,9 +156,8 @@ uint64_t gn_balloon_gather_pfns(struct gn_balloon *b, unsigned kind, unsigned de
 		else if (!desc->len || desc->len % sizeof(b->pfns[0]))
 			gn_balloon_fault(b, GN_BALLOON_FAULT_LENGTH);
 		else
-			work += gather_array(b, kind, desc);
+			gather_array(b, kind, desc);
 	}
-	return work;
 }
 
 /* ---- Ranges (free page reporting, hinting) --------------------------------------------------------------------------- */
@@ -173,14 +192,14 @@ static bool wants_poison_back(const struct gn_balloon *b)
 	return gn_balloon_has(b, GN_BALLOON_F_PAGE_POISON) && b->space.poison_val;
 }
 
-uint64_t gn_balloon_gather_ranges(struct gn_balloon *b, unsigned descriptors)
+void gn_balloon_gather_ranges(struct gn_balloon *b, unsigned descriptors)
 {
-	uint64_t work = 0, count;
+	uint64_t count;
 	gfn_t start;
 
 	if (is_too_long(b, descriptors, GN_PAGE_SIZE)) {
 		gn_balloon_fault(b, GN_BALLOON_FAULT_LENGTH);
-		return 0;
+		return;
 	}
 	for (unsigned i = 0; i < descriptors; i++) {
 		if (!gn_balloon_range(b, &b->chain[i], &start, &count))
@@ -194,9 +213,7 @@ uint64_t gn_balloon_gather_ranges(struct gn_balloon *b, unsigned descriptors)
 				gn_balloon_fault(b, GN_BALLOON_FAULT_OWNER);
 			else if (state_of(b, page) != GN_P2M_UNBACKED)
 				gn_page_set_add(&b->request, page);
-		work += count;
 	}
-	return work;
 }
 
 /* ---- The change -------------------------------------------------------------------------------------------------------- */
