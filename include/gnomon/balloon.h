@@ -132,8 +132,8 @@ bool gn_balloon_mmio(void *balloon, unsigned cpu, uint64_t at, unsigned bytes, b
 void gn_balloon_set_target(struct gn_balloon *balloon, uint64_t balloon_pages);
 /* How many it has: the p2m's truth, not the driver's claim. */
 uint64_t gn_balloon_actual_pages(struct gn_balloon *balloon);
-/* Ask for fresh statistics; they come with GN_BALLOON_EVENT_STATS. -ENODEV: no such queue (yet), -EAGAIN: asked
- * already, and the guest has not answered. */
+/* Ask for fresh statistics; they come with GN_BALLOON_EVENT_STATS. -ENODEV: no such queue (yet), or the device is
+ * broken, maybe by this very attempt; -EAGAIN: asked already, and the guest has not answered. */
 int gn_balloon_request_stats(struct gn_balloon *balloon);
 
 /* Free page hinting: begin a round; pause it, if hints are of no use now (the guest keeps the hinted pages aside);

@@ -6,6 +6,7 @@
  * bound on what one access costs. Registers, negotiation and the setup of queues are in balloon_mmio.c, touches, ping-pong
  * and hints in balloon_device.c.
  */
+#include <errno.h>
 #include <stdlib.h>
 
 #include "support/balloon_rig.h"
@@ -437,6 +438,21 @@ Test(balloon_hostile, statistics_buffers_that_are_none)
 	cr_assert_eq(rig_stats().claims_count, 1);
 	cr_assert_eq(gn_balloon_request_stats(driver.balloon), 0);
 	cr_assert_not(rig_is_broken());
+}
+
+/* The guest's ring of used statistics buffers is gone when the host asks: who asked learns of it. */
+Test(balloon_hostile, a_question_that_cannot_be_put)
+{
+	const struct stats_entry entry = { GN_BALLOON_STAT_MEMFREE, 1 };
+	const gfn_t page = gpa_to_gfn(gpa(driver_queue_pa(2)));
+
+	rig_start(GN_BALLOON_F_STATS_VQ);
+	cr_assert_not(driver_tell(&driver, 2, &entry, sizeof(entry)));
+	cr_assert_eq(gn_p2m_protect(vm, page, 1, true), 0);
+	cr_assert_eq(gn_balloon_request_stats(driver.balloon), -ENODEV);
+	cr_assert(rig_is_broken());
+	cr_assert_eq(rig_faults(GN_BALLOON_FAULT_RING), 1);
+	cr_assert_eq(gn_balloon_request_stats(driver.balloon), -ENODEV, "broken");
 }
 
 /* ---- Order and time ----------------------------------------------------------------------------------------------------- */
