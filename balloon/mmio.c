@@ -78,30 +78,42 @@ static bool are_features_good(const struct gn_balloon *b)
 	return !(b->driver_features & ~offered(b)) && (b->driver_features & must) == must;
 }
 
-/* Bits come one after the other and never go; @value: all of them, as the driver wants them. */
+/* The next step of 3.1.1 may be taken. */
+static bool may_step(struct gn_balloon *b, uint32_t before, uint32_t bit)
+{
+	if ((b->status & before) != before) {
+		gn_balloon_fault(b, GN_BALLOON_FAULT_STATUS);
+		return false;
+	}
+	if (bit == GN_VIRTIO_STATUS_FEATURES_OK && !are_features_good(b)) {
+		gn_balloon_fault(b, GN_BALLOON_FAULT_FEATURES);
+		return false;
+	}
+	return true;
+}
+
+/* Bits come one after the other and never go; @value: all of them, as the driver wants them. Steps that come in one write
+ * are taken in their order. FAILED is no step: a driver may give up at any time. */
 static void set_status(struct gn_balloon *b, uint32_t value)
 {
-	uint32_t now = b->status & DRIVER_STATUS, fresh = value & DRIVER_STATUS & ~now;
+	static const uint32_t steps[] = { GN_VIRTIO_STATUS_ACKNOWLEDGE, GN_VIRTIO_STATUS_DRIVER,
+					  GN_VIRTIO_STATUS_FEATURES_OK,
+					  GN_VIRTIO_STATUS_DRIVER_OK };
+	uint32_t now = b->status & DRIVER_STATUS, fresh = value & DRIVER_STATUS & ~now, before = 0;
 
 	if ((value & now) != now) {
 		gn_balloon_fault(b, GN_BALLOON_FAULT_STATUS);
 		return;
 	}
-	if (fresh & GN_VIRTIO_STATUS_FEATURES_OK) {
-		if (!are_features_good(b)) {
-			gn_balloon_fault(b, GN_BALLOON_FAULT_FEATURES);
-			fresh &= ~(uint32_t)GN_VIRTIO_STATUS_FEATURES_OK;
+	b->status |= fresh & GN_VIRTIO_STATUS_FAILED;
+	for (unsigned i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
+		if ((fresh & steps[i]) && may_step(b, before, steps[i])) {
+			b->status |= steps[i];
+			if (steps[i] == GN_VIRTIO_STATUS_DRIVER_OK)
+				b->outbox.events |= GN_BALLOON_EVENT_READY;
 		}
+		before |= steps[i];
 	}
-	b->status |= fresh & ~(uint32_t)GN_VIRTIO_STATUS_DRIVER_OK;
-	if (!(fresh & GN_VIRTIO_STATUS_DRIVER_OK))
-		return;
-	if (!(b->status & GN_VIRTIO_STATUS_FEATURES_OK)) {
-		gn_balloon_fault(b, GN_BALLOON_FAULT_STATUS);
-		return;
-	}
-	b->status |= GN_VIRTIO_STATUS_DRIVER_OK;
-	b->outbox.events |= GN_BALLOON_EVENT_READY;
 }
 
 static void set_driver_features(struct gn_balloon *b, uint32_t value)
