@@ -1,18 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * queues.c - a notification: all buffers of the queue, one change of the p2m, one update of the used ring.
+ * queues.c - a notification: all buffers of the queue, one change of the p2m, one update of the
+ * used ring.
  *
- * The driver is told that its buffers are used after the p2m followed, and not before: it may do with the pages
- * what it wants from then on (5.5.6).
+ * The driver is told that its buffers are used after the p2m followed, and not before: it may do
+ * with the pages what it wants from then on (5.5.6).
  *
- * Bounded work. A register access is an exit of a guest, and its vCPU stands still meanwhile; the lock is held.
- * So one access, whatever the number of queues that are pending, has one budget: as many pages as the guest has, and
- * as many descriptors as a queue may have, which is the most that one buffer can name. What a buffer costs is known
- * from its descriptors; one that does not fit ends the access, and the next access, of any register, goes on: the
- * driver waits for its buffers by InterruptStatus, at the latest. The pending queues take turns at being first, and the
- * first buffer of the first queue always fits: none is kept waiting by the others for ever.
+ * Bounded work. A register access is an exit of a guest, and its vCPU stands still meanwhile; the
+ * lock is held. So one access, whatever the number of queues that are pending, has one budget: as
+ * many pages as the guest has, and as many descriptors as a queue may have, which is the most that
+ * one buffer can name. What a buffer costs is known from its descriptors; one that does not fit
+ * ends the access, and the next access, of any register, goes on: the driver waits for its buffers
+ * by InterruptStatus, at the latest. The pending queues take turns at being first, and the first
+ * buffer of the first queue always fits: none is kept waiting by the others for ever.
  *
- * A notification before DRIVER_OK stays pending, too: Linux primes its statistics queue in that order.
+ * A notification before DRIVER_OK stays pending, too: Linux primes its statistics queue in that
+ * order.
  */
 #include "device.h"
 

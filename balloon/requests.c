@@ -1,18 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * requests.c - pages a guest names: each is checked, all are gathered, then the p2m is changed by runs.
+ * requests.c - pages a guest names: each is checked, all are gathered, then the p2m is changed by
+ * runs.
  *
- * Checked: the page is RAM of this VM, nobody else's (reserved, read-only, MMIO, ballooned by another hand), named
- * once, and in the balloon or not as the request wants. What fails is counted and left as it was; the rest of the
- * request is not affected. A state that was looked at may change before the p2m does (a touch by another vCPU that
- * is granted, another thread of the host's), so the engine looks again under its lock, leaves out what does not fit any
- * more, and tells us: it then counts as if it had been found when the request was checked.
+ * Checked: the page is RAM of this VM, nobody else's (reserved, read-only, MMIO, ballooned by
+ * another hand), named once, and in the balloon or not as the request wants. What fails is counted
+ * and left as it was; the rest of the request is not affected. A state that was looked at may
+ * change before the p2m does (a touch by another vCPU that is granted, another thread of the
+ * host's), so the engine looks again under its lock, leaves out what does not fit any more, and
+ * tells us: it then counts as if it had been found when the request was checked.
  *
- * Gathered in a set, so a request of any order and repetition becomes the fewest runs there are; pages that lie together
- * leave as 2 MiB blocks wherever they came from in the request.
+ * Gathered in a set, so a request of any order and repetition becomes the fewest runs there are;
+ * pages that lie together leave as 2 MiB blocks wherever they came from in the request.
  *
- * A page whose touch was granted by policy is in use again, though the driver never asked for it back. It is found at
- * its next mention, when it should leave, or when the host asks how many there are, and is then no longer held.
+ * A page whose touch was granted by policy is in use again, though the driver never asked for it
+ * back. It is found at its next mention, when it should leave, or when the host asks how many there
+ * are, and is then no longer held.
  */
 #include "device.h"
 
@@ -20,7 +23,7 @@
 
 #include "mmu/vm.h"
 
-/* ---- Checks ---------------------------------------------------------------------------------------------------- */
+/* ---- Checks ---------------------------------------------------------------------------------- */
 
 static enum gn_p2m_state state_of(const struct gn_balloon *b, uint64_t page)
 {
@@ -114,7 +117,7 @@ uint64_t gn_balloon_pages_named(const struct gn_balloon *b, unsigned descriptors
 	return named(b, descriptors, GN_PAGE_SIZE);
 }
 
-/* ---- Arrays of page numbers (inflate, deflate) --------------------------------------------------------------------- */
+/* ---- Arrays of page numbers (inflate, deflate) ----------------------------------------------- */
 
 static void gather_array(struct gn_balloon *b, unsigned kind, const struct gn_virtq_desc *desc)
 {
@@ -160,7 +163,7 @@ void gn_balloon_gather_pfns(struct gn_balloon *b, unsigned kind, unsigned descri
 	}
 }
 
-/* ---- Ranges (free page reporting, hinting) --------------------------------------------------------------------------- */
+/* ---- Ranges (free page reporting, hinting) --------------------------------------------------- */
 
 bool gn_balloon_range(struct gn_balloon *b, const struct gn_virtq_desc *desc, gfn_t *start,
 		      uint64_t *count)
@@ -216,7 +219,7 @@ void gn_balloon_gather_ranges(struct gn_balloon *b, unsigned descriptors)
 	}
 }
 
-/* ---- The change -------------------------------------------------------------------------------------------------------- */
+/* ---- The change ------------------------------------------------------------------------------ */
 
 /* The next runs of the request from @at on, as many as one change takes; moves @at behind them. */
 static size_t collect(struct gn_balloon *b, uint64_t *at)
@@ -296,7 +299,8 @@ static bool allow_churn(struct gn_balloon *b)
 	return b->config.churn_answer == GN_BALLOON_CHURN_COUNT;
 }
 
-/* Granted pages left the balloon, too. Those that were found since the last inflation, in one go. */
+/* Granted pages left the balloon, too. Those that were found since the last inflation, in one
+ * go. */
 static void charge_granted(struct gn_balloon *b, uint64_t now_ns)
 {
 	gn_churn_spend(&b->churn, b->stats.granted_pages - b->charged_pages, now_ns);

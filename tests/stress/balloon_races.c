@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * balloon_races.c - a balloon device whose driver, whose host and whose VM's memory all move at once.
+ * balloon_races.c - a balloon device whose driver, whose host and whose VM's memory all move at
+ * once.
  *
- * One thread is the driver: it inflates and deflates runs of pages, and resets the device now and then. One is another vCPU
- * that reads and notifies. One is the host: targets, statistics, hints, questions. One changes the p2m of the same
- * pages: fills, discards, protects, and balloons a few for itself, so that what the device has checked is no longer so
- * when it changes it. The last is a vCPU that touches the same pages: denied while they are in the balloon, or, on
- * the second device, granted, so that they leave it between the device's check and its change.
+ * One thread is the driver: it inflates and deflates runs of pages, and resets the device now and
+ * then. One is another vCPU that reads and notifies. One is the host: targets, statistics, hints,
+ * questions. One changes the p2m of the same pages: fills, discards, protects, and balloons a few
+ * for itself, so that what the device has checked is no longer so when it changes it. The last is a
+ * vCPU that touches the same pages: denied while they are in the balloon, or, on the second device,
+ * granted, so that they leave it between the device's check and its change.
  *
- * After each round the device holds exactly the pages that are ballooned and that the fourth thread did not take, and what
- * went in has come out by deflation, by a reset or by a touch. Where touches are granted the fourth thread takes no
- * pages: one it took right after a grant, before the device found that, would pass for the device's.
+ * After each round the device holds exactly the pages that are ballooned and that the fourth thread
+ * did not take, and what went in has come out by deflation, by a reset or by a touch. Where touches
+ * are granted the fourth thread takes no pages: one it took right after a grant, before the device
+ * found that, would pass for the device's.
  *
  * usage: balloon_races [seed]; GN_TEST_SCALE: percent of the full number of requests
  */

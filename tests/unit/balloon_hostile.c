@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * balloon_hostile.c - guests that lie, tear and loop: each is answered, counted, and hurts nobody but itself.
+ * balloon_hostile.c - guests that lie, tear and loop: each is answered, counted, and hurts nobody
+ * but itself.
  *
- * docs/balloon.md has the table of what a guest may do; here is what concerns queues, buffers and their contents, and the
- * bound on what one access costs. Registers, negotiation and the setup of queues are in balloon_mmio.c, touches, ping-pong
- * and hints in balloon_device.c.
+ * docs/balloon.md has the table of what a guest may do; here is what concerns queues, buffers and
+ * their contents, and the bound on what one access costs. Registers, negotiation and the setup of
+ * queues are in balloon_mmio.c, touches, ping-pong and hints in balloon_device.c.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -45,7 +46,7 @@ static void check_broken_until_reset(enum gn_balloon_fault fault)
 	cr_assert_eq(gn_balloon_actual_pages(driver.balloon), 1);
 }
 
-/* ---- Pages ------------------------------------------------------------------------------------------------------ */
+/* ---- Pages ----------------------------------------------------------------------------------- */
 
 Test(balloon_hostile, pages_are_checked_one_by_one)
 {
@@ -89,7 +90,7 @@ Test(balloon_hostile, never_given_back)
 	cr_assert_eq(rig_stats().target_pages, 0, "host and policy see both");
 }
 
-/* ---- Rings -------------------------------------------------------------------------------------------------------- */
+/* ---- Rings ----------------------------------------------------------------------------------- */
 
 Test(balloon_hostile, torn_index)
 {
@@ -198,7 +199,8 @@ Test(balloon_hostile, rings_that_go_away)
 	}
 }
 
-/* All of a queue's parts in one place: the device reads its own writes, and stops at some point or not at all. */
+/* All of a queue's parts in one place: the device reads its own writes, and stops at some point or
+ * not at all. */
 Test(balloon_hostile, rings_that_overlap)
 {
 	rig_start(0);
@@ -212,7 +214,7 @@ Test(balloon_hostile, rings_that_overlap)
 	cr_assert_eq(gn_balloon_actual_pages(driver.balloon), 0);
 }
 
-/* ---- Buffers ------------------------------------------------------------------------------------------------------- */
+/* ---- Buffers --------------------------------------------------------------------------------- */
 
 Test(balloon_hostile, buffers_that_are_none)
 {
@@ -273,7 +275,8 @@ Test(balloon_hostile, a_buffer_in_ballooned_memory)
 	cr_assert_eq(rig_state(2000), GN_P2M_BALLOONED, "a read by the device is no way back");
 }
 
-/* 16 buffers for queue @index, each of which names as many pages as there are, none of which exists. */
+/* 16 buffers for queue @index, each of which names as many pages as there are, none of which
+ * exists. */
 static void offer_much_work(unsigned index)
 {
 	static uint32_t pfns[PAGES];
@@ -300,7 +303,8 @@ Test(balloon_hostile, much_work_is_done_by_and_by)
 	cr_assert_eq(rig_faults(GN_BALLOON_FAULT_RANGE), DRIVER_QUEUE_SIZE * PAGES);
 }
 
-/* Every queue is full of work, and all are pending at once: they share what an access may take, and take turns. */
+/* Every queue is full of work, and all are pending at once: they share what an access may take, and
+ * take turns. */
 Test(balloon_hostile, queues_share_the_work_of_an_access)
 {
 	enum { STATS = 2, HINTING, REPORTING };
@@ -314,7 +318,8 @@ Test(balloon_hostile, queues_share_the_work_of_an_access)
 	offer_much_work(INFLATE);
 	offer_much_work(DEFLATE);
 	for (uint16_t i = 0; i < DRIVER_QUEUE_SIZE; i++) {
-		/* One long chain, and every head begins it somewhere: 136 descriptors of statistics. */
+		/* One long chain, and every head begins it somewhere: 136 descriptors of
+		 * statistics. */
 		driver_set_desc(&driver, STATS, i,
 				desc(0, 0, i + 1 < DRIVER_QUEUE_SIZE, (uint16_t)(i + 1)));
 		driver_offer(&driver, STATS, i);
@@ -342,7 +347,7 @@ Test(balloon_hostile, queues_share_the_work_of_an_access)
 	cr_assert_not(rig_is_broken());
 }
 
-/* ---- Ranges ---------------------------------------------------------------------------------------------------------- */
+/* ---- Ranges ---------------------------------------------------------------------------------- */
 
 Test(balloon_hostile, reported_ranges_are_checked)
 {
@@ -382,7 +387,7 @@ Test(balloon_hostile, reported_ranges_are_checked)
 	cr_assert_eq(rig_state(2000), GN_P2M_READONLY);
 }
 
-/* ---- Statistics ---------------------------------------------------------------------------------------------------------- */
+/* ---- Statistics ------------------------------------------------------------------------------ */
 
 struct stats_entry {
 	uint16_t tag;
@@ -440,7 +445,8 @@ Test(balloon_hostile, statistics_buffers_that_are_none)
 	cr_assert_not(rig_is_broken());
 }
 
-/* The guest's ring of used statistics buffers is gone when the host asks: who asked learns of it. */
+/* The guest's ring of used statistics buffers is gone when the host asks: who asked learns of
+ * it. */
 Test(balloon_hostile, a_question_that_cannot_be_put)
 {
 	const struct stats_entry entry = { GN_BALLOON_STAT_MEMFREE, 1 };
@@ -455,7 +461,7 @@ Test(balloon_hostile, a_question_that_cannot_be_put)
 	cr_assert_eq(gn_balloon_request_stats(driver.balloon), -ENODEV, "broken");
 }
 
-/* ---- Order and time ----------------------------------------------------------------------------------------------------- */
+/* ---- Order and time -------------------------------------------------------------------------- */
 
 Test(balloon_hostile, notifications_of_nothing)
 {

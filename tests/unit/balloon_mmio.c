@@ -94,7 +94,8 @@ static void begin_anew(void)
 	driver_write(&driver, GN_VIRTIO_DRIVER_FEATURES, GN_BALLOON_F_MUST_TELL_HOST);
 }
 
-/* Every order of the four steps of 3.1.1, one write each as Linux makes them: a step is taken when those before it were. */
+/* Every order of the four steps of 3.1.1, one write each as Linux makes them: a step is taken when
+ * those before it were. */
 Test(balloon_mmio, status_steps_come_in_their_order)
 {
 	static const uint32_t steps[] = { GN_VIRTIO_STATUS_ACKNOWLEDGE, GN_VIRTIO_STATUS_DRIVER,

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * p2m_runs.c - many runs by one change: all or nothing or what may go, told once each, no allocation, memory that is the host's when it
- * returns; the counts of the balloon; and what a touch comes to.
+ * p2m_runs.c - many runs by one change: all or nothing or what may go, told once each, no
+ * allocation, memory that is the host's when it returns; the counts of the balloon; and what a
+ * touch comes to.
  */
 #include <criterion/criterion.h>
 
@@ -157,7 +158,7 @@ Test(p2m_runs, what_is_refused_and_changes_nothing)
 	is_sound();
 }
 
-/* ---- What may not go is left out -------------------------------------------------------------------------------- */
+/* ---- What may not go is left out ------------------------------------------------------------- */
 
 static struct {
 	uint64_t count, first, last;
@@ -232,7 +233,7 @@ Test(p2m_runs, every_other_page_is_left_out)
 	is_sound();
 }
 
-/* ---- What a change costs ---------------------------------------------------------------------------------------- */
+/* ---- What a change costs --------------------------------------------------------------------- */
 
 Test(p2m_runs, one_change_one_flush)
 {
@@ -308,7 +309,7 @@ Test(p2m_runs, a_block_is_re_formed)
 	}
 }
 
-/* ---- Touches ------------------------------------------------------------------------------------------------- */
+/* ---- Touches --------------------------------------------------------------------------------- */
 
 static struct {
 	unsigned calls, writes;
