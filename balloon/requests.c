@@ -15,7 +15,8 @@
  *
  * A page whose touch was granted by policy is in use again, though the driver never asked for it
  * back. It is found at its next mention, when it should leave, or when the host asks how many there
- * are, and is then no longer held.
+ * are, and is then no longer held. What is known of it until then is its state: should another hand
+ * balloon it meanwhile, it passes for the device's.
  */
 #include "device.h"
 
