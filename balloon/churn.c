@@ -2,10 +2,13 @@
 /*
  * churn.c - the limit of ping-pong.
  *
- * A guest that inflates and deflates the same pages for ever keeps the host busy with nothing. Inflation alone ends
- * by itself, so what is counted is pages that *leave* the balloon: each uses up a page of an allowance, which grows
- * by pages_per_s up to burst_pages. Leaving is never refused, for a guest in need must not wait; while
- * nothing of the allowance is left it is the next inflation that is answered by policy.
+ * A guest that inflates and deflates the same pages for ever keeps the host busy with nothing.
+ * Inflation alone ends by itself, so what is counted is pages that *leave* the balloon, by
+ * deflation, by a reset or by a touch that was granted: each uses up a page of an allowance, which
+ * grows by pages_per_s up to burst_pages. Leaving is never refused, for a guest in need must not
+ * wait; while nothing of the allowance is left it is the next inflation that is answered by policy.
+ * A granted page comes back by being named again, and is found by that at the latest, so it is
+ * enough to have them charged when an inflation begins.
  */
 #include "device.h"
 

@@ -126,7 +126,8 @@ int gn_balloon_request_stats(struct gn_balloon *b)
 		err = -EAGAIN;
 	} else {
 		b->has_stats_buffer = false;
-		gn_balloon_use(b, GN_BALLOON_STATS, &b->stats_head, 1);
+		if (!gn_balloon_use(b, GN_BALLOON_STATS, &b->stats_head, 1))
+			err = -ENODEV;
 	}
 	gn_balloon_unlock(b);
 	return err;

@@ -206,7 +206,7 @@ void gn_balloon_reset(struct gn_balloon *b)
 	b->driver_features = 0;
 	b->queue_sel = 0;
 	memset(b->queues, 0, sizeof(b->queues));
-	b->pending = 0;
+	b->pending = b->turn = 0;
 	b->has_stats_buffer = false;
 	b->space.actual = 0;
 	b->space.poison_val = 0;

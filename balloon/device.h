@@ -60,10 +60,12 @@ struct gn_balloon {
 
 	struct gn_vq queues[GN_BALLOON_QUEUES]; /* [l] by kind, whatever their index */
 	unsigned pending; /* [l] bit n: queue kind n was notified and is not done */
+	unsigned turn;	  /* [l] the queue kind that comes first in the next access */
 
 	struct gn_page_set held;    /* [l] in the balloon by this device */
 	struct gn_page_set request; /* [l] of the notification in hand; empty between two */
 	struct gn_churn churn;
+	uint64_t charged_pages; /* [l] of stats.granted_pages, those that have used up allowance */
 	uint64_t touches_granted; /* [l] the engine's count when `held` was last held against it */
 
 	bool has_stats_buffer; /* [l] kept to ask with */
@@ -123,9 +125,11 @@ void gn_balloon_queue_failed(struct gn_balloon *b, int err);
 
 /* ---- requests.c: one buffer's pages are gathered; then all of them are changed ------------------------------ */
 
-/* Returns the work it was, in pages looked at. */
-uint64_t gn_balloon_gather_pfns(struct gn_balloon *b, unsigned kind, unsigned descriptors);
-uint64_t gn_balloon_gather_ranges(struct gn_balloon *b, unsigned descriptors);
+/* How many pages gathering would look at, by the lengths in b->chain; no more than RAM has. */
+uint64_t gn_balloon_pfns_named(const struct gn_balloon *b, unsigned descriptors);
+uint64_t gn_balloon_pages_named(const struct gn_balloon *b, unsigned descriptors);
+void gn_balloon_gather_pfns(struct gn_balloon *b, unsigned kind, unsigned descriptors);
+void gn_balloon_gather_ranges(struct gn_balloon *b, unsigned descriptors);
 /* False: the device is broken. */
 bool gn_balloon_change(struct gn_balloon *b, unsigned kind);
 /* Everything leaves the balloon. */
@@ -143,7 +147,7 @@ bool gn_balloon_take_claims(struct gn_balloon *b, uint16_t head, unsigned descri
 
 /* ---- hinting.c --------------------------------------------------------------------------------------------- */
 
-uint64_t gn_balloon_take_hints(struct gn_balloon *b, unsigned descriptors);
+void gn_balloon_take_hints(struct gn_balloon *b, unsigned descriptors);
 void gn_balloon_hint_reset(struct gn_balloon *b);
 
 /* ---- churn.c ----------------------------------------------------------------------------------------------- */

@@ -40,7 +40,7 @@ static void take_command(struct gn_balloon *b, const struct gn_virtq_desc *desc)
 	b->is_hinting = false;
 }
 
-uint64_t gn_balloon_take_hints(struct gn_balloon *b, unsigned descriptors)
+void gn_balloon_take_hints(struct gn_balloon *b, unsigned descriptors)
 {
 	for (unsigned i = 0; i < descriptors; i++) {
 		const struct gn_virtq_desc *desc = &b->chain[i];
@@ -61,7 +61,6 @@ uint64_t gn_balloon_take_hints(struct gn_balloon *b, unsigned descriptors)
 		if (b->config.hint)
 			b->config.hint(b->config.ctx, start, count);
 	}
-	return 0;
 }
 
 static int command(struct gn_balloon *b, bool begins, uint32_t ends_with)

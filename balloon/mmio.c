@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * mmio.c - registers (virtio 1.2, 4.2.2), negotiation (3.1), the balloon's configuration space (5.5.4).
+ * mmio.c - registers (virtio 1.2, 4.2.2), negotiation (3.1), the balloon's configuration space
+ * (5.5.4).
  *
- * The order a driver has to keep is kept by the device: a step out of order is ignored and counted, and the driver
- * reads back that it did not happen. Features are settled at FEATURES_OK; a queue's addresses while it is not ready;
- * the poison before DRIVER_OK.
+ * The order a driver has to keep is kept by the device: a step out of order is ignored and counted,
+ * and the driver reads back that it did not happen. Features are settled at FEATURES_OK; a queue's
+ * addresses while it is not ready; the poison before DRIVER_OK.
  *
- * MUST_TELL_HOST may be offered or not, but who refuses it is refused (5.5.3.2): a page in the balloon cannot be
- * used before the device was told, for it is not there.
+ * MUST_TELL_HOST may be offered or not, but who refuses it is refused (5.5.3.2): a page in the
+ * balloon cannot be used before the device was told, for it is not there.
  */
 #include "device.h"
 
@@ -32,7 +33,7 @@ static struct gn_vq *selected(struct gn_balloon *b)
 	return gn_balloon_queue_kind(b, b->queue_sel, &kind) ? &b->queues[kind] : NULL;
 }
 
-/* ---- Configuration space ------------------------------------------------------------------------------------- */
+/* ---- Configuration space --------------------------------------------------------------------- */
 
 static uint64_t config_read(struct gn_balloon *b, uint64_t offset, unsigned bytes)
 {
@@ -69,7 +70,7 @@ static void config_write(struct gn_balloon *b, uint64_t offset, unsigned bytes, 
 	}
 }
 
-/* ---- Negotiation ----------------------------------------------------------------------------------------------- */
+/* ---- Negotiation ----------------------------------------------------------------------------- */
 
 static bool are_features_good(const struct gn_balloon *b)
 {
@@ -78,30 +79,43 @@ static bool are_features_good(const struct gn_balloon *b)
 	return !(b->driver_features & ~offered(b)) && (b->driver_features & must) == must;
 }
 
-/* Bits come one after the other and never go; @value: all of them, as the driver wants them. */
+/* The next step of 3.1.1 may be taken. */
+static bool may_step(struct gn_balloon *b, uint32_t before, uint32_t bit)
+{
+	if ((b->status & before) != before) {
+		gn_balloon_fault(b, GN_BALLOON_FAULT_STATUS);
+		return false;
+	}
+	if (bit == GN_VIRTIO_STATUS_FEATURES_OK && !are_features_good(b)) {
+		gn_balloon_fault(b, GN_BALLOON_FAULT_FEATURES);
+		return false;
+	}
+	return true;
+}
+
+/* Bits come one after the other and never go; @value: all of them, as the driver wants them. Steps
+ * that come in one write are taken in their order. FAILED is no step: a driver may give up at any
+ * time. */
 static void set_status(struct gn_balloon *b, uint32_t value)
 {
-	uint32_t now = b->status & DRIVER_STATUS, fresh = value & DRIVER_STATUS & ~now;
+	static const uint32_t steps[] = { GN_VIRTIO_STATUS_ACKNOWLEDGE, GN_VIRTIO_STATUS_DRIVER,
+					  GN_VIRTIO_STATUS_FEATURES_OK,
+					  GN_VIRTIO_STATUS_DRIVER_OK };
+	uint32_t now = b->status & DRIVER_STATUS, fresh = value & DRIVER_STATUS & ~now, before = 0;
 
 	if ((value & now) != now) {
 		gn_balloon_fault(b, GN_BALLOON_FAULT_STATUS);
 		return;
 	}
-	if (fresh & GN_VIRTIO_STATUS_FEATURES_OK) {
-		if (!are_features_good(b)) {
-			gn_balloon_fault(b, GN_BALLOON_FAULT_FEATURES);
-			fresh &= ~(uint32_t)GN_VIRTIO_STATUS_FEATURES_OK;
+	b->status |= fresh & GN_VIRTIO_STATUS_FAILED;
+	for (unsigned i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
+		if ((fresh & steps[i]) && may_step(b, before, steps[i])) {
+			b->status |= steps[i];
+			if (steps[i] == GN_VIRTIO_STATUS_DRIVER_OK)
+				b->outbox.events |= GN_BALLOON_EVENT_READY;
 		}
+		before |= steps[i];
 	}
-	b->status |= fresh & ~(uint32_t)GN_VIRTIO_STATUS_DRIVER_OK;
-	if (!(fresh & GN_VIRTIO_STATUS_DRIVER_OK))
-		return;
-	if (!(b->status & GN_VIRTIO_STATUS_FEATURES_OK)) {
-		gn_balloon_fault(b, GN_BALLOON_FAULT_STATUS);
-		return;
-	}
-	b->status |= GN_VIRTIO_STATUS_DRIVER_OK;
-	b->outbox.events |= GN_BALLOON_EVENT_READY;
 }
 
 static void set_driver_features(struct gn_balloon *b, uint32_t value)
@@ -119,7 +133,7 @@ static void set_driver_features(struct gn_balloon *b, uint32_t value)
 	}
 }
 
-/* ---- Queues ------------------------------------------------------------------------------------------------------ */
+/* ---- Queues ---------------------------------------------------------------------------------- */
 
 static void set_half(gpa_t *address, bool high, uint32_t value)
 {
@@ -188,7 +202,7 @@ static void notify(struct gn_balloon *b, uint32_t index)
 		gn_balloon_fault(b, GN_BALLOON_FAULT_NOTIFY);
 }
 
-/* ---- Registers ----------------------------------------------------------------------------------------------------- */
+/* ---- Registers ------------------------------------------------------------------------------- */
 
 static uint32_t register_read(struct gn_balloon *b, uint64_t offset)
 {

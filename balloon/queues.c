@@ -1,16 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * queues.c - a notification: all buffers of the queue, one change of the p2m, one update of the used ring.
+ * queues.c - a notification: all buffers of the queue, one change of the p2m, one update of the
+ * used ring.
  *
- * The driver is told that its buffers are used after the p2m followed, and not before: it may do with the pages
- * what it wants from then on (5.5.6).
+ * The driver is told that its buffers are used after the p2m followed, and not before: it may do
+ * with the pages what it wants from then on (5.5.6).
  *
- * Bounded work. A register access is an exit of a guest, and its vCPU stands still meanwhile; the lock is held.
- * So one access takes at most the heads that were available when it looked, and stops early once it has looked at
- * as many pages as the guest has and as many descriptors as the queue: all that an honest driver can say. The rest stays pending and the driver's next access, of any register, goes on: it waits
- * for its buffers by InterruptStatus, at the latest.
+ * Bounded work. A register access is an exit of a guest, and its vCPU stands still meanwhile; the
+ * lock is held. So one access, whatever the number of queues that are pending, has one budget: as
+ * many pages as the guest has, and as many descriptors as a queue may have, which is the most that
+ * one buffer can name. What a buffer costs is known from its descriptors; one that does not fit
+ * ends the access, and the next access, of any register, goes on: the driver waits for its buffers
+ * by InterruptStatus, at the latest. The pending queues take turns at being first, and the first
+ * buffer of the first queue always fits: none is kept waiting by the others for ever.
  *
- * A notification before DRIVER_OK stays pending, too: Linux primes its statistics queue in that order.
+ * A notification before DRIVER_OK stays pending, too: Linux primes its statistics queue in that
+ * order.
  */
 #include "device.h"
 
@@ -75,74 +80,79 @@ bool gn_balloon_use(struct gn_balloon *b, unsigned kind, const uint16_t *heads, 
 	return true;
 }
 
-/* The buffer in b->chain. Statistics are kept instead of used. */
-static uint64_t gather(struct gn_balloon *b, unsigned kind, unsigned descriptors)
+/* The buffer in b->chain is paid for. False: it does not fit, and nothing does any more. */
+static bool afford(struct gn_balloon *b, unsigned kind, unsigned descriptors, uint64_t *budget)
+{
+	uint64_t cost = WORK_PER_DESCRIPTOR * descriptors;
+
+	if (kind == GN_BALLOON_INFLATE || kind == GN_BALLOON_DEFLATE)
+		cost += gn_balloon_pfns_named(b, descriptors);
+	else if (kind == GN_BALLOON_REPORTING)
+		cost += gn_balloon_pages_named(b, descriptors);
+	if (cost > *budget) {
+		*budget = 0;
+		return false;
+	}
+	*budget -= cost;
+	return true;
+}
+
+/* The next buffer into b->chain. False: none, for want of budget, or *err. */
+static bool next_buffer(struct gn_balloon *b, unsigned kind, uint16_t head, unsigned *descriptors,
+			uint64_t *budget, int *err)
+{
+	*err = gn_vq_chain(b->vm, &b->queues[kind], head, b->chain, descriptors);
+	return !*err && afford(b, kind, *descriptors, budget);
+}
+
+/* Statistics are kept instead. */
+static void gather(struct gn_balloon *b, unsigned kind, unsigned descriptors)
 {
 	switch (kind) {
 	case GN_BALLOON_HINTING:
-		return gn_balloon_take_hints(b, descriptors);
+		gn_balloon_take_hints(b, descriptors);
+		break;
 	case GN_BALLOON_REPORTING:
-		return gn_balloon_gather_ranges(b, descriptors);
+		gn_balloon_gather_ranges(b, descriptors);
+		break;
 	default:
-		return gn_balloon_gather_pfns(b, kind, descriptors);
+		gn_balloon_gather_pfns(b, kind, descriptors);
 	}
 }
 
-/* Buffers whose pages are gathered, up to @limit of work. The number of heads done; *err: why not all. */
-static unsigned gather_buffers(struct gn_balloon *b, unsigned kind, unsigned available,
-			       uint64_t limit, int *err)
+/* Each returns how many heads are done; *err: an access to the queue failed after them. */
+static unsigned work_on_pages(struct gn_balloon *b, unsigned kind, unsigned available,
+			      uint64_t *budget, int *err)
 {
-	uint64_t work = 0;
-	unsigned done = 0;
+	unsigned done = 0, descriptors;
 
-	for (*err = 0; done < available && work < limit; done++) {
-		unsigned descriptors;
+	while (done < available &&
+	       next_buffer(b, kind, b->heads[done], &descriptors, budget, err)) {
+		gather(b, kind, descriptors);
+		done++;
+	}
+	gn_vq_take(&b->queues[kind], done);
+	if (gn_balloon_change(b, kind) && done)
+		(void)gn_balloon_use(b, kind, b->heads, done);
+	return done;
+}
 
-		*err = gn_vq_chain(b->vm, &b->queues[kind], b->heads[done], b->chain, &descriptors);
-		if (*err)
+static unsigned work_on_claims(struct gn_balloon *b, unsigned available, uint64_t *budget, int *err)
+{
+	unsigned done = 0, descriptors;
+
+	while (done < available &&
+	       next_buffer(b, GN_BALLOON_STATS, b->heads[done], &descriptors, budget, err)) {
+		gn_vq_take(&b->queues[GN_BALLOON_STATS], 1);
+		if (!gn_balloon_take_claims(b, b->heads[done++], descriptors))
 			break;
-		work += WORK_PER_DESCRIPTOR * descriptors + gather(b, kind, descriptors);
 	}
 	return done;
 }
 
-static void work_on_pages(struct gn_balloon *b, unsigned kind, unsigned available)
+static void work_on(struct gn_balloon *b, unsigned kind, uint64_t *budget)
 {
-	struct gn_vq *vq = &b->queues[kind];
-	uint64_t limit = b->pages + WORK_PER_DESCRIPTOR * vq->size;
-	unsigned done;
-	int err;
-
-	done = gather_buffers(b, kind, available, limit, &err);
-	gn_vq_take(vq, done);
-	if (!gn_balloon_change(b, kind) || (done && !gn_balloon_use(b, kind, b->heads, done)))
-		return;
-	if (err)
-		gn_balloon_queue_failed(b, err);
-	else if (done < available)
-		b->pending |= 1u << kind;
-}
-
-static void work_on_claims(struct gn_balloon *b, unsigned available)
-{
-	for (unsigned i = 0; i < available; i++) {
-		unsigned descriptors;
-		int err = gn_vq_chain(b->vm, &b->queues[GN_BALLOON_STATS], b->heads[i], b->chain,
-				      &descriptors);
-
-		if (err) {
-			gn_balloon_queue_failed(b, err);
-			return;
-		}
-		gn_vq_take(&b->queues[GN_BALLOON_STATS], 1);
-		if (!gn_balloon_take_claims(b, b->heads[i], descriptors))
-			return;
-	}
-}
-
-static void work_on(struct gn_balloon *b, unsigned kind)
-{
-	unsigned available;
+	unsigned available, done;
 	int err;
 
 	if (!b->queues[kind].is_ready) {
@@ -150,22 +160,48 @@ static void work_on(struct gn_balloon *b, unsigned kind)
 		return;
 	}
 	err = gn_vq_peek(b->vm, &b->queues[kind], b->heads, &available);
+	if (err) {
+		gn_balloon_queue_failed(b, err);
+		return;
+	}
+	done = kind == GN_BALLOON_STATS ? work_on_claims(b, available, budget, &err)
+					: work_on_pages(b, kind, available, budget, &err);
+	if (!gn_balloon_is_live(b))
+		return;
 	if (err)
 		gn_balloon_queue_failed(b, err);
-	else if (kind == GN_BALLOON_STATS)
-		work_on_claims(b, available);
-	else if (available)
-		work_on_pages(b, kind, available);
+	else if (done < available)
+		b->pending |= 1u << kind;
+}
+
+/* Of the pending queues, the next in turn. */
+static unsigned take_turn(struct gn_balloon *b, unsigned pending)
+{
+	unsigned kind = b->turn;
+
+	while (!(pending & 1u << kind))
+		kind = (kind + 1) % GN_BALLOON_QUEUES;
+	b->turn = (kind + 1) % GN_BALLOON_QUEUES;
+	return kind;
 }
 
 void gn_balloon_work(struct gn_balloon *b)
 {
-	unsigned pending = b->pending;
+	uint64_t budget = b->pages + WORK_PER_DESCRIPTOR * b->config.queue_size_max;
+	unsigned pending = b->pending, first;
 
 	if (GN_LIKELY(!pending) || !gn_balloon_is_live(b))
 		return;
 	b->pending = 0;
-	for (unsigned kind = 0; kind < GN_BALLOON_QUEUES && gn_balloon_is_live(b); kind++)
-		if (pending & 1u << kind)
-			work_on(b, kind);
+	first = take_turn(b, pending);
+	for (unsigned i = 0; i < GN_BALLOON_QUEUES && gn_balloon_is_live(b); i++) {
+		unsigned kind = (first + i) % GN_BALLOON_QUEUES;
+
+		if (!(pending & 1u << kind))
+			continue;
+		if (budget)
+			work_on(b, kind, &budget);
+		else
+			b->pending |= 1u << kind;
+	}
 }

@@ -1,17 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * requests.c - pages a guest names: each is checked, all are gathered, then the p2m is changed by runs.
+ * requests.c - pages a guest names: each is checked, all are gathered, then the p2m is changed by
+ * runs.
  *
- * Checked: the page is RAM of this VM, nobody else's (reserved, read-only, MMIO, ballooned by another hand), named
- * once, and in the balloon or not as the request wants. What fails is counted and left as it was; the rest of the
- * request is not affected. A state that was looked at may change before the p2m does (another thread of the host's), so
- * the engine checks again under its lock and refuses all or nothing; then we look again, too, a few times.
+ * Checked: the page is RAM of this VM, nobody else's (reserved, read-only, MMIO, ballooned by
+ * another hand), named once, and in the balloon or not as the request wants. What fails is counted
+ * and left as it was; the rest of the request is not affected. A state that was looked at may
+ * change before the p2m does (a touch by another vCPU that is granted, another thread of the
+ * host's), so the engine looks again under its lock, leaves out what does not fit any more, and
+ * tells us: it then counts as if it had been found when the request was checked.
  *
- * Gathered in a set, so a request of any order and repetition becomes the fewest runs there are; pages that lie together
- * leave as 2 MiB blocks wherever they came from in the request.
+ * Gathered in a set, so a request of any order and repetition becomes the fewest runs there are;
+ * pages that lie together leave as 2 MiB blocks wherever they came from in the request.
  *
- * A page whose touch was granted by policy is in use again, though the driver never asked for it back. It is found at
- * its next mention, or when the host asks how many there are, and is then no longer held.
+ * A page whose touch was granted by policy is in use again, though the driver never asked for it
+ * back. It is found at its next mention, when it should leave, or when the host asks how many there
+ * are, and is then no longer held. What is known of it until then is its state: should another hand
+ * balloon it meanwhile, it passes for the device's.
  */
 #include "device.h"
 
@@ -19,9 +24,7 @@
 
 #include "mmu/vm.h"
 
-#define CHANGE_TRIES 8
-
-/* ---- Checks ---------------------------------------------------------------------------------------------------- */
+/* ---- Checks ---------------------------------------------------------------------------------- */
 
 static enum gn_p2m_state state_of(const struct gn_balloon *b, uint64_t page)
 {
@@ -37,6 +40,12 @@ static bool is_owned_ram(const struct gn_balloon *b, uint64_t page)
 	       (state == GN_P2M_UNBACKED || state == GN_P2M_PRIVATE || state == GN_P2M_SHARED);
 }
 
+static void note_granted(struct gn_balloon *b, uint64_t page)
+{
+	gn_page_set_remove_run(&b->held, page, 1);
+	b->stats.granted_pages++;
+}
+
 /* In the balloon, and not granted again since. */
 static bool is_held(struct gn_balloon *b, uint64_t page, bool *was_granted)
 {
@@ -45,8 +54,7 @@ static bool is_held(struct gn_balloon *b, uint64_t page, bool *was_granted)
 		return false;
 	if (state_of(b, page) == GN_P2M_BALLOONED)
 		return true;
-	gn_page_set_remove_run(&b->held, page, 1);
-	b->stats.granted_pages++;
+	note_granted(b, page);
 	*was_granted = true;
 	return false;
 }
@@ -77,19 +85,42 @@ static void gather_pfn(struct gn_balloon *b, unsigned kind, uint64_t page)
 		gn_balloon_fault(b, GN_BALLOON_FAULT_DUPLICATE);
 }
 
-/* A chain cannot name more elements than the guest has pages, not even if it names each once. */
-static bool is_too_long(const struct gn_balloon *b, unsigned descriptors, uint64_t bytes_per_page)
+static uint64_t chain_bytes(const struct gn_balloon *b, unsigned descriptors)
 {
 	uint64_t bytes = 0;
 
 	for (unsigned i = 0; i < descriptors; i++)
 		bytes += b->chain[i].len;
-	return bytes > b->pages * bytes_per_page;
+	return bytes;
 }
 
-/* ---- Arrays of page numbers (inflate, deflate) --------------------------------------------------------------------- */
+/* A chain cannot name more elements than the guest has pages, not even if it names each once. */
+static bool is_too_long(const struct gn_balloon *b, unsigned descriptors, uint64_t bytes_per_page)
+{
+	return chain_bytes(b, descriptors) > b->pages * bytes_per_page;
+}
 
-static uint64_t gather_array(struct gn_balloon *b, unsigned kind, const struct gn_virtq_desc *desc)
+/* What is too long is not looked at. */
+static uint64_t named(const struct gn_balloon *b, unsigned descriptors, uint64_t bytes_per_page)
+{
+	return is_too_long(b, descriptors, bytes_per_page)
+		       ? 0
+		       : chain_bytes(b, descriptors) / bytes_per_page;
+}
+
+uint64_t gn_balloon_pfns_named(const struct gn_balloon *b, unsigned descriptors)
+{
+	return named(b, descriptors, sizeof(b->pfns[0]));
+}
+
+uint64_t gn_balloon_pages_named(const struct gn_balloon *b, unsigned descriptors)
+{
+	return named(b, descriptors, GN_PAGE_SIZE);
+}
+
+/* ---- Arrays of page numbers (inflate, deflate) ----------------------------------------------- */
+
+static void gather_array(struct gn_balloon *b, unsigned kind, const struct gn_virtq_desc *desc)
 {
 	uint64_t at = desc->addr, count = desc->len / sizeof(b->pfns[0]), done = 0;
 
@@ -113,16 +144,13 @@ static uint64_t gather_array(struct gn_balloon *b, unsigned kind, const struct g
 		at += n * sizeof(b->pfns[0]);
 		done += n;
 	}
-	return done;
 }
 
-uint64_t gn_balloon_gather_pfns(struct gn_balloon *b, unsigned kind, unsigned descriptors)
+void gn_balloon_gather_pfns(struct gn_balloon *b, unsigned kind, unsigned descriptors)
 {
-	uint64_t work = 0;
-
 	if (is_too_long(b, descriptors, sizeof(b->pfns[0]))) {
 		gn_balloon_fault(b, GN_BALLOON_FAULT_LENGTH);
-		return 0;
+		return;
 	}
 	for (unsigned i = 0; i < descriptors; i++) {
 		const struct gn_virtq_desc *desc = &b->chain[i];
@@ -132,12 +160,11 @@ uint64_t gn_balloon_gather_pfns(struct gn_balloon *b, unsigned kind, unsigned de
 		else if (!desc->len || desc->len % sizeof(b->pfns[0]))
 			gn_balloon_fault(b, GN_BALLOON_FAULT_LENGTH);
 		else
-			work += gather_array(b, kind, desc);
+			gather_array(b, kind, desc);
 	}
-	return work;
 }
 
-/* ---- Ranges (free page reporting, hinting) --------------------------------------------------------------------------- */
+/* ---- Ranges (free page reporting, hinting) --------------------------------------------------- */
 
 bool gn_balloon_range(struct gn_balloon *b, const struct gn_virtq_desc *desc, gfn_t *start,
 		      uint64_t *count)
@@ -169,14 +196,14 @@ static bool wants_poison_back(const struct gn_balloon *b)
 	return gn_balloon_has(b, GN_BALLOON_F_PAGE_POISON) && b->space.poison_val;
 }
 
-uint64_t gn_balloon_gather_ranges(struct gn_balloon *b, unsigned descriptors)
+void gn_balloon_gather_ranges(struct gn_balloon *b, unsigned descriptors)
 {
-	uint64_t work = 0, count;
+	uint64_t count;
 	gfn_t start;
 
 	if (is_too_long(b, descriptors, GN_PAGE_SIZE)) {
 		gn_balloon_fault(b, GN_BALLOON_FAULT_LENGTH);
-		return 0;
+		return;
 	}
 	for (unsigned i = 0; i < descriptors; i++) {
 		if (!gn_balloon_range(b, &b->chain[i], &start, &count))
@@ -190,15 +217,10 @@ uint64_t gn_balloon_gather_ranges(struct gn_balloon *b, unsigned descriptors)
 				gn_balloon_fault(b, GN_BALLOON_FAULT_OWNER);
 			else if (state_of(b, page) != GN_P2M_UNBACKED)
 				gn_page_set_add(&b->request, page);
-		work += count;
 	}
-	return work;
 }
 
-/* ---- The change -------------------------------------------------------------------------------------------------------- */
-
-typedef int change_fn(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
-		      uint64_t *done_pages);
+/* ---- The change ------------------------------------------------------------------------------ */
 
 /* The next runs of the request from @at on, as many as one change takes; moves @at behind them. */
 static size_t collect(struct gn_balloon *b, uint64_t *at)
@@ -214,70 +236,57 @@ static size_t collect(struct gn_balloon *b, uint64_t *at)
 	return n;
 }
 
-static void note_changed(struct gn_balloon *b, unsigned kind, size_t runs, uint64_t *sum)
-{
-	for (size_t i = 0; i < runs; i++) {
-		const struct gn_gfn_run *run = &b->runs[i];
+struct change {
+	struct gn_balloon *b;
+	unsigned kind;
+};
 
+/* The page was fit for the request when it was looked at, and is not any more. */
+static void leave_out(void *ctx, gfn_t at)
+{
+	const struct change *change = (const struct change *)ctx;
+	struct gn_balloon *b = change->b;
+
+	gn_page_set_remove_run(&b->request, at.v, 1);
+	if (change->kind == GN_BALLOON_DEFLATE)
+		note_granted(b, at.v);
+	else
+		gn_balloon_fault(b, GN_BALLOON_FAULT_OWNER);
+}
+
+/* What is left of the request in [at, end) was changed. */
+static void note_changed(struct gn_balloon *b, unsigned kind, uint64_t at, uint64_t end,
+			 uint64_t *sum)
+{
+	uint64_t start, count;
+
+	for (; gn_page_set_next_run(&b->request, at, &start, &count) && start < end;
+	     at = start + count) {
 		if (kind == GN_BALLOON_INFLATE)
-			gn_page_set_add_run(&b->held, run->start.v, run->count);
+			gn_page_set_add_run(&b->held, start, count);
 		else if (kind == GN_BALLOON_DEFLATE)
-			gn_page_set_remove_run(&b->held, run->start.v, run->count);
-		*sum += run->count;
+			gn_page_set_remove_run(&b->held, start, count);
+		*sum += count;
+		b->stats.runs++;
 	}
-	b->stats.runs += runs;
 	b->stats.changes++;
 }
 
-/* The p2m moved on since the pages were checked: check those of @runs again. */
-static void recheck(struct gn_balloon *b, unsigned kind, size_t runs)
-{
-	for (size_t i = 0; i < runs; i++) {
-		uint64_t page = b->runs[i].start.v, end = page + b->runs[i].count;
-
-		for (; page < end; page++) {
-			bool was_granted;
-
-			if (kind == GN_BALLOON_DEFLATE ? is_held(b, page, &was_granted)
-						       : is_owned_ram(b, page))
-				continue;
-			gn_page_set_remove_run(&b->request, page, 1);
-			if (kind != GN_BALLOON_DEFLATE)
-				gn_balloon_fault(b, GN_BALLOON_FAULT_OWNER);
-		}
-	}
-}
-
-/* The request is carried out, *sum grows by the pages it was. What the host can't leave alone for long enough to have it
- * changed is not. */
+/* The request is carried out, *sum grows by the pages it was. */
 static void change_all(struct gn_balloon *b, unsigned kind, uint64_t *sum)
 {
-	static change_fn *const changes[GN_BALLOON_QUEUES] = {
-		[GN_BALLOON_INFLATE] = gn_p2m_balloon_runs,
-		[GN_BALLOON_DEFLATE] = gn_p2m_unballoon_runs,
-		[GN_BALLOON_REPORTING] = gn_p2m_discard_runs,
+	static const enum gn_p2m_drop_kind drops[GN_BALLOON_QUEUES] = {
+		[GN_BALLOON_INFLATE] = GN_P2M_DROP_BALLOON,
+		[GN_BALLOON_DEFLATE] = GN_P2M_DROP_UNBALLOON,
+		[GN_BALLOON_REPORTING] = GN_P2M_DROP_DISCARD,
 	};
-	unsigned tries = 0;
-	uint64_t at = 0;
+	struct change change = { b, kind };
+	uint64_t at = 0, next = 0;
+	size_t runs;
 
-	for (;;) {
-		uint64_t next = at;
-		size_t runs = collect(b, &next);
-		int err;
-
-		if (!runs)
-			break;
-		err = changes[kind](b->vm, b->runs, runs, NULL);
-		if (err == -EINVAL && tries++ < CHANGE_TRIES) {
-			recheck(b, kind, runs);
-			continue;
-		}
-		if (err)
-			b->stats.host_failures++;
-		else
-			note_changed(b, kind, runs, sum);
-		tries = 0;
-		at = next;
+	for (; (runs = collect(b, &next)); at = next) {
+		gn_p2m_drop_allowed(b->vm, b->runs, runs, drops[kind], leave_out, &change);
+		note_changed(b, kind, at, next, sum);
 	}
 }
 
@@ -291,9 +300,20 @@ static bool allow_churn(struct gn_balloon *b)
 	return b->config.churn_answer == GN_BALLOON_CHURN_COUNT;
 }
 
+/* Granted pages left the balloon, too. Those that were found since the last inflation, in one
+ * go. */
+static void charge_granted(struct gn_balloon *b, uint64_t now_ns)
+{
+	gn_churn_spend(&b->churn, b->stats.granted_pages - b->charged_pages, now_ns);
+	b->charged_pages = b->stats.granted_pages;
+}
+
 static void inflate(struct gn_balloon *b)
 {
-	if (!gn_churn_is_over(&b->churn, gn_balloon_now_ns(b)) || allow_churn(b))
+	uint64_t now_ns = gn_balloon_now_ns(b);
+
+	charge_granted(b, now_ns);
+	if (!gn_churn_is_over(&b->churn, now_ns) || allow_churn(b))
 		change_all(b, GN_BALLOON_INFLATE, &b->stats.inflated_pages);
 }
 
@@ -328,7 +348,6 @@ void gn_balloon_return_all(struct gn_balloon *b)
 		gn_page_set_add_run(&b->request, start, count);
 	deflate(b, &b->stats.returned_pages);
 	gn_page_set_clear(&b->request);
-	gn_page_set_clear(&b->held);
 }
 
 void gn_balloon_find_granted(struct gn_balloon *b)

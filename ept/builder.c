@@ -85,12 +85,13 @@ int gn_ept_new(struct gn_vm *vm, const struct gn_fmt *fmt, struct gn_ept **out)
 
 int gn_ept_spare_fill(struct gn_vm *vm, struct gn_ept_spare *spare)
 {
+	const uint64_t drains = gn_retire_drains(vm);
 	int err;
 
 	if (spare->full)
 		return 0;
 	err = gn_table_new(vm, &spare->table);
-	if (err && gn_retire_drain(vm))
+	if (err && gn_retire_drain_since(vm, drains))
 		err = gn_table_new(vm, &spare->table);
 	spare->full = !err;
 	return err;

@@ -2,26 +2,28 @@
 /*
  * frames.c - which host frames are taken.
  *
- * Two levels of bitmaps. One bit a frame says "taken"; above it, one bit a 2 MiB block says "full" (no
- * frame left in it) and another "used" (not wholly free). The lowest free frame is found by the first
- * block that is not full, the lowest free block by the first not used, eight zero words of `used` in a
- * row being a free GiB. A hint remembers below which word of each bitmap nothing is to be found; it moves
- * down when something is freed there, so a search starts where it will end. Tables are taken from the
- * other end, so that the frames of guest memory, and with them its place in physically indexed caches, are the
- * same whatever tables a scheme keeps. All bitmaps start as zeros,
- * so that a pool of terabytes costs nothing until it is used.
+ * Two levels of bitmaps. One bit a frame says "taken"; above it, one bit a 2 MiB block says "full"
+ * (no frame left in it) and another "used" (not wholly free). The lowest free frame is found by the
+ * first block that is not full, the lowest free block by the first not used, eight zero words of
+ * `used` in a row being a free GiB. A hint remembers below which word of each bitmap nothing is to
+ * be found; it moves down when something is freed there, so a search starts where it will end.
+ * Tables are taken from the other end, so that the frames of guest memory, and with them its place
+ * in physically indexed caches, are the same whatever tables a scheme keeps. All bitmaps start as
+ * zeros, so that a pool of terabytes costs nothing until it is used.
  *
- * Frames are handed out zeroed, and the kernel's fresh pages are zero already: a bit a frame ("dirty")
- * says whether it was handed out since the host last took it back, and only then is it cleared by hand,
- * outside the lock. A block that becomes wholly free is given back to the host; but a few such blocks are kept, or
- * a guest that frees and takes one frame in turns would pay a system call each time. Who gives memory up for
- * good (give_back.c) has it given back at once, whatever its size. All of it depends on the sequence of calls alone, never on time: frame numbers
+ * Frames are handed out zeroed, and the kernel's fresh pages are zero already: a bit a frame
+ * ("dirty") says whether it was handed out since the host last took it back, and only then is it
+ * cleared by hand, outside the lock. A block that becomes wholly free is given back to the host;
+ * but a few such blocks are kept, or a guest that frees and takes one frame in turns would pay a
+ * system call each time. Who gives memory up for good (give_back.c) has it given back at once,
+ * whatever its size. All of it depends on the sequence of calls alone, never on time: frame numbers
  * are part of the deterministic result.
  *
  * A reference count is an atomic of its own; get() and put() of a frame in use take no lock.
  *
- * Deliberately absent: growing the pool, NUMA placement, and a guess at what the kernel will really give:
- * the pool is a limit, not a reservation. A host that overcommits beyond its means is told by the kernel.
+ * Deliberately absent: growing the pool, NUMA placement, and a guess at what the kernel will really
+ * give: the pool is a limit, not a reservation. A host that overcommits beyond its means is told by
+ * the kernel.
  */
 #include "frames.h"
 
@@ -40,7 +42,7 @@
 #define FULL_WORD	(~(uint64_t)0)
 #define POOL_FRAMES_MAX ((uint64_t)1 << 40) /* what a p2m word can name */
 
-/* ---- Set-up ------------------------------------------------------------------------------------ */
+/* ---- Set-up ---------------------------------------------------------------------------------- */
 
 /* All bookkeeping lives in one lazily backed mapping. */
 static int tables_map(struct gn_frames_impl *impl, uint64_t frame_count)
@@ -140,7 +142,7 @@ int gn_frames_fd(const struct gn_frames *frames)
 	return frames->impl->memory.fd;
 }
 
-/* ---- Taking -------------------------------------------------------------------------------------- */
+/* ---- Taking ---------------------------------------------------------------------------------- */
 
 /* A block stops being wholly free. */
 static void block_enter_use(struct gn_frames_impl *impl, uint64_t block)
@@ -233,8 +235,8 @@ static bool find_gib(struct gn_frames_impl *impl, uint64_t *block)
 	return false;
 }
 
-/* Take wholly free blocks. Their dirty frames are cleared here, under the lock: it is rare, and the bits
- * that say which are ours to read only now. */
+/* Take wholly free blocks. Their dirty frames are cleared here, under the lock: it is rare, and the
+ * bits that say which are ours to read only now. */
 static void take_blocks(struct gn_frames *frames, uint64_t first, uint64_t count)
 {
 	struct gn_frames_impl *impl = frames->impl;
@@ -372,7 +374,7 @@ int gn_frames_alloc_table(struct gn_frames *frames, pfn_t *out)
 	return 0;
 }
 
-/* ---- Putting ------------------------------------------------------------------------------------- */
+/* ---- Putting --------------------------------------------------------------------------------- */
 
 static bool has_dirty(const struct gn_frames_impl *impl, uint64_t block)
 {
@@ -393,7 +395,8 @@ static void block_leave_use(struct gn_frames_impl *impl, uint64_t block, bool in
 	if (block / 64 < impl->used_hint)
 		impl->used_hint = block / 64;
 	if (!is_dirty) {
-		/* The host has it all, but page by page: to put a large page there it wants its table back too. */
+		/* The host has it all, but page by page: to put a large page there it wants its
+		 * table back too. */
 		if (in_pieces && impl->memory.huge)
 			(void)gn_host_memory_drop(&impl->memory, range);
 		return;
@@ -462,7 +465,8 @@ bool gn_frames_put(struct gn_frames *frames, pfn_t frame)
 	uint32_t old;
 
 	GN_BUG_ON(!gn_frames_valid(frames, frame));
-	/* Release what was done to the frame, acquire what the others did, before it is handed out anew. */
+	/* Release what was done to the frame, acquire what the others did, before it is handed out
+	 * anew. */
 	old = atomic_fetch_sub_explicit(&frames->impl->refs[frame.v], 1, memory_order_acq_rel);
 	GN_BUG_ON(old == 0);
 	if (old != 1)

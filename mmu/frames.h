@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * frames.h - host frames: a pool of 4 KiB frames (a memfd or anonymous memory), handed out singly or in aligned blocks
- * of 2 MiB and 1 GiB, each counted.
+ * frames.h - host frames: a pool of 4 KiB frames (a memfd or anonymous memory), handed out singly
+ * or in aligned blocks of 2 MiB and 1 GiB, each counted.
  *
  * An HPA is an offset into the pool. The whole pool is mapped once, so a frame's host pointer is an
- * addition. The pool is sparse: a frame costs memory once touched; a freed one is given back to the host when
- * its 2 MiB block is free as a whole, or at once if it was put with gn_frames_put_runs(), or it is zeroed at its next
- * allocation (frames are always handed out zeroed). Frame numbers are handed out deterministically: the lowest fitting one, for
- * tables of the VMM's own the highest.
+ * addition. The pool is sparse: a frame costs memory once touched; a freed one is given back to the
+ * host when its 2 MiB block is free as a whole, or at once if it was put with gn_frames_put_runs(),
+ * or it is zeroed at its next allocation (frames are always handed out zeroed). Frame numbers are
+ * handed out deterministically: the lowest fitting one, for tables of the VMM's own the highest.
  *
- * A block of level 2 or 3 is 512 or 512*512 frames with one reference each; freeing frames of a block
- * one by one is legal (that is how a huge page is split).
+ * A block of level 2 or 3 is 512 or 512*512 frames with one reference each; freeing frames of a
+ * block one by one is legal (that is how a huge page is split).
  *
  * Threads: any; takes GN_RANK_FRAMES. gn_frames_at() takes nothing.
  */
@@ -25,7 +25,8 @@ struct gn_frames {
 	struct gn_frames_impl *impl;
 };
 
-/* @bytes is rounded up to 2 MiB. @huge: blocks of 2 MiB will be asked for. -EINVAL, -ENOMEM, -errno of memfd. */
+/* @bytes is rounded up to 2 MiB. @huge: blocks of 2 MiB will be asked for. -EINVAL, -ENOMEM, -errno
+ * of memfd. */
 int gn_frames_new(uint64_t bytes, enum gn_pool_kind kind, bool huge, struct gn_frames **out);
 void gn_frames_destroy(struct gn_frames *frames);
 int gn_frames_fd(
@@ -34,8 +35,8 @@ int gn_frames_fd(
 /* One frame (level 1) or an aligned block, zeroed, each frame with one reference.
  * -ENOMEM: the pool's limit is reached, or no aligned block of that size is free. */
 int gn_frames_alloc(struct gn_frames *frames, unsigned level, pfn_t *out);
-/* The same, but @home (aligned to the level) if it is free. If not: the highest free frame; for a block -ENOMEM, since
- * its pages may still be at home. */
+/* The same, but @home (aligned to the level) if it is free. If not: the highest free frame; for a
+ * block -ENOMEM, since its pages may still be at home. */
 int gn_frames_alloc_home(struct gn_frames *frames, unsigned level, pfn_t home, pfn_t *out);
 /* One frame for a table of the VMM's own: the highest free one. -ENOMEM. */
 int gn_frames_alloc_table(struct gn_frames *frames, pfn_t *out);

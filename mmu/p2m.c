@@ -243,9 +243,10 @@ static int alloc_away(struct gn_vm *vm, unsigned level, pfn_t *out)
 
 int gn_p2m_alloc(struct gn_vm *vm, unsigned level, pfn_t *out)
 {
+	const uint64_t drains = gn_retire_drains(vm);
 	int err = alloc_away(vm, level, out);
 
-	if (err == -ENOMEM && gn_retire_drain(vm))
+	if (err == -ENOMEM && gn_retire_drain_since(vm, drains))
 		err = alloc_away(vm, level, out);
 	return err;
 }

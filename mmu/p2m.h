@@ -2,23 +2,24 @@
 /*
  * p2m.h - which host frame a gfn has: the one truth.
  *
- * A flat array with one 64-bit word per gfn, so a lookup is a bounds check and a load. Every other table
- * of the engine is a cache of it. Readers take nothing (they are inside an RCU read section: the frame
- * they found is not reused before they leave). Writers are serialised by the p2m lock and change a range
- * in three steps:
+ * A flat array with one 64-bit word per gfn, so a lookup is a bounds check and a load. Every other
+ * table of the engine is a cache of it. Readers take nothing (they are inside an RCU read section:
+ * the frame they found is not reused before they leave). Writers are serialised by the p2m lock and
+ * change a range in three steps:
  *
  *     begin (sequence becomes odd) -> the scheme drops what it caches of the range -> change -> end (even)
  *
  * A fault reads the sequence before it looks, and checks it again under its scheme's lock before it
- * installs (gn_p2m_retry): an install can never outlive the truth it was made from. Filling an UNBACKED
- * gfn needs none of that, for nothing caches the absence of a frame.
+ * installs (gn_p2m_retry): an install can never outlive the truth it was made from. Filling an
+ * UNBACKED gfn needs none of that, for nothing caches the absence of a frame.
  *
- * While a range changes, the words of its frames keep state and frame but grant no right at all. So a reader
- * that goes by the word alone (native, software translation) must look at the word's rights, not only at its
- * state: what it may not do now is answered by gn_p2m_resolve(), which waits for the change to end.
+ * While a range changes, the words of its frames keep state and frame but grant no right at all. So
+ * a reader that goes by the word alone (native, software translation) must look at the word's
+ * rights, not only at its state: what it may not do now is answered by gn_p2m_resolve(), which
+ * waits for the change to end.
  *
- * Word: frame number, state, rights (R W X), and the largest level at which the gfn's aligned block is
- * one block of host frames with one state and rights, so that a large leaf may map it.
+ * Word: frame number, state, rights (R W X), and the largest level at which the gfn's aligned block
+ * is one block of host frames with one state and rights, so that a large leaf may map it.
  */
 #ifndef GN_MMU_P2M_H
 #define GN_MMU_P2M_H
@@ -102,25 +103,40 @@ static inline p2m_word_t gn_p2m_get(const struct gn_p2m *p2m, gfn_t at)
 	return w;
 }
 
-/* For faults: an even sequence to hold against gn_p2m_retry(); waits out a running change, so it must not
- * be called inside an RCU read section (the change may wait for that section) or under a lock. */
+/* For faults: an even sequence to hold against gn_p2m_retry(); waits out a running change, so it
+ * must not be called inside an RCU read section (the change may wait for that section) or under a
+ * lock. */
 uint64_t gn_p2m_begin_read(const struct gn_p2m *p2m);
 /* Under the scheme's lock, before installing. True: throw the walk away and start again. */
 bool gn_p2m_retry(const struct gn_p2m *p2m, uint64_t sequence);
 
-/* Give an UNBACKED gfn its frame (a block of the backing level when the whole block is unbacked RAM and
- * the pool has one), or copy a SHARED one for a write. Idempotent. *out is the word afterwards.
- * 0 even when the state has no frame to give (MMIO, BALLOONED): look at *out. -ENOMEM.
- * Not inside an RCU read section. */
+/* Give an UNBACKED gfn its frame (a block of the backing level when the whole block is unbacked RAM
+ * and the pool has one), or copy a SHARED one for a write. Idempotent. *out is the word afterwards.
+ * 0 even when the state has no frame to give (MMIO, BALLOONED): look at *out. -ENOMEM. Not inside
+ * an RCU read section. */
 int gn_p2m_fault_in(struct gn_vm *vm, gfn_t at, bool write, p2m_word_t *out);
 
-/* gn_p2m_fault_in() and the verdict: 0 with fix->kind GN_FIX_RETRY when *word has a frame usable for the
- * access, or GN_FIX_MMIO or GN_FIX_DENIED filled in (.gpa is the page's; refine it if you know the offset).
- * -ENOMEM. Not inside an RCU read section. */
+/* gn_p2m_fault_in() and the verdict: 0 with fix->kind GN_FIX_RETRY when *word has a frame usable
+ * for the access, or GN_FIX_MMIO or GN_FIX_DENIED filled in (.gpa is the page's; refine it if you
+ * know the offset). -ENOMEM. Not inside an RCU read section. */
 int gn_p2m_resolve(struct gn_vm *vm, gfn_t at, bool write, p2m_word_t *word, struct gn_fix *fix);
 
-/* Host pointer to the datum at @at when it is memory, else NULL. RCU read section. To read: who writes
- * looks at the word's rights in the same section. */
+/* gn_p2m_balloon_runs() and its like for an owner whose pages others change, too: gfns in a state
+ * the operation refuses are left out, each told to @left_out with the p2m lock held; all others
+ * change. @runs are in RAM, in ascending order and disjoint. Any thread that is not inside a guest
+ * access. */
+enum gn_p2m_drop_kind {
+	GN_P2M_DROP_DISCARD,
+	GN_P2M_DROP_BALLOON,
+	GN_P2M_DROP_UNBALLOON,
+	GN_P2M_DROP_TO_MMIO,
+};
+typedef void gn_p2m_left_out_fn(void *ctx, gfn_t at);
+void gn_p2m_drop_allowed(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
+			 enum gn_p2m_drop_kind kind, gn_p2m_left_out_fn *left_out, void *ctx);
+
+/* Host pointer to the datum at @at when it is memory, else NULL. RCU read section. To read: who
+ * writes looks at the word's rights in the same section. */
 void *gn_p2m_pointer(struct gn_vm *vm, gpa_t at);
 /* The same for a word that was looked at already and has a frame. */
 void *gn_p2m_pointer_of(struct gn_vm *vm, p2m_word_t word, gpa_t at);

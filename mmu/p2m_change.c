@@ -1,16 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * p2m_change.c - changes of ranges, asked for from outside the guest: balloon, sharing, migration, MMIO.
+ * p2m_change.c - changes of ranges, asked for from outside the guest: balloon, sharing, migration,
+ * MMIO.
  *
- * Each operation has two halves. The first may fail: it checks every gfn's state and allocates all it
- * will need, into a plan of one word a gfn where the outcome is not uniform. The second can't fail:
- * begin, set the words, retire what was there, end. So an operation happens as a whole or not at all.
+ * Each operation has two halves. The first may fail: it checks every gfn's state and allocates all
+ * it will need, into a plan of one word a gfn where the outcome is not uniform. The second can't
+ * fail: begin, set the words, retire what was there, end. So an operation happens as a whole or not
+ * at all. gn_p2m_drop_allowed() is the exception: who owns pages by the thousand can't hold them
+ * still, so there what is refused is left out and told, and the rest happens.
  *
  * Who asks for equal or stable contents (share, move) gets them under protection: begin() with
- * settle waits until no vCPU holds a translation to the range any more, and only then are bytes compared or
- * copied. A comparison made before that would be a guess (TRAPS of every page sharer).
+ * settle waits until no vCPU holds a translation to the range any more, and only then are bytes
+ * compared or copied. A comparison made before that would be a guess (TRAPS of every page sharer).
  *
- * States an operation refuses (-EINVAL), so that nothing is re-granted or lost behind the VMM's back:
+ * States an operation refuses (-EINVAL), so that nothing is re-granted or lost behind the VMM's
+ * back:
  *
  *             UNBACKED  PRIVATE  SHARED  READONLY  BALLOONED  MMIO
  *   populate     ok       ok       ok       ok       -         -
@@ -30,6 +34,7 @@
 #include "p2m_writer.h"
 
 #define LEAVERS	      64 /* runs told to the retire list at a time */
+#define PARTS	      64 /* of runs, changed at a time */
 #define BIT_OF(state) (1u << (state))
 enum {
 	WITH_FRAME = BIT_OF(GN_P2M_PRIVATE) | BIT_OF(GN_P2M_SHARED) | BIT_OF(GN_P2M_READONLY),
@@ -82,7 +87,7 @@ static void unlock_after_change(struct gn_vm *vm, gfn_t start, uint64_t count)
 	gn_retire_poll(vm);
 }
 
-/* ---- Plans ---------------------------------------------------------------------------------------- */
+/* ---- Plans ----------------------------------------------------------------------------------- */
 
 /* What each gfn of [start, start+count) will be; a word of 0 (UNBACKED) leaves it as it is. */
 struct plan {
@@ -112,7 +117,7 @@ static void plan_put_frames(struct gn_vm *vm, struct plan *plan)
 			gn_frames_put(vm->frames, gn_p2m_word_pfn(plan->words[i]));
 }
 
-/* ---- Populate --------------------------------------------------------------------------------------- */
+/* ---- Populate -------------------------------------------------------------------------------- */
 
 static int populate_locked(struct gn_vm *vm, gfn_t start, uint64_t count)
 {
@@ -168,9 +173,10 @@ int gn_p2m_populate(struct gn_vm *vm, gfn_t start, uint64_t count)
 	return err;
 }
 
-/* ---- Frames leave -------------------------------------------------------------------------------------- */
+/* ---- Frames leave ---------------------------------------------------------------------------- */
 
-/* Frames that were gfns' a moment ago, joined where they are neighbours and told to the retire list in lots. */
+/* Frames that were gfns' a moment ago, joined where they are neighbours and told to the retire list
+ * in lots. */
 struct leavers {
 	struct gn_vm *vm;
 	size_t count;
@@ -255,10 +261,55 @@ static int check_runs(const struct gn_vm *vm, const struct gn_gfn_run *runs, siz
 	return 0;
 }
 
-/* One change. What had a frame goes to the host before we return. */
-static int drop(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count, unsigned allowed,
-		enum gn_p2m_state state, uint64_t *done_pages)
+/* What the operations on runs make of a gfn, and which they refuse. */
+static const struct drop_kind {
+	unsigned allowed;
+	enum gn_p2m_state state;
+} drop_kinds[] = {
+	[GN_P2M_DROP_DISCARD] = { ANY & ~BIT_OF(GN_P2M_BALLOONED), GN_P2M_UNBACKED },
+	[GN_P2M_DROP_BALLOON] = { RAM & ~BIT_OF(GN_P2M_READONLY), GN_P2M_BALLOONED },
+	[GN_P2M_DROP_UNBALLOON] = { BIT_OF(GN_P2M_BALLOONED), GN_P2M_UNBACKED },
+	[GN_P2M_DROP_TO_MMIO] = { ANY, GN_P2M_MMIO },
+};
+
+/* The gfns whose state is allowed, by as few changes as there is room for; the others are told. */
+static void drop_parts(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
+		       const struct drop_kind *kind, gn_p2m_left_out_fn *left_out, void *ctx)
 {
+	struct gn_gfn_run parts[PARTS];
+	uint64_t part_end = 0;
+	size_t n = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		const uint64_t end = runs[i].start.v + runs[i].count;
+
+		for (uint64_t at = runs[i].start.v; at < end; at++) {
+			if (!(kind->allowed &
+			      BIT_OF(gn_p2m_word_state(gn_p2m_get(&vm->p2m, gfn(at)))))) {
+				left_out(ctx, gfn(at));
+				continue;
+			}
+			if (!n || part_end != at) {
+				if (n == PARTS) {
+					drop_locked(vm, parts, n, kind->state);
+					n = 0;
+				}
+				parts[n++] = (struct gn_gfn_run){ gfn(at), 0 };
+			}
+			parts[n - 1].count++;
+			part_end = at + 1;
+		}
+	}
+	drop_locked(vm, parts, n, kind->state);
+}
+
+/* One change of all, or an error and none; with @left_out, what is not allowed is left out. What
+ * had a frame goes to the host before we return. */
+static int drop(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
+		enum gn_p2m_drop_kind kind, gn_p2m_left_out_fn *left_out, void *ctx,
+		uint64_t *done_pages)
+{
+	const struct drop_kind *how = &drop_kinds[kind];
 	uint64_t pages;
 	int err = check_runs(vm, runs, count, &pages);
 
@@ -268,9 +319,13 @@ static int drop(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count, u
 		return err;
 	lock_for_change(vm);
 	for (size_t i = 0; i < count && !err; i++)
-		err = check(vm, runs[i].start, runs[i].count, allowed);
-	if (!err)
-		drop_locked(vm, runs, count, state);
+		err = check(vm, runs[i].start, runs[i].count, how->allowed);
+	if (!err) {
+		drop_locked(vm, runs, count, how->state);
+	} else if (left_out) {
+		drop_parts(vm, runs, count, how, left_out, ctx);
+		err = 0;
+	}
 	gn_unlock(&vm->p2m.lock);
 	gn_unlock(&vm->lock);
 	if (err)
@@ -283,53 +338,61 @@ static int drop(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count, u
 	return 0;
 }
 
+void gn_p2m_drop_allowed(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
+			 enum gn_p2m_drop_kind kind, gn_p2m_left_out_fn *left_out, void *ctx)
+{
+	int err = drop(vm, runs, count, kind, left_out, ctx, NULL);
+
+	GN_BUG_ON(err);
+}
+
 int gn_p2m_discard_runs(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
 			uint64_t *done_pages)
 {
-	return drop(vm, runs, count, ANY & ~BIT_OF(GN_P2M_BALLOONED), GN_P2M_UNBACKED, done_pages);
+	return drop(vm, runs, count, GN_P2M_DROP_DISCARD, NULL, NULL, done_pages);
 }
 
 int gn_p2m_discard(struct gn_vm *vm, gfn_t start, uint64_t count)
 {
 	const struct gn_gfn_run run = { start, count };
 
-	return gn_p2m_discard_runs(vm, &run, 1, NULL);
+	return drop(vm, &run, 1, GN_P2M_DROP_DISCARD, NULL, NULL, NULL);
 }
 
 int gn_p2m_balloon_runs(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
 			uint64_t *done_pages)
 {
-	return drop(vm, runs, count, RAM & ~BIT_OF(GN_P2M_READONLY), GN_P2M_BALLOONED, done_pages);
+	return drop(vm, runs, count, GN_P2M_DROP_BALLOON, NULL, NULL, done_pages);
 }
 
 int gn_p2m_balloon(struct gn_vm *vm, gfn_t start, uint64_t count)
 {
 	const struct gn_gfn_run run = { start, count };
 
-	return gn_p2m_balloon_runs(vm, &run, 1, NULL);
+	return drop(vm, &run, 1, GN_P2M_DROP_BALLOON, NULL, NULL, NULL);
 }
 
 int gn_p2m_unballoon_runs(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
 			  uint64_t *done_pages)
 {
-	return drop(vm, runs, count, BIT_OF(GN_P2M_BALLOONED), GN_P2M_UNBACKED, done_pages);
+	return drop(vm, runs, count, GN_P2M_DROP_UNBALLOON, NULL, NULL, done_pages);
 }
 
 int gn_p2m_unballoon(struct gn_vm *vm, gfn_t start, uint64_t count)
 {
 	const struct gn_gfn_run run = { start, count };
 
-	return gn_p2m_unballoon_runs(vm, &run, 1, NULL);
+	return drop(vm, &run, 1, GN_P2M_DROP_UNBALLOON, NULL, NULL, NULL);
 }
 
 int gn_p2m_set_mmio(struct gn_vm *vm, gfn_t start, uint64_t count)
 {
 	const struct gn_gfn_run run = { start, count };
 
-	return drop(vm, &run, 1, ANY, GN_P2M_MMIO, NULL);
+	return drop(vm, &run, 1, GN_P2M_DROP_TO_MMIO, NULL, NULL, NULL);
 }
 
-/* ---- The balloon's rules and books ---------------------------------------------------------------------- */
+/* ---- The balloon's rules and books ----------------------------------------------------------- */
 
 void gn_vm_set_ballooned_touch(struct gn_vm *vm, enum gn_touch_answer answer, gn_touch_fn *told,
 			       void *ctx)
@@ -349,10 +412,10 @@ void gn_vm_balloon_usage(const struct gn_vm *vm, struct gn_balloon_usage *out)
 	out->released_bytes = atomic_load_explicit(&vm->released_bytes, memory_order_relaxed);
 }
 
-/* ---- Protect --------------------------------------------------------------------------------------------- */
+/* ---- Protect --------------------------------------------------------------------------------- */
 
-/* A read-only gfn owns its frame: what has none gets one, what shares one gets a copy. Invisible to the
- * guest, so it may stay if the protection then fails. */
+/* A read-only gfn owns its frame: what has none gets one, what shares one gets a copy. Invisible to
+ * the guest, so it may stay if the protection then fails. */
 static int own_frames_locked(struct gn_vm *vm, gfn_t start, uint64_t count)
 {
 	int err = populate_locked(vm, start, count);
@@ -400,14 +463,15 @@ out:
 	return err;
 }
 
-/* ---- Move -------------------------------------------------------------------------------------------------- */
+/* ---- Move ------------------------------------------------------------------------------------ */
 
 static gn_rights_t rights_of(enum gn_p2m_state state)
 {
 	return state == GN_P2M_PRIVATE ? GN_RWX : GN_R | GN_X;
 }
 
-/* New frames for every gfn that has one, in blocks as large as the old ones where they fit the range. */
+/* New frames for every gfn that has one, in blocks as large as the old ones where they fit the
+ * range. */
 static int plan_move(struct gn_vm *vm, struct plan *plan)
 {
 	uint64_t end = plan->start.v + plan->count, pages;
@@ -482,7 +546,7 @@ out:
 	return err;
 }
 
-/* ---- Share -------------------------------------------------------------------------------------------------- */
+/* ---- Share ----------------------------------------------------------------------------------- */
 
 /* One change of two gfns that need not be neighbours. */
 static int share_locked(struct gn_vm *vm, gfn_t keep, gfn_t give)

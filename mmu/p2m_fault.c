@@ -2,24 +2,25 @@
 /*
  * p2m_fault.c - a gfn gets its frame: on first touch, and on the first write to a shared one.
  *
- * First touch needs no begin and end: nothing caches the absence of a frame, so publishing the word is the
- * whole change. With a backing level above 1 the block around the gfn is given as one if nothing
- * of it has a frame yet; when the pool has no such block, smaller ones do.
+ * First touch needs no begin and end: nothing caches the absence of a frame, so publishing the word
+ * is the whole change. With a backing level above 1 the block around the gfn is given as one if
+ * nothing of it has a frame yet; when the pool has no such block, smaller ones do.
  *
  * The write to a shared frame is a change of one gfn: copy, revoke, publish. The copy may be made
  * first, for nobody may write a shared frame. If the others have all left, the frame is simply ours
  * again: an upgrade, after which stale read-only translations cost a fault and nothing else.
  *
- * gn_p2m_resolve() adds the verdict every scheme needs: this much memory is there, that much is not. Every access that
- * meets a BALLOONED gfn comes by here, whatever the scheme and whoever accesses, so here touches are counted and answered.
+ * gn_p2m_resolve() adds the verdict every scheme needs: this much memory is there, that much is
+ * not. Every access that meets a BALLOONED gfn comes by here, whatever the scheme and whoever
+ * accesses, so here touches are counted and answered.
  */
 #include <errno.h>
 #include <string.h>
 
 #include "p2m_writer.h"
 
-/* The largest level <= the backing level at which the block around @at is unbacked RAM as a whole, and
- * begins at @floor or above. */
+/* The largest level <= the backing level at which the block around @at is unbacked RAM as a whole,
+ * and begins at @floor or above. */
 static unsigned unbacked_level(const struct gn_p2m *p2m, gfn_t at, gfn_t floor)
 {
 	unsigned level = p2m->backing_level;
@@ -48,6 +49,7 @@ static int alloc_for(struct gn_vm *vm, gfn_t at, unsigned level, pfn_t *out)
 
 int gn_p2m_fill_alloc(struct gn_vm *vm, gfn_t at, gfn_t floor, struct gn_p2m_fill *out)
 {
+	const uint64_t drains = gn_retire_drains(vm);
 	unsigned level = unbacked_level(&vm->p2m, at, floor);
 
 	while (level > 1 && alloc_for(vm, at, level, &out->frame))
@@ -55,7 +57,7 @@ int gn_p2m_fill_alloc(struct gn_vm *vm, gfn_t at, gfn_t floor, struct gn_p2m_fil
 	if (level == 1) {
 		int err = alloc_for(vm, at, 1, &out->frame);
 
-		if (err == -ENOMEM && gn_retire_drain(vm))
+		if (err == -ENOMEM && gn_retire_drain_since(vm, drains))
 			err = alloc_for(vm, at, 1, &out->frame);
 		if (err)
 			return err;
@@ -100,8 +102,8 @@ int gn_p2m_unshare(struct gn_vm *vm, gfn_t at)
 	return 0;
 }
 
-/* The word needs nothing of us: usable, or without a frame to give. In the midst of a change it has no
- * rights, and the caller waits for the lock. */
+/* The word needs nothing of us: usable, or without a frame to give. In the midst of a change it has
+ * no rights, and the caller waits for the lock. */
 static bool is_settled(p2m_word_t w, bool write)
 {
 	switch (gn_p2m_word_state(w)) {
@@ -159,7 +161,8 @@ static int grant(struct gn_vm *vm, gfn_t at)
 	return 0;
 }
 
-/* By policy. *again: the gfn is not BALLOONED any more. */
+/* By policy; what should be granted and finds no memory is denied, and an error. *again: the gfn is
+ * not BALLOONED any more. */
 static int touch_ballooned(struct gn_vm *vm, gfn_t at, bool write, bool *again)
 {
 	enum gn_touch_answer answer;
@@ -176,8 +179,8 @@ static int touch_ballooned(struct gn_vm *vm, gfn_t at, bool write, bool *again)
 	if (answer == GN_TOUCH_GRANT) {
 		err = grant(vm, at);
 		if (err)
-			goto out;
-		*again = true;
+			answer = GN_TOUCH_DENY;
+		*again = !err;
 	}
 	atomic_fetch_add_explicit(*again ? &vm->touches_granted : &vm->touches_denied, 1,
 				  memory_order_relaxed);

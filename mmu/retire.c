@@ -11,7 +11,9 @@
  *
  * A drain swaps the two lists under the list's lock, waits, and puts what it took; frames retired
  * meanwhile belong to the next drain, since the grace period may have begun before they were unmapped.
- * Only one drain runs at a time, and a second one waits: its caller needs the frames, not just a promise.
+ * Only one drain runs at a time, and a second one waits: its caller needs the frames, not just a promise. It then
+ * may find an empty list, all of it put by the first one, and so "is another try worth it" can't be asked of
+ * the list: completed drains are counted, and the count that matters is that of before the failed allocation.
  *
  * Why no call_rcu: its thread would free frames at times of its own choosing, and the numbers of the
  * frames handed out next (hence the cache behaviour that is modelled on them) would differ from run to run.
@@ -43,6 +45,7 @@ int gn_retire_init(struct gn_vm *vm)
 	gn_lock_init(&r->drain_lock, GN_RANK_DRAIN);
 	gn_lock_init(&r->lock, GN_RANK_RETIRE);
 	r->count = 0;
+	atomic_init(&r->drains, 0);
 	return 0;
 }
 
@@ -75,7 +78,20 @@ void gn_retire_runs(struct gn_vm *vm, const struct gn_frame_run *runs, size_t co
 	gn_unlock(&r->lock);
 }
 
-bool gn_retire_drain(struct gn_vm *vm)
+uint64_t gn_retire_drains(const struct gn_vm *vm)
+{
+	return atomic_load_explicit(&vm->retire.drains, memory_order_relaxed);
+}
+
+/* Relaxed will do: what matters is a drain that put frames after an allocation failed. The failed allocation left the
+ * pool's lock before that drain took it, so the number taken before does not count it. */
+bool gn_retire_drain_since(struct gn_vm *vm, uint64_t drains)
+{
+	gn_retire_drain(vm);
+	return gn_retire_drains(vm) != drains;
+}
+
+void gn_retire_drain(struct gn_vm *vm)
 {
 	struct gn_retire *r = &vm->retire;
 	size_t count;
@@ -94,9 +110,9 @@ bool gn_retire_drain(struct gn_vm *vm)
 		atomic_fetch_add_explicit(&vm->released_bytes,
 					  gn_frames_put_runs(vm->frames, list, count),
 					  memory_order_relaxed);
+		atomic_fetch_add_explicit(&r->drains, 1, memory_order_relaxed);
 	}
 	gn_unlock(&r->drain_lock);
-	return count != 0;
 }
 
 void gn_retire_poll(struct gn_vm *vm)

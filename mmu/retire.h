@@ -14,6 +14,7 @@
 
 #include <gnomon/engine.h>
 
+#include "atomics.h"
 #include "frames.h"
 #include "lock.h"
 
@@ -25,6 +26,7 @@ struct gn_retire {
 	struct gn_frame_run *list;     /* [lock] */
 	struct gn_frame_run *draining; /* [drain_lock] swapped with list by a drain */
 	size_t count;		       /* [lock], read without for a hint */
+	_Atomic(uint64_t) drains;      /* (a) that have put something; written under drain_lock */
 	size_t capacity;	       /* (c) of each list */
 };
 
@@ -36,9 +38,15 @@ void gn_retire_fini(struct gn_vm *vm);
 void gn_retire_frame(struct gn_vm *vm, pfn_t frame);
 /* The same for runs of frames, in their order. */
 void gn_retire_runs(struct gn_vm *vm, const struct gn_frame_run *runs, size_t count);
-/* Wait for a grace period and put all. Outside read sections; no lock of rank above GN_RANK_P2M held.
- * True: something was put, so an allocation that failed is worth another try. */
-bool gn_retire_drain(struct gn_vm *vm);
+/* Wait for a grace period and put all. When it returns, whatever was retired before the call has been put, if need be by
+ * a drain that was under way. Outside read sections; no lock of rank above GN_RANK_P2M held. */
+void gn_retire_drain(struct gn_vm *vm);
+
+/* For an allocation that may fail while frames wait: take the number of drains *before* it, and if it fails,
+ * drain by gn_retire_drain_since(). True: something was put since that number was taken, whoever put it, so the
+ * allocation is worth another try. */
+uint64_t gn_retire_drains(const struct gn_vm *vm);
+bool gn_retire_drain_since(struct gn_vm *vm, uint64_t drains);
 /* gn_retire_drain() if the list is long. Called by the engine at the end of each vCPU report. */
 void gn_retire_poll(struct gn_vm *vm);
 

@@ -79,9 +79,10 @@ static void guest_flush(struct gn_vcpu *vcpu, const struct gn_flush *flush)
 /* Run a scheme's operation; if frames only wait for their grace period, have them and run it again. */
 static int run_op(struct gn_vcpu *vcpu, int (*op)(struct gn_vcpu *vcpu))
 {
+	const uint64_t drains = gn_retire_drains(vcpu->vm);
 	int err = op(vcpu);
 
-	if (err == -ENOMEM && gn_retire_drain(vcpu->vm))
+	if (err == -ENOMEM && gn_retire_drain_since(vcpu->vm, drains))
 		err = op(vcpu);
 	return err;
 }
@@ -402,11 +403,12 @@ int gn_vcpu_fault(struct gn_vcpu *vcpu, const struct gn_fault *fault, struct gn_
 {
 	int (*op)(struct gn_vcpu *, const struct gn_fault *, struct gn_fix *) =
 		vcpu->vm->ops->fault ? vcpu->vm->ops->fault : fault_default;
+	const uint64_t drains = gn_retire_drains(vcpu->vm);
 	int err;
 
 	memset(fix, 0, sizeof(*fix));
 	err = op(vcpu, fault, fix);
-	if (err == -ENOMEM && gn_retire_drain(vcpu->vm)) {
+	if (err == -ENOMEM && gn_retire_drain_since(vcpu->vm, drains)) {
 		memset(fix, 0, sizeof(*fix));
 		err = op(vcpu, fault, fix);
 	}

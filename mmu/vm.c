@@ -345,10 +345,11 @@ void gn_vm_pool(const struct gn_vm *vm, struct gn_pool *out)
 
 int gn_vm_pool_alloc(struct gn_vm *vm, hpa_t *out)
 {
+	const uint64_t drains = gn_retire_drains(vm);
 	pfn_t frame;
 	int err = gn_frames_alloc_table(vm->frames, &frame);
 
-	if (err == -ENOMEM && gn_retire_drain(vm))
+	if (err == -ENOMEM && gn_retire_drain_since(vm, drains))
 		err = gn_frames_alloc_table(vm->frames, &frame);
 	if (!err)
 		*out = pfn_to_hpa(frame);

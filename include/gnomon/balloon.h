@@ -79,8 +79,8 @@ typedef void gn_balloon_irq_fn(void *ctx);
  * device's lock held: must not call back into it. */
 typedef void gn_balloon_hint_fn(void *ctx, gfn_t start, uint64_t count);
 
-/* Ping-pong: pages that leave the balloon (by deflation or a reset) use up an allowance that grows with time. While
- * it is used up, what answers an inflation? Deflation is never limited: it must not hang. */
+/* Ping-pong: pages that leave the balloon (by deflation, a reset or a granted touch) use up an allowance that grows
+ * with time. While it is used up, what answers an inflation? Deflation is never limited: it must not hang. */
 enum gn_balloon_churn_answer {
 	GN_BALLOON_CHURN_COUNT,	 /* done, and told */
 	GN_BALLOON_CHURN_IGNORE, /* acknowledged, not done: the pages stay the guest's */
@@ -132,8 +132,8 @@ bool gn_balloon_mmio(void *balloon, unsigned cpu, uint64_t at, unsigned bytes, b
 void gn_balloon_set_target(struct gn_balloon *balloon, uint64_t balloon_pages);
 /* How many it has: the p2m's truth, not the driver's claim. */
 uint64_t gn_balloon_actual_pages(struct gn_balloon *balloon);
-/* Ask for fresh statistics; they come with GN_BALLOON_EVENT_STATS. -ENODEV: no such queue (yet), -EAGAIN: asked
- * already, and the guest has not answered. */
+/* Ask for fresh statistics; they come with GN_BALLOON_EVENT_STATS. -ENODEV: no such queue (yet), or the device is
+ * broken, maybe by this very attempt; -EAGAIN: asked already, and the guest has not answered. */
 int gn_balloon_request_stats(struct gn_balloon *balloon);
 
 /* Free page hinting: begin a round; pause it, if hints are of no use now (the guest keeps the hinted pages aside);

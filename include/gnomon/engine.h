@@ -295,8 +295,10 @@ int gn_p2m_query(struct gn_vm *vm, gfn_t at, struct gn_p2m_info *out);
 
 /* What a touch of a BALLOONED page comes to, by the guest or by a device on its behalf. */
 enum gn_touch_answer {
-	GN_TOUCH_DENY,	/* GN_FIX_DENIED, or -EFAULT for a device */
-	GN_TOUCH_GRANT, /* the page is taken out of the balloon and filled with zeros */
+	GN_TOUCH_DENY, /* GN_FIX_DENIED, or -EFAULT for a device */
+	/* The page is taken out of the balloon and filled with zeros; without memory for it the touch is -ENOMEM, counted
+	 * and told as denied. */
+	GN_TOUCH_GRANT,
 };
 /* Told of each touch, after it was counted, by the thread that touched. Must not call back into the engine. */
 typedef void gn_touch_fn(struct gn_vm *vm, gfn_t at, bool write, enum gn_touch_answer answer,

@@ -1,13 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * balloon_races.c - a balloon device whose driver, whose host and whose VM's memory all move at once.
+ * balloon_races.c - a balloon device whose driver, whose host and whose VM's memory all move at
+ * once.
  *
- * One thread is the driver: it inflates and deflates runs of pages, and resets the device now and then. One is another vCPU
- * that reads and notifies. One is the host: targets, statistics, hints, questions. One changes the p2m of the same
- * pages: fills, discards, protects, and balloons a few for itself, so that what the device has checked is no longer so
- * when it changes it.
+ * One thread is the driver: it inflates and deflates runs of pages, and resets the device now and
+ * then. One is another vCPU that reads and notifies. One is the host: targets, statistics, hints,
+ * questions. One changes the p2m of the same pages: fills, discards, protects, and balloons a few
+ * for itself, so that what the device has checked is no longer so when it changes it. The last is a
+ * vCPU that touches the same pages: denied while they are in the balloon, or, on the second device,
+ * granted, so that they leave it between the device's check and its change.
  *
- * After each round the device holds exactly the pages that are ballooned and that the fourth thread did not take.
+ * After each round the device holds exactly the pages that are ballooned and that the fourth thread
+ * did not take, and what went in has come out by deflation, by a reset or by a touch. Where touches
+ * are granted the fourth thread takes no pages: one it took right after a grant, before the device
+ * found that, would pass for the device's.
  *
  * usage: balloon_races [seed]; GN_TEST_SCALE: percent of the full number of requests
  */
@@ -21,10 +27,11 @@
 
 #define PAGES	  1024u
 #define FIRST	  256u /* where the fight is */
-#define ROUNDS	  4
+#define ROUNDS	  2
 #define REQUESTS  500u
 #define FEATURES  GN_BALLOON_F_ALL
 #define RUN_PAGES 64u
+#define WORKERS	  5u
 
 static struct gn_vm *vm;
 static struct balloon_driver driver;
@@ -32,6 +39,7 @@ static bool is_taken[PAGES]; /* the changer's */
 static atomic_bool stop;
 static atomic_ulong interrupts, events;
 static unsigned long requests = REQUESTS;
+static enum gn_touch_answer touch_answer;
 static unsigned passed, failed;
 
 struct worker {
@@ -139,13 +147,28 @@ static void *change(void *ctx)
 			(void)gn_p2m_protect(vm, gfn(page), 1, r & 1 << 20);
 			break;
 		case 3:
-			if (!is_taken[page])
+			if (!is_taken[page] && touch_answer == GN_TOUCH_DENY)
 				is_taken[page] = !gn_p2m_balloon(vm, gfn(page), 1);
 			break;
 		default:
 			if (is_taken[page])
 				is_taken[page] = gn_p2m_unballoon(vm, gfn(page), 1) != 0;
 		}
+	}
+	return NULL;
+}
+
+static void *touch(void *ctx)
+{
+	struct worker *w = (struct worker *)ctx;
+	uint8_t byte = 0;
+
+	while (!atomic_load(&stop)) {
+		uint64_t r = next(w), at = gfn_to_gpa(gfn(FIRST + (r >> 8) % (PAGES - FIRST))).v;
+
+		(void)(r & 1 ? gn_vm_read(vm, gpa(at), &byte, 1)
+			     : gn_vm_write(vm, gpa(at), &byte, 1));
+		sched_yield();
 	}
 	return NULL;
 }
@@ -162,17 +185,17 @@ static uint64_t ballooned_by_device(void)
 
 static void round_of(uint64_t seed)
 {
-	static void *(*const bodies[])(void *) = { drive, disturb, host, change };
-	struct worker workers[4];
+	static void *(*const bodies[WORKERS])(void *) = { drive, disturb, host, change, touch };
+	struct worker workers[WORKERS];
 	struct gn_balloon_stats stats;
 
 	atomic_store(&stop, false);
 	check(driver_start(&driver, FEATURES), "the device starts");
-	for (unsigned i = 0; i < 4; i++) {
+	for (unsigned i = 0; i < WORKERS; i++) {
 		workers[i].x = (seed + 1) * 0x9e3779b97f4a7c15u + i;
 		pthread_create(&workers[i].thread, NULL, bodies[i], &workers[i]);
 	}
-	for (unsigned i = 0; i < 4; i++)
+	for (unsigned i = 0; i < WORKERS; i++)
 		pthread_join(workers[i].thread, NULL);
 	gn_balloon_stats(driver.balloon, &stats);
 	check(stats.held_pages == ballooned_by_device(), "the device holds what it took");
@@ -182,30 +205,49 @@ static void round_of(uint64_t seed)
 	      "a reset returns all");
 }
 
-int main(int argc, char **argv)
+static void rounds_of(enum gn_touch_answer answer, uint64_t seed)
 {
-	const char *scale = getenv("GN_TEST_SCALE");
-	uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 0) : 1;
-	const struct gn_balloon_config config = { .irq = on_irq, .event = on_event };
+	const struct gn_balloon_config config = { .irq = on_irq,
+						  .event = on_event,
+						  .touch_answer = answer };
 	struct gn_balloon_stats stats;
 
-	if (scale)
-		requests = REQUESTS * strtoul(scale, NULL, 10) / 100 + 1;
+	touch_answer = answer;
+	atomic_store(&interrupts, 0);
+	atomic_store(&events, 0);
 	if (bare_vm_new(PAGES * GN_PAGE_SIZE, 0, 0, &vm) ||
 	    gn_balloon_create(vm, &config, &driver.balloon))
-		return 1;
+		abort();
 	driver.vm = vm;
 	for (unsigned i = 0; i < ROUNDS; i++)
 		round_of(seed + i);
 	gn_balloon_stats(driver.balloon, &stats);
 	check(stats.inflated_pages &&
-		      stats.deflated_pages + stats.returned_pages == stats.inflated_pages,
+		      stats.deflated_pages + stats.returned_pages + stats.granted_pages ==
+			      stats.inflated_pages,
 	      "what went in came out");
+	check(!stats.granted_pages == (answer == GN_TOUCH_DENY),
+	      "some touches were granted, or none");
+	check(!stats.host_failures, "nothing was given up");
 	gn_balloon_destroy(driver.balloon);
 	gn_vm_destroy(vm);
-	printf("seed %llu: %llu pages in, %llu changes, %lu interrupts, %lu events\n",
-	       (unsigned long long)seed, (unsigned long long)stats.inflated_pages,
+	printf("seed %llu, touches %s: %llu pages in, %llu by touches out, %llu changes, %lu "
+	       "interrupts, "
+	       "%lu events\n",
+	       (unsigned long long)seed, answer == GN_TOUCH_DENY ? "denied" : "granted",
+	       (unsigned long long)stats.inflated_pages, (unsigned long long)stats.granted_pages,
 	       (unsigned long long)stats.runs, atomic_load(&interrupts), atomic_load(&events));
+}
+
+int main(int argc, char **argv)
+{
+	const char *scale = getenv("GN_TEST_SCALE");
+	uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 0) : 1;
+
+	if (scale)
+		requests = REQUESTS * strtoul(scale, NULL, 10) / 100 + 1;
+	rounds_of(GN_TOUCH_DENY, seed);
+	rounds_of(GN_TOUCH_GRANT, seed);
 	printf("%u passed, %u failed\n", passed, failed);
 	return failed != 0;
 }

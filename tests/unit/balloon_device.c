@@ -30,7 +30,8 @@ Test(balloon_device, inflates_and_deflates)
 	cr_assert_eq(rig_all_faults(), 0);
 }
 
-/* Linux sends 256 pages at a time in the order it found them; ours fills the ring and kicks once. */
+/* Linux sends 256 pages at a time in the order it found them; ours fills the ring and kicks
+ * once. */
 Test(balloon_device, a_ring_of_arrays_is_one_change)
 {
 	struct gn_virtq_used_elem used;
@@ -171,7 +172,7 @@ Test(balloon_device, pages_stay_when_the_device_goes)
 	cr_assert_eq(rig_state(1000), GN_P2M_BALLOONED);
 }
 
-/* ---- Statistics ------------------------------------------------------------------------------------------------ */
+/* ---- Statistics ------------------------------------------------------------------------------ */
 
 struct stats_entry {
 	uint16_t tag;
@@ -238,7 +239,7 @@ Test(balloon_device, no_statistics_without_their_queue)
 	cr_assert_eq(gn_balloon_request_stats(driver.balloon), -ENODEV);
 }
 
-/* ---- Free page reporting, page poison ----------------------------------------------------------------------------- */
+/* ---- Free page reporting, page poison -------------------------------------------------------- */
 
 /* Offer one range for the device to write. */
 static bool tell_range(unsigned index, uint64_t at, uint32_t bytes)
@@ -260,7 +261,8 @@ Test(balloon_device, reported_pages_are_discarded)
 	rig_start(GN_BALLOON_F_PAGE_REPORTING);
 	cr_assert_eq(gn_p2m_populate(vm, gfn(1000), 10), 0);
 	gn_vm_write(vm, gpa(1002 << GN_PAGE_SHIFT), &word, sizeof(word));
-	/* From the midst of page 1000 into the midst of 1005: the whole pages are 1001..1004. Queue 2. */
+	/* From the midst of page 1000 into the midst of 1005: the whole pages are 1001..1004. Queue
+	 * 2. */
 	cr_assert(tell_range(2, (1000 << GN_PAGE_SHIFT) + 8, 5 << GN_PAGE_SHIFT));
 	for (uint64_t page = 1000; page < 1010; page++)
 		cr_assert_eq(rig_state(page),
@@ -293,13 +295,14 @@ Test(balloon_device, poisoned_reports_are_kept)
 		cr_assert(tell_range(2, 1000 << GN_PAGE_SHIFT, GN_PAGE_SIZE));
 		cr_assert_eq(rig_state(1000), cases[i].state, "poison %#x", cases[i].poison);
 		cr_assert_eq(rig_stats().withheld_pages, i);
-		/* A page in the balloon is another matter: the driver fills it when it comes back. */
+		/* A page in the balloon is another matter: the driver fills it when it comes
+		 * back. */
 		cr_assert(driver_tell_pages(&driver, INFLATE, 1000, 1));
 		cr_assert_eq(rig_state(1000), GN_P2M_BALLOONED);
 	}
 }
 
-/* ---- Free page hinting ------------------------------------------------------------------------------------------------ */
+/* ---- Free page hinting ----------------------------------------------------------------------- */
 
 static bool tell_command(uint32_t command)
 {
@@ -348,7 +351,7 @@ Test(balloon_device, no_hints_without_their_feature)
 	cr_assert_eq(driver_read(&driver, GN_VIRTIO_CONFIG + 8), 0);
 }
 
-/* ---- Policy --------------------------------------------------------------------------------------------------------------- */
+/* ---- Policy ---------------------------------------------------------------------------------- */
 
 Test(balloon_device, reserved_memory_is_not_taken)
 {
@@ -400,6 +403,40 @@ Test(balloon_device, ping_pong_meets_its_limit)
 	}
 }
 
+/* In by a request and out by a touch is ping-pong as well, whoever finds the granted pages: the
+ * host's question, the next inflation, a deflation in good faith. */
+Test(balloon_device, granted_touches_are_ping_pong)
+{
+	for (unsigned finder = 0; finder < 3; finder++) {
+		rig_create((struct gn_balloon_config){ .churn_pages_per_s = 100,
+						       .churn_burst_pages = 200,
+						       .churn_answer = GN_BALLOON_CHURN_IGNORE,
+						       .touch_answer = GN_TOUCH_GRANT });
+		cr_assert(driver_start(&driver, GN_BALLOON_F_MUST_TELL_HOST));
+		for (unsigned turn = 0; turn < 3; turn++) {
+			cr_assert(driver_tell_pages(&driver, INFLATE, 1000, 100));
+			cr_assert_eq(gn_balloon_actual_pages(driver.balloon), turn < 2 ? 100 : 0,
+				     "finder %u, turn %u", finder, turn);
+			cr_assert_eq(rig_faults(GN_BALLOON_FAULT_CHURN), turn < 2 ? 0 : 100);
+			for (uint64_t page = 1000; page < 1100; page++)
+				cr_assert_eq(gn_vm_write(vm, gpa(page << GN_PAGE_SHIFT), "x", 1),
+					     0);
+			if (finder == 1)
+				cr_assert_eq(gn_balloon_actual_pages(driver.balloon), 0);
+			if (finder == 2)
+				cr_assert(driver_tell_pages(&driver, DEFLATE, 1000, 100));
+		}
+		cr_assert_eq(rig_stats().granted_pages, 200, "each is charged once");
+		told.now_ns += NS_PER_S / 50;
+		cr_assert(driver_tell_pages(&driver, INFLATE, 1000, 100));
+		cr_assert_eq(gn_balloon_actual_pages(driver.balloon), 100, "time heals");
+		gn_balloon_destroy(driver.balloon);
+		driver.balloon = NULL;
+		for (uint64_t page = 1000; page < 1100; page++)
+			cr_assert_eq(gn_vm_write(vm, gpa(page << GN_PAGE_SHIFT), "x", 1), 0);
+	}
+}
+
 static struct {
 	unsigned count;
 	gfn_t at;
@@ -443,7 +480,8 @@ Test(balloon_device, touches_are_answered_by_policy)
 	}
 }
 
-/* Its pages stay away, and the touches' answer too; but who was told of them may be gone with it. */
+/* Its pages stay away, and the touches' answer too; but who was told of them may be gone with
+ * it. */
 Test(balloon_device, a_device_that_is_gone_tells_of_no_touch)
 {
 	uint64_t word;
@@ -457,7 +495,8 @@ Test(balloon_device, a_device_that_is_gone_tells_of_no_touch)
 	cr_assert_eq(touched.count, 0);
 }
 
-/* The driver goes on in good faith: it deflates a page that was granted, or inflates it once more. */
+/* The driver goes on in good faith: it deflates a page that was granted, or inflates it once
+ * more. */
 Test(balloon_device, a_granted_page_is_found_at_its_next_mention)
 {
 	uint64_t word;

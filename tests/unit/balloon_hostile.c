@@ -1,9 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * balloon_hostile.c - guests that lie, tear and loop: each is answered, counted, and hurts nobody but itself.
+ * balloon_hostile.c - guests that lie, tear and loop: each is answered, counted, and hurts nobody
+ * but itself.
  *
- * docs/balloon.md has the table of these cases; what is tested here is the right column.
+ * docs/balloon.md has the table of what a guest may do; here is what concerns queues, buffers and
+ * their contents, and the bound on what one access costs. Registers, negotiation and the setup of
+ * queues are in balloon_mmio.c, touches, ping-pong and hints in balloon_device.c.
  */
+#include <errno.h>
+#include <stdlib.h>
+
 #include "support/balloon_rig.h"
 
 TestSuite(balloon_hostile, .init = rig_setup, .fini = rig_teardown);
@@ -40,7 +46,7 @@ static void check_broken_until_reset(enum gn_balloon_fault fault)
 	cr_assert_eq(gn_balloon_actual_pages(driver.balloon), 1);
 }
 
-/* ---- Pages ------------------------------------------------------------------------------------------------------ */
+/* ---- Pages ----------------------------------------------------------------------------------- */
 
 Test(balloon_hostile, pages_are_checked_one_by_one)
 {
@@ -84,7 +90,7 @@ Test(balloon_hostile, never_given_back)
 	cr_assert_eq(rig_stats().target_pages, 0, "host and policy see both");
 }
 
-/* ---- Rings -------------------------------------------------------------------------------------------------------- */
+/* ---- Rings ----------------------------------------------------------------------------------- */
 
 Test(balloon_hostile, torn_index)
 {
@@ -193,7 +199,8 @@ Test(balloon_hostile, rings_that_go_away)
 	}
 }
 
-/* All of a queue's parts in one place: the device reads its own writes, and stops at some point or not at all. */
+/* All of a queue's parts in one place: the device reads its own writes, and stops at some point or
+ * not at all. */
 Test(balloon_hostile, rings_that_overlap)
 {
 	rig_start(0);
@@ -207,7 +214,7 @@ Test(balloon_hostile, rings_that_overlap)
 	cr_assert_eq(gn_balloon_actual_pages(driver.balloon), 0);
 }
 
-/* ---- Buffers ------------------------------------------------------------------------------------------------------- */
+/* ---- Buffers --------------------------------------------------------------------------------- */
 
 Test(balloon_hostile, buffers_that_are_none)
 {
@@ -268,30 +275,79 @@ Test(balloon_hostile, a_buffer_in_ballooned_memory)
 	cr_assert_eq(rig_state(2000), GN_P2M_BALLOONED, "a read by the device is no way back");
 }
 
-/* Each of 16 buffers names as many pages as there are: an access does two of them, and the next ones go on. */
-Test(balloon_hostile, much_work_is_done_by_and_by)
+/* 16 buffers for queue @index, each of which names as many pages as there are, none of which
+ * exists. */
+static void offer_much_work(unsigned index)
 {
 	static uint32_t pfns[PAGES];
-	unsigned accesses = 0;
 
-	rig_start(0);
 	for (uint32_t i = 0; i < PAGES; i++)
 		pfns[i] = UINT32_MAX - i;
 	gn_vm_write(vm, gpa(0x100000), pfns, sizeof(pfns));
 	for (uint16_t i = 0; i < DRIVER_QUEUE_SIZE; i++) {
-		driver_set_desc(&driver, INFLATE, i, desc(0x100000, sizeof(pfns), 0, 0));
-		driver_offer(&driver, INFLATE, i);
+		driver_set_desc(&driver, index, i, desc(0x100000, sizeof(pfns), 0, 0));
+		driver_offer(&driver, index, i);
 	}
+}
+
+Test(balloon_hostile, much_work_is_done_by_and_by)
+{
+	rig_start(0);
+	offer_much_work(INFLATE);
 	driver_notify(&driver, INFLATE);
-	cr_assert_eq(rig_faults(GN_BALLOON_FAULT_RANGE), 2 * PAGES);
-	cr_assert_eq(driver_used_idx(&driver, INFLATE), 2);
-	while (driver_used_idx(&driver, INFLATE) < DRIVER_QUEUE_SIZE && accesses++ < 100)
+	for (unsigned done = 1; done <= DRIVER_QUEUE_SIZE; done++) {
+		cr_assert_eq(driver_used_idx(&driver, INFLATE), done);
+		cr_assert_eq(rig_faults(GN_BALLOON_FAULT_RANGE), done * PAGES);
 		(void)driver_read(&driver, GN_VIRTIO_INTERRUPT_STATUS);
-	cr_assert_eq(accesses, 7);
+	}
 	cr_assert_eq(rig_faults(GN_BALLOON_FAULT_RANGE), DRIVER_QUEUE_SIZE * PAGES);
 }
 
-/* ---- Ranges ---------------------------------------------------------------------------------------------------------- */
+/* Every queue is full of work, and all are pending at once: they share what an access may take, and
+ * take turns. */
+Test(balloon_hostile, queues_share_the_work_of_an_access)
+{
+	enum { STATS = 2, HINTING, REPORTING };
+	uint64_t looked_at = 0, before = 0;
+	unsigned accesses = 0;
+
+	rig_create((struct gn_balloon_config){ .queue_size_max = DRIVER_QUEUE_SIZE });
+	cr_assert(driver_negotiate(&driver, GN_VIRTIO_F_VERSION_1 | GN_BALLOON_F_ALL));
+	cr_assert(driver_set_queues(&driver));
+	cr_assert_eq(gn_p2m_set_mmio(vm, gfn(1024), 1024), 0);
+	offer_much_work(INFLATE);
+	offer_much_work(DEFLATE);
+	for (uint16_t i = 0; i < DRIVER_QUEUE_SIZE; i++) {
+		/* One long chain, and every head begins it somewhere: 136 descriptors of
+		 * statistics. */
+		driver_set_desc(&driver, STATS, i,
+				desc(0, 0, i + 1 < DRIVER_QUEUE_SIZE, (uint16_t)(i + 1)));
+		driver_offer(&driver, STATS, i);
+		driver_set_desc(&driver, REPORTING, i,
+				desc(1024 << GN_PAGE_SHIFT, 1024 << GN_PAGE_SHIFT,
+				     GN_VIRTQ_DESC_F_WRITE, 0));
+		driver_offer(&driver, REPORTING, i);
+	}
+	for (unsigned index = 0; index < GN_BALLOON_QUEUES; index++)
+		driver_notify(&driver, index);
+	driver_ok(&driver);
+	do {
+		looked_at = rig_faults(GN_BALLOON_FAULT_RANGE) + rig_faults(GN_BALLOON_FAULT_OWNER);
+		cr_assert_leq(looked_at - before, PAGES, "access %u", accesses);
+		before = looked_at;
+		(void)driver_read(&driver, GN_VIRTIO_INTERRUPT_STATUS);
+		/* The queues move on together. */
+		cr_assert_leq(
+			abs(driver_used_idx(&driver, INFLATE) - driver_used_idx(&driver, DEFLATE)),
+			2, "access %u", accesses);
+	} while (looked_at < (2 * PAGES + 1024) * DRIVER_QUEUE_SIZE && accesses++ < 100);
+	cr_assert_lt(accesses, 100);
+	cr_assert_eq(driver_used_idx(&driver, REPORTING), DRIVER_QUEUE_SIZE);
+	cr_assert_eq(driver_used_idx(&driver, STATS), DRIVER_QUEUE_SIZE - 1, "one is kept");
+	cr_assert_not(rig_is_broken());
+}
+
+/* ---- Ranges ---------------------------------------------------------------------------------- */
 
 Test(balloon_hostile, reported_ranges_are_checked)
 {
@@ -331,7 +387,7 @@ Test(balloon_hostile, reported_ranges_are_checked)
 	cr_assert_eq(rig_state(2000), GN_P2M_READONLY);
 }
 
-/* ---- Statistics ---------------------------------------------------------------------------------------------------------- */
+/* ---- Statistics ------------------------------------------------------------------------------ */
 
 struct stats_entry {
 	uint16_t tag;
@@ -389,7 +445,23 @@ Test(balloon_hostile, statistics_buffers_that_are_none)
 	cr_assert_not(rig_is_broken());
 }
 
-/* ---- Order and time ----------------------------------------------------------------------------------------------------- */
+/* The guest's ring of used statistics buffers is gone when the host asks: who asked learns of
+ * it. */
+Test(balloon_hostile, a_question_that_cannot_be_put)
+{
+	const struct stats_entry entry = { GN_BALLOON_STAT_MEMFREE, 1 };
+	const gfn_t page = gpa_to_gfn(gpa(driver_queue_pa(2)));
+
+	rig_start(GN_BALLOON_F_STATS_VQ);
+	cr_assert_not(driver_tell(&driver, 2, &entry, sizeof(entry)));
+	cr_assert_eq(gn_p2m_protect(vm, page, 1, true), 0);
+	cr_assert_eq(gn_balloon_request_stats(driver.balloon), -ENODEV);
+	cr_assert(rig_is_broken());
+	cr_assert_eq(rig_faults(GN_BALLOON_FAULT_RING), 1);
+	cr_assert_eq(gn_balloon_request_stats(driver.balloon), -ENODEV, "broken");
+}
+
+/* ---- Order and time -------------------------------------------------------------------------- */
 
 Test(balloon_hostile, notifications_of_nothing)
 {

@@ -84,6 +84,65 @@ Test(balloon_mmio, status_bits_do_not_go)
 	cr_assert_eq(driver_read(&driver, GN_VIRTIO_STATUS), 0);
 }
 
+/* Reset, and features that will do: FEATURES_OK is only a matter of order. */
+static void begin_anew(void)
+{
+	driver_write(&driver, GN_VIRTIO_STATUS, 0);
+	driver_write(&driver, GN_VIRTIO_DRIVER_FEATURES_SEL, 1);
+	driver_write(&driver, GN_VIRTIO_DRIVER_FEATURES, 1);
+	driver_write(&driver, GN_VIRTIO_DRIVER_FEATURES_SEL, 0);
+	driver_write(&driver, GN_VIRTIO_DRIVER_FEATURES, GN_BALLOON_F_MUST_TELL_HOST);
+}
+
+/* Every order of the four steps of 3.1.1, one write each as Linux makes them: a step is taken when
+ * those before it were. */
+Test(balloon_mmio, status_steps_come_in_their_order)
+{
+	static const uint32_t steps[] = { GN_VIRTIO_STATUS_ACKNOWLEDGE, GN_VIRTIO_STATUS_DRIVER,
+					  GN_VIRTIO_STATUS_FEATURES_OK,
+					  GN_VIRTIO_STATUS_DRIVER_OK };
+	const uint32_t all = NEGOTIATED | GN_VIRTIO_STATUS_DRIVER_OK;
+	unsigned orders = 0, good = 0;
+
+	for (unsigned order = 0; order < 256; order++) {
+		uint64_t refused = rig_faults(GN_BALLOON_FAULT_STATUS);
+		unsigned taken = 0, seen = 0;
+
+		for (unsigned i = 0; i < 4; i++)
+			seen |= 1u << (order >> 2 * i & 3);
+		if (seen != 15)
+			continue;
+		orders++;
+		begin_anew();
+		for (unsigned i = 0; i < 4; i++) {
+			unsigned step = order >> 2 * i & 3;
+			uint32_t before = driver_read(&driver, GN_VIRTIO_STATUS);
+
+			driver_write(&driver, GN_VIRTIO_STATUS, before | steps[step]);
+			cr_assert_eq(driver_read(&driver, GN_VIRTIO_STATUS),
+				     step == taken ? before | steps[step] : before,
+				     "order %#x, step %u", order, i);
+			taken += step == taken;
+		}
+		cr_assert_eq(rig_faults(GN_BALLOON_FAULT_STATUS), refused + 4 - taken);
+		good += taken == 4;
+	}
+	cr_assert_eq(orders, 24);
+	cr_assert_eq(good, 1);
+	/* Together they are taken in order; one that is missing holds up those after it. */
+	begin_anew();
+	driver_write(&driver, GN_VIRTIO_STATUS, all & ~(uint32_t)GN_VIRTIO_STATUS_DRIVER);
+	cr_assert_eq(driver_read(&driver, GN_VIRTIO_STATUS), GN_VIRTIO_STATUS_ACKNOWLEDGE);
+	told.events = 0;
+	driver_write(&driver, GN_VIRTIO_STATUS, all);
+	cr_assert_eq(driver_read(&driver, GN_VIRTIO_STATUS), all);
+	cr_assert(told.events & GN_BALLOON_EVENT_READY);
+	/* A driver may give up before it begins. */
+	driver_write(&driver, GN_VIRTIO_STATUS, 0);
+	driver_write(&driver, GN_VIRTIO_STATUS, GN_VIRTIO_STATUS_FAILED);
+	cr_assert_eq(driver_read(&driver, GN_VIRTIO_STATUS), GN_VIRTIO_STATUS_FAILED);
+}
+
 /* Which queue has which number: those of features that were not negotiated close up. */
 Test(balloon_mmio, queues_follow_the_features)
 {

@@ -1,75 +1,33 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * p2m.c - every state under every operation, blocks and their splitting, sharing and copying, and that
- * the scheme and the hardware are told in the right order.
+ * p2m.c - every state under every operation, sharing and copying, and that the scheme and the
+ * hardware are told in the right order. Blocks are in p2m_blocks.c.
  */
-#include <criterion/criterion.h>
 #include <errno.h>
-#include <string.h>
 
-#include "support/plain_scheme.h"
-
-#define MIB   ((uint64_t)1 << 20)
-#define PAGES 2048u
-
-static struct gn_vm *vm;
-
-static void make(uint64_t mem_bytes, unsigned backing_level)
-{
-	struct gn_vm_config config = plain_config(mem_bytes);
-
-	config.backing_level = backing_level;
-	vm = plain_vm(&config);
-	cr_assert_not_null(vm);
-}
+#include "support/p2m_rig.h"
 
 static void set_up(void)
 {
-	make(PAGES * GN_PAGE_SIZE, 1);
+	rig_make(PAGES * GN_PAGE_SIZE, 1);
 }
 
-static void tear_down(void)
-{
-	gn_vm_destroy(vm); /* debug builds abort on a leak */
-}
-
-TestSuite(p2m, .init = set_up, .fini = tear_down);
-
-static void fill(uint64_t at, uint8_t byte)
-{
-	uint8_t page[GN_PAGE_SIZE];
-
-	memset(page, byte, sizeof(page));
-	cr_assert_eq(gn_vm_write(vm, gfn_to_gpa(gfn(at)), page, sizeof(page)), 0);
-}
-
-static uint8_t byte_of(uint64_t at)
-{
-	uint8_t b;
-
-	cr_assert_eq(gn_vm_read(vm, gpa(at * GN_PAGE_SIZE + 777), &b, 1), 0);
-	return b;
-}
-
-static enum gn_p2m_state state(uint64_t at)
-{
-	return plain_query(vm, at).state;
-}
+TestSuite(p2m, .init = set_up, .fini = rig_teardown);
 
 /* Bring @at into @want, from UNBACKED. @at+1 is used up for SHARED. */
 static void enter(uint64_t at, enum gn_p2m_state want)
 {
 	switch (want) {
 	case GN_P2M_PRIVATE:
-		fill(at, 7);
+		rig_fill(at, 7);
 		break;
 	case GN_P2M_SHARED:
-		fill(at, 7);
-		fill(at + 1, 7);
+		rig_fill(at, 7);
+		rig_fill(at + 1, 7);
 		cr_assert_eq(gn_p2m_share(vm, gfn(at), gfn(at + 1)), 0);
 		break;
 	case GN_P2M_READONLY:
-		fill(at, 7);
+		rig_fill(at, 7);
 		cr_assert_eq(gn_p2m_protect(vm, gfn(at), 1, true), 0);
 		break;
 	case GN_P2M_BALLOONED:
@@ -81,31 +39,8 @@ static void enter(uint64_t at, enum gn_p2m_state want)
 	default:
 		break;
 	}
-	cr_assert_eq(state(at), want);
+	cr_assert_eq(rig_state(at), want);
 }
-
-static int run(unsigned op, uint64_t at, uint64_t count)
-{
-	switch (op) {
-	case 0:
-		return gn_p2m_populate(vm, gfn(at), count);
-	case 1:
-		return gn_p2m_discard(vm, gfn(at), count);
-	case 2:
-		return gn_p2m_balloon(vm, gfn(at), count);
-	case 3:
-		return gn_p2m_unballoon(vm, gfn(at), count);
-	case 4:
-		return gn_p2m_protect(vm, gfn(at), count, true);
-	case 5:
-		return gn_p2m_protect(vm, gfn(at), count, false);
-	case 6:
-		return gn_p2m_set_mmio(vm, gfn(at), count);
-	default:
-		return gn_p2m_move(vm, gfn(at), count);
-	}
-}
-#define OPS 8
 
 Test(p2m, every_state_under_every_operation)
 {
@@ -131,19 +66,19 @@ Test(p2m, every_state_under_every_operation)
 			uint64_t backed = vm->p2m.backed_pages;
 			bool had = s == P || s == S || s == R;
 
-			cr_assert_eq(run(op, 100, 1), want == NO ? -EINVAL : 0, "op %u state %u",
-				     op, s);
-			cr_assert_eq((int)state(100), want == NO ? (int)s : want, "op %u state %u",
-				     op, s);
+			cr_assert_eq(rig_run(op, 100, 1), want == NO ? -EINVAL : 0,
+				     "op %u state %u", op, s);
+			cr_assert_eq((int)rig_state(100), want == NO ? (int)s : want,
+				     "op %u state %u", op, s);
 			bool has = want == P || want == S || want == R;
 
 			if (want != NO)
 				cr_assert_eq(vm->p2m.backed_pages, backed + has - had);
 			if (had && has)
-				cr_assert_eq(byte_of(100), 7, "op %u state %u", op, s);
+				cr_assert_eq(rig_byte_of(100), 7, "op %u state %u", op, s);
 			cr_assert_not(vm->p2m.sequence & 1);
 			/* Back to UNBACKED. */
-			if (state(100) == GN_P2M_BALLOONED)
+			if (rig_state(100) == GN_P2M_BALLOONED)
 				cr_assert_eq(gn_p2m_unballoon(vm, gfn(100), 1), 0);
 			cr_assert_eq(gn_p2m_discard(vm, gfn(100), 2), 0);
 		}
@@ -172,7 +107,7 @@ Test(p2m, ranges_are_checked)
 
 	for (unsigned op = 0; op < OPS; op++)
 		for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
-			cr_assert_eq(run(op, cases[i].start, cases[i].count), cases[i].err,
+			cr_assert_eq(rig_run(op, cases[i].start, cases[i].count), cases[i].err,
 				     "op %u case %u", op, i);
 	cr_assert_eq(gn_p2m_share(vm, gfn(0), gfn(PAGES)), -EINVAL);
 	cr_assert_eq(gn_p2m_share(vm, gfn(PAGES), gfn(0)), -EINVAL);
@@ -186,8 +121,8 @@ Test(p2m, ranges_are_checked)
 
 Test(p2m, all_or_nothing)
 {
-	fill(10, 1);
-	fill(12, 3);
+	rig_fill(10, 1);
+	rig_fill(12, 3);
 	cr_assert_eq(gn_p2m_balloon(vm, gfn(11), 1), 0);
 	unsigned ranges = plain.ranges;
 
@@ -197,16 +132,16 @@ Test(p2m, all_or_nothing)
 	cr_assert_eq(gn_p2m_protect(vm, gfn(10), 3, true), -EINVAL);
 	cr_assert_eq(gn_p2m_populate(vm, gfn(9), 4), -EINVAL);
 	cr_assert_eq(plain.ranges, ranges);
-	cr_assert_eq(state(9), GN_P2M_UNBACKED);
-	cr_assert_eq(state(10), GN_P2M_PRIVATE);
-	cr_assert_eq(byte_of(10), 1);
-	cr_assert_eq(byte_of(12), 3);
+	cr_assert_eq(rig_state(9), GN_P2M_UNBACKED);
+	cr_assert_eq(rig_state(10), GN_P2M_PRIVATE);
+	cr_assert_eq(rig_byte_of(10), 1);
+	cr_assert_eq(rig_byte_of(12), 3);
 }
 
 Test(p2m, the_scheme_is_told_before_and_the_hardware_too)
 {
-	fill(20, 1);
-	fill(21, 1);
+	rig_fill(20, 1);
+	rig_fill(21, 1);
 	memset(&plain, 0, sizeof(plain));
 	cr_assert_eq(gn_p2m_discard(vm, gfn(20), 2), 0);
 	cr_assert_eq(plain.ranges, 1);
@@ -222,7 +157,7 @@ Test(p2m, the_scheme_is_told_before_and_the_hardware_too)
 	/* First touch is no change at all. */
 	uint64_t sequence = vm->p2m.sequence;
 
-	fill(30, 1);
+	rig_fill(30, 1);
 	cr_assert_eq(vm->p2m.sequence, sequence);
 	cr_assert_eq(plain.ranges, 2);
 }
@@ -232,7 +167,7 @@ Test(p2m, a_fault_notices_a_change)
 	uint64_t sequence = gn_p2m_begin_read(&vm->p2m);
 
 	cr_assert_not(gn_p2m_retry(&vm->p2m, sequence));
-	fill(1, 1);
+	rig_fill(1, 1);
 	cr_assert_not(gn_p2m_retry(&vm->p2m, sequence));
 	gn_p2m_discard(vm, gfn(1), 1);
 	cr_assert(gn_p2m_retry(&vm->p2m, sequence));
@@ -249,7 +184,7 @@ Test(p2m, fault_in_is_idempotent_and_zeroed)
 	cr_assert_eq(gn_p2m_word_state(a), GN_P2M_PRIVATE);
 	cr_assert_eq(gn_p2m_word_rights(a), GN_RWX);
 	cr_assert_eq(gn_p2m_word_level(a), 1);
-	cr_assert_eq(byte_of(3), 0);
+	cr_assert_eq(rig_byte_of(3), 0);
 	cr_assert_eq(vm->p2m.backed_pages, 1);
 	cr_assert_eq(gn_p2m_fault_in(vm, gfn(PAGES), true, &a), 0);
 	cr_assert_eq(gn_p2m_word_state(a), GN_P2M_MMIO);
@@ -287,18 +222,18 @@ Test(p2m, verdicts)
 
 Test(p2m, share_needs_equal_bytes_and_owned_frames)
 {
-	fill(1, 5);
-	fill(2, 6);
+	rig_fill(1, 5);
+	rig_fill(2, 6);
 	uint64_t used = gn_frames_used(vm->frames);
 
 	cr_assert_eq(gn_p2m_share(vm, gfn(1), gfn(2)), -EINVAL, "differ");
-	cr_assert_eq(state(1), GN_P2M_PRIVATE);
-	cr_assert_eq(state(2), GN_P2M_PRIVATE);
+	cr_assert_eq(rig_state(1), GN_P2M_PRIVATE);
+	cr_assert_eq(rig_state(2), GN_P2M_PRIVATE);
 	cr_assert_eq(plain_query(vm, 1).rights, GN_RWX);
 	cr_assert_eq(plain_query(vm, 2).rights, GN_RWX);
 	cr_assert_eq(gn_p2m_share(vm, gfn(1), gfn(1)), -EINVAL, "itself");
 	cr_assert_eq(gn_p2m_share(vm, gfn(1), gfn(3)), -EINVAL, "unbacked");
-	fill(2, 5);
+	rig_fill(2, 5);
 	cr_assert_eq(gn_p2m_share(vm, gfn(1), gfn(2)), 0);
 	cr_assert_eq(plain_query(vm, 1).pfn.v, plain_query(vm, 2).pfn.v);
 	cr_assert_eq(plain_query(vm, 2).rights, GN_R | GN_X);
@@ -307,41 +242,41 @@ Test(p2m, share_needs_equal_bytes_and_owned_frames)
 	cr_assert_eq(gn_frames_used(vm->frames), used - 1);
 	cr_assert_eq(gn_frames_refs(vm->frames, plain_query(vm, 1).pfn), 2);
 	/* A shared one takes another in; one that fails to stays shared. */
-	fill(3, 5);
+	rig_fill(3, 5);
 	cr_assert_eq(gn_p2m_share(vm, gfn(2), gfn(3)), 0);
 	cr_assert_eq(gn_frames_refs(vm->frames, plain_query(vm, 1).pfn), 3);
-	fill(4, 9);
+	rig_fill(4, 9);
 	cr_assert_eq(gn_p2m_share(vm, gfn(4), gfn(3)), -EINVAL);
-	cr_assert_eq(state(3), GN_P2M_SHARED);
+	cr_assert_eq(rig_state(3), GN_P2M_SHARED);
 	cr_assert_eq(plain_query(vm, 3).rights, GN_R | GN_X);
 }
 
 Test(p2m, a_write_to_a_shared_page_copies_until_the_last_who_keeps_it)
 {
 	for (uint64_t i = 0; i < 4; i++)
-		fill(i, 5);
+		rig_fill(i, 5);
 	for (uint64_t i = 1; i < 4; i++)
 		cr_assert_eq(gn_p2m_share(vm, gfn(0), gfn(i)), 0);
 	pfn_t common = plain_query(vm, 0).pfn;
 
 	memset(&plain, 0, sizeof(plain));
 	for (uint64_t i = 3; i > 0; i--) {
-		fill(i, (uint8_t)(10 + i));
-		cr_assert_eq(state(i), GN_P2M_PRIVATE);
+		rig_fill(i, (uint8_t)(10 + i));
+		cr_assert_eq(rig_state(i), GN_P2M_PRIVATE);
 		cr_assert_neq(plain_query(vm, i).pfn.v, common.v);
 		cr_assert_eq(plain.ranges, 4 - i);
 		cr_assert_eq(plain.start.v, i);
 		gn_retire_drain(vm);
 		cr_assert_eq(gn_frames_refs(vm->frames, common), i);
 		for (uint64_t k = 0; k < i; k++)
-			cr_assert_eq(byte_of(k), 5);
+			cr_assert_eq(rig_byte_of(k), 5);
 	}
-	fill(0, 10);
-	cr_assert_eq(state(0), GN_P2M_PRIVATE);
+	rig_fill(0, 10);
+	cr_assert_eq(rig_state(0), GN_P2M_PRIVATE);
 	cr_assert_eq(plain_query(vm, 0).pfn.v, common.v, "nobody left to copy from");
 	cr_assert_eq(plain.ranges, 3);
 	for (uint64_t i = 0; i < 4; i++)
-		cr_assert_eq(byte_of(i), 10 + i);
+		cr_assert_eq(rig_byte_of(i), 10 + i);
 }
 
 Test(p2m, partial_writes_after_sharing_keep_the_rest)
@@ -365,7 +300,7 @@ Test(p2m, move_keeps_contents_and_changes_frames)
 {
 	for (uint64_t i = 0; i < 8; i++)
 		if (i != 5)
-			fill(i, (uint8_t)(i + 1));
+			rig_fill(i, (uint8_t)(i + 1));
 	cr_assert_eq(gn_p2m_protect(vm, gfn(2), 1, true), 0);
 	uint64_t sum = gn_vm_memory_sum(vm);
 	struct gn_p2m_info before[8];
@@ -382,21 +317,21 @@ Test(p2m, move_keeps_contents_and_changes_frames)
 			cr_assert_neq(now.pfn.v, before[i].pfn.v);
 	}
 	cr_assert_eq(gn_vm_memory_sum(vm), sum);
-	cr_assert_eq(state(5), GN_P2M_UNBACKED);
+	cr_assert_eq(rig_state(5), GN_P2M_UNBACKED);
 }
 
 Test(p2m, a_sum_of_a_range_knows_only_the_range)
 {
 	uint64_t all, inside, empty;
 
-	fill(3, 1);
+	rig_fill(3, 1);
 	all = gn_vm_memory_sum(vm);
 	cr_assert_eq(gn_vm_memory_sum_range(vm, gfn(0), UINT64_MAX), all);
 	inside = gn_vm_memory_sum_range(vm, gfn(2), 4);
 	empty = gn_vm_memory_sum_range(vm, gfn(4), 4);
 	cr_assert_neq(inside, empty);
-	fill(1, 2);
-	fill(6, 2);
+	rig_fill(1, 2);
+	rig_fill(6, 2);
 	cr_assert_eq(gn_vm_memory_sum_range(vm, gfn(2), 4), inside);
 	cr_assert_neq(gn_vm_memory_sum(vm), all);
 	cr_assert_eq(gn_vm_memory_sum_range(vm, gfn(UINT64_MAX), 4),
@@ -405,22 +340,23 @@ Test(p2m, a_sum_of_a_range_knows_only_the_range)
 
 Test(p2m, protect_stops_writes_from_outside_too)
 {
-	fill(1, 1);
+	rig_fill(1, 1);
 	cr_assert_eq(gn_p2m_protect(vm, gfn(1), 2, true), 0);
 	cr_assert_eq(gn_vm_write(vm, gpa(GN_PAGE_SIZE), "x", 1), -EFAULT);
-	cr_assert_eq(byte_of(1), 1);
-	cr_assert_eq(byte_of(2), 0);
+	cr_assert_eq(rig_byte_of(1), 1);
+	cr_assert_eq(rig_byte_of(2), 0);
 	cr_assert_eq(gn_p2m_protect(vm, gfn(1), 2, false), 0);
-	fill(1, 2);
-	cr_assert_eq(byte_of(1), 2);
-	/* A shared page that is protected gets a frame of its own, or unprotecting would free the other's. */
-	fill(3, 2);
+	rig_fill(1, 2);
+	cr_assert_eq(rig_byte_of(1), 2);
+	/* A shared page that is protected gets a frame of its own, or unprotecting would free the
+	 * other's. */
+	rig_fill(3, 2);
 	cr_assert_eq(gn_p2m_share(vm, gfn(1), gfn(3)), 0);
 	cr_assert_eq(gn_p2m_protect(vm, gfn(3), 1, true), 0);
 	cr_assert_neq(plain_query(vm, 1).pfn.v, plain_query(vm, 3).pfn.v);
 	cr_assert_eq(gn_p2m_protect(vm, gfn(3), 1, false), 0);
-	fill(3, 9);
-	cr_assert_eq(byte_of(1), 2);
+	rig_fill(3, 9);
+	cr_assert_eq(rig_byte_of(1), 2);
 }
 
 Test(p2m, a_full_pool_is_enomem_and_changes_nothing)
@@ -449,254 +385,4 @@ Test(p2m, a_full_pool_is_enomem_and_changes_nothing)
 		cr_assert_eq(gn_vm_write(full, gfn_to_gpa(gfn(600 + i)), "x", 1), 0);
 	cr_assert_eq(gn_vm_write(full, gfn_to_gpa(gfn(603)), "x", 1), -ENOMEM);
 	gn_vm_destroy(full);
-}
-
-/* ---- Blocks ------------------------------------------------------------------------------------------------- */
-
-TestSuite(blocks, .fini = tear_down);
-
-Test(blocks, one_touch_backs_a_block)
-{
-	make(6 * MIB + 8 * GN_PAGE_SIZE, 2);
-	fill(700, 1);
-	struct gn_p2m_info first = plain_query(vm, 512);
-
-	cr_assert_eq(first.level, 2);
-	cr_assert_eq(first.pfn.v % 512, 0);
-	cr_assert_eq(vm->p2m.backed_pages, 512);
-	for (uint64_t i = 0; i < 512; i++) {
-		struct gn_p2m_info info = plain_query(vm, 512 + i);
-
-		cr_assert_eq(info.pfn.v, first.pfn.v + i);
-		cr_assert_eq(info.level, 2);
-	}
-	cr_assert_eq(state(511), GN_P2M_UNBACKED);
-	cr_assert_eq(state(1024), GN_P2M_UNBACKED);
-	/* The tail of RAM is no whole block. */
-	fill(1536 + 2, 1);
-	cr_assert_eq(plain_query(vm, 1538).level, 1);
-	cr_assert_eq(vm->p2m.backed_pages, 513);
-	/* Neither is one where something is there already. */
-	cr_assert_eq(gn_p2m_set_mmio(vm, gfn(3), 1), 0);
-	fill(0, 1);
-	cr_assert_eq(plain_query(vm, 0).level, 1);
-	cr_assert_eq(vm->p2m.backed_pages, 514);
-	cr_assert_eq(gn_p2m_populate(vm, gfn(1030), 2), 0);
-	cr_assert_eq(plain_query(vm, 1024).level, 2, "populate fills the whole block");
-}
-
-Test(blocks, smaller_when_the_pool_has_none)
-{
-	struct gn_vm_config config = plain_config(6 * MIB);
-
-	config.backing_level = 2;
-	config.pool_bytes = 6 * MIB; /* the scheme's page spoils one block */
-	vm = plain_vm(&config);
-	cr_assert_not_null(vm);
-	cr_assert_eq(gn_p2m_populate(vm, gfn(0), 512 + 512 + 511), 0);
-	cr_assert_eq(plain_query(vm, 0).level, 2);
-	cr_assert_eq(plain_query(vm, 512).level, 2);
-	cr_assert_eq(plain_query(vm, 1024).level, 1);
-	cr_assert_eq(state(1535), GN_P2M_UNBACKED);
-}
-
-Test(blocks, a_change_of_a_part_splits_the_block)
-{
-	make(8 * MIB, 2);
-	cr_assert_eq(gn_p2m_populate(vm, gfn(0), PAGES), 0);
-	uint64_t sum;
-
-	fill(512, 1);
-	sum = gn_vm_memory_sum(vm);
-	cr_assert_eq(gn_p2m_protect(vm, gfn(100), 1, true), 0);
-	for (uint64_t i = 0; i < PAGES; i++) {
-		cr_assert_eq(plain_query(vm, i).level, i < 512 ? 1 : 2, "gfn %u", (unsigned)i);
-		cr_assert_eq(state(i), i == 100 ? GN_P2M_READONLY : GN_P2M_PRIVATE);
-	}
-	/* From the middle of one block to the middle of the next: the one between stays whole. */
-	cr_assert_eq(gn_p2m_protect(vm, gfn(512 + 5), 512 + 512, true), 0);
-	for (uint64_t i = 512; i < PAGES; i++)
-		cr_assert_eq(plain_query(vm, i).level, i / 512 == 2 ? 2 : 1, "gfn %u", (unsigned)i);
-	cr_assert_eq(gn_vm_memory_sum(vm), sum);
-}
-
-Test(blocks, first_and_last_page_of_a_block)
-{
-	for (unsigned last = 0; last < 2; last++) {
-		make(2 * MIB, 2);
-		cr_assert_eq(gn_p2m_populate(vm, gfn(0), 512), 0);
-		cr_assert_eq(gn_p2m_discard(vm, gfn(last ? 511 : 0), 1), 0);
-		for (uint64_t i = 0; i < 512; i++)
-			cr_assert_leq(plain_query(vm, i).level, 1);
-		if (!last)
-			gn_vm_destroy(vm);
-	}
-}
-
-Test(blocks, a_gib_splits_only_where_it_must)
-{
-	make(1024 * MIB, 3);
-	fill(0, 1);
-	cr_assert_eq(plain_query(vm, 0).level, 3);
-	cr_assert_eq(vm->p2m.backed_pages, 262144);
-	cr_assert_eq(gn_p2m_discard(vm, gfn(1024), 512), 0);
-	cr_assert_eq(plain_query(vm, 0).level, 2);
-	cr_assert_eq(plain_query(vm, 262143).level, 2);
-	cr_assert_eq(state(1024), GN_P2M_UNBACKED);
-	cr_assert_eq(gn_p2m_discard(vm, gfn(1), 1), 0);
-	cr_assert_eq(plain_query(vm, 0).level, 1);
-	cr_assert_eq(plain_query(vm, 512).level, 2);
-	cr_assert_eq(byte_of(0), 1);
-}
-
-Test(blocks, move_of_a_block_is_a_block)
-{
-	make(8 * MIB, 2);
-	for (uint64_t i = 0; i < PAGES; i += 64)
-		fill(i, (uint8_t)(i / 64 + 1));
-	uint64_t sum = gn_vm_memory_sum(vm);
-
-	cr_assert_eq(gn_p2m_move(vm, gfn(0), 1024), 0);
-	cr_assert_eq(plain_query(vm, 0).level, 2);
-	cr_assert_eq(plain_query(vm, 1023).level, 2);
-	cr_assert_eq(gn_p2m_move(vm, gfn(10), 1024), 0);
-	cr_assert_eq(plain_query(vm, 0).level, 1);
-	cr_assert_eq(plain_query(vm, 512).level, 2);
-	cr_assert_eq(plain_query(vm, 1024).level, 1);
-	cr_assert_eq(gn_vm_memory_sum(vm), sum);
-	gn_retire_drain(vm);
-	cr_assert_eq(gn_frames_used(vm->frames), PAGES + 1);
-}
-
-/* ---- A random history ----------------------------------------------------------------------------------------- */
-
-/* What the p2m should say, by brute force. */
-static struct {
-	uint8_t state, byte;
-} model[PAGES];
-
-/* Every word of a large block agrees with its neighbours, and no frame is named twice unless shared. */
-static void check_words(void)
-{
-	static uint16_t named[64 * PAGES];
-	uint64_t backed = 0;
-
-	memset(named, 0, sizeof(named));
-	for (uint64_t i = 0; i < PAGES; i++) {
-		struct gn_p2m_info w = plain_query(vm, i);
-
-		cr_assert_eq(w.state, model[i].state, "gfn %u", (unsigned)i);
-		if (!w.level)
-			continue;
-		backed++;
-		named[w.pfn.v]++;
-		if (w.level == 2) {
-			struct gn_p2m_info head = plain_query(vm, i & ~511ull);
-
-			cr_assert_eq(head.level, 2);
-			cr_assert_eq(head.pfn.v % 512, 0);
-			cr_assert_eq(w.pfn.v, head.pfn.v + i % 512);
-			cr_assert_eq(w.state, head.state);
-			cr_assert_eq(w.rights, head.rights);
-		}
-	}
-	cr_assert_eq(vm->p2m.backed_pages, backed);
-	gn_retire_drain(vm);
-	for (uint64_t i = 0; i < PAGES; i++) {
-		struct gn_p2m_info w = plain_query(vm, i);
-
-		if (w.level)
-			cr_assert_eq(gn_frames_refs(vm->frames, w.pfn), named[w.pfn.v]);
-		if (w.level && w.state != GN_P2M_SHARED)
-			cr_assert_eq(named[w.pfn.v], 1);
-	}
-}
-
-static void history(unsigned backing_level)
-{
-	uint64_t x = 0x9e3779b97f4a7c15u + backing_level;
-
-	make(PAGES * GN_PAGE_SIZE, backing_level);
-	memset(model, 0, sizeof(model));
-	for (unsigned step = 0; step < 6000; step++) {
-		x ^= x << 13, x ^= x >> 7, x ^= x << 17;
-		uint64_t start = (x >> 8) % PAGES, op = (x >> 32) % 12;
-		uint64_t count = (x >> 40) % 16 ? 1 + (x >> 44) % 8 : 1 + (x >> 44) % 600;
-		bool refused = false;
-
-		if (start + count > PAGES)
-			count = PAGES - start;
-		if (op >= OPS) {
-			uint8_t byte = (uint8_t)((x >> 50) & 3);
-			unsigned s = model[start].state;
-			uint8_t page[GN_PAGE_SIZE];
-
-			memset(page, byte, sizeof(page));
-			if (op == 11) {
-				uint64_t other = (start + 1 + (x >> 20) % 64) % PAGES;
-				bool equal = (s == GN_P2M_PRIVATE || s == GN_P2M_SHARED) &&
-					     (model[other].state == GN_P2M_PRIVATE ||
-					      model[other].state == GN_P2M_SHARED) &&
-					     model[start].byte == model[other].byte;
-				bool same = plain_query(vm, start).pfn.v ==
-					    plain_query(vm, other).pfn.v;
-
-				cr_assert_eq(gn_p2m_share(vm, gfn(start), gfn(other)),
-					     equal ? 0 : -EINVAL);
-				if (equal && !same)
-					model[start].state = model[other].state = GN_P2M_SHARED;
-				continue;
-			}
-			refused = s == GN_P2M_READONLY || s == GN_P2M_BALLOONED || s == GN_P2M_MMIO;
-			cr_assert_eq(gn_vm_write(vm, gfn_to_gpa(gfn(start)), page, sizeof(page)),
-				     refused ? -EFAULT : 0);
-			if (!refused) {
-				model[start].state = GN_P2M_PRIVATE;
-				model[start].byte = byte;
-			}
-		} else {
-			static const unsigned allowed[OPS] = { 0x0f, 0x2f, 0x07, 0x10,
-							       0x0f, 0x0f, 0x3f, 0x0f };
-
-			for (uint64_t i = start; i < start + count; i++)
-				refused |= !(allowed[op] >> model[i].state & 1);
-			cr_assert_eq(run((unsigned)op, start, count), refused ? -EINVAL : 0);
-			for (uint64_t i = start; !refused && i < start + count; i++) {
-				unsigned s = model[i].state;
-
-				if (op == 1 || op == 2 || op == 3 || op == 6)
-					model[i].byte = 0;
-				model[i].state =
-					(uint8_t)(op == 0	       ? (s ? s : GN_P2M_PRIVATE)
-						  : op == 1 || op == 3 ? GN_P2M_UNBACKED
-						  : op == 2	       ? GN_P2M_BALLOONED
-						  : op == 4	       ? GN_P2M_READONLY
-						  : op == 5 && s == GN_P2M_READONLY ? GN_P2M_PRIVATE
-						  : op == 6			    ? GN_P2M_MMIO
-										    : s);
-			}
-		}
-		/* Blocks are filled whole: follow what the p2m filled beyond what was asked for. */
-		for (uint64_t i = 0; i < PAGES; i++)
-			if (model[i].state == GN_P2M_UNBACKED && state(i) == GN_P2M_PRIVATE) {
-				cr_assert_gt(backing_level, 1);
-				model[i].state = GN_P2M_PRIVATE;
-			}
-		if (step % 50 == 0)
-			check_words();
-	}
-	check_words();
-	for (uint64_t i = 0; i < PAGES; i++)
-		if (plain_query(vm, i).level)
-			cr_assert_eq(byte_of(i), model[i].byte, "gfn %u", (unsigned)i);
-}
-
-Test(blocks, random_history_4k)
-{
-	history(1);
-}
-
-Test(blocks, random_history_2m)
-{
-	history(2);
 }

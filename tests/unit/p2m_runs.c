@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * p2m_runs.c - many runs by one change: all or nothing, told once each, no allocation, memory that is the host's when it
- * returns; the counts of the balloon; and what a touch comes to.
+ * p2m_runs.c - many runs by one change: all or nothing or what may go, told once each, no
+ * allocation, memory that is the host's when it returns; the counts of the balloon; and what a
+ * touch comes to.
  */
 #include <criterion/criterion.h>
 
@@ -157,6 +158,83 @@ Test(p2m_runs, what_is_refused_and_changes_nothing)
 	is_sound();
 }
 
+/* ---- What may not go is left out ------------------------------------------------------------- */
+
+static struct {
+	uint64_t count, first, last;
+} left;
+
+static void note_left(void *ctx, gfn_t at)
+{
+	cr_assert_eq(ctx, &left);
+	if (!left.count++)
+		left.first = at.v;
+	cr_assert_geq(at.v, left.last, "in ascending order");
+	left.last = at.v;
+}
+
+static void drop_allowed(enum gn_p2m_drop_kind kind, const struct gn_gfn_run *runs, size_t count)
+{
+	memset(&left, 0, sizeof(left));
+	gn_p2m_drop_allowed(vm, runs, count, kind, note_left, &left);
+}
+
+Test(p2m_runs, what_may_not_go_is_left_out)
+{
+	const struct gn_gfn_run runs[] = { { { 0 }, 600 }, { { 700 }, 1 }, { { 701 }, 11 } };
+
+	for (unsigned p = 0; p < POOLS; p++) {
+		make(pools[p].pool, pools[p].backing_level);
+		fill(0, 1024);
+		cr_assert_eq(gn_p2m_protect(vm, gfn(10), 1, true), 0);
+		cr_assert_eq(gn_p2m_set_mmio(vm, gfn(599), 1), 0);
+		cr_assert_eq(gn_p2m_balloon(vm, gfn(711), 1), 0);
+		drop_allowed(GN_P2M_DROP_BALLOON, runs, 3);
+		cr_assert_eq(left.count, 3);
+		cr_assert_eq(left.first, 10);
+		cr_assert_eq(left.last, 711);
+		cr_assert_eq(usage().ballooned_pages, 612 - 2);
+		cr_assert_eq(plain_query(vm, 10).state, GN_P2M_READONLY);
+		cr_assert_eq(plain_query(vm, 599).state, GN_P2M_MMIO);
+		cr_assert_eq(byte_of(10), 7);
+		cr_assert_eq(byte_of(600), 7);
+		is_sound();
+		drop_allowed(GN_P2M_DROP_DISCARD, runs, 3);
+		cr_assert_eq(left.count, 610);
+		cr_assert_eq(plain_query(vm, 10).state, GN_P2M_UNBACKED);
+		drop_allowed(GN_P2M_DROP_UNBALLOON, runs, 3);
+		cr_assert_eq(left.count, 2, "10 and 599 were none of the balloon's");
+		cr_assert_eq(usage().ballooned_pages, 0);
+		drop_allowed(GN_P2M_DROP_UNBALLOON, runs + 1, 2);
+		cr_assert_eq(left.count, 12, "nothing is left to go");
+		is_sound();
+		if (p + 1 < POOLS)
+			gn_vm_destroy(vm);
+	}
+}
+
+/* More parts than one change takes. */
+Test(p2m_runs, every_other_page_is_left_out)
+{
+	const struct gn_gfn_run all = { { 0 }, PAGES };
+
+	make(GN_POOL_ANONYMOUS, 2);
+	for (uint64_t at = 0; at < PAGES; at++)
+		cr_assert_eq(gn_p2m_balloon(vm, gfn(at), 1), 0);
+	gn_vm_set_ballooned_touch(vm, GN_TOUCH_GRANT, NULL, NULL);
+	for (uint64_t at = 1; at < PAGES; at += 2)
+		fill(at, 1);
+	drop_allowed(GN_P2M_DROP_UNBALLOON, &all, 1);
+	cr_assert_eq(left.count, PAGES / 2);
+	cr_assert_eq(usage().ballooned_pages, 0);
+	for (uint64_t at = 0; at < PAGES; at++)
+		cr_assert_eq(plain_query(vm, at).state, at % 2 ? GN_P2M_PRIVATE : GN_P2M_UNBACKED);
+	cr_assert_eq(byte_of(1), 7);
+	is_sound();
+}
+
+/* ---- What a change costs --------------------------------------------------------------------- */
+
 Test(p2m_runs, one_change_one_flush)
 {
 	const struct gn_gfn_run runs[] = {
@@ -231,7 +309,7 @@ Test(p2m_runs, a_block_is_re_formed)
 	}
 }
 
-/* ---- Touches ------------------------------------------------------------------------------------------------- */
+/* ---- Touches --------------------------------------------------------------------------------- */
 
 static struct {
 	unsigned calls, writes;
@@ -303,8 +381,13 @@ Test(p2m_runs, a_grant_without_memory_stays_ballooned)
 	cr_assert_eq(gn_p2m_resolve(vm, gfn(3), true, &word, &fix), -ENOMEM);
 	cr_assert_eq(plain_query(vm, 3).state, GN_P2M_BALLOONED);
 	cr_assert_eq(usage().touches_granted, 0);
-	cr_assert_eq(told.calls, 0);
+	cr_assert_eq(usage().touches_denied, 1);
+	cr_assert_eq(told.calls, 1);
+	cr_assert_eq(told.at.v, 3);
+	cr_assert_eq(told.answer, GN_TOUCH_DENY);
 	cr_assert_eq(gn_p2m_resolve(vm, gfn(3), true, &word, &fix), 0);
 	cr_assert_eq(usage().touches_granted, 1);
+	cr_assert_eq(usage().touches_denied, 1);
+	cr_assert_eq(told.answer, GN_TOUCH_GRANT);
 	is_sound();
 }
