@@ -278,7 +278,11 @@ static int copy_name(char *to, size_t bytes, const char *from)
 int gn_agent_create(const struct gn_agent_config *config, struct gn_agent **out)
 {
 	struct gn_client_config client = {
-		.path = config->socket, .up = on_up, .down = on_down, .message = on_message
+		.path = config->socket,
+		.max_pause_ms = config->max_pause_ms,
+		.up = on_up,
+		.down = on_down,
+		.message = on_message,
 	};
 	struct gn_agent *a;
 	int err;

@@ -50,18 +50,30 @@ static bool same_policy(const struct gn_daemon_config *a, const struct gn_daemon
 	       a->refaults_per_s == b->refaults_per_s;
 }
 
+/* A budget may grow; it may shrink to what is reserved, once it is known what that is. */
+static bool check_budget(const struct gn_daemon *d, uint64_t budget_bytes, char *why, size_t bytes)
+{
+	if (budget_bytes >= d->config.budget_bytes)
+		return true;
+	if (gn_daemon_is_settling(d))
+		snprintf(why, bytes, "budget cannot shrink before the VMs had time to come back");
+	else if (budget_bytes < gn_daemon_sum_min(d))
+		snprintf(why, bytes, "budget is %llu, but %llu are reserved by the VMs",
+			 (unsigned long long)budget_bytes,
+			 (unsigned long long)gn_daemon_sum_min(d));
+	else
+		return true;
+	return false;
+}
+
 /* The new configuration into force. False: why is in @why, and nothing has changed. */
 static bool apply(struct gn_daemon *d, const struct gn_daemon_config *new, char *why, size_t bytes)
 {
 	struct gn_policy *policy = NULL;
 	int err;
 
-	if (new->budget_bytes < gn_daemon_sum_min(d)) {
-		snprintf(why, bytes, "budget is %llu, but %llu are reserved by the VMs",
-			 (unsigned long long)new->budget_bytes,
-			 (unsigned long long)gn_daemon_sum_min(d));
+	if (!check_budget(d, new->budget_bytes, why, bytes))
 		return false;
-	}
 	if (!same_policy(new, &d->config) && (err = make_policy(new, &policy))) {
 		snprintf(why, bytes, "the policy could not be made: %s", strerror(-err));
 		return false;

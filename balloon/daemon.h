@@ -96,6 +96,9 @@ int gn_daemon_on_event(void *daemon, struct gn_peer *, const char *name, const c
 void gn_daemon_on_gone(void *daemon, struct gn_peer *);
 struct gn_daemon_vm *gn_daemon_find(struct gn_daemon *, const char *name);
 uint64_t gn_daemon_sum_min(const struct gn_daemon *);
+/* Of the budget; and how far the reservations are above it, which VMs of an earlier daemon may bring about. */
+uint64_t gn_daemon_unreserved(const struct gn_daemon *);
+uint64_t gn_daemon_over_reserved(const struct gn_daemon *);
 uint64_t gn_daemon_sum_actual(const struct gn_daemon *);
 /* What the policy is to know of @vm. */
 void gn_daemon_vm_describe(const struct gn_daemon_vm *vm, struct gn_policy_vm *out);

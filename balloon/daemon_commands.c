@@ -162,15 +162,14 @@ static void set_vm(void *ctx, struct gn_peer *p, const cJSON *a, struct gn_reply
 	gn_json_get_u64(&e, a, "min_bytes", GN_JSON_OPTIONAL, vm->mem_bytes, &min);
 	gn_json_get_u64(&e, a, "max_bytes", GN_JSON_OPTIONAL, vm->mem_bytes, &max);
 	gn_json_get_u64(&e, a, "shares", GN_JSON_OPTIONAL, 1000000, &shares);
-	unreserved = d->config.budget_bytes - (gn_daemon_sum_min(d) - vm->min_bytes);
+	unreserved = gn_daemon_unreserved(d);
 	if (e.failed)
 		gn_reply_fail(reply, "InvalidArgument", "%s", e.why);
 	else if (!min || min > max || !shares)
 		gn_reply_fail(reply, "InvalidArgument",
 			      "0 < min_bytes <= max_bytes and shares > 0 must hold");
-	else if (min > unreserved)
-		gn_reply_fail(reply, "NoRoom",
-			      "only %llu bytes of the budget are not reserved by others",
+	else if (min > vm->min_bytes && min - vm->min_bytes > unreserved)
+		gn_reply_fail(reply, "NoRoom", "only %llu bytes of the budget are not reserved",
 			      (unsigned long long)unreserved);
 	if (reply->error_class)
 		return;

@@ -85,6 +85,8 @@ void gn_daemon_update_metrics(void *ctx)
 	    (double)d->config.budget_bytes);
 	put(d, GN_METRIC_GAUGE, "gnomon_reserved_bytes", "Sum of the VMs' minima.",
 	    (double)gn_daemon_sum_min(d));
+	put(d, GN_METRIC_GAUGE, "gnomon_over_reserved_bytes", "Minima beyond the budget.",
+	    (double)gn_daemon_over_reserved(d));
 	put(d, GN_METRIC_GAUGE, "gnomon_actual_bytes", "Memory that VMs have.",
 	    (double)gn_daemon_sum_actual(d));
 	put(d, GN_METRIC_GAUGE, "gnomon_pressure_some_ratio", "Host PSI, memory, some, 10 s.",

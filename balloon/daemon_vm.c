@@ -34,6 +34,20 @@ uint64_t gn_daemon_sum_min(const struct gn_daemon *d)
 	return sum;
 }
 
+uint64_t gn_daemon_unreserved(const struct gn_daemon *d)
+{
+	uint64_t reserved = gn_daemon_sum_min(d), budget = d->config.budget_bytes;
+
+	return budget > reserved ? budget - reserved : 0;
+}
+
+uint64_t gn_daemon_over_reserved(const struct gn_daemon *d)
+{
+	uint64_t reserved = gn_daemon_sum_min(d), budget = d->config.budget_bytes;
+
+	return reserved > budget ? reserved - budget : 0;
+}
+
 uint64_t gn_daemon_sum_actual(const struct gn_daemon *d)
 {
 	uint64_t sum = 0;
@@ -123,6 +137,7 @@ static void read_registration(struct gn_json_errors *e, const cJSON *a, struct g
 	vm->pid = (pid_t)pid;
 }
 
+/* A VM that has run under a daemon has its memory, whether it fits or not: it is charged and squeezed like all. */
 static bool check_registration(struct gn_daemon *d, struct gn_peer *p, struct gn_daemon_vm *vm,
 			       const cJSON *arguments, struct gn_reply *reply)
 {
@@ -148,13 +163,13 @@ static bool check_registration(struct gn_daemon *d, struct gn_peer *p, struct gn
 					     : "the daemon waits for the VMs of the one before it");
 	else if (!grow(d))
 		gn_reply_fail(reply, "OutOfMemory", "the daemon is out of memory");
-	else if ((err = admit(d, vm)) == -ENOSPC)
+	else if ((err = admit(d, vm)) == -ENOSPC && !is_resumed)
 		gn_reply_fail(reply, "NoRoom",
 			      "min_bytes is %llu, and %llu of the budget of %llu are not reserved",
 			      (unsigned long long)vm->min_bytes,
-			      (unsigned long long)(d->config.budget_bytes - gn_daemon_sum_min(d)),
+			      (unsigned long long)gn_daemon_unreserved(d),
 			      (unsigned long long)d->config.budget_bytes);
-	else if (err)
+	else if (err && err != -ENOSPC)
 		gn_reply_fail(reply, "InvalidArgument", "the policy refuses these sizes");
 	return !reply->error_class;
 }
@@ -167,6 +182,23 @@ static void make_metrics(struct gn_daemon *d, struct gn_daemon_vm *vm)
 					   "Memory the VM has.", "vm", vm->name);
 	vm->active_metric = gn_metrics_get(d->metrics, GN_METRIC_GAUGE, "gnomon_vm_active_bytes",
 					   "Working set by sampling.", "vm", vm->name);
+}
+
+static void log_registered(struct gn_daemon *d, const struct gn_daemon_vm *vm)
+{
+	struct gn_json_writer *w = gn_event_log_begin(d->log, "registered");
+	uint64_t over = gn_daemon_over_reserved(d);
+
+	gn_json_put_text(w, "vm", vm->name);
+	gn_json_put_u64(w, "pid", (uint64_t)vm->pid);
+	gn_json_put_u64(w, "actual_bytes", vm->actual_bytes);
+	gn_event_log_end(d->log);
+	if (!over)
+		return;
+	w = gn_event_log_begin(d->log, "over-reserved");
+	gn_json_put_text(w, "vm", vm->name);
+	gn_json_put_u64(w, "over_bytes", over);
+	gn_event_log_end(d->log);
 }
 
 void gn_daemon_register(void *ctx, struct gn_peer *p, const cJSON *arguments,
@@ -207,11 +239,7 @@ void gn_daemon_register(void *ctx, struct gn_peer *p, const cJSON *arguments,
 	gn_json_put_u64(w, "period_ms", d->config.period_ms);
 	gn_json_put_u64(w, "heartbeat_ms", d->config.heartbeat_ms);
 	gn_json_end_object(w);
-	w = gn_event_log_begin(d->log, "registered");
-	gn_json_put_text(w, "vm", vm->name);
-	gn_json_put_u64(w, "pid", (uint64_t)vm->pid);
-	gn_json_put_u64(w, "actual_bytes", vm->actual_bytes);
-	gn_event_log_end(d->log);
+	log_registered(d, vm);
 	gn_daemon_want_round(d);
 }
 

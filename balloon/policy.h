@@ -16,7 +16,7 @@
  *     the sum of charges above the budget. A VM that was told to shrink is charged for what it still has;
  *     memory is promised only after it has arrived. Where the sum is above already (the budget was cut, a
  *     VM came with more than there is), targets only fall until it is not.
- *  3. With sum(min_bytes) <= budget, which admission sees to, a VM below its minimum is served before all
+ *  3. With sum(min_bytes) <= budget, which admission sees to (but for VMs that brought more along), a VM below its minimum is served before all
  *     others.
  *
  * Not thread-safe; one thread at a time for one struct gn_policy.

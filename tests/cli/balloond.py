@@ -26,6 +26,14 @@ def check(holds, what):
         print("FAIL:", what)
 
 
+def until(condition, seconds=20):
+    """What @condition says as soon as it is true; or what it said at the end."""
+    end = time.monotonic() + seconds
+    while not (value := condition()) and time.monotonic() < end:
+        time.sleep(0.02)
+    return value
+
+
 class Peer:
     """One connection; with a name, a VM that obeys at once."""
 
@@ -224,6 +232,25 @@ def signals(folder):
     check(d.process.wait(10) == 0 and not os.path.exists(d.path), "and ends cleanly")
 
 
+def settling(folder):
+    d = Daemon(folder, "[memory]\nbudget = 1G\n[policy]\nsettle = 60s\n")
+    tool, vm = Peer(d.path), Peer(d.path)
+    check(vm.register("new", 512, 100, 0)["error"]["class"] == "TryAgain", "no newcomer before the others are back")
+    d.write("[memory]\nbudget = 900M\n[policy]\nsettle = 60s\n")
+    d.process.send_signal(signal.SIGHUP)
+    check(until(lambda: "had time to come back" in d.said()), "a smaller budget is refused while it settles")
+    check(tool.ask("query-host")["return"]["budget_bytes"] == 1024 * MIB, "and the old one stays")
+    check("return" in vm.register("back", 2048, 1100, 1500, resumed=True), "a VM that is back is taken in, whatever it reserves")
+    check(d.logged("over-reserved")[0]["over_bytes"] == 76 * MIB, "which is said")
+    check("return" in tool.ask("set-vm", vm="back", shares=7), "its settings can be changed")
+    error = tool.ask("set-vm", vm="back", min_bytes=1200 * MIB)["error"]
+    check(error["class"] == "NoRoom" and "only 0 bytes" in error["desc"], f"but not raised: {error}")
+    d.write("[memory]\nbudget = 1050M\n[policy]\nsettle = 60s\n")
+    d.process.send_signal(signal.SIGHUP)
+    check(until(lambda: d.logged("reloaded")), "a budget that grows is taken, though it is too small")
+    check(d.end() == 0, "ends")
+
+
 def dry_run(folder):
     d = Daemon(folder, "[memory]\nbudget = 1G\n[policy]\nsettle = 0s\nperiod = 100ms\n", "--dry-run")
     a = Peer(d.path)
@@ -234,7 +261,7 @@ def dry_run(folder):
     check(d.end() == 0, "ends")
 
 
-for test in (configuration, commands, signals, dry_run):
+for test in (configuration, commands, signals, settling, dry_run):
     with tempfile.TemporaryDirectory() as where:
         try:
             test(where)

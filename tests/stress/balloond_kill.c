@@ -12,6 +12,8 @@
 #define PAGES  1024
 #define VM_MEM 256
 #define VM_MIN 32
+/* Less than the sum of the minima. */
+#define CUT_PAGES 200
 #define CONFIG                                                                                     \
 	"[policy]\nperiod = 50ms\nsettle = 1s\nheartbeat = 200ms\ndeadline = 100ms\n"              \
 	"reversal = 0s\ncalm_shrink = 10\n"
@@ -110,6 +112,7 @@ static void kill_at(const char *step, unsigned count)
 	provoke(step, &h, vms);
 	check(run_until_death(&h, vms, 5000), at, "the daemon dies there");
 	check(fake_books_agree(&h, vms, VMS), at, "pages after the death");
+	check(fake_await_away(vms, VMS, 1000), at, "all see it");
 	check(!fake_daemon_start(&h, NULL), at, "restart");
 	check(fake_await_registered(vms, VMS, 4000), at, "all are back");
 	vms[2].is_stubborn = false;
@@ -160,6 +163,49 @@ static void vm_dies(void)
 	fake_host_fini(&h);
 }
 
+static uint64_t least_pages(const struct fake_vm *vms)
+{
+	uint64_t least = VM_MEM;
+
+	for (unsigned i = 0; i < VMS; i++)
+		least = vms[i].actual_pages < least ? vms[i].actual_pages : least;
+	return least;
+}
+
+/* The budget is cut below the reservations while no daemon runs: all are taken in again, and squeezed to their minima. */
+static void budget_is_cut(void)
+{
+	const char *what = "budget cut";
+	struct fake_vm vms[VMS];
+	struct fake_host h;
+	bool ready = !fake_host_init(&h, PAGES, CONFIG);
+	uint64_t start;
+
+	for (unsigned i = 0; i < VMS; i++)
+		ready &= !fake_vm_init(&vms[i], &h, i + 1, VM_MEM, VM_MIN);
+	ready = ready && !fake_daemon_start(&h, NULL) && fake_await_registered(vms, VMS, 3000);
+	check(ready, what, "set up");
+	start = gn_now_ns();
+	while (least_pages(vms) <= VM_MIN && gn_now_ns() - start < 5000000000u)
+		fake_turn(vms, VMS, 10);
+	check(least_pages(vms) > VM_MIN, what, "all have more than they must");
+	fake_daemon_kill(&h);
+	check(fake_await_away(vms, VMS, 1000), what, "all see that their daemon is gone");
+	check(!fake_configure(&h, CUT_PAGES, CONFIG) && !fake_daemon_start(&h, NULL), what,
+	      "restart");
+	check(fake_await_registered(vms, VMS, 4000), what, "all are taken in");
+	start = gn_now_ns();
+	while (PAGES - h.free_pages > VMS * VM_MIN && gn_now_ns() - start < 10000000000u)
+		fake_turn(vms, VMS, 10);
+	check(PAGES - h.free_pages == VMS * VM_MIN, what, "all shrink to their minima");
+	check(fake_ask_number(&h, "query-host", "reserved_bytes") ==
+		      (double)(VMS * VM_MIN * FAKE_PAGE_BYTES),
+	      what, "all are charged");
+	for (unsigned i = 0; i < VMS; i++)
+		fake_vm_fini(&vms[i]);
+	fake_host_fini(&h);
+}
+
 int main(void)
 {
 	const char *step, *scale = getenv("GN_TEST_SCALE");
@@ -172,6 +218,7 @@ int main(void)
 			kill_at(step, 6);
 	}
 	vm_dies();
+	budget_is_cut();
 	printf("%u passed, %u failed\n", passed, failed);
 	return failed != 0;
 }

@@ -53,23 +53,6 @@ static double resident_kib(pid_t pid)
 	return (double)pages * (double)sysconf(_SC_PAGESIZE) / 1024;
 }
 
-/* One number of query-policy's answer; negative: no answer. */
-static double ask_policy(const struct fake_host *h, const char *key)
-{
-	struct gn_client_config config = { .path = h->socket };
-	struct gn_client *client;
-	cJSON *answer = NULL;
-	double value = -1;
-
-	if (gn_client_create(&config, &client))
-		return -1;
-	if (!gn_client_call(client, "query-policy", NULL, 5000, &answer))
-		value = cJSON_GetNumberValue(cJSON_GetObjectItem(answer, key));
-	cJSON_Delete(answer);
-	gn_client_destroy(client);
-	return value;
-}
-
 static void run_for(struct fake_vm *vms, size_t count, unsigned ms)
 {
 	uint64_t end = gn_now_ns() + ms * (uint64_t)1000000;
@@ -91,8 +74,7 @@ static void many(size_t count, bool holds_memory)
 		check(false, "set up");
 		return;
 	}
-	while (ask_policy(&h, "rounds") < 0)
-		usleep(10000);
+	check(fake_ask_number(&h, "query-policy", "rounds") >= 0, "the daemon answers");
 	before_kib = resident_kib(h.daemon);
 	for (size_t i = 0; i < count; i++)
 		ready &= !fake_vm_init(&vms[i], &h, (uint32_t)i + 1, 64, 8);
@@ -107,8 +89,8 @@ static void many(size_t count, bool holds_memory)
 	}
 	share = (cpu_seconds(h.daemon) - cpu) / seconds * 100;
 	kib_per_vm = (resident_kib(h.daemon) - before_kib) / (double)count;
-	longest_ms = ask_policy(&h, "longest_round_ms");
-	cpu_ms = ask_policy(&h, "costliest_round_cpu_ms");
+	longest_ms = fake_ask_number(&h, "query-policy", "longest_round_ms");
+	cpu_ms = fake_ask_number(&h, "query-policy", "costliest_round_cpu_ms");
 	/* A round in CPU time: how long it is preempted depends on what else runs. */
 	printf("%zu VMs: %.2f %% of a core (goal 2), %.1f KiB of the daemon's memory per VM (64), "
 	       "costliest round %.2f ms of CPU time (50), longest %.2f ms\n",

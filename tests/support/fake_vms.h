@@ -116,11 +116,20 @@ static inline void fake_reclaim(void *ctx, uint64_t bytes)
 	fake_give(vm, bytes / FAKE_PAGE_BYTES);
 }
 
-/* @lines: of the configuration besides socket and budget, each section complete. */
+/* @lines: of the configuration besides socket and budget, each section complete. For the next start, or SIGHUP. */
+static inline int fake_configure(const struct fake_host *h, size_t budget_pages, const char *lines)
+{
+	FILE *file = fopen(h->config, "w");
+
+	if (!file)
+		return -errno;
+	fprintf(file, "[daemon]\nsocket = %s\n[memory]\nbudget = %zuM\n%s\n", h->socket,
+		budget_pages, lines);
+	return fclose(file) ? -errno : 0;
+}
+
 static inline int fake_host_init(struct fake_host *h, size_t pages, const char *lines)
 {
-	FILE *file;
-
 	memset(h, 0, sizeof(*h));
 	h->pages = h->free_pages = pages;
 	h->owner = calloc(pages, sizeof(*h->owner));
@@ -129,12 +138,36 @@ static inline int fake_host_init(struct fake_host *h, size_t pages, const char *
 		return -ENOMEM;
 	snprintf(h->socket, sizeof(h->socket), "%s/socket", h->directory);
 	snprintf(h->config, sizeof(h->config), "%s/ini", h->directory);
-	file = fopen(h->config, "w");
-	if (!file)
-		return -errno;
-	fprintf(file, "[daemon]\nsocket = %s\n[memory]\nbudget = %zuM\n%s\n", h->socket, pages,
-		lines);
-	return fclose(file) ? -errno : 0;
+	return fake_configure(h, pages, lines);
+}
+
+/* The answer to a command, for the caller to delete; NULL: none within 5 s. */
+static inline cJSON *fake_ask(const struct fake_host *h, const char *command)
+{
+	struct gn_client_config config = { .path = h->socket };
+	struct gn_client *client;
+	cJSON *answer = NULL;
+
+	if (gn_client_create(&config, &client))
+		return NULL;
+	if (gn_client_call(client, command, NULL, 5000, &answer)) {
+		cJSON_Delete(answer);
+		answer = NULL;
+	}
+	gn_client_destroy(client);
+	return answer;
+}
+
+/* One number of an answer; negative: it is not there. */
+static inline double fake_ask_number(const struct fake_host *h, const char *command,
+				     const char *key)
+{
+	cJSON *answer = fake_ask(h, command);
+	const cJSON *item = cJSON_GetObjectItem(answer, key);
+	double value = cJSON_IsNumber(item) ? cJSON_GetNumberValue(item) : -1;
+
+	cJSON_Delete(answer);
+	return value;
 }
 
 /* @die_at: GN_DIE_AT, or NULL. */
@@ -252,6 +285,16 @@ static inline bool fake_await_registered(struct fake_vm *vms, size_t count, uint
 	while (fake_registered(vms, count) < living && gn_now_ns() < end)
 		fake_turn(vms, count, 10);
 	return fake_registered(vms, count) == living;
+}
+
+/* Turn until all have seen that their daemon is gone, or @ms are over. */
+static inline bool fake_await_away(struct fake_vm *vms, size_t count, uint64_t ms)
+{
+	uint64_t end = gn_now_ns() + ms * 1000000;
+
+	while (fake_registered(vms, count) && gn_now_ns() < end)
+		fake_turn(vms, count, 10);
+	return !fake_registered(vms, count);
 }
 
 /* What each VM believes is what the pool says: no page lost, none in two places. */
