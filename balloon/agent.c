@@ -30,6 +30,7 @@ enum {
 	MOVING_PATIENCE_MS =
 		2000, /* a balloon that has not moved for so long is not looked at as often */
 	RETRY_MS = 250,
+	UNREGISTER_MS = 1000,
 	NOTABLE_PART = 64, /* a change of 1/64 of the VM is worth a report */
 };
 
@@ -81,7 +82,6 @@ static void send_registration(struct gn_agent *a)
 	gn_json_put_text(&w, "execute", "register");
 	gn_json_begin_object(&w, "arguments");
 	gn_json_put_text(&w, "name", a->name);
-	gn_json_put_u64(&w, "pid", (uint64_t)getpid());
 	gn_json_put_u64(&w, "mem_bytes", c->mem_bytes);
 	gn_json_put_u64(&w, "min_bytes", c->min_bytes);
 	gn_json_put_u64(&w, "max_bytes", c->max_bytes);
@@ -310,6 +310,16 @@ int gn_agent_create(const struct gn_agent_config *config, struct gn_agent **out)
 	return err;
 }
 
+/* Our process may live on, so that we end has to be said, and heard. */
+static void unregister(struct gn_agent *a)
+{
+	cJSON *answer = NULL;
+
+	/* A daemon that does not answer will see our process end. */
+	if (!gn_client_call(a->client, "unregister", NULL, UNREGISTER_MS, &answer))
+		cJSON_Delete(answer);
+}
+
 void gn_agent_destroy(struct gn_agent *a)
 {
 	if (!a)
@@ -319,6 +329,8 @@ void gn_agent_destroy(struct gn_agent *a)
 		gn_agent_kick(a);
 		pthread_join(a->thread, NULL);
 	}
+	if (atomic_exchange(&a->is_registered, false))
+		unregister(a);
 	gn_client_destroy(a->client);
 	if (a->kick_fd >= 0)
 		close(a->kick_fd);

@@ -117,7 +117,6 @@ static void on_reload(void *ctx)
 	}
 	new.settle_ms = d->config.settle_ms;
 	d->config = new;
-	d->host.budget_bytes = new.budget_bytes;
 	d->reloads++;
 	gn_event_log_begin(d->log, "reloaded");
 	gn_event_log_end(d->log);
@@ -247,7 +246,6 @@ int gn_daemon_create(const char *config_path, bool dry, void (*say)(const char *
 	err = gn_config_load(&gn_daemon_schema, config_path, &d->config, why, sizeof(why));
 	if (err)
 		d->say(why);
-	d->host.budget_bytes = d->config.budget_bytes;
 	d->host.free_bytes = GN_POLICY_UNKNOWN;
 	if (!err)
 		err = make_parts(d);
@@ -264,6 +262,8 @@ void gn_daemon_destroy(struct gn_daemon *d)
 		return;
 	d->is_stopping = true;
 	gn_server_destroy(d->server);
+	while (d->lost)
+		gn_daemon_drop_lost(d, d->lost);
 	gn_metrics_http_destroy(d->http);
 	gn_metrics_destroy(d->metrics);
 	gn_event_log_close(d->log);

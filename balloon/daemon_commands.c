@@ -68,6 +68,7 @@ static void put_vm(struct gn_json_writer *w, const struct gn_daemon_vm *vm, uint
 	gn_json_put_text(w, "reason", gn_policy_reason_text(vm->decision.reason));
 	gn_json_put_bool(w, "claims_trusted", vm->claims_trusted);
 	gn_json_put_bool(w, "late", vm->is_late);
+	gn_json_put_bool(w, "lost", !vm->peer);
 	gn_json_put_u64(w, "report_age_ms", (now - vm->reported_ns) / 1000000);
 	gn_json_end_object(w);
 }
@@ -82,6 +83,8 @@ static void query_vms(void *ctx, struct gn_peer *p, const cJSON *a, struct gn_re
 	gn_json_begin_array(reply->writer, "return");
 	for (size_t i = 0; i < d->count; i++)
 		put_vm(reply->writer, d->vms[i], now);
+	for (const struct gn_daemon_vm *vm = d->lost; vm; vm = vm->next_lost)
+		put_vm(reply->writer, vm, now);
 	gn_json_end_array(reply->writer);
 }
 
@@ -97,6 +100,7 @@ static void query_host(void *ctx, struct gn_peer *p, const cJSON *a, struct gn_r
 	gn_json_put_u64(w, "reserved_bytes", gn_daemon_sum_min(d));
 	gn_json_put_u64(w, "actual_bytes", gn_daemon_sum_actual(d));
 	gn_json_put_u64(w, "vms", d->count);
+	gn_json_put_u64(w, "lost_bytes", gn_daemon_lost_bytes(d));
 	gn_json_put_double(w, "psi_some", d->host.psi_some);
 	gn_json_put_double(w, "psi_full", d->host.psi_full);
 	gn_json_put_bool(w, "settling", gn_daemon_is_settling(d));
@@ -215,7 +219,8 @@ static void quit(void *ctx, struct gn_peer *p, const cJSON *a, struct gn_reply *
 
 const struct gn_server_command gn_daemon_commands[] = {
 	{ "register", gn_daemon_register,
-	  "name pid mem_bytes min_bytes max_bytes shares actual_bytes backend scheme resumed" },
+	  "name mem_bytes min_bytes max_bytes shares actual_bytes backend scheme resumed" },
+	{ "unregister", gn_daemon_unregister, NULL },
 	{ "query-version", query_version, NULL },
 	{ "query-commands", query_commands, NULL },
 	{ "query-vms", query_vms, NULL },

@@ -25,7 +25,7 @@ static void put_counters(struct gn_daemon *d)
 		  (double)d->failed_rounds },
 		{ "gnomon_vms_admitted_total", "Registrations.", (double)d->admitted },
 		{ "gnomon_vms_refused_total", "Registrations refused.", (double)d->refused },
-		{ "gnomon_vms_gone_total", "VMs whose connection ended.", (double)d->gones },
+		{ "gnomon_vms_gone_total", "VMs whose memory came back.", (double)d->gones },
 		{ "gnomon_vms_late_total", "Deadlines missed.", (double)d->lates },
 		{ "gnomon_targets_total", "Targets told.", (double)d->targets_told },
 		{ "gnomon_asks_total", "Requests for memory back.", (double)d->asks },
@@ -81,6 +81,8 @@ void gn_daemon_update_metrics(void *ctx)
 	put(d, GN_METRIC_GAUGE, "gnomon_longest_round_seconds", "Duration of the longest round.",
 	    (double)d->longest_round_ns * 1e-9);
 	put(d, GN_METRIC_GAUGE, "gnomon_vms", "VMs registered.", (double)d->count);
+	put(d, GN_METRIC_GAUGE, "gnomon_lost_bytes", "Withheld for VMs that have no connection.",
+	    (double)gn_daemon_lost_bytes(d));
 	put(d, GN_METRIC_GAUGE, "gnomon_budget_bytes", "Memory of all VMs together.",
 	    (double)d->config.budget_bytes);
 	put(d, GN_METRIC_GAUGE, "gnomon_reserved_bytes", "Sum of the VMs' minima.",

@@ -2,9 +2,8 @@
 /*
  * daemon_vm.c - the books: who is registered, and what each VM last said.
  *
- * A VM is its connection, which its process holds for as long as it lives: when it ends, the process is dead, and its
- * memory is the budget's again. A process that lives on and has only lost the connection (the daemon drops who does
- * not read for seconds) is in the wrong; it comes back with what it has, and is squeezed if that is no longer there.
+ * A VM is spoken to over its connection, and is charged for what it holds for as long as its process may hold it:
+ * daemon_gone.c. A VM that comes back, to this daemon or to the next, comes with what it has.
  */
 #include "daemon.h"
 
@@ -31,7 +30,14 @@ uint64_t gn_daemon_sum_min(const struct gn_daemon *d)
 
 	for (size_t i = 0; i < d->count; i++)
 		sum += d->vms[i]->min_bytes;
-	return sum;
+	return sum + gn_daemon_lost_bytes(d);
+}
+
+uint64_t gn_daemon_budget(const struct gn_daemon *d)
+{
+	uint64_t lost = gn_daemon_lost_bytes(d), budget = d->config.budget_bytes;
+
+	return budget > lost ? budget - lost : 0;
 }
 
 uint64_t gn_daemon_unreserved(const struct gn_daemon *d)
@@ -54,6 +60,8 @@ uint64_t gn_daemon_sum_actual(const struct gn_daemon *d)
 
 	for (size_t i = 0; i < d->count; i++)
 		sum += d->vms[i]->actual_bytes;
+	for (const struct gn_daemon_vm *vm = d->lost; vm; vm = vm->next_lost)
+		sum += vm->actual_bytes;
 	return sum;
 }
 
@@ -112,6 +120,7 @@ static int admit(struct gn_daemon *d, const struct gn_daemon_vm *vm)
 	struct gn_policy_vm newcomer;
 
 	gn_daemon_vm_describe(vm, &newcomer);
+	d->host.budget_bytes = gn_daemon_budget(d);
 	for (size_t i = 0; i < d->count; i++)
 		gn_daemon_vm_describe(d->vms[i], &d->policy_vms[i]);
 	return gn_policy_admit(&d->host, d->policy_vms, d->count, &newcomer);
@@ -120,10 +129,9 @@ static int admit(struct gn_daemon *d, const struct gn_daemon_vm *vm)
 static void read_registration(struct gn_json_errors *e, const cJSON *a, struct gn_daemon_vm *vm,
 			      bool *is_resumed)
 {
-	uint64_t shares = 1000, pid = (uint64_t)vm->pid;
+	uint64_t shares = 1000;
 
 	gn_json_get_text(e, a, "name", GN_JSON_REQUIRED, vm->name, sizeof(vm->name));
-	gn_json_get_u64(e, a, "pid", GN_JSON_OPTIONAL, INT32_MAX, &pid);
 	gn_json_get_u64(e, a, "mem_bytes", GN_JSON_REQUIRED, UINT64_MAX, &vm->mem_bytes);
 	gn_json_get_u64(e, a, "min_bytes", GN_JSON_REQUIRED, UINT64_MAX, &vm->min_bytes);
 	vm->max_bytes = vm->mem_bytes;
@@ -134,7 +142,6 @@ static void read_registration(struct gn_json_errors *e, const cJSON *a, struct g
 	gn_json_get_text(e, a, "scheme", GN_JSON_OPTIONAL, vm->scheme, sizeof(vm->scheme));
 	gn_json_get_bool(e, a, "resumed", GN_JSON_OPTIONAL, is_resumed);
 	vm->shares = (uint32_t)shares;
-	vm->pid = (pid_t)pid;
 }
 
 /* A VM that has run under a daemon has its memory, whether it fits or not: it is charged and squeezed like all. */
@@ -142,10 +149,13 @@ static bool check_registration(struct gn_daemon *d, struct gn_peer *p, struct gn
 			       const cJSON *arguments, struct gn_reply *reply)
 {
 	struct gn_json_errors errors = { .failed = false };
+	const struct gn_daemon_vm *lost;
 	bool is_resumed = false;
 	int err;
 
 	read_registration(&errors, arguments, vm, &is_resumed);
+	lost = gn_daemon_find_lost(d, vm->name);
+	is_resumed |= lost != NULL;
 	if (errors.failed)
 		gn_reply_fail(reply, "InvalidArgument", "%s", errors.why);
 	else if (!vm->min_bytes || vm->min_bytes > vm->max_bytes || vm->max_bytes > vm->mem_bytes ||
@@ -155,7 +165,7 @@ static bool check_registration(struct gn_daemon *d, struct gn_peer *p, struct gn
 			      "and shares > 0 must hold");
 	else if (gn_peer_tag(p))
 		gn_reply_fail(reply, "AlreadyRegistered", "this connection is a VM's already");
-	else if (gn_daemon_find(d, vm->name))
+	else if (gn_daemon_find(d, vm->name) || (lost && lost->pid != vm->pid))
 		gn_reply_fail(reply, "NameTaken", "a VM named %s is registered", vm->name);
 	else if (d->is_stopping || (!is_resumed && gn_daemon_is_settling(d)))
 		gn_reply_fail(reply, "TryAgain",
@@ -207,6 +217,7 @@ void gn_daemon_register(void *ctx, struct gn_peer *p, const cJSON *arguments,
 	struct gn_daemon *d = ctx;
 	struct gn_daemon_vm *vm = calloc(1, sizeof(*vm));
 	struct gn_json_writer *w = reply->writer;
+	struct gn_daemon_vm *lost;
 
 	if (!vm) {
 		gn_reply_fail(reply, "OutOfMemory", "the daemon is out of memory");
@@ -228,6 +239,10 @@ void gn_daemon_register(void *ctx, struct gn_peer *p, const cJSON *arguments,
 	vm->id = ++d->next_id;
 	vm->target_bytes = vm->actual_bytes;
 	vm->reported_ns = gn_now_ns();
+	gn_daemon_watch_process(vm);
+	lost = gn_daemon_find_lost(d, vm->name);
+	if (lost)
+		gn_daemon_drop_lost(d, lost);
 	make_metrics(d, vm);
 	d->vms[d->count++] = vm;
 	d->admitted++;
@@ -308,28 +323,4 @@ int gn_daemon_on_event(void *ctx, struct gn_peer *p, const char *name, const cJS
 	if (!vm || strcmp(name, "REPORT") != 0)
 		return -EINVAL;
 	return take_report(ctx, vm, data);
-}
-
-void gn_daemon_on_gone(void *ctx, struct gn_peer *p)
-{
-	struct gn_daemon *d = ctx;
-	struct gn_daemon_vm *vm = gn_peer_tag(p);
-	struct gn_json_writer *w;
-	size_t i = 0;
-
-	if (!vm)
-		return;
-	while (d->vms[i] != vm)
-		i++;
-	d->vms[i] = d->vms[--d->count];
-	d->gones++;
-	gn_metrics_forget(d->metrics, "vm", vm->name);
-	w = gn_event_log_begin(d->log, "gone");
-	gn_json_put_text(w, "vm", vm->name);
-	gn_json_put_u64(w, "actual_bytes", vm->actual_bytes);
-	gn_event_log_end(d->log);
-	free(vm);
-	gn_daemon_step("gone");
-	if (!d->is_stopping)
-		gn_daemon_want_round(d);
 }

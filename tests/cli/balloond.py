@@ -88,6 +88,8 @@ class Peer:
         return self.ask("register", name=name, mem_bytes=mem * MIB, min_bytes=low * MIB, actual_bytes=actual * MIB, **more)
 
     def close(self):
+        """As a VM that ends in order: we live on, so that has to be said."""
+        self.ask("unregister")
         self.socket.close()
 
 
@@ -232,6 +234,66 @@ def signals(folder):
     check(d.process.wait(10) == 0 and not os.path.exists(d.path), "and ends cleanly")
 
 
+def vm_process(path):
+    """The pid of a VM that is a process of its own, comes back whenever its connection ends, and has 600 MiB."""
+    pid = os.fork()
+    if pid:
+        return pid
+    resumed = False
+    while True:
+        try:
+            peer = Peer(path)
+            if "return" in peer.register("child", 1024, 256, 600, max_bytes=600 * MIB, resumed=resumed):
+                resumed = True
+            peer.socket.settimeout(None)
+            while True:
+                if (message := peer.read()).get("event") == "TARGET":
+                    peer.report(actual_bytes=600 * MIB, serial=message["data"]["serial"])
+        except ConnectionError:
+            time.sleep(0.05)
+        except BaseException:
+            os._exit(1)
+
+
+def lose(tool, pid):
+    """Stop the process and tell it more than it could ever be told, until the daemon drops it."""
+    os.kill(pid, signal.SIGSTOP)
+    while "return" in tool.ask("set-vm", vm="child", shares=1000):
+        pass
+    return [vm for vm in tool.ask("query-vms")["return"] if vm["name"] == "child" and vm["lost"]]
+
+
+def lost(folder):
+    d = Daemon(folder, "messages_per_s = 1000000\n[memory]\nbudget = 1G\n[policy]\nsettle = 0s\nperiod = 50ms\n")
+    tool, b = Peer(d.path), Peer(d.path)
+    child = vm_process(d.path)
+    try:
+        check(until(lambda: tool.ask("query-host")["return"]["vms"] == 1), "a VM of another process")
+        check(lose(tool, child), "it is stopped, does not read, and is lost")
+        check("return" in b.register("b", 1024, 64, 0), "b is registered")
+        rounds = lambda: tool.ask("query-policy")["return"]["rounds"]
+        b.report(actual_bytes=0, serial=0, asks_bytes=1024 * MIB)
+        then = rounds()
+        until(lambda: rounds() >= then + 10)
+        vms = {vm["name"]: vm for vm in tool.ask("query-vms")["return"]}
+        check(vms["child"]["actual_bytes"] == 600 * MIB and 0 < vms["b"]["target_bytes"] <= 424 * MIB, f"nobody is given what it holds: {vms}")
+        c = Peer(d.path)
+        check(c.register("c", 1024, 400, 0)["error"]["class"] == "NoRoom", "nor is it promised")
+        check(c.register("child", 1024, 1, 0)["error"]["class"] == "NameTaken", "nobody takes its name")
+        os.kill(child, signal.SIGCONT)
+        check(until(lambda: tool.ask("query-host")["return"]["lost_bytes"] == 0), "it comes back")
+        check(sorted((vm["name"], vm["lost"]) for vm in tool.ask("query-vms")["return"]) == [("b", False), ("child", False)], "once")
+        check(lose(tool, child), "it is lost again")
+    finally:
+        os.kill(child, signal.SIGKILL)
+    check(until(lambda: d.logged("gone")), "it is dead before anybody waits for it")
+    told = until(lambda: (t := b.event("TARGET", 1)) and t["target_bytes"] > 424 * MIB)
+    check(told, "and its memory is there for b")
+    os.waitpid(child, 0)
+    check(c.ask("unregister")["error"]["class"] == "NotRegistered", "who is no VM cannot unregister")
+    check(d.end() == 0, "ends")
+
+
 def settling(folder):
     d = Daemon(folder, "[memory]\nbudget = 1G\n[policy]\nsettle = 60s\n")
     tool, vm = Peer(d.path), Peer(d.path)
@@ -261,7 +323,7 @@ def dry_run(folder):
     check(d.end() == 0, "ends")
 
 
-for test in (configuration, commands, signals, settling, dry_run):
+for test in (configuration, commands, signals, settling, lost, dry_run):
     with tempfile.TemporaryDirectory() as where:
         try:
             test(where)

@@ -183,6 +183,19 @@ static inline int fake_daemon_start(struct fake_host *h, const char *die_at)
 	_exit(127);
 }
 
+/* Until it answers, or @ms are over. */
+static inline bool fake_await_daemon(const struct fake_host *h, uint64_t ms)
+{
+	uint64_t end = gn_now_ns() + ms * 1000000;
+
+	while (fake_ask_number(h, "query-policy", "rounds") < 0) {
+		if (gn_now_ns() >= end)
+			return false;
+		usleep(10000);
+	}
+	return true;
+}
+
 /* SIGKILL; the exit status is thrown away. */
 static inline void fake_daemon_kill(struct fake_host *h)
 {
