@@ -61,7 +61,7 @@ struct balloon_vm {
 	_Atomic uint64_t targets, reliefs, reclaims;	   /* (a) */
 	_Atomic uint64_t relieved_ns;			   /* (a) the last time; 0: never */
 	uint64_t sampled_ns, rated_ns, rated_refaults;	   /* (t) */
-	double refaults_per_s;				   /* (t) */
+	_Atomic double refaults_per_s;			   /* (a) */
 	pthread_mutex_t lock;
 	struct claims claims; /* (l) */
 	uint64_t held_pages;  /* (l) when the driver last told */
@@ -97,6 +97,11 @@ void balloon_vm_ask(struct balloon_vm *vm, uint64_t goal_bytes)
 void balloon_vm_note_refaults(struct balloon_vm *vm, uint64_t refaults)
 {
 	atomic_store(&vm->refaults, refaults);
+}
+
+double balloon_vm_refaults_per_s(const struct balloon_vm *vm)
+{
+	return atomic_load(&vm->refaults_per_s);
 }
 
 /* ---- The device's events, on the guest's thread ----------------------------------------------------------------- */
@@ -193,7 +198,8 @@ static void rate_refaults(struct balloon_vm *vm, uint64_t now_ns)
 
 	if (since_ns < RATE_NS)
 		return;
-	vm->refaults_per_s = (double)(refaults - vm->rated_refaults) / ((double)since_ns / 1e9);
+	atomic_store(&vm->refaults_per_s,
+		     (double)(refaults - vm->rated_refaults) / ((double)since_ns / 1e9));
 	vm->rated_refaults = refaults;
 	vm->rated_ns = now_ns;
 }
@@ -248,7 +254,7 @@ static void take_sample(void *ctx, struct gn_agent_sample *out)
 	gn_balloon_stats(vm->balloon, &stats);
 	out->active_bytes = vm->active_bytes;
 	out->recent_bytes = vm->recent_bytes;
-	out->refaults_per_s = vm->refaults_per_s;
+	out->refaults_per_s = balloon_vm_refaults_per_s(vm);
 	out->touches = stats.touches_denied + stats.touches_granted;
 	out->asks_bytes = asks(vm, now_ns, out->actual_bytes);
 	tell_claims(vm, out);

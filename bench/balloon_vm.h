@@ -41,6 +41,8 @@ uint64_t balloon_vm_target_bytes(const struct balloon_vm *vm);
 void balloon_vm_ask(struct balloon_vm *vm, uint64_t goal_bytes);
 /* So many pages of files the guest has read again since it booted. */
 void balloon_vm_note_refaults(struct balloon_vm *vm, uint64_t refaults);
+/* As last told to the daemon. */
+double balloon_vm_refaults_per_s(const struct balloon_vm *vm);
 
 struct balloon_vm_stats {
 	uint64_t target_bytes, actual_bytes;

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "control/clock.h"
+#include "control/json.h"
 
 #define PROGRAM	   "gnomon-balloond"
 #define START_MS   10000
@@ -110,21 +111,14 @@ int overcommit_daemon_start(struct overcommit_daemon *d, const struct overcommit
 	return await_answer(d);
 }
 
-static double number_of(const cJSON *object, const char *key)
-{
-	const cJSON *number = cJSON_GetObjectItemCaseSensitive(object, key);
-
-	return cJSON_IsNumber(number) ? number->valuedouble : 0;
-}
-
 int overcommit_daemon_read(struct overcommit_daemon *d, struct overcommit_run *run)
 {
 	cJSON *answer = NULL;
 	int err = gn_client_call(d->client, "query-policy", NULL, ANSWER_MS, &answer);
 
 	if (!err) {
-		run->rounds = (uint64_t)number_of(answer, "rounds");
-		run->round_us_worst = number_of(answer, "costliest_round_cpu_ms") * 1e3;
+		run->rounds = (uint64_t)gn_json_number(answer, "rounds", 0);
+		run->round_us_worst = gn_json_number(answer, "costliest_round_cpu_ms", 0) * 1e3;
 	}
 	cJSON_Delete(answer);
 	return err;

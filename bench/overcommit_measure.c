@@ -18,8 +18,9 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "control/clock.h"
 
 #include "cli.h"
 #include "overcommit_daemon.h"
@@ -48,14 +49,6 @@ struct bench {
 	double started_s, rest_s, sample_s; /* 0: not yet */
 	uint64_t gone_on;		    /* the last phase that was let begin */
 };
-
-static double now_s(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
 
 static bool is_gone(const struct guest *guest)
 {
@@ -87,7 +80,7 @@ static int spawn(struct bench *b, unsigned index, uint32_t shares)
 	}
 	close(pair[1]);
 	guest->fd = pair[0];
-	guest->heard_s = now_s();
+	guest->heard_s = gn_now_s();
 	return guest->pid < 0 ? -EAGAIN : 0;
 }
 
@@ -215,7 +208,7 @@ static int serve(struct bench *b)
 			fds[i] = (struct pollfd){ .fd = b->guests[i].fd, .events = POLLIN };
 		if (poll(fds, b->setup->vms, POLL_MS) < 0 && errno != EINTR)
 			return -errno;
-		now = now_s();
+		now = gn_now_s();
 		for (unsigned i = 0; i < b->setup->vms && !err; i++) {
 			if (fds[i].revents)
 				err = listen_to(b, i, now);

@@ -37,7 +37,6 @@
 
 #define PAGE_BYTES	4096u
 #define REPORT_NS	UINT64_C(1000000000)
-#define RATE_NS		UINT64_C(500000000)
 #define KERNEL_PART	32
 #define WARM_OPERATIONS 20000
 #define IDLE_TICK_NS	1000000
@@ -63,8 +62,6 @@ struct vm {
 	_Atomic uint64_t waits_for;	   /* (a) a phase; 0: none */
 	double cycles_before, idle_cycles; /* (g) */
 	char why[120];			   /* (g), then (c) once state is DIED */
-	uint64_t rated_ns, rated_refaults; /* (t) */
-	double refaults_per_s;		   /* (t) */
 	struct overcommit_report reported; /* (t) */
 	uint64_t reported_ns;		   /* (t) */
 };
@@ -239,17 +236,6 @@ static void run_guest(struct vm *vm)
 
 /* ---- The telling thread ------------------------------------------------------------------------------------------- */
 
-static void rate_refaults(struct vm *vm, uint64_t now)
-{
-	uint64_t refaults = atomic_load(&vm->refaults), since = now - vm->rated_ns;
-
-	if (since < RATE_NS)
-		return;
-	vm->refaults_per_s = (double)(refaults - vm->rated_refaults) / ((double)since / 1e9);
-	vm->rated_refaults = refaults;
-	vm->rated_ns = now;
-}
-
 static void fill_report(struct vm *vm, struct overcommit_report *r)
 {
 	*r = (struct overcommit_report){
@@ -259,7 +245,7 @@ static void fill_report(struct vm *vm, struct overcommit_report *r)
 		.wanted_bytes = atomic_load(&vm->wanted),
 		.waits_for = atomic_load(&vm->waits_for),
 		.refaults = atomic_load(&vm->refaults),
-		.refaults_per_s = vm->refaults_per_s,
+		.refaults_per_s = balloon_vm_refaults_per_s(vm->memory),
 		.asks = atomic_load(&vm->asks),
 		.asks_unmet = atomic_load(&vm->asks_unmet),
 		.cycles = (double)atomic_load(&vm->cycles),
@@ -309,7 +295,6 @@ static void *tell_bench(void *ctx)
 		poll(&fd, 1, TELL_MS);
 		obey(vm);
 		now = gn_now_ns();
-		rate_refaults(vm, now);
 		fill_report(vm, &r);
 		if (is_news(vm, &r, now))
 			report(vm, &r, now);
@@ -355,7 +340,6 @@ void overcommit_vm_main(const struct overcommit_vm_config *c)
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	atomic_store(&vm.wanted, wanted_in(&vm, 0));
-	vm.rated_ns = gn_now_ns();
 	if (sem_init(&vm.goes_on, 0, 0) || gn_soft_create(&config, &vm.soft) ||
 	    !join_daemon(&vm, c) || pthread_create(&teller, NULL, tell_bench, &vm))
 		_exit(1);

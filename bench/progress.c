@@ -9,16 +9,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
-static double now_s(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
+#include "control/clock.h"
 
 static void draw(struct progress *p)
 {
@@ -31,7 +24,7 @@ static void draw(struct progress *p)
 		bar[i] = i < filled ? '#' : '.';
 	bar[WIDTH] = '\0';
 	length = snprintf(line, sizeof(line), "\r\033[K[%s] %3.0f %%  %zu/%zu  %4.0f s  %s", bar,
-			  done * 100, p->done, p->total, now_s() - p->started_s, p->what);
+			  done * 100, p->done, p->total, gn_now_s() - p->started_s, p->what);
 	if (length > 0 &&
 	    write(STDERR_FILENO, line,
 		  (size_t)length < sizeof(line) ? (size_t)length : sizeof(line) - 1) < 0)
@@ -45,7 +38,7 @@ void progress_begin(struct progress *p, size_t total)
 	memset(p, 0, sizeof(*p));
 	p->on = isatty(STDERR_FILENO) && term && strcmp(term, "dumb") != 0;
 	p->total = total;
-	p->started_s = now_s();
+	p->started_s = gn_now_s();
 }
 
 void progress_step(struct progress *p, const char *what)
@@ -65,7 +58,7 @@ void progress_part(void *progress, double part)
 
 	if (!p->on)
 		return;
-	now = now_s();
+	now = gn_now_s();
 	if (now - p->drawn_s < 0.1)
 		return;
 	p->drawn_s = now;

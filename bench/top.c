@@ -20,6 +20,7 @@
 
 #include "cli.h"
 #include "control/client.h"
+#include "control/json.h"
 
 enum { CALL_MS = 2000, BAR_MIN = 10, BAR_MAX = 60, FIXED_COLUMNS = 78, BYTES_TEXT = 16 };
 
@@ -59,13 +60,6 @@ static error_t parse(int key, char *text, struct argp_state *state)
 	}
 }
 
-static double number(const cJSON *object, const char *key, double absent)
-{
-	const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
-
-	return cJSON_IsNumber(item) ? item->valuedouble : absent;
-}
-
 static const char *text(const cJSON *object, const char *key)
 {
 	const char *value = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, key));
@@ -82,9 +76,10 @@ static const char *bytes(double value, char out[BYTES_TEXT])
 
 static void print_bar(FILE *to, const cJSON *vm, int width)
 {
-	double mem = number(vm, "mem_bytes", 1), actual = number(vm, "actual_bytes", 0);
-	double active = number(vm, "active_bytes", actual);
-	int target = (int)(number(vm, "target_bytes", 0) / mem * width + 0.5);
+	double mem = gn_json_number(vm, "mem_bytes", 1),
+	       actual = gn_json_number(vm, "actual_bytes", 0);
+	double active = gn_json_number(vm, "active_bytes", actual);
+	int target = (int)(gn_json_number(vm, "target_bytes", 0) / mem * width + 0.5);
 
 	for (int i = 0; i < width; i++) {
 		double at = (i + 0.5) / width * mem;
@@ -99,10 +94,10 @@ static void print_vm(FILE *to, const cJSON *vm, int bar)
 	const bool is_late = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(vm, "late"));
 
 	fprintf(to, "%-16.16s %10s %10s %10s %9.0f %-14.14s ", text(vm, "name"),
-		bytes(number(vm, "target_bytes", -1), target),
-		bytes(number(vm, "actual_bytes", -1), actual),
-		bytes(number(vm, "active_bytes", -1), active), number(vm, "refaults_per_s", 0),
-		is_late ? "late" : text(vm, "reason"));
+		bytes(gn_json_number(vm, "target_bytes", -1), target),
+		bytes(gn_json_number(vm, "actual_bytes", -1), actual),
+		bytes(gn_json_number(vm, "active_bytes", -1), active),
+		gn_json_number(vm, "refaults_per_s", 0), is_late ? "late" : text(vm, "reason"));
 	print_bar(to, vm, bar);
 	fputc('\n', to);
 }
@@ -117,10 +112,11 @@ static void print_view(FILE *to, const cJSON *host, const cJSON *policy, const c
 	fprintf(to,
 		"%d VMs: %s of %s in use, %s reserved; policy %s, round %.2f ms; pressure %.1f "
 		"%%%s%s%s\n\n",
-		count, bytes(number(host, "actual_bytes", -1), actual),
-		bytes(number(host, "budget_bytes", -1), budget),
-		bytes(number(host, "reserved_bytes", -1), reserved), text(policy, "name"),
-		number(policy, "last_round_ms", 0), 100 * number(host, "psi_some", 0),
+		count, bytes(gn_json_number(host, "actual_bytes", -1), actual),
+		bytes(gn_json_number(host, "budget_bytes", -1), budget),
+		bytes(gn_json_number(host, "reserved_bytes", -1), reserved), text(policy, "name"),
+		gn_json_number(policy, "last_round_ms", 0),
+		100 * gn_json_number(host, "psi_some", 0),
 		cJSON_IsTrue(cJSON_GetObjectItem(host, "paused")) ? "; paused" : "",
 		cJSON_IsTrue(cJSON_GetObjectItem(host, "settling")) ? "; settling" : "",
 		cJSON_IsTrue(cJSON_GetObjectItem(host, "dry_run")) ? "; dry run" : "");

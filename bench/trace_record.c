@@ -22,9 +22,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "control/clock.h"
 #include "workloads/trace_import.h"
 
 #include "cli.h"
@@ -235,17 +235,9 @@ static int start(struct record *r)
 
 /* ---- Recording -------------------------------------------------------------------------------------------- */
 
-static double now_s(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
 static void show_progress(struct record *r)
 {
-	double now = r->show_progress ? now_s() : 0;
+	double now = r->show_progress ? gn_now_s() : 0;
 
 	if (!r->show_progress || now - r->drawn_s < 0.2)
 		return;
@@ -311,16 +303,16 @@ static int pump(struct record *r, char *piece, struct trace_error *error)
 /* The program has ended, or ends now. */
 static void stop(struct record *r, char *piece)
 {
-	double deadline_s = now_s() + GRACE_MS / 1000.0;
+	double deadline_s = gn_now_s() + GRACE_MS / 1000.0;
 
 	if (!try_reap(r) && (interrupted || r->lackey.import.is_full))
 		kill(r->pid, SIGTERM);
 	else
 		deadline_s = 0;
-	while (deadline_s > 0 && !try_reap(r) && now_s() < deadline_s)
+	while (deadline_s > 0 && !try_reap(r) && gn_now_s() < deadline_s)
 		if (read_piece(r, piece) == 0)
 			break;
-	while (deadline_s > 0 && !try_reap(r) && now_s() < deadline_s)
+	while (deadline_s > 0 && !try_reap(r) && gn_now_s() < deadline_s)
 		usleep(POLL_MS * 100);
 	if (deadline_s > 0 && !try_reap(r))
 		kill(r->pid, SIGKILL);
@@ -398,7 +390,7 @@ int trace_record_command(int argc, char **argv)
 		cli_fail(EXIT_USAGE, "%s", error.text);
 	trace_lackey_init(&r.lackey, r.writer, r.limit);
 	r.show_progress = isatty(STDERR_FILENO);
-	r.started_s = now_s();
+	r.started_s = gn_now_s();
 	err = start(&r);
 	if (err) {
 		trace_writer_abort(r.writer);

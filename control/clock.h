@@ -26,4 +26,9 @@ static inline uint64_t gn_wall_us(void)
 	return gn_clock_ns(CLOCK_REALTIME) / 1000;
 }
 
+static inline double gn_now_s(void)
+{
+	return (double)gn_now_ns() / 1e9;
+}
+
 #endif

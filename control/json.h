@@ -54,6 +54,8 @@ bool gn_json_get_text(struct gn_json_errors *, const cJSON *object, const char *
 /* Fails when @object has a member that is not among the @count names: a misspelt argument is no silent default. */
 void gn_json_check_keys(struct gn_json_errors *, const cJSON *object, const char *const *names,
 			size_t count);
+/* For answers of a peer that is trusted: the member, or @absent where it is missing or no number. */
+double gn_json_number(const cJSON *object, const char *key, double absent);
 
 struct gn_json_writer {
 	char *text;

@@ -221,3 +221,10 @@ void gn_json_check_keys(struct gn_json_errors *errors, const cJSON *object,
 			fail(errors, "\"%.40s\" is not known here", item->string);
 	}
 }
+
+double gn_json_number(const cJSON *object, const char *key, double absent)
+{
+	const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
+
+	return cJSON_IsNumber(item) ? item->valuedouble : absent;
+}

@@ -1,67 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * nested.c - nested mode on /dev/kvm, end to end: registers, demand population, every state of a gfn, the dirty log,
- * moves under a running guest, interrupts, stops.
+ * nested.c - nested mode on /dev/kvm, end to end: registers, ports, stops, demand population, every state of a gfn, large
+ * pages, tables that are no memory. What is done to a guest that runs is nested_running.c, the dirty log nested_dirty.c.
  */
-#include <pthread.h>
-#include <stdatomic.h>
-#include <time.h>
-
-#include "kvm/rig.h"
-
-#define MIB	  ((uint64_t)1 << 20)
-#define MEM_BYTES (64 * MIB)
-#define PAGE	  GN_PAGE_SIZE
-
-static struct gn_kvm_host host;
-
-static struct gn_kvm_config plain(void)
-{
-	struct gn_kvm_config config = {
-		.vm = { .scheme = "ept", .mem_bytes = MEM_BYTES, .vcpus = 2 }
-	};
-
-	return config;
-}
-
-static void pause_ms(unsigned ms)
-{
-	struct timespec t = { ms / 1000, (long)(ms % 1000) * 1000000 };
-
-	nanosleep(&t, NULL);
-}
+#include "kvm/nested_guest.h"
 
 /* ---- Guest programs: arguments in rbx, rcx, rsi ------------------------------------------------------------- */
 
-/* Ends with the sum of the low halves of rcx pages' first words, from rbx. */
-RIG_CODE(read_pages, "xor %eax, %eax\n"
-		     "1: add (%rbx), %eax\n add $4096, %rbx\n dec %rcx\n jnz 1b\n"
-		     "int3")
-/* Each page's first word becomes its address + rsi. */
-RIG_CODE(write_pages, "1: lea (%rbx, %rsi), %rax\n mov %rax, (%rbx)\n add $4096, %rbx\n"
-		      "dec %rcx\n jnz 1b\n xor %eax, %eax\n int3")
 /* At CPL 0: hello, then exit with ecx. */
 RIG_CODE(hello, "mov $0x3f8, %dx\n mov $'h', %al\n out %al, %dx\n mov $'i', %al\n out %al, %dx\n"
 		"mov $0x3fd, %dx\n in %dx, %al\n mov %al, %bl\n"
 		"mov %ecx, %eax\n mov $0xf4, %dx\n out %eax, %dx\n hlt")
-/* The word at rbx is counted up for ever. */
-RIG_CODE(count_up, "1: incq (%rbx)\n jmp 1b")
-/* Counted up until the word at rsi is not 0; ends with 0. */
-RIG_CODE(count_until, "1: incq (%rbx)\n cmpq $0, (%rsi)\n je 1b\n xor %eax, %eax\n int3")
-/* Over and over: each of rcx pages from rbx holds its own address, and then in its second word a count that
- * only ever rises by one. A page that says otherwise ends with 1; a word at rsi that is not 0 with 0. */
-RIG_CODE(patrol, "xor %r8d, %r8d\n"
-		 "1: inc %r8\n mov %rbx, %rdi\n mov %rcx, %rdx\n"
-		 "2: cmp %rdi, (%rdi)\n jne 3f\n lea -1(%r8), %rax\n cmp %rax, 8(%rdi)\n jne 3f\n"
-		 "mov %r8, 8(%rdi)\n add $4096, %rdi\n dec %rdx\n jnz 2b\n"
-		 "cmpq $0, (%rsi)\n je 1b\n xor %eax, %eax\n int3\n"
-		 "3: mov $1, %eax\n int3")
 RIG_CODE(halt_off, "cli\n hlt")
-RIG_CODE(halt_on, "xor %r15d, %r15d\n sti\n hlt\n cli\n mov %r15d, %eax\n mov $0xf4, %dx\n"
-		  "out %eax, %dx")
-/* Spin with interrupts on until r15 reaches rcx. */
-RIG_CODE(spin_on, "xor %r15d, %r15d\n sti\n 1: cmp %rcx, %r15\n jb 1b\n cli\n mov %r15d, %eax\n"
-		  "mov $0xf4, %dx\n out %eax, %dx")
 RIG_CODE(undefined, "ud2")
 RIG_CODE(call_port, "mov %ecx, %eax\n mov $0x5c0, %dx\n out %eax, %dx\n mov $0x777, %dx\n"
 		    "in %dx, %eax\n mov $0xf4, %dx\n out %eax, %dx")
@@ -70,7 +20,6 @@ RIG_CODE(string_out, "mov $0x3f8, %dx\n mov %rbx, %rsi\n cld\n rep outsb\n mov $
 RIG_CODE(jump_to, "jmp *%rbx")
 RIG_CODE(load_cr3, "mov %rbx, %cr3\n mov $5, %eax\n mov $0xf4, %dx\n out %eax, %dx")
 RIG_CODE(triple_fault, "push $0\n push $0\n lidt (%rsp)\n ud2")
-RIG_CODE(read_cr3_port, "mov %rbx, %cr3\n 1: jmp 1b")
 /* Instructions KVM's emulator lacks, with what must come of them. */
 RIG_CODE(int_n, "int $0x40\n int $0x40\n mov %r15d, %eax\n mov $0xf4, %dx\n out %eax, %dx")
 RIG_CODE(int_3, "mov %ecx, %eax\n int3")
@@ -79,11 +28,10 @@ RIG_CODE(stac_clac, "stac\n pushfq\n pop %rax\n clac\n pushfq\n pop %rbx\n shr $
 		    "mov $0xf4, %dx\n out %eax, %dx")
 RIG_CODE(inv_pcid, "push $0\n push $0\n mov $2, %eax\n invpcid (%rsp), %rax\n mov $9, %eax\n"
 		   "mov $0xf4, %dx\n out %eax, %dx")
-RIG_CODE(xmm_store, "movups %xmm0, (%rbx)\n mov $3, %eax\n mov $0xf4, %dx\n out %eax, %dx")
 RIG_CODE(store_byte, "movb $0x5a, (%rbx)\n mov (%rbx), %al\n movzx %al, %eax\n int3")
 RIG_CODE(load_word, "mov (%rbx), %eax\n int3")
 
-/* ---- Running ---------------------------------------------------------------------------------------------------- */
+/* ---- Registers, ports, stops ----------------------------------------------------------------------------------------- */
 
 struct console {
 	char text[256];
@@ -396,328 +344,6 @@ static void sharing(void)
 	gn_kvm_destroy(kvm);
 }
 
-/* ---- Under a running guest ------------------------------------------------------------------------------------------- */
-
-struct runner {
-	struct gn_kvm *kvm;
-	unsigned vcpu;
-	struct rig_result result;
-	pthread_t thread;
-	_Atomic(bool) is_done;
-};
-
-static void *run_thread(void *ctx)
-{
-	struct runner *r = (struct runner *)ctx;
-
-	r->result = rig_run(r->kvm, r->vcpu);
-	atomic_store(&r->is_done, true);
-	return NULL;
-}
-
-static void start(struct runner *r, struct gn_kvm *kvm, unsigned vcpu)
-{
-	memset(r, 0, sizeof(*r));
-	r->kvm = kvm;
-	r->vcpu = vcpu;
-	RIG_CHECK(!pthread_create(&r->thread, NULL, run_thread, r), "pthread_create");
-}
-
-static struct rig_result finish(struct runner *r)
-{
-	pthread_join(r->thread, NULL);
-	return r->result;
-}
-
-/* What a guest is waited for is its progress, however slow the host is; but not for ever. */
-#define PATIENCE 6000 /* pauses of 10 ms */
-
-/* Run vCPU 0 for some seconds at most. */
-static struct rig_result run_bounded(struct gn_kvm *kvm)
-{
-	struct runner r;
-
-	start(&r, kvm, 0);
-	for (unsigned i = 0; i < 300 && !atomic_load(&r.is_done); i++)
-		pause_ms(10);
-	if (!atomic_load(&r.is_done))
-		gn_kvm_stop(kvm);
-	return finish(&r);
-}
-
-static int note_regs(void *ctx)
-{
-	struct gn_kvm *kvm = (struct gn_kvm *)ctx;
-	struct gn_audit_report report;
-
-	return gn_vcpu_regs(gn_vm_vcpu(gn_kvm_vm(kvm), 0))->cr3 == 0x4000
-		       ? gn_audit(gn_kvm_vm(kvm), &report)
-		       : -EAGAIN;
-}
-
-static void kicks_and_pauses(void)
-{
-	struct gn_kvm_config config = plain();
-	struct gn_kvm *kvm = rig_new(&config);
-	struct gn_kvm_state state;
-	struct runner r[2];
-	uint64_t was;
-	int err = -EAGAIN;
-
-	if (!kvm)
-		return;
-	/* The engine hears of a CR3 the guest loaded by itself when the guest is paused. */
-	rig_word(kvm, 0x4000, RIG_PDPT | 7);
-	rig_program(kvm, 0, 0, read_cr3_port, read_cr3_port_end, 0x4000, 0, 0);
-	rig_program(kvm, 1, 3, count_up, count_up_end, RIG_DATA, 0, 0);
-	start(&r[0], kvm, 0);
-	start(&r[1], kvm, 1);
-	for (unsigned i = 0; i < PATIENCE && err == -EAGAIN; i++) {
-		err = gn_kvm_pause(kvm, note_regs, kvm);
-		pause_ms(10);
-	}
-	for (unsigned i = 0; i < 50; i++) {
-		err = gn_kvm_pause(kvm, note_regs, kvm);
-		RIG_CHECK(!err, "pause %u: %d", i, err);
-	}
-	was = rig_read(kvm, RIG_DATA);
-	for (unsigned i = 0; i < PATIENCE && rig_read(kvm, RIG_DATA) == was; i++)
-		pause_ms(10);
-	RIG_CHECK(rig_read(kvm, RIG_DATA) > was, "it does not go on after pauses");
-	RIG_CHECK(gn_kvm_get_state(kvm, 1, &state) == -EBUSY, "state of a running vCPU");
-	gn_kvm_stop(kvm);
-	RIG_CHECK(finish(&r[0]).stop == GN_KVM_STOP_ASKED, "stop %d: %s", r[0].result.stop,
-		  gn_kvm_error(kvm, 0));
-	RIG_CHECK(finish(&r[1]).stop == GN_KVM_STOP_ASKED, "stop %d: %s", r[1].result.stop,
-		  gn_kvm_error(kvm, 1));
-	RIG_CHECK(!gn_kvm_get_state(kvm, 1, &state) && state.rip >= RIG_CODE_PA + 0x1000 &&
-			  state.rip < RIG_CODE_PA + 0x1010,
-		  "rip %#llx", (unsigned long long)state.rip);
-	/* Again from there. */
-	start(&r[1], kvm, 1);
-	pause_ms(10);
-	gn_kvm_stop(kvm);
-	RIG_CHECK(finish(&r[1]).stop == GN_KVM_STOP_ASKED, "stop %d", r[1].result.stop);
-	gn_kvm_destroy(kvm);
-}
-
-static void interrupts(void)
-{
-	struct gn_kvm_config config = plain();
-	struct gn_kvm *kvm = rig_new(&config);
-	struct runner r;
-
-	if (!kvm)
-		return;
-	RIG_CHECK(gn_kvm_interrupt(kvm, 0, 14) == -EINVAL, "an exception as an interrupt");
-	/* HLT sleeps until one comes, and not less. */
-	rig_program(kvm, 0, 0, halt_on, halt_on_end, 0, 0, 0);
-	start(&r, kvm, 0);
-	pause_ms(30);
-	RIG_CHECK(!gn_kvm_interrupt(kvm, 0, RIG_VECTOR), "interrupt");
-	RIG_EXPECT_EXIT(kvm, finish(&r), 1);
-	/* One that came before is taken at once. */
-	rig_program(kvm, 0, 0, halt_on, halt_on_end, 0, 0, 0);
-	RIG_CHECK(!gn_kvm_interrupt(kvm, 0, RIG_VECTOR), "interrupt");
-	start(&r, kvm, 0);
-	pause_ms(30);
-	RIG_CHECK(!gn_kvm_interrupt(kvm, 0, RIG_VECTOR), "interrupt"); /* if taken before HLT */
-	finish(&r);
-	RIG_CHECK(r.result.stop == GN_KVM_STOP_EXIT, "stop %d", r.result.stop);
-	/* Into a guest that spins: each is one step for R15. */
-	rig_program(kvm, 0, 0, spin_on, spin_on_end, 0, 20, 0);
-	start(&r, kvm, 0);
-	for (unsigned i = 0; i < 20; i++) {
-		pause_ms(3);
-		RIG_CHECK(!gn_kvm_interrupt(kvm, 0, RIG_VECTOR), "interrupt");
-	}
-	/* Two that come before the guest ran are one, so it gets more until it has had enough. */
-	for (unsigned i = 0; i < PATIENCE && !atomic_load(&r.is_done); i++) {
-		pause_ms(10);
-		gn_kvm_interrupt(kvm, 0, RIG_VECTOR);
-	}
-	if (!atomic_load(&r.is_done))
-		gn_kvm_stop(kvm);
-	finish(&r);
-	RIG_CHECK(r.result.stop == GN_KVM_STOP_EXIT && r.result.status >= 20, "stop %d, %u",
-		  r.result.stop, r.result.status);
-	gn_kvm_destroy(kvm);
-}
-
-/* Both patrols have been over all of their pages. */
-static bool have_come_round(struct gn_kvm *kvm, const uint64_t start_at[2])
-{
-	return rig_read(kvm, start_at[0] + 8) > 1 && rig_read(kvm, start_at[1] + 8) > 1;
-}
-
-/* Two vCPUs patrol pages while these are moved, shared out and switched between schemes. */
-static void moves_while_running(unsigned backing_level)
-{
-	const uint64_t start_at[2] = { 16 * MIB, 32 * MIB }, pages = 64, flag = RIG_DATA;
-	struct gn_kvm_config config = plain();
-	struct gn_audit_report report;
-	struct runner r[2];
-	struct gn_kvm *kvm;
-	struct gn_vm *vm;
-	int err;
-
-	config.vm.backing_level = backing_level;
-	config.vm.pool_bytes = 256 * MIB;
-	kvm = rig_new(&config);
-	if (!kvm)
-		return;
-	vm = gn_kvm_vm(kvm);
-	for (unsigned i = 0; i < 2; i++) {
-		for (uint64_t p = 0; p < pages; p++)
-			rig_word(kvm, start_at[i] + p * PAGE, start_at[i] + p * PAGE);
-		rig_program(kvm, i, 3, patrol, patrol_end, start_at[i], pages, flag);
-		start(&r[i], kvm, i);
-	}
-	/* And until both have come round: on a slow host the moves may be faster. */
-	for (unsigned i = 0; i < 300 || (i < 30000 && !have_come_round(kvm, start_at)); i++) {
-		gfn_t page = gfn((start_at[i & 1] >> 12) + i * 7 % pages);
-
-		err = gn_p2m_move(vm, page, 1 + i % 5);
-		RIG_CHECK(!err, "move: %d", err);
-		if (!(i % 50)) {
-			err = gn_p2m_move(vm, gfn(start_at[i & 1] >> 12), 512);
-			RIG_CHECK(!err, "move of 2 MiB: %d", err);
-		}
-		/* Memory next to it comes and goes, also as slots. */
-		err = i & 2 ? gn_p2m_set_mmio(vm, gfn(1000 + i % 300), 1)
-			    : gn_p2m_discard(vm, gfn(900), 200);
-		RIG_CHECK(!err, "change: %d", err);
-		if (!(i % 60)) {
-			err = gn_kvm_switch_scheme(kvm, i % 120 ? "ept" : "npt");
-			RIG_CHECK(!err, "switch: %d", err);
-		}
-		/* The tables and the code move, too. */
-		if (!(i % 40)) {
-			err = gn_p2m_move(vm, gfn(1), 32);
-			RIG_CHECK(!err, "move of tables: %d", err);
-		}
-	}
-	rig_word(kvm, flag, 1);
-	for (unsigned i = 0; i < 2; i++) {
-		finish(&r[i]);
-		RIG_CHECK(r[i].result.stop == GN_KVM_STOP_EXIT && r[i].result.status == 0,
-			  "vCPU %u: stop %d, status %#x: %s", i, r[i].result.stop,
-			  r[i].result.status, gn_kvm_error(kvm, i));
-	}
-	RIG_CHECK(have_come_round(kvm, start_at), "they did not patrol");
-	RIG_CHECK(!gn_audit(vm, &report), "%s", report.first);
-	gn_kvm_destroy(kvm);
-}
-
-/* ---- Dirty log -------------------------------------------------------------------------------------------------------- */
-
-static unsigned count_bits(const uint8_t *bitmap, size_t bytes)
-{
-	unsigned n = 0;
-
-	for (size_t i = 0; i < bytes; i++)
-		n += (unsigned)__builtin_popcount(bitmap[i]);
-	return n;
-}
-
-static void dirty_log(unsigned ring_entries, unsigned backing_level)
-{
-	const uint64_t pages = MEM_BYTES / PAGE, written = 600;
-	const gfn_t data = gfn(32 * MIB >> 12);
-	struct gn_kvm_config config = plain();
-	uint8_t bitmap[MEM_BYTES / PAGE / 8];
-	struct gn_kvm *kvm;
-	struct gn_vm *vm;
-	unsigned bits;
-
-	config.dirty_ring_entries = ring_entries;
-	config.vm.backing_level = backing_level;
-	kvm = rig_new(&config);
-	if (!kvm)
-		return;
-	vm = gn_kvm_vm(kvm);
-	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, write_pages, 32 * MIB, written, 0), 0);
-	RIG_CHECK(!gn_dirty_start(vm), "start");
-	RIG_CHECK(!gn_dirty_harvest(vm, gfn(0), pages, bitmap), "harvest");
-	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, 32 * MIB, written, 0),
-			(uint32_t)(written * 32 * MIB + written * (written - 1) / 2 * PAGE));
-	RIG_CHECK(!gn_dirty_harvest(vm, data, written, bitmap), "harvest");
-	bits = count_bits(bitmap, written / 8);
-	RIG_CHECK(bits == 0, "%u pages dirty after reading", bits);
-	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, write_pages, 32 * MIB, written, 1), 0);
-	RIG_CHECK(!gn_dirty_harvest(vm, data, written, bitmap), "harvest");
-	bits = count_bits(bitmap, written / 8);
-	RIG_CHECK(bits == written, "%u of %u pages dirty", bits, (unsigned)written);
-	RIG_CHECK(!gn_dirty_harvest(vm, data, written, bitmap), "harvest");
-	RIG_CHECK(count_bits(bitmap, written / 8) == 0, "harvested twice");
-	/* Pages the guest never had, and a write from outside. */
-	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, write_pages, 48 * MIB, 8, 1), 0);
-	rig_word(kvm, 49 * MIB, 1);
-	RIG_CHECK(!gn_dirty_harvest(vm, gfn(48 * MIB >> 12), 512, bitmap), "harvest");
-	RIG_CHECK(bitmap[0] == 0xff && bitmap[32] == 1 && count_bits(bitmap, 64) == 9,
-		  "%u pages dirty", count_bits(bitmap, 64));
-	/* A slot that goes takes nothing along. */
-	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, write_pages, 32 * MIB, 3, 2), 0);
-	RIG_CHECK(!gn_p2m_set_mmio(vm, gfn(60 * MIB >> 12), 1), "set_mmio");
-	RIG_CHECK(!gn_dirty_harvest(vm, data, 8, bitmap), "harvest");
-	RIG_CHECK((bitmap[0] & 7) == 7, "lost with its slot: %#x", bitmap[0]);
-	gn_dirty_stop(vm);
-	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, write_pages, 32 * MIB, written, 3), 0);
-	RIG_CHECK(!gn_dirty_start(vm), "start again");
-	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, write_pages, 32 * MIB, 5, 3), 0);
-	RIG_CHECK(!gn_dirty_harvest(vm, data, 8, bitmap), "harvest");
-	RIG_CHECK((bitmap[0] & 31) == 31, "%#x", bitmap[0]);
-	gn_kvm_destroy(kvm);
-}
-
-/* While a vCPU writes. What changed from look n-1 to look n is in harvest n, or (written between the harvest and the
- * look) in harvest n+1. */
-static void dirty_log_while_running(unsigned ring_entries)
-{
-	const uint64_t pages = 64, at = 32 * MIB, flag = RIG_DATA;
-	struct gn_kvm_config config = plain();
-	uint64_t older[64], before[64], after[64];
-	uint8_t previous[8], bitmap[8];
-	struct runner r;
-	struct gn_kvm *kvm;
-	struct gn_vm *vm;
-
-	config.dirty_ring_entries = ring_entries;
-	kvm = rig_new(&config);
-	if (!kvm)
-		return;
-	vm = gn_kvm_vm(kvm);
-	for (uint64_t p = 0; p < pages; p++)
-		rig_word(kvm, at + p * PAGE, at + p * PAGE);
-	RIG_CHECK(!gn_dirty_start(vm), "start");
-	rig_program(kvm, 0, 3, patrol, patrol_end, at, pages, flag);
-	start(&r, kvm, 0);
-	memset(previous, 0xff, sizeof(previous));
-	memset(before, 0, sizeof(before));
-	memset(older, 0, sizeof(older));
-	for (unsigned round = 0; round < 50 || (round < PATIENCE && before[pages - 1] < 2);
-	     round++) {
-		RIG_CHECK(!gn_dirty_harvest(vm, gfn(at >> 12), pages, bitmap), "harvest");
-		for (uint64_t p = 0; p < pages; p++)
-			(void)gn_vm_read(vm, gpa(at + p * PAGE + 8), &after[p], 8);
-		for (uint64_t p = 0; p < pages && round > 1; p++)
-			RIG_CHECK(older[p] == before[p] ||
-					  ((previous[p / 8] | bitmap[p / 8]) >> (p % 8) & 1),
-				  "round %u: page %llu changed and is in no harvest", round,
-				  (unsigned long long)p);
-		memcpy(previous, bitmap, sizeof(previous));
-		memcpy(older, before, sizeof(older));
-		memcpy(before, after, sizeof(before));
-		pause_ms(round < 50 ? 1 : 10);
-	}
-	RIG_CHECK(before[pages - 1] > 1, "it did not patrol");
-	rig_word(kvm, flag, 1);
-	finish(&r);
-	RIG_CHECK(r.result.stop == GN_KVM_STOP_EXIT && !r.result.status, "stop %d, %#x: %s",
-		  r.result.stop, r.result.status, gn_kvm_error(kvm, 0));
-	gn_kvm_destroy(kvm);
-}
-
 /* ---- Large pages, hostile tables ---------------------------------------------------------------------------------------- */
 
 /* KiB of "ShmemPmdMapped:" of this process. */
@@ -764,6 +390,19 @@ static void large_backing(void)
 	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, load_word, 16 * MIB + 8 * PAGE, 0, 0),
 			16 * MIB + 8 * PAGE + 1);
 	gn_kvm_destroy(kvm);
+}
+
+/* Run vCPU 0 for some seconds at most. */
+static struct rig_result run_bounded(struct gn_kvm *kvm)
+{
+	struct runner r;
+
+	start(&r, kvm, 0);
+	for (unsigned i = 0; i < 300 && !atomic_load(&r.is_done); i++)
+		pause_ms(10);
+	if (!atomic_load(&r.is_done))
+		gn_kvm_stop(kvm);
+	return finish(&r);
 }
 
 /* Tables that are no memory: any stop will do, as long as it says why. Where hardware walks them the guest may also
@@ -830,23 +469,10 @@ static void refusals(void)
 	gn_kvm_destroy(kvm);
 }
 
-/* Said before it begins: of a test that does not end one wants to know where it is. */
-#define PART(call)                                                                                 \
-	do {                                                                                       \
-		printf("%s\n", #call);                                                             \
-		call;                                                                              \
-	} while (0)
-
 int main(void)
 {
-	if (!rig_start(&host))
+	if (!nested_start())
 		return rig_end();
-	printf("KVM module %s, %s nested paging\n", host.module[0] ? host.module : "unknown",
-	       host.paging == GN_KVM_PAGING_HARDWARE ? "hardware" : "software");
-	if (!host.uffd_minor_shmem) {
-		rig_skip("nested mode", "no userfaultfd with minor faults on shared memory");
-		return rig_end();
-	}
 	PART(registers_and_ports());
 	PART(stops());
 	PART(lacking_instructions());
@@ -855,19 +481,6 @@ int main(void)
 	PART(books());
 	PART(states());
 	PART(sharing());
-	PART(kicks_and_pauses());
-	PART(interrupts());
-	PART(moves_while_running(1));
-	PART(moves_while_running(2));
-	PART(dirty_log(0, 1));
-	PART(dirty_log(0, 2));
-	PART(dirty_log_while_running(0));
-	if (host.dirty_ring) {
-		PART(dirty_log(1024, 1));
-		PART(dirty_log_while_running(1024));
-	} else {
-		rig_skip("dirty ring", "this KVM has none");
-	}
 	PART(large_backing());
 	PART(hostile_tables());
 	PART(refusals());
