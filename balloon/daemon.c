@@ -55,7 +55,7 @@ static bool check_budget(const struct gn_daemon *d, uint64_t budget_bytes, char 
 {
 	if (budget_bytes >= d->config.budget_bytes)
 		return true;
-	if (gn_daemon_is_settling(d))
+	if (d->is_settling)
 		snprintf(why, bytes, "budget cannot shrink before the VMs had time to come back");
 	else if (budget_bytes < gn_daemon_sum_min(d))
 		snprintf(why, bytes, "budget is %llu, but %llu are reserved by the VMs",

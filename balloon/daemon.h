@@ -70,7 +70,8 @@ struct gn_daemon {
 	struct gn_metrics_http *http;
 	struct gn_policy *policy;
 	sd_event_source *period, *soon;
-	bool is_soon; /* a round is planned ahead of its time */
+	bool is_soon; /* a round is planned ahead of its time; while it settles, the first of all */
+	bool is_settling; /* no round has been made yet, for VMs have to have time to come back */
 	uint64_t started_ns, round_ns, stop_by_ns;
 	uint64_t last_round_took_ns, longest_round_ns,
 		costliest_round_ns; /* the last: of CPU time */
@@ -125,12 +126,10 @@ uint64_t gn_daemon_lost_bytes(const struct gn_daemon *);
 
 /* daemon_round.c: the rounds. */
 int gn_daemon_rounds_start(struct gn_daemon *);
-void gn_daemon_round(struct gn_daemon *);
 /* One round ahead of its time, very soon; many calls make one round. */
 void gn_daemon_want_round(struct gn_daemon *);
 /* Tell @vm its target. */
 void gn_daemon_tell(struct gn_daemon *, struct gn_daemon_vm *vm, uint64_t target_bytes);
-bool gn_daemon_is_settling(const struct gn_daemon *);
 
 /* daemon_commands.c */
 extern const struct gn_server_command gn_daemon_commands[];

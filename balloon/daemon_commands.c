@@ -103,7 +103,7 @@ static void query_host(void *ctx, struct gn_peer *p, const cJSON *a, struct gn_r
 	gn_json_put_u64(w, "lost_bytes", gn_daemon_lost_bytes(d));
 	gn_json_put_double(w, "psi_some", d->host.psi_some);
 	gn_json_put_double(w, "psi_full", d->host.psi_full);
-	gn_json_put_bool(w, "settling", gn_daemon_is_settling(d));
+	gn_json_put_bool(w, "settling", d->is_settling);
 	gn_json_put_bool(w, "paused", d->is_paused);
 	gn_json_put_bool(w, "dry_run", d->is_dry);
 	gn_json_put_u64(w, "uptime_ms", (gn_now_ns() - d->started_ns) / 1000000);

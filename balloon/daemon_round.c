@@ -3,8 +3,11 @@
  * daemon_round.c - the rounds: ask the policy, tell the VMs, watch deadlines.
  *
  * A round comes each period, and ahead of it when something cannot wait: a guest that asks, memory that arrives for
- * somebody who waits, a VM that comes or goes. Such rounds are SOON_NS apart, so that a storm of reasons costs a
- * bounded share of the machine.
+ * somebody who waits, a VM that comes or goes. Such rounds begin SOON_NS apart, and not before as
+ * much time has passed after the last one as it took: a storm of reasons costs half a core at most.
+ *
+ * A daemon that settles makes no round. The moment that is over it makes one, and only then has it settled: VMs come
+ * with what they took while no daemon ran, which together may be more than there is.
  *
  * A VM that has not shrunk when its deadline is over is late: its own host side is told to reclaim cold pages, each
  * round anew, and the policy counts what it has as gone. Nothing is taken from others for its sake twice.
@@ -20,11 +23,6 @@
 
 #define SOON_NS		((uint64_t)5000000)
 #define TOLERANCE_BYTES ((uint64_t)1 << 20)
-
-bool gn_daemon_is_settling(const struct gn_daemon *d)
-{
-	return gn_now_ns() - d->started_ns < d->config.settle_ms * 1000000;
-}
 
 /* /proc/pressure/memory: shares of the last 10 s. A kernel without it tells no pressure. */
 static void read_pressure(struct gn_policy_host *host)
@@ -137,11 +135,11 @@ static void decide(struct gn_daemon *d)
 	gn_daemon_step("round-done");
 }
 
-void gn_daemon_round(struct gn_daemon *d)
+static void make_round(struct gn_daemon *d)
 {
 	uint64_t start = gn_now_ns(), cpu_ns = gn_clock_ns(CLOCK_THREAD_CPUTIME_ID);
 
-	if (d->is_stopping || gn_daemon_is_settling(d))
+	if (d->is_stopping)
 		return;
 	gn_daemon_step("round");
 	d->round_ns = start;
@@ -166,21 +164,29 @@ static int on_soon(sd_event_source *source, uint64_t usec, void *ctx)
 	(void)source;
 	(void)usec;
 	d->is_soon = false;
-	d->early_rounds++;
-	gn_daemon_round(d);
+	if (!d->is_settling)
+		d->early_rounds++;
+	make_round(d);
+	d->is_settling = false;
 	return 0;
+}
+
+static void plan_round(struct gn_daemon *d, uint64_t wait_ns)
+{
+	d->is_soon = true;
+	sd_event_source_set_time_relative(d->soon, wait_ns / 1000);
+	sd_event_source_set_enabled(d->soon, SD_EVENT_ONESHOT);
 }
 
 void gn_daemon_want_round(struct gn_daemon *d)
 {
-	uint64_t now = gn_now_ns(), since = now - d->round_ns;
-	uint64_t wait_ns = since < SOON_NS ? SOON_NS - since : 0;
+	uint64_t since_ns = gn_now_ns() - d->round_ns;
+	uint64_t apart_ns = 2 * d->last_round_took_ns;
 
-	if (d->is_soon || d->is_stopping || gn_daemon_is_settling(d))
-		return;
-	d->is_soon = true;
-	sd_event_source_set_time_relative(d->soon, wait_ns / 1000);
-	sd_event_source_set_enabled(d->soon, SD_EVENT_ONESHOT);
+	if (apart_ns < SOON_NS)
+		apart_ns = SOON_NS;
+	if (!d->is_soon && !d->is_stopping)
+		plan_round(d, since_ns < apart_ns ? apart_ns - since_ns : 0);
 }
 
 static void tell_status(struct gn_daemon *d)
@@ -199,7 +205,8 @@ static int on_period(sd_event_source *source, uint64_t usec, void *ctx)
 	sd_event_source_set_time_relative(source, d->config.period_ms * 1000);
 	sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
 	read_pressure(&d->host);
-	gn_daemon_round(d);
+	if (!d->is_settling)
+		make_round(d);
 	tell_status(d);
 	if (d->config.textfile[0]) {
 		gn_daemon_update_metrics(d);
@@ -218,6 +225,11 @@ int gn_daemon_rounds_start(struct gn_daemon *d)
 		err = sd_event_add_time(event, &d->soon, CLOCK_MONOTONIC, 0, 100, on_soon, d);
 	if (err >= 0)
 		err = sd_event_source_set_enabled(d->soon, SD_EVENT_OFF);
+	if (err < 0)
+		return err;
 	d->started_ns = gn_now_ns();
-	return err < 0 ? err : 0;
+	d->is_settling = d->config.settle_ms > 0;
+	if (d->is_settling)
+		plan_round(d, d->config.settle_ms * 1000000);
+	return 0;
 }

@@ -167,7 +167,7 @@ static bool check_registration(struct gn_daemon *d, struct gn_peer *p, struct gn
 		gn_reply_fail(reply, "AlreadyRegistered", "this connection is a VM's already");
 	else if (gn_daemon_find(d, vm->name) || (lost && lost->pid != vm->pid))
 		gn_reply_fail(reply, "NameTaken", "a VM named %s is registered", vm->name);
-	else if (d->is_stopping || (!is_resumed && gn_daemon_is_settling(d)))
+	else if (d->is_stopping || (!is_resumed && d->is_settling))
 		gn_reply_fail(reply, "TryAgain",
 			      d->is_stopping ? "the daemon is stopping"
 					     : "the daemon waits for the VMs of the one before it");

@@ -313,6 +313,23 @@ def settling(folder):
     check(d.end() == 0, "ends")
 
 
+def settled(folder):
+    """The round that ends the settling comes at once, not in the next period; VMs have more than the budget by then."""
+    d = Daemon(folder, "[memory]\nbudget = 1G\n[policy]\nsettle = 1s\nperiod = 60s\n")
+    tool, a, b = (Peer(d.path) for _ in range(3))
+    for vm, name in ((a, "a"), (b, "b")):
+        check("return" in vm.register(name, 1024, 64, 700, resumed=True), f"{name} is back")
+    check(tool.ask("query-host")["return"]["settling"], "it settles")
+    check(sum(vm["target_bytes"] for vm in tool.ask("query-vms")["return"]) == 1400 * MIB, "and moves nothing")
+    check(until(lambda: not tool.ask("query-host")["return"]["settling"]), "that ends long before the first period does")
+    check(sum(vm["target_bytes"] for vm in tool.ask("query-vms")["return"]) <= 1024 * MIB, "with a round, so no more is promised than there is")
+    check(a.event("TARGET") and b.event("TARGET"), "of which VMs are told")
+    policy = tool.ask("query-policy")["return"]
+    check(policy["rounds"] == 1 and policy["early_rounds"] == 0, f"one round: {policy}")
+    check("return" in Peer(d.path).register("c", 64, 32, 0), "newcomers are welcome")
+    check(d.end() == 0, "ends")
+
+
 def dry_run(folder):
     d = Daemon(folder, "[memory]\nbudget = 1G\n[policy]\nsettle = 0s\nperiod = 100ms\n", "--dry-run")
     a = Peer(d.path)
@@ -323,7 +340,7 @@ def dry_run(folder):
     check(d.end() == 0, "ends")
 
 
-for test in (configuration, commands, signals, settling, lost, dry_run):
+for test in (configuration, commands, signals, settling, settled, lost, dry_run):
     with tempfile.TemporaryDirectory() as where:
         try:
             test(where)
