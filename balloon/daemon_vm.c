@@ -258,15 +258,17 @@ void gn_daemon_register(void *ctx, struct gn_peer *p, const cJSON *arguments,
 	gn_daemon_want_round(d);
 }
 
-static bool is_believed(struct gn_daemon_vm *vm)
+static bool is_believed(const struct gn_daemon *d, struct gn_daemon_vm *vm)
 {
-	const struct gn_trust_report report = { .actual_bytes = vm->actual_bytes,
-						.active_bytes = vm->active_bytes,
-						.recent_bytes = vm->recent_bytes,
-						.free_bytes = vm->guest_free_bytes,
-						.asks_bytes = vm->asks_bytes,
-						.refaults_per_s = vm->refaults_per_s };
+	struct gn_policy_vm claims;
+	struct gn_trust_report report = { .actual_bytes = vm->actual_bytes,
+					  .active_bytes = vm->active_bytes,
+					  .recent_bytes = vm->recent_bytes,
+					  .free_bytes = vm->guest_free_bytes };
 
+	gn_daemon_vm_describe(vm, &claims);
+	report.claims_need =
+		vm->asks_bytes || gn_policy_is_refaulting(&claims, d->config.refaults_per_s);
 	return gn_trust_hear(&vm->trust, vm->reported_ns, &report);
 }
 
@@ -308,7 +310,7 @@ static int take_report(struct gn_daemon *d, struct gn_daemon_vm *vm, const cJSON
 		d->asks++;
 	vm->asks_bytes = asks;
 	vm->reported_ns = gn_now_ns();
-	vm->claims_trusted = is_believed(vm) && told_trusted;
+	vm->claims_trusted = is_believed(d, vm) && told_trusted;
 	gn_daemon_step("reported");
 	/* What cannot wait: a guest short of memory, and memory that somebody waits for. */
 	if (asks || (has_shrunk && d->is_waiting))

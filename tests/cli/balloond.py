@@ -330,6 +330,28 @@ def settled(folder):
     check(d.end() == 0, "ends")
 
 
+def trust(folder):
+    """Refaults are a claim like others: in memory that is not used they cost a guest its word, asks or none."""
+    d = Daemon(folder, "[memory]\nbudget = 1G\n[policy]\nsettle = 0s\nrefaults = 50\n")
+    tool = Peer(d.path)
+    forged = {"forger": {"refaults_per_s": 60}, "asks too": {"refaults_per_s": 60, "asks_bytes": MIB},
+              "slow": {"refaults_per_s": 40}, "has room": {"refaults_per_s": 60, "free_bytes": 100 * MIB}}
+    peers = {name: Peer(d.path) for name in forged}
+    for name, peer in peers.items():
+        check("return" in peer.register(name, 128, 128, 128), f"{name} is registered")
+
+    def doubted():
+        for name, peer in peers.items():
+            peer.report(actual_bytes=128 * MIB, serial=0, active_bytes=16 * MIB, recent_bytes=16 * MIB, **forged[name])
+        return {vm["name"] for vm in tool.ask("query-vms")["return"] if not vm["claims_trusted"]}
+
+    start = time.monotonic()
+    check(not doubted(), "sampling may lag behind")
+    check(until(lambda: len(doubted()) >= 2, 60) and time.monotonic() - start > 10, "but not for more than 10 s")
+    check(doubted() == {"forger", "asks too"}, f"not believed: {doubted()}")
+    check(d.end() == 0, "ends")
+
+
 def dry_run(folder):
     d = Daemon(folder, "[memory]\nbudget = 1G\n[policy]\nsettle = 0s\nperiod = 100ms\n", "--dry-run")
     a = Peer(d.path)
@@ -340,7 +362,7 @@ def dry_run(folder):
     check(d.end() == 0, "ends")
 
 
-for test in (configuration, commands, signals, settling, settled, lost, dry_run):
+for test in (configuration, commands, signals, settling, settled, lost, trust, dry_run):
     with tempfile.TemporaryDirectory() as where:
         try:
             test(where)
