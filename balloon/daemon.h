@@ -83,7 +83,8 @@ struct gn_daemon {
 	uint64_t next_id;
 	struct gn_policy_host host;
 	uint64_t rounds, early_rounds, failed_rounds, admitted, refused, targets_told, lates, gones,
-		asks, reloads, refused_reloads;
+		asks, reloads, refused_reloads, textfile_failures;
+	int textfile_errno; /* of the last attempt; 0: it was written */
 };
 
 /* -errno, having said why through @say. @dry: decide, and tell nobody but the log. */
@@ -137,6 +138,8 @@ extern const size_t gn_daemon_command_count;
 
 /* daemon_metrics.c */
 void gn_daemon_update_metrics(void *daemon);
+/* If there is to be one. A failure is counted, and said once. */
+void gn_daemon_write_textfile(struct gn_daemon *);
 
 #ifdef __cplusplus
 }

@@ -4,6 +4,7 @@
  */
 #include "daemon.h"
 
+#include <string.h>
 #include <sys/resource.h>
 
 static void put(struct gn_daemon *d, enum gn_metric_kind kind, const char *name, const char *help,
@@ -32,6 +33,8 @@ static void put_counters(struct gn_daemon *d)
 		{ "gnomon_reloads_total", "Configurations taken over.", (double)d->reloads },
 		{ "gnomon_reloads_refused_total", "Configurations refused.",
 		  (double)d->refused_reloads },
+		{ "gnomon_textfile_failures_total", "Times the textfile was not written.",
+		  (double)d->textfile_failures },
 		{ "gnomon_event_log_lost_total", "Lines the event log lost.",
 		  (double)gn_event_log_lost(d->log) },
 	};
@@ -104,4 +107,25 @@ void gn_daemon_update_metrics(void *ctx)
 							 ? (double)vm->actual_bytes
 							 : (double)vm->active_bytes);
 	}
+}
+
+void gn_daemon_write_textfile(struct gn_daemon *d)
+{
+	int err;
+
+	if (!d->config.textfile[0])
+		return;
+	gn_daemon_update_metrics(d);
+	err = gn_metrics_write_file(d->metrics, d->config.textfile);
+	if (err)
+		d->textfile_failures++;
+	if (err && err != d->textfile_errno) {
+		struct gn_json_writer *w = gn_event_log_begin(d->log, "textfile-failed");
+
+		gn_json_put_text(w, "path", d->config.textfile);
+		gn_json_put_text(w, "why", strerror(-err));
+		gn_event_log_end(d->log);
+		gn_daemon_say(d, "textfile %s: %s", d->config.textfile, strerror(-err));
+	}
+	d->textfile_errno = err;
 }

@@ -208,10 +208,7 @@ static int on_period(sd_event_source *source, uint64_t usec, void *ctx)
 	if (!d->is_settling)
 		make_round(d);
 	tell_status(d);
-	if (d->config.textfile[0]) {
-		gn_daemon_update_metrics(d);
-		gn_metrics_write_file(d->metrics, d->config.textfile);
-	}
+	gn_daemon_write_textfile(d);
 	return 0;
 }
 

@@ -4,6 +4,7 @@
 targets, signals, metrics, `gnomon top`. Last line: N passed, N failed."""
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -198,6 +199,32 @@ def commands(folder):
     check(top.returncode == 3 and top.stderr.count("\n") == 1, "gnomon top without a daemon")
 
 
+def textfile(folder):
+    """For another user's collector, whatever the umask; a failure is said once, until it is over."""
+    rest = f"[memory]\nbudget = 1G\n[policy]\nperiod = 50ms\n[metrics]\nport = {port_free()}\ntextfile = {folder}/node/m.prom\n"
+    umask = os.umask(0o077)
+    d = Daemon(folder, rest)
+    os.umask(umask)
+    tool, file = Peer(d.path), os.path.join(folder, "node/m.prom")
+
+    def failures():
+        with urllib.request.urlopen(f"http://127.0.0.1:{tool.ask('query-host')['return']['metrics_port']}/metrics", timeout=20) as page:
+            return int(page.read().decode().split("gnomon_textfile_failures_total ")[3].split()[0])
+
+    for times in (1, 2):
+        then = failures()
+        check(until(lambda: failures() >= then + 3), "each failure is counted")
+        check(d.said().count("No such file") == times and len(d.logged("textfile-failed")) == times, f"and said once: {d.said()}")
+        os.mkdir(os.path.dirname(file))
+        check(until(lambda: os.path.exists(file)) and os.stat(file).st_mode & 0o777 == 0o644, "the textfile is there, for all to read")
+        os.rename(os.path.dirname(file), f"{folder}/{times}")
+    check(d.end() == 0, "ends")
+    root = os.path.join(os.path.dirname(__file__), "../../packaging/")
+    with open(root + "balloond.ini") as ini, open(root + "gnomon-balloond.service.in") as unit:
+        sample = re.search(r"such as (/\S+)/[^/]+\.prom", ini.read())
+        check(sample and f"\nReadWritePaths=-{sample[1]}\n" in unit.read(), "the unit may write where the sample says")
+
+
 def signals(folder):
     rest = "[policy]\nsettle = 0s\nperiod = 100ms\ndeadline = 200ms\n"
     d = Daemon(folder, "stop = deflate\n[memory]\nbudget = 1G\n" + rest)
@@ -362,7 +389,7 @@ def dry_run(folder):
     check(d.end() == 0, "ends")
 
 
-for test in (configuration, commands, signals, settling, settled, lost, trust, dry_run):
+for test in (configuration, commands, textfile, signals, settling, settled, lost, trust, dry_run):
     with tempfile.TemporaryDirectory() as where:
         try:
             test(where)
