@@ -50,7 +50,8 @@ struct gn_daemon_vm {
 	uint64_t touches;
 	bool claims_trusted;
 	struct gn_trust trust;
-	uint64_t deadline_ns; /* 0: nothing is due */
+	uint64_t deadline_ns;	 /* 0: nothing is due */
+	uint64_t due_from_bytes; /* what it had when the deadline was set */
 	bool is_late;
 	uint64_t reported_ns;
 	struct gn_policy_decision decision; /* of the last round */

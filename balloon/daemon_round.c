@@ -9,7 +9,9 @@
  * A daemon that settles makes no round. The moment that is over it makes one, and only then has it settled: VMs come
  * with what they took while no daemon ran, which together may be more than there is.
  *
- * A VM that has not shrunk when its deadline is over is late: its own host side is told to reclaim cold pages, each
+ * A VM that is not where it should be when its deadline is over has another one if it gave a good part of what it had
+ * to give; a large guest, or one that is short of processor time, shrinks slowly, and reclaiming from it would make it
+ * slower. One that did not is late: its own host side is told to reclaim cold pages, each
  * round anew, and the policy counts what it has as gone. Nothing is taken from others for its sake twice.
  */
 #include "daemon.h"
@@ -23,6 +25,7 @@
 
 #define SOON_NS		((uint64_t)5000000)
 #define TOLERANCE_BYTES ((uint64_t)1 << 20)
+#define PROGRESS_PART	8
 
 /* /proc/pressure/memory: shares of the last 10 s. A kernel without it tells no pressure. */
 static void read_pressure(struct gn_policy_host *host)
@@ -52,6 +55,21 @@ static void log_target(struct gn_daemon *d, const char *event, const struct gn_d
 	gn_event_log_end(d->log);
 }
 
+static void set_deadline(const struct gn_daemon *d, struct gn_daemon_vm *vm, uint64_t now)
+{
+	vm->deadline_ns = now + d->config.deadline_ms * 1000000;
+	vm->due_from_bytes = vm->actual_bytes;
+}
+
+/* Since the deadline was set it gave a good part of what it had to give, of which @over_bytes are left. */
+static bool has_progressed(const struct gn_daemon_vm *vm, uint64_t over_bytes)
+{
+	uint64_t given =
+		vm->due_from_bytes > vm->actual_bytes ? vm->due_from_bytes - vm->actual_bytes : 0;
+
+	return given >= (given + over_bytes) / PROGRESS_PART;
+}
+
 void gn_daemon_tell(struct gn_daemon *d, struct gn_daemon_vm *vm, uint64_t target_bytes)
 {
 	struct gn_json_writer *w;
@@ -70,7 +88,7 @@ void gn_daemon_tell(struct gn_daemon *d, struct gn_daemon_vm *vm, uint64_t targe
 	if (target_bytes >= vm->actual_bytes)
 		vm->deadline_ns = 0;
 	else if (!vm->deadline_ns)
-		vm->deadline_ns = gn_now_ns() + d->config.deadline_ms * 1000000;
+		set_deadline(d, vm, gn_now_ns());
 	d->targets_told++;
 	gn_daemon_step("telling");
 	w = gn_peer_begin_event(vm->peer, "TARGET");
@@ -95,6 +113,10 @@ static void watch_deadline(struct gn_daemon *d, struct gn_daemon_vm *vm, uint64_
 	}
 	if (!vm->deadline_ns || now < vm->deadline_ns)
 		return;
+	if (!vm->is_late && has_progressed(vm, over)) {
+		set_deadline(d, vm, now);
+		return;
+	}
 	if (!vm->is_late) {
 		vm->is_late = true;
 		d->lates++;

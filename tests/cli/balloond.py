@@ -379,6 +379,25 @@ def trust(folder):
     check(d.end() == 0, "ends")
 
 
+def slow(folder):
+    """A VM that shrinks steadily is not late, however long it takes; one that does not shrink is."""
+    d = Daemon(folder, "[memory]\nbudget = 512M\n[policy]\nsettle = 0s\nperiod = 50ms\ndeadline = 3s\n")
+    steady, stuck = Peer(d.path), Peer(d.path)
+    for vm, name in ((steady, "steady"), (stuck, "stuck")):
+        vm.register(name, 1024, 64, 512)
+    first = steady.event("TARGET")
+    has, target, serial, start = 512 * MIB, first["target_bytes"], first["serial"], time.monotonic()
+    while has > target or time.monotonic() - start < 3:
+        has = max(min(has, target), has - 4 * MIB)
+        steady.report(actual_bytes=has, serial=serial)
+        if told := steady.event("TARGET", 0.1):
+            target, serial = told["target_bytes"], told["serial"]
+    check(time.monotonic() - start > 4, "it takes more than a deadline")
+    check(until(lambda: d.logged("late")), "somebody is late")
+    check([e["vm"] for e in d.logged("late")] == ["stuck"], f"who gives nothing: {d.logged('late')}")
+    check(d.end() == 0, "ends")
+
+
 def dry_run(folder):
     d = Daemon(folder, "[memory]\nbudget = 1G\n[policy]\nsettle = 0s\nperiod = 100ms\n", "--dry-run")
     a = Peer(d.path)
@@ -389,7 +408,7 @@ def dry_run(folder):
     check(d.end() == 0, "ends")
 
 
-for test in (configuration, commands, textfile, signals, settling, settled, lost, trust, dry_run):
+for test in (configuration, commands, textfile, signals, settling, settled, lost, trust, slow, dry_run):
     with tempfile.TemporaryDirectory() as where:
         try:
             test(where)
