@@ -225,15 +225,21 @@ static void take_settings(struct gn_agent *a, const cJSON *data)
 {
 	struct gn_json_errors e = { .failed = false };
 	uint64_t min = a->config.min_bytes, max = a->config.max_bytes, shares = a->config.shares;
+	uint64_t period_ms = a->period_ms, heartbeat_ms = a->heartbeat_ms;
 
 	gn_json_get_u64(&e, data, "min_bytes", GN_JSON_OPTIONAL, a->config.mem_bytes, &min);
 	gn_json_get_u64(&e, data, "max_bytes", GN_JSON_OPTIONAL, a->config.mem_bytes, &max);
 	gn_json_get_u64(&e, data, "shares", GN_JSON_OPTIONAL, UINT32_MAX, &shares);
+	gn_json_get_u64(&e, data, "period_ms", GN_JSON_OPTIONAL, 60000, &period_ms);
+	gn_json_get_u64(&e, data, "heartbeat_ms", GN_JSON_OPTIONAL, 60000, &heartbeat_ms);
 	if (e.failed || !min || min > max || !shares)
 		return;
 	a->config.min_bytes = min;
 	a->config.max_bytes = max;
 	a->config.shares = (uint32_t)shares;
+	a->period_ms = period_ms;
+	a->heartbeat_ms = heartbeat_ms;
+	a->look_at_ns = 0; /* soon: the wait under way may be far longer than the new period */
 }
 
 static void take_event(struct gn_agent *a, const struct gn_message *m)

@@ -91,10 +91,21 @@ static bool apply(struct gn_daemon *d, const struct gn_daemon_config *new, char 
 	return true;
 }
 
+/* VMs were told of these when they registered. */
+static void change_times(struct gn_daemon *d, const struct gn_daemon_config *old)
+{
+	if (d->config.period_ms != old->period_ms)
+		gn_daemon_restart_period(d);
+	if (d->config.period_ms == old->period_ms && d->config.heartbeat_ms == old->heartbeat_ms)
+		return;
+	for (size_t i = 0; i < d->count; i++)
+		gn_daemon_tell_settings(d, d->vms[i]);
+}
+
 static void on_reload(void *ctx)
 {
 	struct gn_daemon *d = ctx;
-	struct gn_daemon_config new;
+	struct gn_daemon_config new, old = d->config;
 	char why[400];
 
 	if (gn_config_load(&gn_daemon_schema, d->config_path, &new, why, sizeof(why)) ||
@@ -117,6 +128,7 @@ static void on_reload(void *ctx)
 	}
 	new.settle_ms = d->config.settle_ms;
 	d->config = new;
+	change_times(d, &old);
 	d->reloads++;
 	gn_event_log_begin(d->log, "reloaded");
 	gn_event_log_end(d->log);

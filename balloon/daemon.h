@@ -103,6 +103,8 @@ __attribute__((format(printf, 2, 3))) void gn_daemon_say(struct gn_daemon *, con
 gn_command_fn gn_daemon_register;
 int gn_daemon_on_event(void *daemon, struct gn_peer *, const char *name, const cJSON *data);
 struct gn_daemon_vm *gn_daemon_find(struct gn_daemon *, const char *name);
+/* What its registration was answered with, and what is its own, after any of it has changed. */
+void gn_daemon_tell_settings(struct gn_daemon *, struct gn_daemon_vm *vm);
 uint64_t gn_daemon_sum_min(const struct gn_daemon *);
 /* Of the budget; and how far the reservations are above it, which VMs of an earlier daemon may bring about. */
 uint64_t gn_daemon_unreserved(const struct gn_daemon *);
@@ -128,6 +130,8 @@ uint64_t gn_daemon_lost_bytes(const struct gn_daemon *);
 
 /* daemon_round.c: the rounds. */
 int gn_daemon_rounds_start(struct gn_daemon *);
+/* The next one of the period is a period from now. */
+void gn_daemon_restart_period(struct gn_daemon *);
 /* One round ahead of its time, very soon; many calls make one round. */
 void gn_daemon_want_round(struct gn_daemon *);
 /* Tell @vm its target. */

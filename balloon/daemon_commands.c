@@ -133,17 +133,6 @@ static void query_policy(void *ctx, struct gn_peer *p, const cJSON *a, struct gn
 	gn_json_end_object(w);
 }
 
-static void tell_settings(struct gn_daemon_vm *vm)
-{
-	struct gn_json_writer *w = gn_peer_begin_event(vm->peer, "SETTINGS");
-
-	gn_json_put_text(w, "vm", vm->name);
-	gn_json_put_u64(w, "min_bytes", vm->min_bytes);
-	gn_json_put_u64(w, "max_bytes", vm->max_bytes);
-	gn_json_put_u64(w, "shares", vm->shares);
-	gn_peer_end_event(vm->peer);
-}
-
 static void set_vm(void *ctx, struct gn_peer *p, const cJSON *a, struct gn_reply *reply)
 {
 	struct gn_daemon *d = ctx;
@@ -180,7 +169,7 @@ static void set_vm(void *ctx, struct gn_peer *p, const cJSON *a, struct gn_reply
 	vm->min_bytes = min;
 	vm->max_bytes = max;
 	vm->shares = (uint32_t)shares;
-	tell_settings(vm);
+	gn_daemon_tell_settings(d, vm);
 	gn_daemon_want_round(d);
 }
 

@@ -219,13 +219,19 @@ static void tell_status(struct gn_daemon *d)
 			  d->is_paused ? ", paused" : "", d->is_dry ? ", dry run" : "");
 }
 
+void gn_daemon_restart_period(struct gn_daemon *d)
+{
+	sd_event_source_set_time_relative(d->period, d->config.period_ms * 1000);
+	sd_event_source_set_enabled(d->period, SD_EVENT_ONESHOT);
+}
+
 static int on_period(sd_event_source *source, uint64_t usec, void *ctx)
 {
 	struct gn_daemon *d = ctx;
 
+	(void)source;
 	(void)usec;
-	sd_event_source_set_time_relative(source, d->config.period_ms * 1000);
-	sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+	gn_daemon_restart_period(d);
 	read_pressure(&d->host);
 	if (!d->is_settling)
 		make_round(d);

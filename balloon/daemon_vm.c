@@ -194,6 +194,19 @@ static void make_metrics(struct gn_daemon *d, struct gn_daemon_vm *vm)
 					   "Working set by sampling.", "vm", vm->name);
 }
 
+void gn_daemon_tell_settings(struct gn_daemon *d, struct gn_daemon_vm *vm)
+{
+	struct gn_json_writer *w = gn_peer_begin_event(vm->peer, "SETTINGS");
+
+	gn_json_put_text(w, "vm", vm->name);
+	gn_json_put_u64(w, "min_bytes", vm->min_bytes);
+	gn_json_put_u64(w, "max_bytes", vm->max_bytes);
+	gn_json_put_u64(w, "shares", vm->shares);
+	gn_json_put_u64(w, "period_ms", d->config.period_ms);
+	gn_json_put_u64(w, "heartbeat_ms", d->config.heartbeat_ms);
+	gn_peer_end_event(vm->peer);
+}
+
 static void log_registered(struct gn_daemon *d, const struct gn_daemon_vm *vm)
 {
 	struct gn_json_writer *w = gn_event_log_begin(d->log, "registered");
