@@ -241,10 +241,7 @@ void gn_daemon_register(void *ctx, struct gn_peer *p, const cJSON *arguments,
 	vm->guest_free_bytes = vm->guest_available_bytes = GN_POLICY_UNKNOWN;
 	vm->claims_trusted = true;
 	if (!check_registration(d, p, vm, arguments, reply)) {
-		d->refused++;
-		gn_json_put_text(gn_event_log_begin(d->log, "refused"), "class",
-				 reply->error_class);
-		gn_event_log_end(d->log);
+		gn_daemon_log_refused(d, vm->name, reply->error_class);
 		free(vm);
 		return;
 	}

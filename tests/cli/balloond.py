@@ -324,7 +324,12 @@ def lost(folder):
 def settling(folder):
     d = Daemon(folder, "[memory]\nbudget = 1G\n[policy]\nsettle = 60s\n")
     tool, vm = Peer(d.path), Peer(d.path)
-    check(vm.register("new", 512, 100, 0)["error"]["class"] == "TryAgain", "no newcomer before the others are back")
+    for _ in range(9):
+        check(vm.register("new", 512, 100, 0)["error"]["class"] == "TryAgain", "no newcomer before the others are back")
+    vm.register("other", 512, 100, 0)
+    vm.register("new", 512, 513, 0)
+    refused = [(e["vm"], e["class"]) for e in d.logged("refused")]
+    check(refused == [("new", "TryAgain"), ("other", "TryAgain"), ("new", "InvalidArgument")], f"which is logged once: {refused}")
     d.write("[memory]\nbudget = 900M\n[policy]\nsettle = 60s\n")
     d.process.send_signal(signal.SIGHUP)
     check(until(lambda: "had time to come back" in d.said()), "a smaller budget is refused while it settles")
