@@ -54,7 +54,7 @@ def ask(folder, command):
     """The answer, or None: no daemon."""
     try:
         with socket.socket(socket.AF_UNIX) as s:
-            s.settimeout(5)
+            s.settimeout(LIMIT_S)
             s.connect(os.path.join(folder, "s"))
             lines = s.makefile("rw")
             lines.readline()
@@ -117,7 +117,7 @@ def life(folder):
         before = vms(folder)
         daemon.kill()
         daemon.wait()
-        time.sleep(0.7)
+        time.sleep(0.7)  # for the guests to go on in; nothing has to be done by then
         check(all(guests[n].poll() is None for n in "abc"), "they run on without a daemon")
         daemon = start_daemon(folder)
         check(until(lambda: len(vms(folder)) == 3), "they come back")
@@ -143,12 +143,12 @@ def life(folder):
         for guest in guests.values():
             guest.kill()
         daemon.send_signal(signal.SIGTERM)
-        daemon.wait(10)
+        daemon.wait(LIMIT_S)
 
 
 def usage():
     for options in (["--min", "16M"], ["--control", "s", "--min", "2G"], ["--control", "s", "--repeat", "2"], ["--control", "s", "--shares", "0"]):
-        done = subprocess.run([GNOMON, "run", "ept", "random", *options], capture_output=True, text=True, timeout=10)
+        done = subprocess.run([GNOMON, "run", "ept", "random", *options], capture_output=True, text=True, timeout=LIMIT_S)
         check(done.returncode == 2 and done.stderr.count("\n") == 1, f"{options}: {done.returncode} {done.stderr}")
 
 
