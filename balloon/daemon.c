@@ -258,7 +258,6 @@ int gn_daemon_create(const char *config_path, bool dry, void (*say)(const char *
 	err = gn_config_load(&gn_daemon_schema, config_path, &d->config, why, sizeof(why));
 	if (err)
 		d->say(why);
-	d->host.free_bytes = GN_POLICY_UNKNOWN;
 	if (!err)
 		err = make_parts(d);
 	if (err)

@@ -135,7 +135,6 @@ static void decide(struct gn_daemon *d)
 	for (size_t i = 0; i < d->count; i++)
 		gn_daemon_vm_describe(d->vms[i], &d->policy_vms[i]);
 	d->host.budget_bytes = gn_daemon_budget(d);
-	d->host.free_bytes = GN_POLICY_UNKNOWN;
 	if (gn_policy_round(d->policy, d->round_ns, &d->host, d->policy_vms, d->count,
 			    d->decisions)) {
 		d->failed_rounds++;

@@ -56,9 +56,7 @@ struct gn_policy_vm {
 };
 
 struct gn_policy_host {
-	uint64_t budget_bytes; /* for all VMs together */
-	uint64_t
-		free_bytes; /* what the host can still hand out; GN_POLICY_UNKNOWN: the budget says all */
+	uint64_t budget_bytes;	   /* for all VMs together */
 	double psi_some, psi_full; /* share of the last 10 s stalled on memory, 0..1 */
 };
 
