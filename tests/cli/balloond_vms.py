@@ -78,11 +78,11 @@ def is_over(folder):
 
 
 def watch(folder, count, what):
-    """For @count rounds: no more is promised than there is, reservations are kept, every VM reaches its target now and then. What VMs
+    """For @count rounds and more: no more is promised than there is, reservations are kept, every VM reaches its target now and then. What VMs
     have is within the budget, but for what guests in need take back: mostly, and always again within LIMIT_S."""
-    end = rounds(folder) + count
+    end, limit = rounds(folder) + count, time.monotonic() + LIMIT_S
     followed, polls, over_polls, over_since, longest_s = set(), 0, 0, None, 0
-    while polls < count or rounds(folder) < end:
+    while polls < 2 * count or rounds(folder) < end or (len(followed) < len(now) and time.monotonic() < limit):
         now, at = vms(folder), time.monotonic()
         promised = sum(vm["target_bytes"] for vm in now.values())
         check(promised <= BUDGET, f"{what}: no more is promised than there is: {promised / MIB:.2f} of {BUDGET / MIB:.0f} MiB")
