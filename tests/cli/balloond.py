@@ -104,12 +104,15 @@ class Peer:
 
 
 class Daemon:
+    started = []
+
     def __init__(self, folder, config, *options):
         self.folder, self.path = folder, os.path.join(folder, "s")
         self.ini = os.path.join(folder, "ini")
         self.write(config)
         self.err = open(os.path.join(folder, "err"), "w+")
         self.process = subprocess.Popen([BALLOOND, "--config", self.ini, *options], stderr=self.err, stdout=self.err)
+        Daemon.started.append(self.process)
         until(self.answers)
 
     def answers(self):
@@ -423,5 +426,9 @@ for test in (configuration, commands, textfile, signals, settling, settled, lost
             test(where)
         except Exception as error:  # the count must be printed whatever happens
             check(False, f"{test.__name__}: {error!r}")
+        finally:
+            for process in Daemon.started:
+                process.kill()  # one that has ended does not mind
+                process.wait()
 print(f"{passed} passed, {failed} failed")
 sys.exit(failed != 0)
