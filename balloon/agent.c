@@ -30,6 +30,7 @@ enum {
 	MOVING_PATIENCE_MS =
 		2000, /* a balloon that has not moved for so long is not looked at as often */
 	RETRY_MS = 250,
+	UNREGISTER_MS = 1000,
 	NOTABLE_PART = 64, /* a change of 1/64 of the VM is worth a report */
 };
 
@@ -81,7 +82,6 @@ static void send_registration(struct gn_agent *a)
 	gn_json_put_text(&w, "execute", "register");
 	gn_json_begin_object(&w, "arguments");
 	gn_json_put_text(&w, "name", a->name);
-	gn_json_put_u64(&w, "pid", (uint64_t)getpid());
 	gn_json_put_u64(&w, "mem_bytes", c->mem_bytes);
 	gn_json_put_u64(&w, "min_bytes", c->min_bytes);
 	gn_json_put_u64(&w, "max_bytes", c->max_bytes);
@@ -225,15 +225,21 @@ static void take_settings(struct gn_agent *a, const cJSON *data)
 {
 	struct gn_json_errors e = { .failed = false };
 	uint64_t min = a->config.min_bytes, max = a->config.max_bytes, shares = a->config.shares;
+	uint64_t period_ms = a->period_ms, heartbeat_ms = a->heartbeat_ms;
 
 	gn_json_get_u64(&e, data, "min_bytes", GN_JSON_OPTIONAL, a->config.mem_bytes, &min);
 	gn_json_get_u64(&e, data, "max_bytes", GN_JSON_OPTIONAL, a->config.mem_bytes, &max);
 	gn_json_get_u64(&e, data, "shares", GN_JSON_OPTIONAL, UINT32_MAX, &shares);
+	gn_json_get_u64(&e, data, "period_ms", GN_JSON_OPTIONAL, 60000, &period_ms);
+	gn_json_get_u64(&e, data, "heartbeat_ms", GN_JSON_OPTIONAL, 60000, &heartbeat_ms);
 	if (e.failed || !min || min > max || !shares)
 		return;
 	a->config.min_bytes = min;
 	a->config.max_bytes = max;
 	a->config.shares = (uint32_t)shares;
+	a->period_ms = period_ms;
+	a->heartbeat_ms = heartbeat_ms;
+	a->look_at_ns = 0; /* soon: the wait under way may be far longer than the new period */
 }
 
 static void take_event(struct gn_agent *a, const struct gn_message *m)
@@ -278,7 +284,11 @@ static int copy_name(char *to, size_t bytes, const char *from)
 int gn_agent_create(const struct gn_agent_config *config, struct gn_agent **out)
 {
 	struct gn_client_config client = {
-		.path = config->socket, .up = on_up, .down = on_down, .message = on_message
+		.path = config->socket,
+		.max_pause_ms = config->max_pause_ms,
+		.up = on_up,
+		.down = on_down,
+		.message = on_message,
 	};
 	struct gn_agent *a;
 	int err;
@@ -306,6 +316,16 @@ int gn_agent_create(const struct gn_agent_config *config, struct gn_agent **out)
 	return err;
 }
 
+/* Our process may live on, so that we end has to be said, and heard. */
+static void unregister(struct gn_agent *a)
+{
+	cJSON *answer = NULL;
+
+	/* A daemon that does not answer will see our process end. */
+	if (!gn_client_call(a->client, "unregister", NULL, UNREGISTER_MS, &answer))
+		cJSON_Delete(answer);
+}
+
 void gn_agent_destroy(struct gn_agent *a)
 {
 	if (!a)
@@ -315,6 +335,8 @@ void gn_agent_destroy(struct gn_agent *a)
 		gn_agent_kick(a);
 		pthread_join(a->thread, NULL);
 	}
+	if (atomic_exchange(&a->is_registered, false))
+		unregister(a);
 	gn_client_destroy(a->client);
 	if (a->kick_fd >= 0)
 		close(a->kick_fd);

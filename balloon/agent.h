@@ -57,7 +57,7 @@ struct gn_agent;
 
 /* -EINVAL, -ENAMETOOLONG, -ENOMEM, -errno. */
 int gn_agent_create(const struct gn_agent_config *, struct gn_agent **);
-/* Stops the thread, if there is one. The daemon sees the VM as gone. NULL is fine. */
+/* Stops the thread, if there is one, and unregisters: from here on the VM's memory may be given to others. NULL is fine. */
 void gn_agent_destroy(struct gn_agent *);
 
 int gn_agent_start(struct gn_agent *);

@@ -50,18 +50,30 @@ static bool same_policy(const struct gn_daemon_config *a, const struct gn_daemon
 	       a->refaults_per_s == b->refaults_per_s;
 }
 
+/* A budget may grow; it may shrink to what is reserved, once it is known what that is. */
+static bool check_budget(const struct gn_daemon *d, uint64_t budget_bytes, char *why, size_t bytes)
+{
+	if (budget_bytes >= d->config.budget_bytes)
+		return true;
+	if (d->is_settling)
+		snprintf(why, bytes, "budget cannot shrink before the VMs had time to come back");
+	else if (budget_bytes < gn_daemon_sum_min(d))
+		snprintf(why, bytes, "budget is %llu, but %llu are reserved by the VMs",
+			 (unsigned long long)budget_bytes,
+			 (unsigned long long)gn_daemon_sum_min(d));
+	else
+		return true;
+	return false;
+}
+
 /* The new configuration into force. False: why is in @why, and nothing has changed. */
 static bool apply(struct gn_daemon *d, const struct gn_daemon_config *new, char *why, size_t bytes)
 {
 	struct gn_policy *policy = NULL;
 	int err;
 
-	if (new->budget_bytes < gn_daemon_sum_min(d)) {
-		snprintf(why, bytes, "budget is %llu, but %llu are reserved by the VMs",
-			 (unsigned long long)new->budget_bytes,
-			 (unsigned long long)gn_daemon_sum_min(d));
+	if (!check_budget(d, new->budget_bytes, why, bytes))
 		return false;
-	}
 	if (!same_policy(new, &d->config) && (err = make_policy(new, &policy))) {
 		snprintf(why, bytes, "the policy could not be made: %s", strerror(-err));
 		return false;
@@ -79,10 +91,21 @@ static bool apply(struct gn_daemon *d, const struct gn_daemon_config *new, char 
 	return true;
 }
 
+/* VMs were told of these when they registered. */
+static void change_times(struct gn_daemon *d, const struct gn_daemon_config *old)
+{
+	if (d->config.period_ms != old->period_ms)
+		gn_daemon_restart_period(d);
+	if (d->config.period_ms == old->period_ms && d->config.heartbeat_ms == old->heartbeat_ms)
+		return;
+	for (size_t i = 0; i < d->count; i++)
+		gn_daemon_tell_settings(d, d->vms[i]);
+}
+
 static void on_reload(void *ctx)
 {
 	struct gn_daemon *d = ctx;
-	struct gn_daemon_config new;
+	struct gn_daemon_config new, old = d->config;
 	char why[400];
 
 	if (gn_config_load(&gn_daemon_schema, d->config_path, &new, why, sizeof(why)) ||
@@ -105,7 +128,7 @@ static void on_reload(void *ctx)
 	}
 	new.settle_ms = d->config.settle_ms;
 	d->config = new;
-	d->host.budget_bytes = new.budget_bytes;
+	change_times(d, &old);
 	d->reloads++;
 	gn_event_log_begin(d->log, "reloaded");
 	gn_event_log_end(d->log);
@@ -235,8 +258,6 @@ int gn_daemon_create(const char *config_path, bool dry, void (*say)(const char *
 	err = gn_config_load(&gn_daemon_schema, config_path, &d->config, why, sizeof(why));
 	if (err)
 		d->say(why);
-	d->host.budget_bytes = d->config.budget_bytes;
-	d->host.free_bytes = GN_POLICY_UNKNOWN;
 	if (!err)
 		err = make_parts(d);
 	if (err)
@@ -252,6 +273,8 @@ void gn_daemon_destroy(struct gn_daemon *d)
 		return;
 	d->is_stopping = true;
 	gn_server_destroy(d->server);
+	while (d->lost)
+		gn_daemon_drop_lost(d, d->lost);
 	gn_metrics_http_destroy(d->http);
 	gn_metrics_destroy(d->metrics);
 	gn_event_log_close(d->log);

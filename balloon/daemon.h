@@ -8,7 +8,8 @@
  *
  * The one rule: no VM is told that it may have memory which another may still hold. gn_policy_round() keeps it for
  * what the daemon knows; the daemon keeps it for what is under way: a target is charged until the VM has confirmed
- * a later one (unconfirmed_bytes), and a newcomer waits while the daemon settles.
+ * a later one (unconfirmed_bytes), a VM until its process is dead or has given its memory up, not only until its
+ * connection ends (daemon_gone.c), and a newcomer waits while the daemon settles.
  */
 #ifndef GN_BALLOON_DAEMON_H
 #define GN_BALLOON_DAEMON_H
@@ -29,10 +30,14 @@ extern "C" {
 
 /* One registered VM. */
 struct gn_daemon_vm {
-	struct gn_peer *peer;
+	struct gn_peer *peer;	  /* NULL: lost (daemon_gone.c) */
+	int process_fd;		  /* its process; -1: not known */
+	struct gn_daemon *daemon; /* these three while it is lost */
+	sd_event_source *death;
+	struct gn_daemon_vm *next_lost;
 	char name[64], backend[16], scheme[24];
 	uint64_t id;
-	pid_t pid;
+	pid_t pid; /* by the kernel's word */
 	uint64_t mem_bytes, min_bytes, max_bytes;
 	uint32_t shares;
 	uint64_t actual_bytes, target_bytes;
@@ -45,12 +50,19 @@ struct gn_daemon_vm {
 	uint64_t touches;
 	bool claims_trusted;
 	struct gn_trust trust;
-	uint64_t deadline_ns; /* 0: nothing is due */
+	uint64_t deadline_ns;	 /* 0: nothing is due */
+	uint64_t due_from_bytes; /* what it had when the deadline was set */
 	bool is_late;
 	uint64_t reported_ns;
 	struct gn_policy_decision decision; /* of the last round */
 	struct gn_metric *target_metric, *actual_metric, *active_metric;
 };
+
+/* A refused registration that was logged: of its VM's name and its class. */
+struct gn_daemon_refusal {
+	uint64_t hash, said_ns;
+};
+#define GN_DAEMON_REFUSALS 256
 
 struct gn_daemon {
 	struct gn_daemon_config config;
@@ -65,18 +77,22 @@ struct gn_daemon {
 	struct gn_metrics_http *http;
 	struct gn_policy *policy;
 	sd_event_source *period, *soon;
-	bool is_soon; /* a round is planned ahead of its time */
+	bool is_soon; /* a round is planned ahead of its time; while it settles, the first of all */
+	bool is_settling; /* no round has been made yet, for VMs have to have time to come back */
 	uint64_t started_ns, round_ns, stop_by_ns;
 	uint64_t last_round_took_ns, longest_round_ns,
 		costliest_round_ns; /* the last: of CPU time */
-	struct gn_daemon_vm **vms;
+	struct gn_daemon_vm **vms;  /* with a connection */
+	struct gn_daemon_vm *lost;  /* without one */
 	struct gn_policy_vm *policy_vms;
 	struct gn_policy_decision *decisions;
 	size_t count, capacity;
 	uint64_t next_id;
 	struct gn_policy_host host;
+	struct gn_daemon_refusal refusals[GN_DAEMON_REFUSALS]; /* by hash */
 	uint64_t rounds, early_rounds, failed_rounds, admitted, refused, targets_told, lates, gones,
-		asks, reloads, refused_reloads;
+		asks, reloads, refused_reloads, textfile_failures;
+	int textfile_errno; /* of the last attempt; 0: it was written */
 };
 
 /* -errno, having said why through @say. @dry: decide, and tell nobody but the log. */
@@ -93,21 +109,43 @@ __attribute__((format(printf, 2, 3))) void gn_daemon_say(struct gn_daemon *, con
 /* daemon_vm.c: the books. */
 gn_command_fn gn_daemon_register;
 int gn_daemon_on_event(void *daemon, struct gn_peer *, const char *name, const cJSON *data);
-void gn_daemon_on_gone(void *daemon, struct gn_peer *);
 struct gn_daemon_vm *gn_daemon_find(struct gn_daemon *, const char *name);
+/* What its registration was answered with, and what is its own, after any of it has changed. */
+void gn_daemon_tell_settings(struct gn_daemon *, struct gn_daemon_vm *vm);
 uint64_t gn_daemon_sum_min(const struct gn_daemon *);
+/* Of the budget; and how far the reservations are above it, which VMs of an earlier daemon may bring about. */
+uint64_t gn_daemon_unreserved(const struct gn_daemon *);
+uint64_t gn_daemon_over_reserved(const struct gn_daemon *);
 uint64_t gn_daemon_sum_actual(const struct gn_daemon *);
+/* What there is to divide: the budget less what lost VMs may hold. */
+uint64_t gn_daemon_budget(const struct gn_daemon *);
 /* What the policy is to know of @vm. */
 void gn_daemon_vm_describe(const struct gn_daemon_vm *vm, struct gn_policy_vm *out);
 
+/* daemon_gone.c: leaving the books, and VMs whose connection ended while their process lives. */
+gn_command_fn gn_daemon_unregister;
+void gn_daemon_on_gone(void *daemon, struct gn_peer *);
+/* From here on the death of its process is seen. */
+void gn_daemon_watch_process(struct gn_daemon_vm *vm);
+void gn_daemon_vm_free(struct gn_daemon_vm *vm);
+struct gn_daemon_vm *gn_daemon_find_lost(const struct gn_daemon *, const char *name);
+/* It is back under another entry, or the daemon ends. */
+void gn_daemon_drop_lost(struct gn_daemon *, struct gn_daemon_vm *vm);
+/* Withheld for @vm, for all of them. */
+uint64_t gn_daemon_lost_bytes_of(const struct gn_daemon_vm *vm);
+uint64_t gn_daemon_lost_bytes(const struct gn_daemon *);
+
+/* daemon_refused.c: count a refused registration, and log it if that was not done lately. */
+void gn_daemon_log_refused(struct gn_daemon *, const char *name, const char *error_class);
+
 /* daemon_round.c: the rounds. */
 int gn_daemon_rounds_start(struct gn_daemon *);
-void gn_daemon_round(struct gn_daemon *);
+/* The next one of the period is a period from now. */
+void gn_daemon_restart_period(struct gn_daemon *);
 /* One round ahead of its time, very soon; many calls make one round. */
 void gn_daemon_want_round(struct gn_daemon *);
 /* Tell @vm its target. */
 void gn_daemon_tell(struct gn_daemon *, struct gn_daemon_vm *vm, uint64_t target_bytes);
-bool gn_daemon_is_settling(const struct gn_daemon *);
 
 /* daemon_commands.c */
 extern const struct gn_server_command gn_daemon_commands[];
@@ -115,6 +153,8 @@ extern const size_t gn_daemon_command_count;
 
 /* daemon_metrics.c */
 void gn_daemon_update_metrics(void *daemon);
+/* If there is to be one. A failure is counted, and said once. */
+void gn_daemon_write_textfile(struct gn_daemon *);
 
 #ifdef __cplusplus
 }

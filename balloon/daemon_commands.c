@@ -68,6 +68,7 @@ static void put_vm(struct gn_json_writer *w, const struct gn_daemon_vm *vm, uint
 	gn_json_put_text(w, "reason", gn_policy_reason_text(vm->decision.reason));
 	gn_json_put_bool(w, "claims_trusted", vm->claims_trusted);
 	gn_json_put_bool(w, "late", vm->is_late);
+	gn_json_put_bool(w, "lost", !vm->peer);
 	gn_json_put_u64(w, "report_age_ms", (now - vm->reported_ns) / 1000000);
 	gn_json_end_object(w);
 }
@@ -82,6 +83,8 @@ static void query_vms(void *ctx, struct gn_peer *p, const cJSON *a, struct gn_re
 	gn_json_begin_array(reply->writer, "return");
 	for (size_t i = 0; i < d->count; i++)
 		put_vm(reply->writer, d->vms[i], now);
+	for (const struct gn_daemon_vm *vm = d->lost; vm; vm = vm->next_lost)
+		put_vm(reply->writer, vm, now);
 	gn_json_end_array(reply->writer);
 }
 
@@ -97,9 +100,10 @@ static void query_host(void *ctx, struct gn_peer *p, const cJSON *a, struct gn_r
 	gn_json_put_u64(w, "reserved_bytes", gn_daemon_sum_min(d));
 	gn_json_put_u64(w, "actual_bytes", gn_daemon_sum_actual(d));
 	gn_json_put_u64(w, "vms", d->count);
+	gn_json_put_u64(w, "lost_bytes", gn_daemon_lost_bytes(d));
 	gn_json_put_double(w, "psi_some", d->host.psi_some);
 	gn_json_put_double(w, "psi_full", d->host.psi_full);
-	gn_json_put_bool(w, "settling", gn_daemon_is_settling(d));
+	gn_json_put_bool(w, "settling", d->is_settling);
 	gn_json_put_bool(w, "paused", d->is_paused);
 	gn_json_put_bool(w, "dry_run", d->is_dry);
 	gn_json_put_u64(w, "uptime_ms", (gn_now_ns() - d->started_ns) / 1000000);
@@ -129,17 +133,6 @@ static void query_policy(void *ctx, struct gn_peer *p, const cJSON *a, struct gn
 	gn_json_end_object(w);
 }
 
-static void tell_settings(struct gn_daemon_vm *vm)
-{
-	struct gn_json_writer *w = gn_peer_begin_event(vm->peer, "SETTINGS");
-
-	gn_json_put_text(w, "vm", vm->name);
-	gn_json_put_u64(w, "min_bytes", vm->min_bytes);
-	gn_json_put_u64(w, "max_bytes", vm->max_bytes);
-	gn_json_put_u64(w, "shares", vm->shares);
-	gn_peer_end_event(vm->peer);
-}
-
 static void set_vm(void *ctx, struct gn_peer *p, const cJSON *a, struct gn_reply *reply)
 {
 	struct gn_daemon *d = ctx;
@@ -162,22 +155,21 @@ static void set_vm(void *ctx, struct gn_peer *p, const cJSON *a, struct gn_reply
 	gn_json_get_u64(&e, a, "min_bytes", GN_JSON_OPTIONAL, vm->mem_bytes, &min);
 	gn_json_get_u64(&e, a, "max_bytes", GN_JSON_OPTIONAL, vm->mem_bytes, &max);
 	gn_json_get_u64(&e, a, "shares", GN_JSON_OPTIONAL, 1000000, &shares);
-	unreserved = d->config.budget_bytes - (gn_daemon_sum_min(d) - vm->min_bytes);
+	unreserved = gn_daemon_unreserved(d);
 	if (e.failed)
 		gn_reply_fail(reply, "InvalidArgument", "%s", e.why);
 	else if (!min || min > max || !shares)
 		gn_reply_fail(reply, "InvalidArgument",
 			      "0 < min_bytes <= max_bytes and shares > 0 must hold");
-	else if (min > unreserved)
-		gn_reply_fail(reply, "NoRoom",
-			      "only %llu bytes of the budget are not reserved by others",
+	else if (min > vm->min_bytes && min - vm->min_bytes > unreserved)
+		gn_reply_fail(reply, "NoRoom", "only %llu bytes of the budget are not reserved",
 			      (unsigned long long)unreserved);
 	if (reply->error_class)
 		return;
 	vm->min_bytes = min;
 	vm->max_bytes = max;
 	vm->shares = (uint32_t)shares;
-	tell_settings(vm);
+	gn_daemon_tell_settings(d, vm);
 	gn_daemon_want_round(d);
 }
 
@@ -216,7 +208,8 @@ static void quit(void *ctx, struct gn_peer *p, const cJSON *a, struct gn_reply *
 
 const struct gn_server_command gn_daemon_commands[] = {
 	{ "register", gn_daemon_register,
-	  "name pid mem_bytes min_bytes max_bytes shares actual_bytes backend scheme resumed" },
+	  "name mem_bytes min_bytes max_bytes shares actual_bytes backend scheme resumed" },
+	{ "unregister", gn_daemon_unregister, NULL },
 	{ "query-version", query_version, NULL },
 	{ "query-commands", query_commands, NULL },
 	{ "query-vms", query_vms, NULL },

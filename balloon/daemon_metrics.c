@@ -4,6 +4,7 @@
  */
 #include "daemon.h"
 
+#include <string.h>
 #include <sys/resource.h>
 
 static void put(struct gn_daemon *d, enum gn_metric_kind kind, const char *name, const char *help,
@@ -25,13 +26,15 @@ static void put_counters(struct gn_daemon *d)
 		  (double)d->failed_rounds },
 		{ "gnomon_vms_admitted_total", "Registrations.", (double)d->admitted },
 		{ "gnomon_vms_refused_total", "Registrations refused.", (double)d->refused },
-		{ "gnomon_vms_gone_total", "VMs whose connection ended.", (double)d->gones },
+		{ "gnomon_vms_gone_total", "VMs whose memory came back.", (double)d->gones },
 		{ "gnomon_vms_late_total", "Deadlines missed.", (double)d->lates },
 		{ "gnomon_targets_total", "Targets told.", (double)d->targets_told },
 		{ "gnomon_asks_total", "Requests for memory back.", (double)d->asks },
 		{ "gnomon_reloads_total", "Configurations taken over.", (double)d->reloads },
 		{ "gnomon_reloads_refused_total", "Configurations refused.",
 		  (double)d->refused_reloads },
+		{ "gnomon_textfile_failures_total", "Times the textfile was not written.",
+		  (double)d->textfile_failures },
 		{ "gnomon_event_log_lost_total", "Lines the event log lost.",
 		  (double)gn_event_log_lost(d->log) },
 	};
@@ -81,10 +84,14 @@ void gn_daemon_update_metrics(void *ctx)
 	put(d, GN_METRIC_GAUGE, "gnomon_longest_round_seconds", "Duration of the longest round.",
 	    (double)d->longest_round_ns * 1e-9);
 	put(d, GN_METRIC_GAUGE, "gnomon_vms", "VMs registered.", (double)d->count);
+	put(d, GN_METRIC_GAUGE, "gnomon_lost_bytes", "Withheld for VMs that have no connection.",
+	    (double)gn_daemon_lost_bytes(d));
 	put(d, GN_METRIC_GAUGE, "gnomon_budget_bytes", "Memory of all VMs together.",
 	    (double)d->config.budget_bytes);
 	put(d, GN_METRIC_GAUGE, "gnomon_reserved_bytes", "Sum of the VMs' minima.",
 	    (double)gn_daemon_sum_min(d));
+	put(d, GN_METRIC_GAUGE, "gnomon_over_reserved_bytes", "Minima beyond the budget.",
+	    (double)gn_daemon_over_reserved(d));
 	put(d, GN_METRIC_GAUGE, "gnomon_actual_bytes", "Memory that VMs have.",
 	    (double)gn_daemon_sum_actual(d));
 	put(d, GN_METRIC_GAUGE, "gnomon_pressure_some_ratio", "Host PSI, memory, some, 10 s.",
@@ -100,4 +107,25 @@ void gn_daemon_update_metrics(void *ctx)
 							 ? (double)vm->actual_bytes
 							 : (double)vm->active_bytes);
 	}
+}
+
+void gn_daemon_write_textfile(struct gn_daemon *d)
+{
+	int err;
+
+	if (!d->config.textfile[0])
+		return;
+	gn_daemon_update_metrics(d);
+	err = gn_metrics_write_file(d->metrics, d->config.textfile);
+	if (err)
+		d->textfile_failures++;
+	if (err && err != d->textfile_errno) {
+		struct gn_json_writer *w = gn_event_log_begin(d->log, "textfile-failed");
+
+		gn_json_put_text(w, "path", d->config.textfile);
+		gn_json_put_text(w, "why", strerror(-err));
+		gn_event_log_end(d->log);
+		gn_daemon_say(d, "textfile %s: %s", d->config.textfile, strerror(-err));
+	}
+	d->textfile_errno = err;
 }

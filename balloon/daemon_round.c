@@ -3,10 +3,15 @@
  * daemon_round.c - the rounds: ask the policy, tell the VMs, watch deadlines.
  *
  * A round comes each period, and ahead of it when something cannot wait: a guest that asks, memory that arrives for
- * somebody who waits, a VM that comes or goes. Such rounds are SOON_NS apart, so that a storm of reasons costs a
- * bounded share of the machine.
+ * somebody who waits, a VM that comes or goes. Such rounds begin SOON_NS apart, and not before as
+ * much time has passed after the last one as it took: a storm of reasons costs half a core at most.
  *
- * A VM that has not shrunk when its deadline is over is late: its own host side is told to reclaim cold pages, each
+ * A daemon that settles makes no round. The moment that is over it makes one, and only then has it settled: VMs come
+ * with what they took while no daemon ran, which together may be more than there is.
+ *
+ * A VM that is not where it should be when its deadline is over has another one if it gave a good part of what it had
+ * to give; a large guest, or one that is short of processor time, shrinks slowly, and reclaiming from it would make it
+ * slower. One that did not is late: its own host side is told to reclaim cold pages, each
  * round anew, and the policy counts what it has as gone. Nothing is taken from others for its sake twice.
  */
 #include "daemon.h"
@@ -20,11 +25,7 @@
 
 #define SOON_NS		((uint64_t)5000000)
 #define TOLERANCE_BYTES ((uint64_t)1 << 20)
-
-bool gn_daemon_is_settling(const struct gn_daemon *d)
-{
-	return gn_now_ns() - d->started_ns < d->config.settle_ms * 1000000;
-}
+#define PROGRESS_PART	8
 
 /* /proc/pressure/memory: shares of the last 10 s. A kernel without it tells no pressure. */
 static void read_pressure(struct gn_policy_host *host)
@@ -54,6 +55,21 @@ static void log_target(struct gn_daemon *d, const char *event, const struct gn_d
 	gn_event_log_end(d->log);
 }
 
+static void set_deadline(const struct gn_daemon *d, struct gn_daemon_vm *vm, uint64_t now)
+{
+	vm->deadline_ns = now + d->config.deadline_ms * 1000000;
+	vm->due_from_bytes = vm->actual_bytes;
+}
+
+/* Since the deadline was set it gave a good part of what it had to give, of which @over_bytes are left. */
+static bool has_progressed(const struct gn_daemon_vm *vm, uint64_t over_bytes)
+{
+	uint64_t given =
+		vm->due_from_bytes > vm->actual_bytes ? vm->due_from_bytes - vm->actual_bytes : 0;
+
+	return given >= (given + over_bytes) / PROGRESS_PART;
+}
+
 void gn_daemon_tell(struct gn_daemon *d, struct gn_daemon_vm *vm, uint64_t target_bytes)
 {
 	struct gn_json_writer *w;
@@ -72,7 +88,7 @@ void gn_daemon_tell(struct gn_daemon *d, struct gn_daemon_vm *vm, uint64_t targe
 	if (target_bytes >= vm->actual_bytes)
 		vm->deadline_ns = 0;
 	else if (!vm->deadline_ns)
-		vm->deadline_ns = gn_now_ns() + d->config.deadline_ms * 1000000;
+		set_deadline(d, vm, gn_now_ns());
 	d->targets_told++;
 	gn_daemon_step("telling");
 	w = gn_peer_begin_event(vm->peer, "TARGET");
@@ -97,6 +113,10 @@ static void watch_deadline(struct gn_daemon *d, struct gn_daemon_vm *vm, uint64_
 	}
 	if (!vm->deadline_ns || now < vm->deadline_ns)
 		return;
+	if (!vm->is_late && has_progressed(vm, over)) {
+		set_deadline(d, vm, now);
+		return;
+	}
 	if (!vm->is_late) {
 		vm->is_late = true;
 		d->lates++;
@@ -114,8 +134,7 @@ static void decide(struct gn_daemon *d)
 	d->is_waiting = false;
 	for (size_t i = 0; i < d->count; i++)
 		gn_daemon_vm_describe(d->vms[i], &d->policy_vms[i]);
-	d->host.budget_bytes = d->config.budget_bytes;
-	d->host.free_bytes = GN_POLICY_UNKNOWN;
+	d->host.budget_bytes = gn_daemon_budget(d);
 	if (gn_policy_round(d->policy, d->round_ns, &d->host, d->policy_vms, d->count,
 			    d->decisions)) {
 		d->failed_rounds++;
@@ -137,11 +156,11 @@ static void decide(struct gn_daemon *d)
 	gn_daemon_step("round-done");
 }
 
-void gn_daemon_round(struct gn_daemon *d)
+static void make_round(struct gn_daemon *d)
 {
 	uint64_t start = gn_now_ns(), cpu_ns = gn_clock_ns(CLOCK_THREAD_CPUTIME_ID);
 
-	if (d->is_stopping || gn_daemon_is_settling(d))
+	if (d->is_stopping)
 		return;
 	gn_daemon_step("round");
 	d->round_ns = start;
@@ -166,21 +185,29 @@ static int on_soon(sd_event_source *source, uint64_t usec, void *ctx)
 	(void)source;
 	(void)usec;
 	d->is_soon = false;
-	d->early_rounds++;
-	gn_daemon_round(d);
+	if (!d->is_settling)
+		d->early_rounds++;
+	make_round(d);
+	d->is_settling = false;
 	return 0;
+}
+
+static void plan_round(struct gn_daemon *d, uint64_t wait_ns)
+{
+	d->is_soon = true;
+	sd_event_source_set_time_relative(d->soon, wait_ns / 1000);
+	sd_event_source_set_enabled(d->soon, SD_EVENT_ONESHOT);
 }
 
 void gn_daemon_want_round(struct gn_daemon *d)
 {
-	uint64_t now = gn_now_ns(), since = now - d->round_ns;
-	uint64_t wait_ns = since < SOON_NS ? SOON_NS - since : 0;
+	uint64_t since_ns = gn_now_ns() - d->round_ns;
+	uint64_t apart_ns = 2 * d->last_round_took_ns;
 
-	if (d->is_soon || d->is_stopping || gn_daemon_is_settling(d))
-		return;
-	d->is_soon = true;
-	sd_event_source_set_time_relative(d->soon, wait_ns / 1000);
-	sd_event_source_set_enabled(d->soon, SD_EVENT_ONESHOT);
+	if (apart_ns < SOON_NS)
+		apart_ns = SOON_NS;
+	if (!d->is_soon && !d->is_stopping)
+		plan_round(d, since_ns < apart_ns ? apart_ns - since_ns : 0);
 }
 
 static void tell_status(struct gn_daemon *d)
@@ -191,20 +218,24 @@ static void tell_status(struct gn_daemon *d)
 			  d->is_paused ? ", paused" : "", d->is_dry ? ", dry run" : "");
 }
 
+void gn_daemon_restart_period(struct gn_daemon *d)
+{
+	sd_event_source_set_time_relative(d->period, d->config.period_ms * 1000);
+	sd_event_source_set_enabled(d->period, SD_EVENT_ONESHOT);
+}
+
 static int on_period(sd_event_source *source, uint64_t usec, void *ctx)
 {
 	struct gn_daemon *d = ctx;
 
+	(void)source;
 	(void)usec;
-	sd_event_source_set_time_relative(source, d->config.period_ms * 1000);
-	sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+	gn_daemon_restart_period(d);
 	read_pressure(&d->host);
-	gn_daemon_round(d);
+	if (!d->is_settling)
+		make_round(d);
 	tell_status(d);
-	if (d->config.textfile[0]) {
-		gn_daemon_update_metrics(d);
-		gn_metrics_write_file(d->metrics, d->config.textfile);
-	}
+	gn_daemon_write_textfile(d);
 	return 0;
 }
 
@@ -218,6 +249,11 @@ int gn_daemon_rounds_start(struct gn_daemon *d)
 		err = sd_event_add_time(event, &d->soon, CLOCK_MONOTONIC, 0, 100, on_soon, d);
 	if (err >= 0)
 		err = sd_event_source_set_enabled(d->soon, SD_EVENT_OFF);
+	if (err < 0)
+		return err;
 	d->started_ns = gn_now_ns();
-	return err < 0 ? err : 0;
+	d->is_settling = d->config.settle_ms > 0;
+	if (d->is_settling)
+		plan_round(d, d->config.settle_ms * 1000000);
+	return 0;
 }

@@ -22,21 +22,21 @@ static bool is_too_free(struct gn_trust *trust, uint64_t now_ns, const struct gn
 	return has_stood(trust->too_free_ns, now_ns);
 }
 
-/* It asks for more, and does not use what it has. */
-static bool asks_idly(struct gn_trust *trust, uint64_t now_ns, const struct gn_trust_report *r)
+/* It claims to need more, and does not use what it has. */
+static bool needs_idly(struct gn_trust *trust, uint64_t now_ns, const struct gn_trust_report *r)
 {
-	if (r->active_bytes >= r->actual_bytes / 2 || r->refaults_per_s > 0)
-		trust->asks_idly_ns = 0;
-	else if (r->asks_bytes && !trust->asks_idly_ns)
-		trust->asks_idly_ns = now_ns;
-	return r->asks_bytes && has_stood(trust->asks_idly_ns, now_ns);
+	if (r->active_bytes >= r->actual_bytes / 2)
+		trust->needs_idly_ns = 0;
+	else if (r->claims_need && !trust->needs_idly_ns)
+		trust->needs_idly_ns = now_ns;
+	return r->claims_need && has_stood(trust->needs_idly_ns, now_ns);
 }
 
 bool gn_trust_hear(struct gn_trust *trust, uint64_t now_ns, const struct gn_trust_report *report)
 {
 	if (report->active_bytes != GN_POLICY_UNKNOWN) {
 		bool too_free = is_too_free(trust, now_ns, report);
-		bool idly = asks_idly(trust, now_ns, report);
+		bool idly = needs_idly(trust, now_ns, report);
 
 		if (too_free || idly)
 			trust->lied_ns = now_ns;

@@ -2,9 +2,8 @@
 /*
  * daemon_vm.c - the books: who is registered, and what each VM last said.
  *
- * A VM is its connection, which its process holds for as long as it lives: when it ends, the process is dead, and its
- * memory is the budget's again. A process that lives on and has only lost the connection (the daemon drops who does
- * not read for seconds) is in the wrong; it comes back with what it has, and is squeezed if that is no longer there.
+ * A VM is spoken to over its connection, and is charged for what it holds for as long as its process may hold it:
+ * daemon_gone.c. A VM that comes back, to this daemon or to the next, comes with what it has.
  */
 #include "daemon.h"
 
@@ -31,7 +30,28 @@ uint64_t gn_daemon_sum_min(const struct gn_daemon *d)
 
 	for (size_t i = 0; i < d->count; i++)
 		sum += d->vms[i]->min_bytes;
-	return sum;
+	return sum + gn_daemon_lost_bytes(d);
+}
+
+uint64_t gn_daemon_budget(const struct gn_daemon *d)
+{
+	uint64_t lost = gn_daemon_lost_bytes(d), budget = d->config.budget_bytes;
+
+	return budget > lost ? budget - lost : 0;
+}
+
+uint64_t gn_daemon_unreserved(const struct gn_daemon *d)
+{
+	uint64_t reserved = gn_daemon_sum_min(d), budget = d->config.budget_bytes;
+
+	return budget > reserved ? budget - reserved : 0;
+}
+
+uint64_t gn_daemon_over_reserved(const struct gn_daemon *d)
+{
+	uint64_t reserved = gn_daemon_sum_min(d), budget = d->config.budget_bytes;
+
+	return reserved > budget ? reserved - budget : 0;
 }
 
 uint64_t gn_daemon_sum_actual(const struct gn_daemon *d)
@@ -40,6 +60,8 @@ uint64_t gn_daemon_sum_actual(const struct gn_daemon *d)
 
 	for (size_t i = 0; i < d->count; i++)
 		sum += d->vms[i]->actual_bytes;
+	for (const struct gn_daemon_vm *vm = d->lost; vm; vm = vm->next_lost)
+		sum += vm->actual_bytes;
 	return sum;
 }
 
@@ -98,6 +120,7 @@ static int admit(struct gn_daemon *d, const struct gn_daemon_vm *vm)
 	struct gn_policy_vm newcomer;
 
 	gn_daemon_vm_describe(vm, &newcomer);
+	d->host.budget_bytes = gn_daemon_budget(d);
 	for (size_t i = 0; i < d->count; i++)
 		gn_daemon_vm_describe(d->vms[i], &d->policy_vms[i]);
 	return gn_policy_admit(&d->host, d->policy_vms, d->count, &newcomer);
@@ -106,10 +129,9 @@ static int admit(struct gn_daemon *d, const struct gn_daemon_vm *vm)
 static void read_registration(struct gn_json_errors *e, const cJSON *a, struct gn_daemon_vm *vm,
 			      bool *is_resumed)
 {
-	uint64_t shares = 1000, pid = (uint64_t)vm->pid;
+	uint64_t shares = 1000;
 
 	gn_json_get_text(e, a, "name", GN_JSON_REQUIRED, vm->name, sizeof(vm->name));
-	gn_json_get_u64(e, a, "pid", GN_JSON_OPTIONAL, INT32_MAX, &pid);
 	gn_json_get_u64(e, a, "mem_bytes", GN_JSON_REQUIRED, UINT64_MAX, &vm->mem_bytes);
 	gn_json_get_u64(e, a, "min_bytes", GN_JSON_REQUIRED, UINT64_MAX, &vm->min_bytes);
 	vm->max_bytes = vm->mem_bytes;
@@ -120,17 +142,20 @@ static void read_registration(struct gn_json_errors *e, const cJSON *a, struct g
 	gn_json_get_text(e, a, "scheme", GN_JSON_OPTIONAL, vm->scheme, sizeof(vm->scheme));
 	gn_json_get_bool(e, a, "resumed", GN_JSON_OPTIONAL, is_resumed);
 	vm->shares = (uint32_t)shares;
-	vm->pid = (pid_t)pid;
 }
 
+/* A VM that has run under a daemon has its memory, whether it fits or not: it is charged and squeezed like all. */
 static bool check_registration(struct gn_daemon *d, struct gn_peer *p, struct gn_daemon_vm *vm,
 			       const cJSON *arguments, struct gn_reply *reply)
 {
 	struct gn_json_errors errors = { .failed = false };
+	const struct gn_daemon_vm *lost;
 	bool is_resumed = false;
 	int err;
 
 	read_registration(&errors, arguments, vm, &is_resumed);
+	lost = gn_daemon_find_lost(d, vm->name);
+	is_resumed |= lost != NULL;
 	if (errors.failed)
 		gn_reply_fail(reply, "InvalidArgument", "%s", errors.why);
 	else if (!vm->min_bytes || vm->min_bytes > vm->max_bytes || vm->max_bytes > vm->mem_bytes ||
@@ -140,21 +165,21 @@ static bool check_registration(struct gn_daemon *d, struct gn_peer *p, struct gn
 			      "and shares > 0 must hold");
 	else if (gn_peer_tag(p))
 		gn_reply_fail(reply, "AlreadyRegistered", "this connection is a VM's already");
-	else if (gn_daemon_find(d, vm->name))
+	else if (gn_daemon_find(d, vm->name) || (lost && lost->pid != vm->pid))
 		gn_reply_fail(reply, "NameTaken", "a VM named %s is registered", vm->name);
-	else if (d->is_stopping || (!is_resumed && gn_daemon_is_settling(d)))
+	else if (d->is_stopping || (!is_resumed && d->is_settling))
 		gn_reply_fail(reply, "TryAgain",
 			      d->is_stopping ? "the daemon is stopping"
 					     : "the daemon waits for the VMs of the one before it");
 	else if (!grow(d))
 		gn_reply_fail(reply, "OutOfMemory", "the daemon is out of memory");
-	else if ((err = admit(d, vm)) == -ENOSPC)
+	else if ((err = admit(d, vm)) == -ENOSPC && !is_resumed)
 		gn_reply_fail(reply, "NoRoom",
 			      "min_bytes is %llu, and %llu of the budget of %llu are not reserved",
 			      (unsigned long long)vm->min_bytes,
-			      (unsigned long long)(d->config.budget_bytes - gn_daemon_sum_min(d)),
+			      (unsigned long long)gn_daemon_unreserved(d),
 			      (unsigned long long)d->config.budget_bytes);
-	else if (err)
+	else if (err && err != -ENOSPC)
 		gn_reply_fail(reply, "InvalidArgument", "the policy refuses these sizes");
 	return !reply->error_class;
 }
@@ -169,12 +194,43 @@ static void make_metrics(struct gn_daemon *d, struct gn_daemon_vm *vm)
 					   "Working set by sampling.", "vm", vm->name);
 }
 
+void gn_daemon_tell_settings(struct gn_daemon *d, struct gn_daemon_vm *vm)
+{
+	struct gn_json_writer *w = gn_peer_begin_event(vm->peer, "SETTINGS");
+
+	gn_json_put_text(w, "vm", vm->name);
+	gn_json_put_u64(w, "min_bytes", vm->min_bytes);
+	gn_json_put_u64(w, "max_bytes", vm->max_bytes);
+	gn_json_put_u64(w, "shares", vm->shares);
+	gn_json_put_u64(w, "period_ms", d->config.period_ms);
+	gn_json_put_u64(w, "heartbeat_ms", d->config.heartbeat_ms);
+	gn_peer_end_event(vm->peer);
+}
+
+static void log_registered(struct gn_daemon *d, const struct gn_daemon_vm *vm)
+{
+	struct gn_json_writer *w = gn_event_log_begin(d->log, "registered");
+	uint64_t over = gn_daemon_over_reserved(d);
+
+	gn_json_put_text(w, "vm", vm->name);
+	gn_json_put_u64(w, "pid", (uint64_t)vm->pid);
+	gn_json_put_u64(w, "actual_bytes", vm->actual_bytes);
+	gn_event_log_end(d->log);
+	if (!over)
+		return;
+	w = gn_event_log_begin(d->log, "over-reserved");
+	gn_json_put_text(w, "vm", vm->name);
+	gn_json_put_u64(w, "over_bytes", over);
+	gn_event_log_end(d->log);
+}
+
 void gn_daemon_register(void *ctx, struct gn_peer *p, const cJSON *arguments,
 			struct gn_reply *reply)
 {
 	struct gn_daemon *d = ctx;
 	struct gn_daemon_vm *vm = calloc(1, sizeof(*vm));
 	struct gn_json_writer *w = reply->writer;
+	struct gn_daemon_vm *lost;
 
 	if (!vm) {
 		gn_reply_fail(reply, "OutOfMemory", "the daemon is out of memory");
@@ -185,10 +241,7 @@ void gn_daemon_register(void *ctx, struct gn_peer *p, const cJSON *arguments,
 	vm->guest_free_bytes = vm->guest_available_bytes = GN_POLICY_UNKNOWN;
 	vm->claims_trusted = true;
 	if (!check_registration(d, p, vm, arguments, reply)) {
-		d->refused++;
-		gn_json_put_text(gn_event_log_begin(d->log, "refused"), "class",
-				 reply->error_class);
-		gn_event_log_end(d->log);
+		gn_daemon_log_refused(d, vm->name, reply->error_class);
 		free(vm);
 		return;
 	}
@@ -196,6 +249,10 @@ void gn_daemon_register(void *ctx, struct gn_peer *p, const cJSON *arguments,
 	vm->id = ++d->next_id;
 	vm->target_bytes = vm->actual_bytes;
 	vm->reported_ns = gn_now_ns();
+	gn_daemon_watch_process(vm);
+	lost = gn_daemon_find_lost(d, vm->name);
+	if (lost)
+		gn_daemon_drop_lost(d, lost);
 	make_metrics(d, vm);
 	d->vms[d->count++] = vm;
 	d->admitted++;
@@ -207,23 +264,21 @@ void gn_daemon_register(void *ctx, struct gn_peer *p, const cJSON *arguments,
 	gn_json_put_u64(w, "period_ms", d->config.period_ms);
 	gn_json_put_u64(w, "heartbeat_ms", d->config.heartbeat_ms);
 	gn_json_end_object(w);
-	w = gn_event_log_begin(d->log, "registered");
-	gn_json_put_text(w, "vm", vm->name);
-	gn_json_put_u64(w, "pid", (uint64_t)vm->pid);
-	gn_json_put_u64(w, "actual_bytes", vm->actual_bytes);
-	gn_event_log_end(d->log);
+	log_registered(d, vm);
 	gn_daemon_want_round(d);
 }
 
-static bool is_believed(struct gn_daemon_vm *vm)
+static bool is_believed(const struct gn_daemon *d, struct gn_daemon_vm *vm)
 {
-	const struct gn_trust_report report = { .actual_bytes = vm->actual_bytes,
-						.active_bytes = vm->active_bytes,
-						.recent_bytes = vm->recent_bytes,
-						.free_bytes = vm->guest_free_bytes,
-						.asks_bytes = vm->asks_bytes,
-						.refaults_per_s = vm->refaults_per_s };
+	struct gn_policy_vm claims;
+	struct gn_trust_report report = { .actual_bytes = vm->actual_bytes,
+					  .active_bytes = vm->active_bytes,
+					  .recent_bytes = vm->recent_bytes,
+					  .free_bytes = vm->guest_free_bytes };
 
+	gn_daemon_vm_describe(vm, &claims);
+	report.claims_need =
+		vm->asks_bytes || gn_policy_is_refaulting(&claims, d->config.refaults_per_s);
 	return gn_trust_hear(&vm->trust, vm->reported_ns, &report);
 }
 
@@ -265,7 +320,7 @@ static int take_report(struct gn_daemon *d, struct gn_daemon_vm *vm, const cJSON
 		d->asks++;
 	vm->asks_bytes = asks;
 	vm->reported_ns = gn_now_ns();
-	vm->claims_trusted = is_believed(vm) && told_trusted;
+	vm->claims_trusted = is_believed(d, vm) && told_trusted;
 	gn_daemon_step("reported");
 	/* What cannot wait: a guest short of memory, and memory that somebody waits for. */
 	if (asks || (has_shrunk && d->is_waiting))
@@ -280,28 +335,4 @@ int gn_daemon_on_event(void *ctx, struct gn_peer *p, const char *name, const cJS
 	if (!vm || strcmp(name, "REPORT") != 0)
 		return -EINVAL;
 	return take_report(ctx, vm, data);
-}
-
-void gn_daemon_on_gone(void *ctx, struct gn_peer *p)
-{
-	struct gn_daemon *d = ctx;
-	struct gn_daemon_vm *vm = gn_peer_tag(p);
-	struct gn_json_writer *w;
-	size_t i = 0;
-
-	if (!vm)
-		return;
-	while (d->vms[i] != vm)
-		i++;
-	d->vms[i] = d->vms[--d->count];
-	d->gones++;
-	gn_metrics_forget(d->metrics, "vm", vm->name);
-	w = gn_event_log_begin(d->log, "gone");
-	gn_json_put_text(w, "vm", vm->name);
-	gn_json_put_u64(w, "actual_bytes", vm->actual_bytes);
-	gn_event_log_end(d->log);
-	free(vm);
-	gn_daemon_step("gone");
-	if (!d->is_stopping)
-		gn_daemon_want_round(d);
 }

@@ -14,6 +14,8 @@
 
 #include "policy_impl.h"
 
+#define ROOM_PART 64 /* of a guest's memory; where less is free there is none */
+
 static const struct gn_policy_ops *const policies[] = {
 	&gn_policy_esx,
 	&gn_policy_static,
@@ -206,6 +208,13 @@ int gn_policy_round(struct gn_policy *policy, uint64_t now_ns, const struct gn_p
 	remember(policy, count);
 	policy->last_ns = now_ns;
 	return 0;
+}
+
+bool gn_policy_is_refaulting(const struct gn_policy_vm *vm, double from_per_s)
+{
+	return vm->refaults_per_s >= from_per_s &&
+	       (vm->guest_free_bytes == GN_POLICY_UNKNOWN ||
+		vm->guest_free_bytes < vm->mem_bytes / ROOM_PART);
 }
 
 int gn_policy_admit(const struct gn_policy_host *host, const struct gn_policy_vm *vms, size_t count,

@@ -16,8 +16,8 @@
  *     the sum of charges above the budget. A VM that was told to shrink is charged for what it still has;
  *     memory is promised only after it has arrived. Where the sum is above already (the budget was cut, a
  *     VM came with more than there is), targets only fall until it is not.
- *  3. With sum(min_bytes) <= budget, which admission sees to, a VM below its minimum is served before all
- *     others.
+ *  3. With sum(min_bytes) <= budget, which admission sees to (but for VMs that brought more along), a VM below its minimum
+ *     is served before all others.
  *
  * Not thread-safe; one thread at a time for one struct gn_policy.
  */
@@ -56,9 +56,7 @@ struct gn_policy_vm {
 };
 
 struct gn_policy_host {
-	uint64_t budget_bytes; /* for all VMs together */
-	uint64_t
-		free_bytes; /* what the host can still hand out; GN_POLICY_UNKNOWN: the budget says all */
+	uint64_t budget_bytes;	   /* for all VMs together */
 	double psi_some, psi_full; /* share of the last 10 s stalled on memory, 0..1 */
 };
 
@@ -128,6 +126,12 @@ const struct gn_policy_ops *gn_policy_ops_of(const struct gn_policy *policy);
 int gn_policy_round(struct gn_policy *policy, uint64_t now_ns, const struct gn_policy_host *host,
 		    const struct gn_policy_vm *vms, size_t count,
 		    struct gn_policy_decision *decisions);
+
+/*
+ * Whether @vm claims refaults that show a need for more. Pages fetched again into memory that is free fill it; only
+ * where there is none they show a need.
+ */
+bool gn_policy_is_refaulting(const struct gn_policy_vm *vm, double from_per_s);
 
 /*
  * May @newcomer join @vms? 0; -ENOSPC: the reservations would not fit into the budget any more; -EINVAL: it

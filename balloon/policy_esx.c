@@ -43,7 +43,6 @@
 #define ALL_ACTIVE	  (31.0 / 32)
 #define UNSEEN_PART	  (1.0 / 8)
 #define ERROR_PART	  (1.0 / 16) /* of an estimate, given the benefit of the doubt */
-#define ROOM_PART	  64
 #define FLOOR_HALVING_S	  20.0
 #define REFAULT_HORIZON_S 2.0
 #define RAISE_NS	  UINT64_C(1000000000) /* refaults are a rate: one raise a second */
@@ -140,12 +139,9 @@ static double demand_of(const struct gn_policy_vm *vm)
 							       : active;
 }
 
-/* Pages fetched again into memory that is free fill it; only where there is none they show a need for more. */
 static bool is_refaulting(const struct esx_round *r, const struct gn_policy_vm *vm)
 {
-	return vm->claims_trusted && vm->refaults_per_s >= r->esx->config.refaults_per_s &&
-	       (vm->guest_free_bytes == GN_POLICY_UNKNOWN ||
-		vm->guest_free_bytes < vm->mem_bytes / ROOM_PART);
+	return vm->claims_trusted && gn_policy_is_refaulting(vm, r->esx->config.refaults_per_s);
 }
 
 static bool is_asking(const struct gn_policy_vm *vm)

@@ -31,17 +31,14 @@ void gn_policy_keep(const struct gn_policy_vm *vms, size_t count,
 uint64_t gn_policy_pool(const struct gn_policy_host *host, const struct gn_policy_vm *vms,
 			size_t count)
 {
-	uint64_t pool = host->budget_bytes, on_hand = host->free_bytes;
+	uint64_t pool = host->budget_bytes;
 
 	for (size_t i = 0; i < count; i++) {
 		uint64_t charge = gn_policy_charge(&vms[i]);
-		uint64_t promised = charge - vms[i].actual_bytes;
 
 		pool = pool > charge ? pool - charge : 0;
-		if (on_hand != GN_POLICY_UNKNOWN)
-			on_hand = on_hand > promised ? on_hand - promised : 0;
 	}
-	return pool < on_hand ? pool : on_hand;
+	return pool;
 }
 
 static bool is_over_budget(const struct gn_policy_host *host, const struct gn_policy_vm *vms,

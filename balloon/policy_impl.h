@@ -54,7 +54,7 @@ void gn_policy_keep(const struct gn_policy_vm *vms, size_t count,
 		    struct gn_policy_decision *decisions);
 /* What a VM is charged for: the larger of what it has and what it was told. */
 uint64_t gn_policy_charge(const struct gn_policy_vm *vm);
-/* What is charged to nobody and on hand, of the budget and of the host. */
+/* What of the budget is charged to nobody. */
 uint64_t gn_policy_pool(const struct gn_policy_host *host, const struct gn_policy_vm *vms,
 			size_t count);
 

@@ -49,8 +49,6 @@ static void tick(struct ksmtuned *k, const struct gn_policy_host *host,
 		ballooned += fmax((double)vms[i].max_bytes - (double)vms[i].actual_bytes, 0);
 	}
 	free_bytes = fmax(total - committed, 0);
-	if (host->free_bytes != GN_POLICY_UNKNOWN)
-		free_bytes = fmin(free_bytes, (double)host->free_bytes);
 	if (free_bytes < thres) {
 		k->npages = k->npages + NPAGES_BOOST < NPAGES_MAX ? k->npages + NPAGES_BOOST
 								  : NPAGES_MAX;

@@ -81,8 +81,6 @@ static void take_samples(struct mom *mom, const struct gn_policy_host *host,
 			average_add(&entry->used,
 				    (double)(vm->actual_bytes - vm->guest_free_bytes));
 	}
-	if (host->free_bytes != GN_POLICY_UNKNOWN)
-		left = fmin(left, (double)host->free_bytes);
 	average_add(&mom->free, fmax(left, 0));
 }
 

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 struct gn_metric {
@@ -246,6 +247,9 @@ int gn_metrics_write_file(const struct gn_metrics *m, const char *path)
 		return err;
 	fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
 	err = fd < 0 ? -errno : write_all(fd, text, bytes);
+	/* The collector is another user; a daemon's umask is strict. */
+	if (!err && fchmod(fd, 0644))
+		err = -errno;
 	if (fd >= 0 && close(fd) && !err)
 		err = -errno;
 	if (!err && rename(temporary, path))

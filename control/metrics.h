@@ -38,7 +38,7 @@ void gn_metrics_forget(struct gn_metrics *, const char *label, const char *value
 
 /* The whole text, for the caller to free. -ENOMEM. */
 int gn_metrics_format(const struct gn_metrics *, char **text, size_t *bytes);
-/* Into the file @path: written beside it, then renamed over it. -errno. */
+/* Into the file @path, which all may read: written beside it, then renamed over it. -errno. */
 int gn_metrics_write_file(const struct gn_metrics *, const char *path);
 
 #ifdef __cplusplus

@@ -17,7 +17,9 @@ MIB = 1 << 20
 BUDGET, MEM, MIN = 192 * MIB, 128 * MIB, 16 * MIB
 # A guest in need takes memory back by itself, a MiB at a time; the daemon makes up for it in its next round.
 RELIEF = 3 * MIB
-PHASES = "20/15/60000,80/10/60000,15/70/60000x10"
+# Whatever is to happen happens in milliseconds; so long it may take where the machine has other work.
+LIMIT_S = 30
+PHASES = "20/15/60000,80/10/60000,15/70/60000x14"
 passed = failed = 0
 
 
@@ -30,7 +32,7 @@ def check(holds, what):
         print("FAIL:", what)
 
 
-def until(condition, seconds=20):
+def until(condition, seconds=LIMIT_S):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         value = condition()
@@ -44,7 +46,7 @@ def start_daemon(folder):
     path = os.path.join(folder, "s")
     with open(os.path.join(folder, "ini"), "w") as file:
         file.write(f"[daemon]\nsocket = {path}\nevent_log = {folder}/log\n[memory]\nbudget = {BUDGET}\n"
-                   "[policy]\nsettle = 1500ms\nperiod = 200ms\n")
+                   "[policy]\nsettle = 3s\nperiod = 100ms\n")
     return subprocess.Popen([BALLOOND, "--config", os.path.join(folder, "ini")])
 
 
@@ -52,7 +54,7 @@ def ask(folder, command):
     """The answer, or None: no daemon."""
     try:
         with socket.socket(socket.AF_UNIX) as s:
-            s.settimeout(5)
+            s.settimeout(LIMIT_S)
             s.connect(os.path.join(folder, "s"))
             lines = s.makefile("rw")
             lines.readline()
@@ -67,17 +69,32 @@ def vms(folder):
     return {vm["name"]: vm for vm in ask(folder, "query-vms") or []}
 
 
-def watch(folder, seconds, what):
-    """The budget is kept, reservations too, and every VM follows its target."""
-    most, followed, end = 0, set(), time.monotonic() + seconds
-    while time.monotonic() < end:
-        now = vms(folder)
-        most = max(most, sum(vm["actual_bytes"] for vm in now.values()))
-        followed |= {n for n, vm in now.items() if abs(vm["actual_bytes"] - vm["target_bytes"]) <= MIB}
-        check(sum(vm["target_bytes"] for vm in now.values()) <= BUDGET, f"{what}: no more is promised than there is")
+def rounds(folder):
+    return ask(folder, "query-policy")["rounds"]
+
+
+def is_over(folder):
+    return sum(vm["actual_bytes"] for vm in vms(folder).values()) > BUDGET + RELIEF
+
+
+def watch(folder, count, what):
+    """For @count rounds and more: no more is promised than there is, reservations are kept, every VM reaches its target now and then. What VMs
+    have is within the budget, but for what guests in need take back: mostly, and always again within LIMIT_S."""
+    end, limit = rounds(folder) + count, time.monotonic() + LIMIT_S
+    followed, polls, over_polls, over_since, longest_s = set(), 0, 0, None, 0
+    while polls < 2 * count or rounds(folder) < end or (len(followed) < len(now) and time.monotonic() < limit):
+        now, at = vms(folder), time.monotonic()
+        promised = sum(vm["target_bytes"] for vm in now.values())
+        check(promised <= BUDGET, f"{what}: no more is promised than there is: {promised / MIB:.2f} of {BUDGET / MIB:.0f} MiB")
         check(all(vm["target_bytes"] >= MIN for vm in now.values()), f"{what}: reservations")
+        followed |= {n for n, vm in now.items() if abs(vm["actual_bytes"] - vm["target_bytes"]) <= MIB}
+        over = sum(vm["actual_bytes"] for vm in now.values()) > BUDGET + RELIEF
+        over_since = (over_since or at) if over else None
+        longest_s = max(longest_s, at - (over_since or at))
+        polls, over_polls = polls + 1, over_polls + over
         time.sleep(0.05)
-    check(most <= BUDGET + RELIEF, f"{what}: {most / MIB:.1f} of {BUDGET / MIB:.0f} MiB")
+    check(until(lambda: not is_over(folder)) and longest_s <= LIMIT_S, f"{what}: over the budget for {longest_s:.1f} s")
+    check(over_polls <= polls / 2, f"{what}: over the budget in {over_polls} of {polls} polls")
     check(followed == set(vms(folder)), f"{what}: targets are reached by {followed}")
 
 
@@ -96,39 +113,42 @@ def life(folder):
         refused = start_vm(folder, "d", "--mem", "256M", "--min", "192M")
         guests["d"] = refused
         check(until(lambda: sum(vm["actual_bytes"] for vm in vms(folder).values()) > BUDGET // 2), "they fill what they were told")
-        watch(folder, 2, "three VMs")
+        watch(folder, 15, "three VMs")
         before = vms(folder)
         daemon.kill()
         daemon.wait()
-        time.sleep(0.7)
+        time.sleep(0.7)  # for the guests to go on in; nothing has to be done by then
         check(all(guests[n].poll() is None for n in "abc"), "they run on without a daemon")
         daemon = start_daemon(folder)
         check(until(lambda: len(vms(folder)) == 3), "they come back")
         check(all(abs(vm["actual_bytes"] - before[n]["actual_bytes"]) <= MEM // 2 for n, vm in vms(folder).items()),
               "with what they had")
-        until(lambda: not ask(folder, "query-host")["settling"])
-        watch(folder, 1.5, "a new daemon")
+        check(until(lambda: not ask(folder, "query-host")["settling"]), "it settles")
+        promised = sum(vm["target_bytes"] for vm in vms(folder).values())
+        check(promised <= BUDGET, f"its first round promises what there is: {promised / MIB:.2f} MiB")
+        check(until(lambda: not is_over(folder)), "what guests took beyond the budget meanwhile comes back")
+        watch(folder, 15, "a new daemon")
         guests["c"].kill()
         guests["c"].wait()
-        check(until(lambda: len(vms(folder)) == 2, 2), "the dead VM is gone")
+        check(until(lambda: len(vms(folder)) == 2), "the dead VM is gone")
         # Two of 128 MiB cannot have had this much while the third held its reservation.
-        grown = until(lambda: sum(vm["target_bytes"] for vm in vms(folder).values()) > BUDGET - MIN, 5)
+        grown = until(lambda: sum(vm["target_bytes"] for vm in vms(folder).values()) > BUDGET - MIN)
         check(grown, "and its memory is there for the others")
         for name in "ab":
-            out, err = guests[name].communicate(timeout=60)
+            out, err = guests[name].communicate(timeout=900)
             check(guests[name].returncode == 0 and "balloon: " in out, f"{name} ends well: {err}")
-        out, err = refused.communicate(timeout=30)
+        out, err = refused.communicate(timeout=900)
         check(refused.returncode == 3 and err.count("\n") == 1 and "admits" in err, f"no room, no VM: {refused.returncode} {err}")
     finally:
         for guest in guests.values():
             guest.kill()
         daemon.send_signal(signal.SIGTERM)
-        daemon.wait(10)
+        daemon.wait(LIMIT_S)
 
 
 def usage():
     for options in (["--min", "16M"], ["--control", "s", "--min", "2G"], ["--control", "s", "--repeat", "2"], ["--control", "s", "--shares", "0"]):
-        done = subprocess.run([GNOMON, "run", "ept", "random", *options], capture_output=True, text=True, timeout=10)
+        done = subprocess.run([GNOMON, "run", "ept", "random", *options], capture_output=True, text=True, timeout=LIMIT_S)
         check(done.returncode == 2 and done.stderr.count("\n") == 1, f"{options}: {done.returncode} {done.stderr}")
 
 

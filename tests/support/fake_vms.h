@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * fake_vms.h - many VMs without guests, in one thread, under a real gnomon-balloond: their memory is pages of one host
- * pool, each of which has one owner or none. A VM told to have more takes free pages, and there must be enough; told
- * to have less it gives pages back, a few at a time.
+ * pool. A VM told to have more takes free pages, and there must be enough; told to have less it gives pages back, a few
+ * at a time.
  */
 #ifndef GN_TESTS_FAKE_VMS_H
 #define GN_TESTS_FAKE_VMS_H
@@ -25,8 +25,7 @@
 
 struct fake_host {
 	char directory[64], socket[96], config[96];
-	uint32_t *owner; /* of each page of the budget; 0: free */
-	size_t pages, free_pages, next;
+	size_t pages, free_pages;
 	unsigned overdrafts; /* a VM was told to take what was not there */
 	unsigned max_batch;  /* pages that a VM gives back in one step; 0: all */
 	pid_t daemon;
@@ -45,37 +44,27 @@ struct fake_vm {
 static inline void fake_take(struct fake_vm *vm)
 {
 	struct fake_host *h = vm->host;
+	uint64_t want =
+		vm->target_pages > vm->actual_pages ? vm->target_pages - vm->actual_pages : 0;
 
-	while (vm->actual_pages < vm->target_pages) {
-		size_t tries = 0;
-
-		if (!h->free_pages) {
-			if (!h->overdrafts++)
-				fprintf(stderr, "vm%u has %llu, is told %llu\n", vm->id,
-					(unsigned long long)vm->actual_pages,
-					(unsigned long long)vm->target_pages);
-			vm->target_pages = vm->actual_pages;
-			return;
-		}
-		while (h->owner[h->next] && tries++ < h->pages)
-			h->next = (h->next + 1) % h->pages;
-		h->owner[h->next] = vm->id;
-		h->free_pages--;
-		vm->actual_pages++;
+	if (want > h->free_pages) {
+		if (!h->overdrafts++)
+			fprintf(stderr, "vm%u has %llu, is told %llu\n", vm->id,
+				(unsigned long long)vm->actual_pages,
+				(unsigned long long)vm->target_pages);
+		want = h->free_pages;
+		vm->target_pages = vm->actual_pages + want;
 	}
+	h->free_pages -= want;
+	vm->actual_pages += want;
 }
 
 static inline void fake_give(struct fake_vm *vm, uint64_t want)
 {
-	struct fake_host *h = vm->host;
+	uint64_t pages = want < vm->actual_pages ? want : vm->actual_pages;
 
-	for (size_t i = 0; i < h->pages && want && vm->actual_pages; i++)
-		if (h->owner[i] == vm->id) {
-			h->owner[i] = 0;
-			h->free_pages++;
-			vm->actual_pages--;
-			want--;
-		}
+	vm->host->free_pages += pages;
+	vm->actual_pages -= pages;
 }
 
 static inline void fake_set_target(void *ctx, uint64_t target_bytes)
@@ -116,25 +105,57 @@ static inline void fake_reclaim(void *ctx, uint64_t bytes)
 	fake_give(vm, bytes / FAKE_PAGE_BYTES);
 }
 
-/* @lines: of the configuration besides socket and budget, each section complete. */
-static inline int fake_host_init(struct fake_host *h, size_t pages, const char *lines)
+/* @lines: of the configuration besides socket and budget, each section complete. For the next start, or SIGHUP. */
+static inline int fake_configure(const struct fake_host *h, size_t budget_pages, const char *lines)
 {
-	FILE *file;
+	FILE *file = fopen(h->config, "w");
 
-	memset(h, 0, sizeof(*h));
-	h->pages = h->free_pages = pages;
-	h->owner = calloc(pages, sizeof(*h->owner));
-	snprintf(h->directory, sizeof(h->directory), "/tmp/gn_balloond_XXXXXX");
-	if (!h->owner || !mkdtemp(h->directory))
-		return -ENOMEM;
-	snprintf(h->socket, sizeof(h->socket), "%s/socket", h->directory);
-	snprintf(h->config, sizeof(h->config), "%s/ini", h->directory);
-	file = fopen(h->config, "w");
 	if (!file)
 		return -errno;
-	fprintf(file, "[daemon]\nsocket = %s\n[memory]\nbudget = %zuM\n%s\n", h->socket, pages,
-		lines);
+	fprintf(file, "[daemon]\nsocket = %s\n[memory]\nbudget = %zuM\n%s\n", h->socket,
+		budget_pages, lines);
 	return fclose(file) ? -errno : 0;
+}
+
+static inline int fake_host_init(struct fake_host *h, size_t pages, const char *lines)
+{
+	memset(h, 0, sizeof(*h));
+	h->pages = h->free_pages = pages;
+	snprintf(h->directory, sizeof(h->directory), "/tmp/gn_balloond_XXXXXX");
+	if (!mkdtemp(h->directory))
+		return -errno;
+	snprintf(h->socket, sizeof(h->socket), "%s/socket", h->directory);
+	snprintf(h->config, sizeof(h->config), "%s/ini", h->directory);
+	return fake_configure(h, pages, lines);
+}
+
+/* The answer to a command, for the caller to delete; NULL: none within 5 s. */
+static inline cJSON *fake_ask(const struct fake_host *h, const char *command)
+{
+	struct gn_client_config config = { .path = h->socket };
+	struct gn_client *client;
+	cJSON *answer = NULL;
+
+	if (gn_client_create(&config, &client))
+		return NULL;
+	if (gn_client_call(client, command, NULL, 5000, &answer)) {
+		cJSON_Delete(answer);
+		answer = NULL;
+	}
+	gn_client_destroy(client);
+	return answer;
+}
+
+/* One number of an answer; negative: it is not there. */
+static inline double fake_ask_number(const struct fake_host *h, const char *command,
+				     const char *key)
+{
+	cJSON *answer = fake_ask(h, command);
+	const cJSON *item = cJSON_GetObjectItem(answer, key);
+	double value = cJSON_IsNumber(item) ? cJSON_GetNumberValue(item) : -1;
+
+	cJSON_Delete(answer);
+	return value;
 }
 
 /* @die_at: GN_DIE_AT, or NULL. */
@@ -148,6 +169,19 @@ static inline int fake_daemon_start(struct fake_host *h, const char *die_at)
 		setenv("GN_DIE_AT", die_at, 1);
 	execl(GN_BALLOOND, "gnomon-balloond", "--config", h->config, NULL);
 	_exit(127);
+}
+
+/* Until it answers, or @ms are over. */
+static inline bool fake_await_daemon(const struct fake_host *h, uint64_t ms)
+{
+	uint64_t end = gn_now_ns() + ms * 1000000;
+
+	while (fake_ask_number(h, "query-policy", "rounds") < 0) {
+		if (gn_now_ns() >= end)
+			return false;
+		usleep(10000);
+	}
+	return true;
 }
 
 /* SIGKILL; the exit status is thrown away. */
@@ -170,7 +204,6 @@ static inline void fake_host_fini(struct fake_host *h)
 	unlink(h->socket);
 	unlink(h->config);
 	rmdir(h->directory);
-	free(h->owner);
 }
 
 static inline int fake_vm_init(struct fake_vm *vm, struct fake_host *h, uint32_t id,
@@ -254,24 +287,75 @@ static inline bool fake_await_registered(struct fake_vm *vms, size_t count, uint
 	return fake_registered(vms, count) == living;
 }
 
-/* What each VM believes is what the pool says: no page lost, none in two places. */
-static inline bool fake_books_agree(const struct fake_host *h, const struct fake_vm *vms,
-				    size_t count)
+/* Turn until all have seen that their daemon is gone, or @ms are over. */
+static inline bool fake_await_away(struct fake_vm *vms, size_t count, uint64_t ms)
 {
-	size_t owned = 0, have = 0;
+	uint64_t end = gn_now_ns() + ms * 1000000;
 
-	for (size_t i = 0; i < h->pages; i++)
-		owned += h->owner[i] != 0;
-	for (size_t i = 0; i < count; i++) {
-		size_t mine = 0;
+	while (fake_registered(vms, count) && gn_now_ns() < end)
+		fake_turn(vms, count, 10);
+	return !fake_registered(vms, count);
+}
 
-		for (size_t page = 0; page < h->pages; page++)
-			mine += h->owner[page] == vms[i].id;
-		if (mine != vms[i].actual_pages)
-			return false;
-		have += mine;
+static inline bool fake_has_number(const cJSON *object, const char *key, double least, double below)
+{
+	const cJSON *item = cJSON_GetObjectItem(object, key);
+
+	return cJSON_IsNumber(item) && cJSON_GetNumberValue(item) >= least &&
+	       cJSON_GetNumberValue(item) < below;
+}
+
+static inline bool fake_is_known(const cJSON *list, const struct fake_vm *vm)
+{
+	double actual = (double)(vm->actual_pages * FAKE_PAGE_BYTES);
+	double target = (double)(vm->target_pages * FAKE_PAGE_BYTES);
+	const cJSON *entry;
+	char name[32];
+
+	snprintf(name, sizeof(name), "vm%u", vm->id);
+	cJSON_ArrayForEach(entry, list)
+	{
+		const char *its = cJSON_GetStringValue(cJSON_GetObjectItem(entry, "name"));
+
+		if (its && !strcmp(its, name))
+			return fake_has_number(entry, "actual_bytes", actual, actual + 1) &&
+			       fake_has_number(entry, "target_bytes", target,
+					       target + (double)FAKE_PAGE_BYTES) &&
+			       cJSON_IsFalse(cJSON_GetObjectItem(entry, "lost"));
 	}
-	return owned == have && owned + h->free_pages == h->pages;
+	return false;
+}
+
+/*
+ * Turn until the daemon's books say what is so: all that live are in them and nobody else, with what they have and what
+ * they were told. False: not within @ms, or more was promised than there is.
+ */
+static inline bool fake_books_agree(const struct fake_host *h, struct fake_vm *vms, size_t count,
+				    uint64_t ms)
+{
+	uint64_t end = gn_now_ns() + ms * 1000000;
+	bool agree = false, is_kept = true;
+
+	while (!agree && is_kept && gn_now_ns() < end) {
+		cJSON *list = fake_ask(h, "query-vms");
+		double promised = 0;
+		size_t living = 0;
+		const cJSON *entry;
+
+		agree = true;
+		for (size_t i = 0; i < count; i++) {
+			living += vms[i].agent != NULL;
+			agree &= !vms[i].agent || fake_is_known(list, &vms[i]);
+		}
+		agree &= (size_t)cJSON_GetArraySize(list) == living;
+		cJSON_ArrayForEach(entry, list) promised +=
+			cJSON_GetNumberValue(cJSON_GetObjectItem(entry, "target_bytes"));
+		is_kept = promised <= (double)(h->pages * FAKE_PAGE_BYTES);
+		cJSON_Delete(list);
+		if (!agree)
+			fake_turn(vms, count, 10);
+	}
+	return agree && is_kept;
 }
 
 #endif

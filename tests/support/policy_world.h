@@ -29,8 +29,7 @@ static inline int policy_world_init(struct policy_world *w, const char *policy,
 {
 	memset(w, 0, sizeof(*w));
 	w->now_ns = SECOND_NS;
-	w->host = (struct gn_policy_host){ .budget_bytes = budget_bytes,
-					   .free_bytes = GN_POLICY_UNKNOWN };
+	w->host = (struct gn_policy_host){ .budget_bytes = budget_bytes };
 	return gn_policy_create(gn_policy_find(policy), config, &w->policy);
 }
 

@@ -30,7 +30,7 @@ Test(balloond_trust, who_says_what_sampling_sees_is_believed)
 	struct gn_trust trust = { 0 };
 	struct gn_trust_report asks = honest;
 
-	asks.asks_bytes = 50 * MIB; /* more than half in use: it may well need more */
+	asks.claims_need = true; /* more than half in use: it may well need more */
 	cr_assert_eq(doubted_at(&trust, 1, 200, &honest), 200);
 	cr_assert_eq(doubted_at(&trust, 200, 400, &asks), 400);
 }
@@ -79,27 +79,23 @@ Test(balloond_trust, asking_idly_counts_from_the_first_ask)
 
 	idle.active_bytes = idle.recent_bytes = 20 * MIB;
 	asks = idle;
-	asks.asks_bytes = 50 * MIB;
+	asks.claims_need = true;
 	cr_assert_eq(doubted_at(&trust, 1, 30, &idle), 30, "idleness alone is no lie");
 	cr_assert(gn_trust_hear(&trust, 30 * S, &asks));
 	cr_assert_eq(doubted_at(&trust, 31, 60, &idle), 60, "nothing is asked");
 	cr_assert_not(gn_trust_hear(&trust, 60 * S, &asks), "again, and it never used it");
 }
 
-Test(balloond_trust, an_ask_is_borne_out_by_use_or_refaults)
+Test(balloond_trust, an_ask_is_borne_out_by_use)
 {
-	for (unsigned by_refaults = 0; by_refaults < 2; by_refaults++) {
-		struct gn_trust trust = { 0 };
-		struct gn_trust_report asks = honest, used;
+	struct gn_trust trust = { 0 };
+	struct gn_trust_report asks = honest;
 
-		asks.active_bytes = asks.recent_bytes = 20 * MIB;
-		asks.asks_bytes = 50 * MIB;
-		used = by_refaults ? asks : honest;
-		used.refaults_per_s = by_refaults ? 5 : 0;
-		for (uint64_t s = 1; s < 100; s += 10) {
-			cr_assert_eq(doubted_at(&trust, s, s + 9, &asks), s + 9);
-			cr_assert(gn_trust_hear(&trust, (s + 9) * S, &used));
-		}
+	asks.active_bytes = asks.recent_bytes = 20 * MIB;
+	asks.claims_need = true;
+	for (uint64_t s = 1; s < 100; s += 10) {
+		cr_assert_eq(doubted_at(&trust, s, s + 9, &asks), s + 9);
+		cr_assert(gn_trust_hear(&trust, (s + 9) * S, &honest));
 	}
 }
 
@@ -110,6 +106,6 @@ Test(balloond_trust, without_sampling_nothing_is_held_against_a_guest)
 
 	unseen.active_bytes = unseen.recent_bytes = GN_POLICY_UNKNOWN;
 	unseen.free_bytes = 100 * MIB;
-	unseen.asks_bytes = 100 * MIB;
+	unseen.claims_need = true;
 	cr_assert_eq(doubted_at(&trust, 1, 100, &unseen), 100);
 }

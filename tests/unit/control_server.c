@@ -212,6 +212,10 @@ Test(control_server, conversation)
 		{ "{\"execute\": \"echo\", \"id\": 4, \"x\": 5}\n", "\"ProtocolError\"" },
 		{ "]\n", "not JSON" },
 		{ "\"\xff\"\n", "invalid UTF-8" },
+		{ "{\"execute\": \"echo\", \"arguments\": {\"text\": \"a\\u0000\"}}\n",
+		  "\\\\u0000 in a string" },
+		{ "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]\n",
+		  "nested too deeply" },
 		{ "{\"execute\": \"nothing\", \"id\": 9}\n", "\"id\": 9" },
 	};
 	struct gn_server_stats stats;
@@ -239,7 +243,7 @@ Test(control_server, conversation)
 	cr_assert_str_eq(r.last_event, "BAD");
 	gn_server_get_stats(r.server, &stats);
 	cr_assert_eq(stats.bad_events, 1);
-	cr_assert_eq(stats.bad_lines, 3);
+	cr_assert_eq(stats.bad_lines, 5);
 	cr_assert_eq(stats.errors, 4);
 	close(fd);
 	for (uint64_t end = gn_now_ns() + SECOND_NS; !r.gone && gn_now_ns() < end;)
@@ -263,6 +267,32 @@ Test(control_server, half_closed_peer_is_answered)
 	await(&r, fd, "\"id\": 2}", out, sizeof(out));
 	await_hangup(&r, fd);
 	cr_assert_eq(r.gone, 1);
+	rig_fini(&r);
+}
+
+/* Who says half a line and waits is waited for, and holds up nobody. */
+Test(control_server, half_a_line)
+{
+	struct gn_server_stats stats;
+	struct rig r;
+	char out[4096];
+	int slow, other;
+
+	rig_init(&r, (struct gn_server_config){ 0 });
+	slow = dial(&r);
+	await(&r, slow, "\n", out, sizeof(out));
+	say(slow, "{\"execute\": \"noth");
+	other = dial(&r);
+	await(&r, other, "\n", out, sizeof(out));
+	say(other, "{\"execute\": \"nothing\", \"id\": 1}\n");
+	await(&r, other, "\"id\": 1", out, sizeof(out));
+	gn_server_get_stats(r.server, &stats);
+	cr_assert_eq(stats.peers, 2);
+	cr_assert_eq(stats.bad_lines, 0);
+	say(slow, "ing\", \"id\": 2}\n");
+	await(&r, slow, "\"id\": 2", out, sizeof(out));
+	close(slow);
+	close(other);
 	rig_fini(&r);
 }
 

@@ -27,8 +27,7 @@ static void grant(struct policy_world *w)
 static void two_vms(struct policy_world *w, uint64_t budget_mib)
 {
 	memset(w, 0, sizeof(*w));
-	w->host = (struct gn_policy_host){ .budget_bytes = budget_mib * MIB,
-					   .free_bytes = GN_POLICY_UNKNOWN };
+	w->host = (struct gn_policy_host){ .budget_bytes = budget_mib * MIB };
 	policy_world_add(w, 1024 * MIB, 400 * MIB, 0);
 	policy_world_add(w, 1024 * MIB, 400 * MIB, 0);
 }
@@ -89,20 +88,6 @@ Test(policy_grant, reservations_then_the_short_then_the_others)
 	grant(&w);
 	cr_assert_eq(target(&w, 0), 430);
 	cr_assert_eq(target(&w, 1), 460);
-}
-
-Test(policy_grant, the_host_must_have_it_too)
-{
-	struct policy_world w;
-
-	two_vms(&w, 2000);
-	w.host.free_bytes = 130 * MIB;
-	w.vms[0].target_bytes = 430 * MIB; /* 30 of the free are promised already */
-	wish(&w, 0, 430 * MIB, GN_POLICY_STEADY);
-	wish(&w, 1, 900 * MIB, GN_POLICY_SHARE);
-	grant(&w);
-	cr_assert_eq(target(&w, 0), 430);
-	cr_assert_eq(target(&w, 1), 500);
 }
 
 Test(policy_grant, limits_and_whole_pages)
