@@ -147,7 +147,7 @@ add_command() {
 }
 pack() {
 	local file
-	for file in "${with[@]}"; do put "$file"; done
+	for file in "${with[@]}"; do put_program "$file"; done
 	mkdir -p "$work/root/modules" "$work/root"/{dev,proc,sys,tmp}
 	cp "$lab"/modules/*.ko "$work/root/modules/"
 	cp "$lab/init" "$work/root/init"
@@ -281,6 +281,7 @@ for source in tests/kvm/*.c; do
 done
 # compare runs once the command knows the backend.
 if build/checked/gnomon list backends | grep -q '^ *kvm'; then
+	put_program "$PWD/build/checked/gnomon-balloond"
 	add_command "$PWD/build/checked/gnomon" host
 	add_command "$PWD/build/checked/gnomon" compare --backend kvm --quick --audit --mem 128M --workloads os,hash,btree,kv
 fi

@@ -62,7 +62,6 @@ struct guest_user_params {
 	char workload[128], argument[128];
 	uint64_t size, seed, mem_bytes, levels, pcid, large_pages, has_devices;
 };
-_Static_assert(sizeof(struct guest_user_params) == GUEST_USER_PARAMS_BYTES, "the head has room");
 #endif
 
 #endif

@@ -179,6 +179,8 @@ uint64_t guest_call(unsigned number, struct guest_call_args *args)
 
 /* ---- The beginning -------------------------------------------------------------------------------------------------- */
 
+_Static_assert(sizeof(struct guest_user_params) == GUEST_USER_PARAMS_BYTES, "the head has room");
+
 static void write_params(struct gn_guest_boot *boot)
 {
 	struct guest_user_params params = { .size = boot->size,
