@@ -16,7 +16,7 @@
  *
  * Large blocks: a word's level says that its whole aligned block is one block of frames with one state and one
  * right. A change of a part splits the block first, i.e. lowers the level of every word in it; blocks do
- * not grow together again here (a move of a whole block into a fresh one is how to get a large one back).
+ * not grow together again by themselves (p2m_collapse.c makes them whole).
  *
  * Deliberately absent: a tree. 8 bytes a gfn, lazily backed, are 0.2 % of the guest's RAM, and a lookup
  * is one load.

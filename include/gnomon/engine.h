@@ -268,6 +268,10 @@ int gn_p2m_protect(struct gn_vm *vm, gfn_t start, uint64_t count, bool readonly)
 int gn_p2m_set_mmio(struct gn_vm *vm, gfn_t start, uint64_t count);
 int gn_p2m_move(struct gn_vm *vm, gfn_t start, uint64_t count); /* same contents, other frames */
 int gn_p2m_share(struct gn_vm *vm, gfn_t keep, gfn_t give); /* equal contents: one frame, SHARED */
+/* The 2 MiB block at @start, all PRIVATE or UNBACKED, gets one block of frames, so that a large leaf may map it: same
+ * contents. Frames it leaves are the host's again. -EALREADY: it is one; -EINVAL, also for a VM whose backing_level is 1;
+ * -EBUSY: a frame has another reference; -ENOMEM: no block is free (with home_frames: not its home). */
+int gn_p2m_collapse(struct gn_vm *vm, gfn_t start);
 
 /* The same for many runs, in ascending order and disjoint (or -EINVAL): one change, one flush, one wait for those
  * who still use an old translation. All of it happens or nothing. What discard and balloon take is the host's

@@ -6,6 +6,8 @@
  */
 #include "conformance/schemes_rig.h"
 
+#include "mmu/walk.h"
+
 #define MIB ((uint64_t)1 << 20)
 
 /* ---- The p2m under a running guest -------------------------------------------------------------- */
@@ -97,6 +99,46 @@ SCENARIO(balloons_of_many_runs)
 	EXPECT(rig,
 	       info.state == (rig->setup->backing_level == 2 ? GN_P2M_PRIVATE : GN_P2M_UNBACKED));
 	EXPECT(rig, info.level == (rig->setup->backing_level == 2 ? 2 : 0));
+}
+
+/* The leaf that the hardware would use for @va: of the scheme's tables, which are indexed by gpa under nested paging. 0:
+ * there are no such tables. */
+static unsigned leaf_level(struct rig *rig, uint64_t va, uint64_t gpa)
+{
+	const struct gn_hw *hw = gn_vcpu_hw(vcpu_of(rig));
+	struct gn_walk walk;
+
+	if (hw->kind != GN_HW_TABLES && hw->kind != GN_HW_NESTED)
+		return 0;
+	gn_walk_any(hw->fmt, rig->vm->frames, hw->root, hw->kind == GN_HW_NESTED ? gpa : va, &walk);
+	return walk.end == GN_WALK_LEAF ? walk.level : 0;
+}
+
+/* A block loses some pages, they come back, and it is made whole. */
+SCENARIO(blocks_formed_again)
+{
+	enum { BLOCK = 1536 };
+	const uint64_t va = USER, at = (uint64_t)BLOCK << GN_PAGE_SHIFT;
+	const bool is_large = rig->setup->backing_level == 2;
+	unsigned large;
+
+	map(rig, rig->root, va, 2, BLOCK, RW_U);
+	for (unsigned i = 0; i < 64; i++)
+		store(rig, va + i * 0x1000, 0x100 + i);
+	large = leaf_level(rig, va, at);
+	EXPECT(rig, (large > 0) == gn_scheme_keeps_tables(gn_scheme_find(rig->scheme)));
+	EXPECT(rig, gn_p2m_balloon(rig->vm, gfn(BLOCK + 5), 2) == 0);
+	EXPECT(rig, gn_p2m_collapse(rig->vm, gfn(BLOCK)) == -EINVAL);
+	EXPECT(rig, load(rig, va + 0x4000) == 0x104);
+	EXPECT(rig, leaf_level(rig, va + 0x4000, at + 0x4000) <= 1);
+	EXPECT(rig, gn_p2m_unballoon(rig->vm, gfn(BLOCK + 5), 2) == 0);
+	EXPECT(rig, gn_p2m_collapse(rig->vm, gfn(BLOCK)) == (is_large ? 0 : -EINVAL));
+	audit(rig);
+	for (unsigned i = 0; i < 64; i++)
+		EXPECT(rig, load(rig, va + i * 0x1000) == (i == 5 || i == 6 ? 0 : 0x100 + i));
+	touch(rig, va + 0x5000);
+	EXPECT(rig, leaf_level(rig, va + 0x5000, at + 0x5000) == large);
+	EXPECT(rig, !large || (large == 2) == (is_large && rig->setup->max_leaf_level > 1));
 }
 
 static unsigned told;

@@ -51,7 +51,8 @@ static void expect(struct rig *rig, const char *what, int err)
 {
 	if (err == -ENOMEM)
 		rig->enomem++;
-	else if (err == -EINVAL || err == -ECANCELED || err == -EOPNOTSUPP || err == -EBUSY)
+	else if (err == -EINVAL || err == -ECANCELED || err == -EOPNOTSUPP || err == -EBUSY ||
+		 err == -EALREADY)
 		rig->refused++;
 	else if (err)
 		snprintf(rig->failure, sizeof(rig->failure), "%s returned %d", what, err);
@@ -158,6 +159,22 @@ static int change_runs(struct rig *rig, gfn_t at)
 	}
 }
 
+/* What keeps a block from being one is seldom absent by itself. */
+static int form_block(struct rig *rig)
+{
+	gfn_t start = gfn(test_random_below(&rig->random, RG_RAM_GFNS / 512) * 512);
+
+	if (test_random_once(&rig->random, 2)) {
+		for (uint64_t i = 0; i < 512; i++)
+			if (gn_p2m_word_state(gn_p2m_get(&rig->vm->p2m, gfn(start.v + i))) ==
+			    GN_P2M_BALLOONED)
+				gn_p2m_unballoon(rig->vm, gfn(start.v + i), 1);
+		gn_p2m_protect(rig->vm, start, 512, true); /* unshares */
+		gn_p2m_protect(rig->vm, start, 512, false);
+	}
+	return gn_p2m_collapse(rig->vm, start);
+}
+
 static void change_p2m(struct rig *rig)
 {
 	struct test_random *r = &rig->random;
@@ -165,7 +182,7 @@ static void change_p2m(struct rig *rig)
 	uint64_t count = 1 + test_random_below(r, 8);
 	int err = 0;
 
-	switch (test_random_below(r, 10)) {
+	switch (test_random_below(r, 11)) {
 	case 0:
 		err = gn_p2m_populate(rig->vm, at, count);
 		break;
@@ -192,6 +209,9 @@ static void change_p2m(struct rig *rig)
 		break;
 	case 7:
 		err = gn_p2m_share(rig->vm, at, random_data_gfn(rig));
+		break;
+	case 9:
+		err = form_block(rig);
 		break;
 	default: /* a guest table moves to another frame */
 		err = gn_p2m_move(rig->vm, gfn(RG_FIRST_TABLE + test_random_below(r, RG_TABLES)),
