@@ -143,6 +143,7 @@ static void dispose(struct gn_balloon *b)
 {
 	gn_page_set_fini(&b->held);
 	gn_page_set_fini(&b->request);
+	gn_reform_fini(b);
 	pthread_mutex_destroy(&b->lock);
 	free(b);
 }
@@ -177,6 +178,8 @@ int gn_balloon_create(struct gn_vm *vm, const struct gn_balloon_config *config,
 	err = gn_page_set_init(&b->held, b->pages);
 	if (!err)
 		err = gn_page_set_init(&b->request, b->pages);
+	if (!err)
+		err = gn_reform_init(b);
 	if (err) {
 		dispose(b);
 		return err;
@@ -254,6 +257,7 @@ void gn_balloon_stats(struct gn_balloon *b, struct gn_balloon_stats *out)
 	*out = b->stats;
 	out->target_pages = b->space.num_pages;
 	out->held_pages = b->held.count;
+	out->split_blocks = b->reform.split.count;
 	out->status = b->status;
 	out->features = b->status & GN_VIRTIO_STATUS_FEATURES_OK ? b->driver_features : 0;
 	out->claimed_pages = b->space.actual;

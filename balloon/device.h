@@ -9,6 +9,7 @@
  *   claims.c    statistics
  *   hinting.c   rounds of free page hinting
  *   churn.c     the limit of ping-pong
+ *   reform.c    blocks that were split, formed again
  *
  * Field tags: (c) const after init, [l] lock. The lock comes before every lock of the engine. What has to be told
  * is noted in `outbox` and told by gn_balloon_unlock(), after the lock is left.
@@ -35,6 +36,13 @@ struct gn_churn {
 	uint64_t pages_per_s, burst_pages; /* (c) 0, 0: no limit */
 	uint64_t allowance;		   /* [l] pages */
 	uint64_t since_ns;		   /* [l] when it was last brought up to date */
+};
+
+/* Blocks of 2 MiB that were split: see reform.c. Without a member unless the VM has frames that large. */
+struct gn_reform {
+	struct gn_page_set split; /* [l] blocks, by number, to which pages came back */
+	uint64_t *taken_ns;	  /* [l] by block: when the balloon last took of it; 0: never */
+	uint64_t cursor;	  /* [l] the block to go on from */
 };
 
 struct gn_balloon_outbox {
@@ -65,6 +73,7 @@ struct gn_balloon {
 	struct gn_page_set held;    /* [l] in the balloon by this device */
 	struct gn_page_set request; /* [l] of the notification in hand; empty between two */
 	struct gn_churn churn;
+	struct gn_reform reform;
 	uint64_t charged_pages; /* [l] of stats.granted_pages, those that have used up allowance */
 	uint64_t touches_granted; /* [l] the engine's count when `held` was last held against it */
 
@@ -156,6 +165,14 @@ void gn_churn_init(struct gn_churn *churn, const struct gn_balloon_config *confi
 /* @pages left the balloon. */
 void gn_churn_spend(struct gn_churn *churn, uint64_t pages, uint64_t now_ns);
 bool gn_churn_is_over(struct gn_churn *churn, uint64_t now_ns);
+
+/* ---- reform.c ---------------------------------------------------------------------------------------------- */
+
+int gn_reform_init(struct gn_balloon *b); /* -ENOMEM; to be followed by fini all the same */
+void gn_reform_fini(struct gn_balloon *b);
+/* [start, start + count) went into the balloon; left it. */
+void gn_reform_note_taken(struct gn_balloon *b, uint64_t start, uint64_t count, uint64_t now_ns);
+void gn_reform_note_left(struct gn_balloon *b, uint64_t start, uint64_t count);
 
 #ifdef __cplusplus
 }

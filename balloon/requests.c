@@ -43,6 +43,7 @@ static bool is_owned_ram(const struct gn_balloon *b, uint64_t page)
 static void note_granted(struct gn_balloon *b, uint64_t page)
 {
 	gn_page_set_remove_run(&b->held, page, 1);
+	gn_reform_note_left(b, page, 1);
 	b->stats.granted_pages++;
 }
 
@@ -258,14 +259,17 @@ static void leave_out(void *ctx, gfn_t at)
 static void note_changed(struct gn_balloon *b, unsigned kind, uint64_t at, uint64_t end,
 			 uint64_t *sum)
 {
-	uint64_t start, count;
+	uint64_t start, count, now_ns = gn_balloon_now_ns(b);
 
 	for (; gn_page_set_next_run(&b->request, at, &start, &count) && start < end;
 	     at = start + count) {
-		if (kind == GN_BALLOON_INFLATE)
+		if (kind == GN_BALLOON_INFLATE) {
 			gn_page_set_add_run(&b->held, start, count);
-		else if (kind == GN_BALLOON_DEFLATE)
+			gn_reform_note_taken(b, start, count, now_ns);
+		} else if (kind == GN_BALLOON_DEFLATE) {
 			gn_page_set_remove_run(&b->held, start, count);
+			gn_reform_note_left(b, start, count);
+		}
 		*sum += count;
 		b->stats.runs++;
 	}

@@ -15,6 +15,8 @@
  * below the device's target (deflate on OOM) shows that it could not wait; it is an ask for as much again and RELIEF_PART
  * of its memory, until it has gone on for RELIEF_NS without.
  *
+ * Blocks that the balloon split and gave back are formed again here, a few at each look, so never on the guest's thread.
+ *
  * RECLAIM: what a guest reports as free is discarded when it is reported, and there is no swap to put cold pages on. So
  * there is never more to take; it is counted, and the daemon goes on charging the VM with what it has.
  */
@@ -39,6 +41,7 @@
 #define RELIEF_PART 32
 #define SAMPLES	    1024 /* an error of 1.6 % */
 #define AWAIT_NS    2000000
+#define REFORM_MAX  4 /* blocks at a look, 2 MiB each to copy at most */
 
 /* Statistics of the guest, and what it had when they came. */
 struct claims {
@@ -249,6 +252,7 @@ static void take_sample(void *ctx, struct gn_agent_sample *out)
 	out->actual_bytes = balloon_vm_actual_bytes(vm);
 	sample_working_set(vm, now_ns);
 	rate_refaults(vm, now_ns);
+	gn_balloon_reform(vm->balloon, REFORM_MAX);
 	gn_balloon_stats(vm->balloon, &stats);
 	out->active_bytes = vm->active_bytes;
 	out->recent_bytes = vm->recent_bytes;
@@ -354,6 +358,7 @@ void balloon_vm_stats(struct balloon_vm *vm, struct balloon_vm_stats *out)
 		.targets = atomic_load(&vm->targets),
 		.reliefs = atomic_load(&vm->reliefs),
 		.reclaims = atomic_load(&vm->reclaims),
+		.reformed_blocks = stats.reformed_blocks,
 		.touches = stats.touches_denied + stats.touches_granted,
 	};
 }

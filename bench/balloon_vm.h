@@ -52,6 +52,7 @@ struct balloon_vm_stats {
 	uint64_t reliefs;  /* times the guest took memory back beyond its target, for want of it */
 	uint64_t reclaims; /* times the host side was told to take memory, and had none to take */
 	uint64_t touches;  /* of pages in the balloon */
+	uint64_t reformed_blocks; /* of 2 MiB, split by the balloon before */
 };
 void balloon_vm_stats(struct balloon_vm *vm, struct balloon_vm_stats *out);
 

@@ -154,6 +154,9 @@ void run_control_print(const struct balloon_vm_stats *m, FILE *to)
 		cli_format_bytes(m->actual_bytes, has, sizeof(has)),
 		cli_format_bytes(m->target_bytes, target, sizeof(target)), m->targets, m->reliefs,
 		m->touches);
+	if (m->reformed_blocks)
+		fprintf(to, "balloon: %" PRIu64 " blocks of 2 MiB formed again\n",
+			m->reformed_blocks);
 	if (m->reclaims)
 		fprintf(to,
 			"balloon: late %" PRIu64 " times, and the host side had nothing to take\n",

@@ -135,6 +135,12 @@ uint64_t gn_balloon_actual_pages(struct gn_balloon *balloon);
 /* Ask for fresh statistics; they come with GN_BALLOON_EVENT_STATS. -ENODEV: no such queue (yet), or the device is
  * broken, maybe by this very attempt; -EAGAIN: asked already, and the guest has not answered. */
 int gn_balloon_request_stats(struct gn_balloon *balloon);
+/* Blocks of 2 MiB that the balloon split and whose pages are all back become one block again, if the VM has frames that
+ * large: up to @max_blocks of them are looked at. For a thread of the owner's, now and then; a block formed is up to 2 MiB
+ * copied, with the guest running. One of which pages were taken within GN_BALLOON_CALM_NS has its time yet to come.
+ * Returns how many were formed. Not inside a guest access. */
+#define GN_BALLOON_CALM_NS ((uint64_t)5000000000)
+unsigned gn_balloon_reform(struct gn_balloon *balloon, unsigned max_blocks);
 
 /* Free page hinting: begin a round; pause it, if hints are of no use now (the guest keeps the hinted pages aside);
  * end it (the guest takes them back). -ENODEV: not negotiated. */
@@ -144,16 +150,19 @@ int gn_balloon_hint_done(struct gn_balloon *balloon);
 
 struct gn_balloon_stats {
 	/* What is so. */
-	uint64_t target_pages, held_pages;	 /* held: in the balloon now */
+	uint64_t target_pages, held_pages; /* held: in the balloon now */
+	uint64_t
+		split_blocks; /* of 2 MiB, pages of which came back: for gn_balloon_reform() to look at */
 	uint32_t status;			 /* enum gn_virtio_status */
 	uint64_t features;			 /* negotiated; 0: not (yet) */
 	uint64_t inflated_pages, deflated_pages; /* sums */
 	uint64_t returned_pages;		 /* given back by resets */
 	uint64_t granted_pages; /* left the balloon by a touch that policy granted */
 	uint64_t touches_denied,
-		touches_granted; /* of the VM's ballooned pages, the engine's counts */
-	uint64_t reported_pages; /* discarded by free page reporting */
-	uint64_t withheld_pages; /* reported, and kept: the guest wants its poison back */
+		touches_granted;  /* of the VM's ballooned pages, the engine's counts */
+	uint64_t reformed_blocks; /* of 2 MiB, by gn_balloon_reform() */
+	uint64_t reported_pages;  /* discarded by free page reporting */
+	uint64_t withheld_pages;  /* reported, and kept: the guest wants its poison back */
 	uint64_t hinted_pages;
 	uint64_t notifications, buffers; /* queue notifications, buffers used */
 	uint64_t changes, runs; /* of the p2m: pages / runs tells how well they coalesced */
