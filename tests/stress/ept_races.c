@@ -210,7 +210,7 @@ static void *run_cpu(void *arg)
 
 struct outside {
 	struct gn_vm *vm;
-	uint64_t seed, changes, harvests, missed; /* .changes: to make */
+	uint64_t seed, changes, harvests, missed, formed; /* .changes: to make */
 };
 
 /* Ranges small and large; every kind of change. What a state refuses (-EINVAL) is fine. */
@@ -223,7 +223,10 @@ static void one_change(struct outside *o, struct test_random *r)
 		start.v &= ~(uint64_t)511;
 	else if (!test_random_once(r, 4))
 		start.v = 8 + start.v % 8; /* where the processors are */
-	switch (test_random_below(r, 5)) {
+	switch (test_random_below(r, 6)) {
+	case 5:
+		o->formed += !gn_p2m_collapse(o->vm, gfn(start.v & ~(uint64_t)511));
+		break;
 	case 0:
 		gn_p2m_discard(o->vm, start, count);
 		break;
@@ -364,9 +367,10 @@ static bool race(const char *scheme, unsigned backing_level, uint64_t seed, uint
 	if (err)
 		printf("audit: %s\n", report.first);
 	printf("%s, level %u frames: %" PRIu64 " changes, %" PRIu64 " accesses, %" PRIu64
-	       " denied, %" PRIu64 " harvests; %" PRIu64 " wrong, %" PRIu64 " missed\n",
-	       scheme, backing_level, changes.changes, accesses, denied, log.harvests, wrong,
-	       log.missed);
+	       " denied, %" PRIu64 " blocks formed, %" PRIu64 " harvests; %" PRIu64
+	       " wrong, %" PRIu64 " missed\n",
+	       scheme, backing_level, changes.changes, accesses, denied, changes.formed,
+	       log.harvests, wrong, log.missed);
 	gn_vm_destroy(vm);
 	return !err && !wrong && !log.missed;
 }
