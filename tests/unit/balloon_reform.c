@@ -38,6 +38,7 @@ static void tear_down(void)
 }
 
 TestSuite(balloon_reform, .init = setup, .fini = tear_down);
+TestSuite(balloon_reform_not, .fini = tear_down); /* of VMs and devices of their own */
 
 static void stamp(uint64_t first, uint64_t count)
 {
@@ -217,7 +218,7 @@ Test(balloon_reform, what_is_none_of_its_business)
 	cr_assert_eq(reform(), 0);
 }
 
-Test(balloon_reform, small_frames_are_no_blocks, .init = NULL)
+Test(balloon_reform_not, small_frames_are_no_blocks)
 {
 	large_vm((struct gn_balloon_config){ .features = 0 }, 1);
 	stamp(FIRST, BLOCK);
@@ -228,7 +229,7 @@ Test(balloon_reform, small_frames_are_no_blocks, .init = NULL)
 	cr_assert_eq(reform(), 0);
 }
 
-Test(balloon_reform, a_device_without_memory_for_it, .init = NULL)
+Test(balloon_reform_not, a_device_without_memory_for_it)
 {
 	const struct gn_balloon_config config = { .features = 0 };
 	unsigned failures = 0;

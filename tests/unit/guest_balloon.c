@@ -27,6 +27,7 @@
 static struct rig {
 	const char *scheme;
 	bool pcid, large;
+	unsigned backing_level;
 	uint64_t features;
 	uint32_t poison;
 	struct gn_balloon_config device;
@@ -57,9 +58,10 @@ static void on_hint(void *ctx, gfn_t start, uint64_t count)
 
 static int run(const struct workload *w, uint64_t size, void (*progress)(void *, double))
 {
-	const struct gn_soft_config config = {
-		.vm = { .scheme = rig.scheme, .mem_bytes = RAM, .vcpus = 1 }
-	};
+	const struct gn_soft_config config = { .vm = { .scheme = rig.scheme,
+						       .mem_bytes = RAM,
+						       .vcpus = 1,
+						       .backing_level = rig.backing_level } };
 	const struct workload_params params = { .size = size,
 						.seed = SEED,
 						.mem_bytes = RAM,
@@ -399,6 +401,54 @@ Test(guest_balloon, keeps_its_word_where_it_may_not_deflate, .init = register_sc
 	cr_assert_eq(run(&needy, MIB, NULL), -ECANCELED);
 	cr_assert_not_null(strstr(rig.why, "out of memory"), "%s", rig.why);
 	cr_assert_eq(rig.stats.held_pages, PAGES(36 * MIB));
+}
+
+/* Every fourth page is freed, ballooned and taken back; the blocks they left are formed again under the guest. */
+static uint64_t later_ns;
+
+static uint64_t now_ns(void *ctx)
+{
+	(void)ctx;
+	return later_ns;
+}
+
+static int lets_blocks_be_formed(const struct workload_params *params, const char **why)
+{
+	const uint64_t bytes = 16 * MIB, kept = filled(bytes);
+	struct gn_balloon_stats s;
+	uint64_t more;
+
+	(void)params;
+	(void)why;
+	for (uint64_t i = 0; i < bytes; i += 4 * K_PAGE)
+		expect(!sys_munmap(kept + i, K_PAGE));
+	set_target(kernel_now().frames_free - 100);
+	set_target(0);
+	expect(!gn_balloon_actual_pages(rig.balloon));
+	expect(!gn_balloon_reform(rig.balloon, 100));
+	later_ns += GN_BALLOON_CALM_NS;
+	gn_balloon_stats(rig.balloon, &s);
+	expect(s.split_blocks >= bytes / (2 * MIB));
+	expect(gn_balloon_reform(rig.balloon, 100) >= bytes / (2 * MIB) - 1);
+	for (uint64_t i = 0; i < bytes; i += K_PAGE)
+		if (i % (4 * K_PAGE))
+			expect(cpu_load64(kept + i) == kept + i);
+	more = filled(8 * MIB);
+	check(more, 8 * MIB);
+	return 0;
+}
+
+static const struct workload formed = { .name = "formed", .run = lets_blocks_be_formed };
+
+Test(guest_balloon, has_its_blocks_formed_again, .init = register_schemes)
+{
+	rig.backing_level = 2;
+	rig.device.now_ns = now_ns;
+	for (unsigned s = 0; gn_scheme_at(s); s++) {
+		rig.scheme = gn_scheme_name(gn_scheme_at(s));
+		run_well(&formed, MIB, NULL);
+		cr_assert_gt(rig.stats.reformed_blocks, 0);
+	}
 }
 
 /* A target that fell, but was not seen yet, is leave to deflate. */
