@@ -213,6 +213,7 @@ static void rounds_of(enum gn_touch_answer answer, uint64_t seed)
 	struct gn_balloon_stats stats;
 
 	touch_answer = answer;
+	memset(is_taken, 0, sizeof(is_taken)); /* of the last VM's pages */
 	atomic_store(&interrupts, 0);
 	atomic_store(&events, 0);
 	if (bare_vm_new(PAGES * GN_PAGE_SIZE, 0, 0, &vm) ||
