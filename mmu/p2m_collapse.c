@@ -113,14 +113,23 @@ static int take_frames(struct gn_vm *vm, gfn_t start, pfn_t *base)
 
 /* ---- The change ------------------------------------------------------------------------------ */
 
-/* Whether a page has to be copied. */
-static bool is_scattered(const struct gn_vm *vm, gfn_t start, pfn_t base)
+/* Whether a page has to be copied. The frames to copy to are touched now: to back them may take the host far longer than
+ * the copy, and while the range changes its guest waits. */
+static bool prepare_copies(const struct gn_vm *vm, gfn_t start, pfn_t base)
 {
-	for (uint64_t i = 0; i < BLOCK_PAGES; i++)
-		if (gn_p2m_word_has_frame(word_of(vm, start, i)) &&
-		    !is_in_place(vm, start, i, base))
-			return true;
-	return false;
+	bool any = false;
+
+	for (uint64_t i = 0; i < BLOCK_PAGES; i++) {
+		volatile uint8_t *to =
+			(uint8_t *)gn_frames_at(vm->frames, pfn_to_hpa(pfn(base.v + i)));
+
+		if (!gn_p2m_word_has_frame(word_of(vm, start, i)) ||
+		    is_in_place(vm, start, i, base))
+			continue;
+		*to = 0; /* as it is */
+		any = true;
+	}
+	return any;
 }
 
 /* The frame's contents are elsewhere: it is the host's. Neighbours are told together. */
@@ -157,6 +166,7 @@ static void commit_collapse(struct gn_vm *vm, gfn_t start, pfn_t base)
 
 static int collapse_locked(struct gn_vm *vm, gfn_t start)
 {
+	bool must_copy;
 	pfn_t base;
 	int err = check_block(vm, start);
 
@@ -164,7 +174,8 @@ static int collapse_locked(struct gn_vm *vm, gfn_t start)
 		err = take_frames(vm, start, &base);
 	if (err)
 		return err;
-	gn_p2m_change_begin(vm, start, gfn(start.v + BLOCK_PAGES), is_scattered(vm, start, base));
+	must_copy = prepare_copies(vm, start, base);
+	gn_p2m_change_begin(vm, start, gfn(start.v + BLOCK_PAGES), must_copy);
 	commit_collapse(vm, start, base);
 	gn_p2m_change_end(vm);
 	return 0;
