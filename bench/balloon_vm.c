@@ -41,7 +41,7 @@
 #define RELIEF_PART 32
 #define SAMPLES	    1024 /* an error of 1.6 % */
 #define AWAIT_NS    2000000
-#define REFORM_MAX  4 /* blocks at a look, 2 MiB each to copy at most */
+#define REFORM_MAX  2 /* blocks at a look, 2 MiB each to copy at most */
 
 /* Statistics of the guest, and what it had when they came. */
 struct claims {
