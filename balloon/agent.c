@@ -126,6 +126,8 @@ static void send_report(struct gn_agent *a, const struct gn_agent_sample *s, uin
 		gn_json_put_double(&w, "refaults_per_s", s->refaults_per_s);
 	if (s->touches)
 		gn_json_put_u64(&w, "touches", s->touches);
+	if (s->reclaimed_bytes)
+		gn_json_put_u64(&w, "reclaimed_bytes", s->reclaimed_bytes);
 	if (!s->claims_trusted)
 		gn_json_put_bool(&w, "claims_trusted", false);
 	gn_protocol_end_event(&w, 0);
@@ -144,7 +146,8 @@ static bool is_news(const struct gn_agent *a, const struct gn_agent_sample *s)
 	const struct gn_agent_sample *r = &a->reported;
 
 	return s->actual_bytes != r->actual_bytes || a->serial != a->reported_serial ||
-	       s->asks_bytes != r->asks_bytes || s->claims_trusted != r->claims_trusted ||
+	       s->reclaimed_bytes != r->reclaimed_bytes || s->asks_bytes != r->asks_bytes ||
+	       s->claims_trusted != r->claims_trusted ||
 	       differs(a, s->active_bytes, r->active_bytes) ||
 	       differs(a, s->recent_bytes, r->recent_bytes) ||
 	       differs(a, s->free_bytes, r->free_bytes) ||

@@ -30,6 +30,7 @@ struct gn_agent_sample {
 	uint64_t free_bytes, available_bytes; /* the guest's claims; GN_AGENT_UNKNOWN */
 	uint64_t asks_bytes;		      /* beyond actual; 0: nothing */
 	uint64_t touches;		      /* of ballooned pages, so far */
+	uint64_t reclaimed_bytes;	      /* taken by the host side, so far */
 	double refaults_per_s;
 	bool claims_trusted;
 };
@@ -39,7 +40,7 @@ struct gn_agent_ops {
 	void (*set_target)(void *ctx, uint64_t target_bytes);
 	/* Fill *out, which holds "unknown", "nothing" and "trusted". */
 	void (*sample)(void *ctx, struct gn_agent_sample *out);
-	/* The guest missed its deadline: take cold pages from it. NULL: the VM cannot. */
+	/* The guest missed its deadline: take cold pages from it; a period later it is asked again. NULL: the VM cannot. */
 	void (*reclaim)(void *ctx, uint64_t bytes);
 };
 

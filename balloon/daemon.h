@@ -47,7 +47,7 @@ struct gn_daemon_vm {
 	uint64_t active_bytes, recent_bytes; /* GN_POLICY_UNKNOWN until sampled */
 	uint64_t guest_free_bytes, guest_available_bytes, asks_bytes;
 	double refaults_per_s;
-	uint64_t touches;
+	uint64_t touches, reclaimed_bytes;
 	bool claims_trusted;
 	struct gn_trust trust;
 	uint64_t deadline_ns;	 /* 0: nothing is due */
@@ -55,7 +55,7 @@ struct gn_daemon_vm {
 	bool is_late;
 	uint64_t reported_ns;
 	struct gn_policy_decision decision; /* of the last round */
-	struct gn_metric *target_metric, *actual_metric, *active_metric;
+	struct gn_metric *target_metric, *actual_metric, *active_metric, *reclaimed_metric;
 };
 
 /* A refused registration that was logged: of its VM's name and its class. */

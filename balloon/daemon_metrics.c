@@ -106,6 +106,7 @@ void gn_daemon_update_metrics(void *ctx)
 		gn_metric_set(vm->active_metric, vm->active_bytes == GN_POLICY_UNKNOWN
 							 ? (double)vm->actual_bytes
 							 : (double)vm->active_bytes);
+		gn_metric_set(vm->reclaimed_metric, (double)vm->reclaimed_bytes);
 	}
 }
 

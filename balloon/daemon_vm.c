@@ -192,6 +192,9 @@ static void make_metrics(struct gn_daemon *d, struct gn_daemon_vm *vm)
 					   "Memory the VM has.", "vm", vm->name);
 	vm->active_metric = gn_metrics_get(d->metrics, GN_METRIC_GAUGE, "gnomon_vm_active_bytes",
 					   "Working set by sampling.", "vm", vm->name);
+	vm->reclaimed_metric =
+		gn_metrics_get(d->metrics, GN_METRIC_COUNTER, "gnomon_vm_reclaimed_bytes_total",
+			       "Memory the host side took unasked.", "vm", vm->name);
 }
 
 void gn_daemon_tell_settings(struct gn_daemon *d, struct gn_daemon_vm *vm)
@@ -285,7 +288,8 @@ static bool is_believed(const struct gn_daemon *d, struct gn_daemon_vm *vm)
 static int take_report(struct gn_daemon *d, struct gn_daemon_vm *vm, const cJSON *data)
 {
 	struct gn_json_errors e = { .failed = false };
-	uint64_t actual = vm->actual_bytes, serial = vm->confirmed_serial, asks = 0, touches = 0;
+	uint64_t actual = vm->actual_bytes, serial = vm->confirmed_serial, asks = 0, touches = 0,
+		 reclaimed = 0;
 	uint64_t active = vm->active_bytes, recent = vm->recent_bytes;
 	uint64_t free_bytes = vm->guest_free_bytes, available = vm->guest_available_bytes;
 	bool told_trusted = true, has_shrunk;
@@ -299,6 +303,7 @@ static int take_report(struct gn_daemon *d, struct gn_daemon_vm *vm, const cJSON
 	gn_json_get_u64(&e, data, "available_bytes", GN_JSON_OPTIONAL, vm->mem_bytes, &available);
 	gn_json_get_u64(&e, data, "asks_bytes", GN_JSON_OPTIONAL, vm->mem_bytes, &asks);
 	gn_json_get_u64(&e, data, "touches", GN_JSON_OPTIONAL, UINT64_MAX, &touches);
+	gn_json_get_u64(&e, data, "reclaimed_bytes", GN_JSON_OPTIONAL, UINT64_MAX, &reclaimed);
 	gn_json_get_double(&e, data, "refaults_per_s", GN_JSON_OPTIONAL, 0, 1e12, &refaults);
 	gn_json_get_bool(&e, data, "claims_trusted", GN_JSON_OPTIONAL, &told_trusted);
 	if (e.failed || serial < vm->confirmed_serial)
@@ -315,6 +320,7 @@ static int take_report(struct gn_daemon *d, struct gn_daemon_vm *vm, const cJSON
 	vm->guest_free_bytes = free_bytes;
 	vm->guest_available_bytes = available;
 	vm->touches = touches;
+	vm->reclaimed_bytes = reclaimed;
 	vm->refaults_per_s = refaults;
 	if (asks && !vm->asks_bytes)
 		d->asks++;

@@ -17,8 +17,10 @@
  *
  * Blocks that the balloon split and gave back are formed again here, a few at each look, so never on the guest's thread.
  *
- * RECLAIM: what a guest reports as free is discarded when it is reported, and there is no swap to put cold pages on. So
- * there is never more to take; it is counted, and the daemon goes on charging the VM with what it has.
+ * RECLAIM: what a guest reports as free is discarded when it is reported, and there is no swap to put cold pages on. What is left
+ * to take are cold pages of zeros (balloon/reclaim.h). The guest may use them again at any time, without a word, so they
+ * stay on the VM's account: it is the host's memory that is relieved, not the budget. Sampling looks first, since
+ * reclaim uses up the accessed bits it would have seen.
  */
 #include "balloon_vm.h"
 
@@ -30,6 +32,7 @@
 #include <time.h>
 
 #include "balloon/agent.h"
+#include "balloon/reclaim.h"
 #include "balloon/sampler.h"
 #include "control/clock.h"
 
@@ -54,15 +57,16 @@ struct balloon_vm {
 	struct balloon_vm_config config; /* (c) */
 	struct gn_balloon *balloon;	 /* (c) */
 	struct gn_sampler *sampler;	 /* (t) */
+	struct gn_reclaim reclaim;	 /* (t) */
 	struct gn_agent *agent;		 /* (c) */
 	_Atomic uint64_t admitted_ns;	 /* (a) 0: not yet */
 	atomic_bool has_moved;		 /* (a) the driver moved the balloon, or need not */
-	_Atomic uint64_t told_bytes, goal_bytes, refaults; /* (a) */
-	uint64_t active_bytes, recent_bytes;		   /* (t) */
-	_Atomic uint64_t targets, reliefs, reclaims;	   /* (a) */
-	_Atomic uint64_t relieved_ns;			   /* (a) the last time; 0: never */
-	uint64_t sampled_ns, rated_ns, rated_refaults;	   /* (t) */
-	_Atomic double refaults_per_s;			   /* (a) */
+	_Atomic uint64_t told_bytes, goal_bytes, refaults;	      /* (a) */
+	uint64_t active_bytes, recent_bytes;			      /* (t) */
+	_Atomic uint64_t targets, reliefs, reclaims, reclaimed_bytes; /* (a) */
+	_Atomic uint64_t relieved_ns;		       /* (a) the last time; 0: never */
+	uint64_t sampled_ns, rated_ns, rated_refaults; /* (t) */
+	_Atomic double refaults_per_s;		       /* (a) */
 	pthread_mutex_t lock;
 	struct claims claims; /* (l) */
 	uint64_t held_pages;  /* (l) when the driver last told */
@@ -171,9 +175,13 @@ static void set_target(void *ctx, uint64_t target_bytes)
 static void reclaim(void *ctx, uint64_t bytes)
 {
 	struct balloon_vm *vm = ctx;
+	uint64_t freed_bytes;
 
-	(void)bytes;
 	atomic_fetch_add(&vm->reclaims, 1);
+	/* Either may fail: then less is known, or taken, this time. */
+	(void)gn_sampler_look(vm->sampler);
+	(void)gn_reclaim_run(&vm->reclaim, bytes, &freed_bytes);
+	atomic_fetch_add(&vm->reclaimed_bytes, freed_bytes);
 }
 
 static void sample_working_set(struct balloon_vm *vm, uint64_t now_ns)
@@ -258,6 +266,7 @@ static void take_sample(void *ctx, struct gn_agent_sample *out)
 	out->recent_bytes = vm->recent_bytes;
 	out->refaults_per_s = balloon_vm_refaults_per_s(vm);
 	out->touches = stats.touches_denied + stats.touches_granted;
+	out->reclaimed_bytes = atomic_load(&vm->reclaimed_bytes);
 	out->asks_bytes = asks(vm, now_ns, out->actual_bytes);
 	tell_claims(vm, out);
 }
@@ -303,6 +312,7 @@ int balloon_vm_create(struct gn_vm *machine, const struct balloon_vm_config *con
 	if (!vm)
 		return -ENOMEM;
 	vm->config = *config;
+	vm->reclaim.vm = machine;
 	if (!vm->config.boot_bytes)
 		vm->config.boot_bytes = config->min_bytes;
 	pthread_mutex_init(&vm->lock, NULL);
@@ -359,6 +369,7 @@ void balloon_vm_stats(struct balloon_vm *vm, struct balloon_vm_stats *out)
 		.reliefs = atomic_load(&vm->reliefs),
 		.reclaims = atomic_load(&vm->reclaims),
 		.reformed_blocks = stats.reformed_blocks,
+		.reclaimed_bytes = atomic_load(&vm->reclaimed_bytes),
 		.touches = stats.touches_denied + stats.touches_granted,
 	};
 }

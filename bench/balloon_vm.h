@@ -50,9 +50,10 @@ struct balloon_vm_stats {
 	uint64_t target_bytes, actual_bytes;
 	uint64_t targets;  /* told by the daemon */
 	uint64_t reliefs;  /* times the guest took memory back beyond its target, for want of it */
-	uint64_t reclaims; /* times the host side was told to take memory, and had none to take */
-	uint64_t touches;  /* of pages in the balloon */
+	uint64_t reclaims; /* times the host side was told to take memory */
+	uint64_t reclaimed_bytes; /* that it took */
 	uint64_t reformed_blocks; /* of 2 MiB, split by the balloon before */
+	uint64_t touches;	  /* of pages in the balloon */
 };
 void balloon_vm_stats(struct balloon_vm *vm, struct balloon_vm_stats *out);
 

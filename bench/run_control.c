@@ -146,7 +146,7 @@ void run_idle(void)
 
 void run_control_print(const struct balloon_vm_stats *m, FILE *to)
 {
-	char has[32], target[32];
+	char has[32], target[32], reclaimed[32];
 
 	fprintf(to,
 		"balloon: %s at the end, told to have %s; %" PRIu64 " targets, %" PRIu64
@@ -158,7 +158,7 @@ void run_control_print(const struct balloon_vm_stats *m, FILE *to)
 		fprintf(to, "balloon: %" PRIu64 " blocks of 2 MiB formed again\n",
 			m->reformed_blocks);
 	if (m->reclaims)
-		fprintf(to,
-			"balloon: late %" PRIu64 " times, and the host side had nothing to take\n",
-			m->reclaims);
+		fprintf(to, "balloon: late %" PRIu64 " times, and the host side took %s of zeros\n",
+			m->reclaims,
+			cli_format_bytes(m->reclaimed_bytes, reclaimed, sizeof(reclaimed)));
 }

@@ -289,6 +289,18 @@ int gn_p2m_balloon_runs(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t 
 int gn_p2m_unballoon_runs(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
 			  uint64_t *done_pages);
 
+/* What a host can take unasked: pages of [start, start+count) with a frame of their own that hold nothing but zeros lose it, and
+ * read as zeros from their next use on. All others keep contents and state: shared, read-only, ballooned, MMIO, those in
+ * @spared (one bit a gfn of the range, as gn_accessed_harvest() gives them; NULL: none), blocks of 1 GiB. A block of 2 MiB goes
+ * as a whole or, also if a part is spared or beyond the range, not at all. The guest may run, and none of its stores is lost.
+ * The frames are the host's before we return.
+ * Reads each page up to its first words that are not zero, and what is zero a second time. Every 2 MiB of zeros, or 128 runs of
+ * them, is a change, with a flush, one wait for those who use an old translation while faults wait for it and for the second
+ * reading, and one wait after it. *freed_pages: how many went. -EINVAL for a range outside RAM; needs no memory. Any thread that
+ * is not inside a guest access. */
+int gn_p2m_discard_zeroes(struct gn_vm *vm, gfn_t start, uint64_t count, const uint8_t *spared,
+			  uint64_t *freed_pages);
+
 struct gn_p2m_info {
 	enum gn_p2m_state state;
 	pfn_t pfn;

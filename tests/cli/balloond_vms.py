@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """balloond_vms.py BALLOOND GNOMON - real VMs under the daemon: three processes of `gnomon run --control` whose memory together is
 twice the budget. Targets are obeyed and the budget is kept; the daemon is killed in their midst, and comes back; a VM is killed, and
-the others have its memory. All of it with the guests' self-checks and an audit. Last line: N passed, N failed."""
+the others have its memory. A VM that is late has its zeros taken. All of it with the guests' self-checks and an audit. Last line: N passed, N failed."""
 import json
 import os
 import signal
@@ -98,8 +98,8 @@ def watch(folder, count, what):
     check(followed == set(vms(folder)), f"{what}: targets are reached by {followed}")
 
 
-def start_vm(folder, name, *options):
-    return subprocess.Popen([GNOMON, "run", "ept", "phases", "--mem", "128M", "--size", "64M", "--argument", PHASES, "--audit",
+def start_vm(folder, name, *options, scheme="ept", phases=PHASES):
+    return subprocess.Popen([GNOMON, "run", scheme, "phases", "--mem", "128M", "--size", "64M", "--argument", phases, "--audit",
                              "--control", os.path.join(folder, "s"), "--name", name, "--min", "16M", *options],
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -146,6 +146,42 @@ def life(folder):
         daemon.wait(LIMIT_S)
 
 
+def late(folder, scheme):
+    """A daemon to whom a VM is late from the start: what its host side takes is reported, the guest does not notice."""
+    greeting = {"gnomon": {"version": {"product": "late", "release": "0", "protocol": 1}, "capabilities": ["balloon", "events"]}}
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(os.path.join(folder, "s"))
+        listening.listen(1)
+        listening.settimeout(LIMIT_S)
+        guest = start_vm(folder, "late", scheme=scheme, phases="20/15/60000x14")
+        try:
+            peer = listening.accept()[0]
+            peer.settimeout(LIMIT_S)
+            lines = peer.makefile("rw")
+
+            def say(message):
+                lines.write(json.dumps(message) + "\n")
+                lines.flush()
+
+            say(greeting)
+            request = json.loads(lines.readline())
+            say({"return": {"target_bytes": MEM, "serial": 1, "period_ms": 50, "heartbeat_ms": 50}, "id": request["id"]})
+            taken = 0
+            while not taken and (line := lines.readline()):
+                message = json.loads(line)
+                if message.get("event") == "REPORT":
+                    taken = message["data"].get("reclaimed_bytes", 0)
+                    say({"event": "RECLAIM", "data": {"vm": "late", "bytes": MEM}})
+            check(taken > 0 and taken % 4096 == 0, f"{scheme}: a late VM's zeros are taken, and reported: {taken}")
+            lines.close()
+            peer.close()
+            out, err = guest.communicate(timeout=900)
+            said = [line for line in out.splitlines() if "of zeros" in line]
+            check(guest.returncode == 0 and len(said) == 1 and "took 0 B" not in said[0], f"{scheme}: and it ends well: {said} {err}")
+        finally:
+            guest.kill()
+
+
 def usage():
     for options in (["--min", "16M"], ["--control", "s", "--min", "2G"], ["--control", "s", "--repeat", "2"], ["--control", "s", "--shares", "0"]):
         done = subprocess.run([GNOMON, "run", "ept", "random", *options], capture_output=True, text=True, timeout=LIMIT_S)
@@ -153,10 +189,11 @@ def usage():
 
 
 usage()
-with tempfile.TemporaryDirectory() as where:
-    try:
-        life(where)
-    except Exception as error:  # the count must be printed whatever happens
-        check(False, repr(error))
+for test, *arguments in ((late, "ept"), (late, "native"), (life,)):
+    with tempfile.TemporaryDirectory() as where:
+        try:
+            test(where, *arguments)
+        except Exception as error:  # the count must be printed whatever happens
+            check(False, repr(error))
 print(f"{passed} passed, {failed} failed")
 sys.exit(failed != 0)

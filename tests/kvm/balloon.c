@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * balloon.c - memory taken from guests on /dev/kvm, under shadow and under nested paging: accessed bits say what was used,
- * and the guest image's driver brings its balloon wherever the device's target goes, with the workload right and the
+ * zeros are taken from a guest that runs, and the guest image's driver brings its balloon wherever the device's target goes, with the workload right and the
  * tables sound at the end.
  */
 #include <gnomon/balloon.h>
@@ -54,6 +54,49 @@ static void ages(const char *scheme, unsigned backing_level)
 			  "round %u: %u accessed that were not", round,
 			  count_set(bitmap, used - first, pages - first));
 	}
+	gn_kvm_destroy(kvm);
+}
+
+/* ---- Zeros ------------------------------------------------------------------------------------------------------ */
+
+/* Over and over: rcx pages from rbx go from zeros to a word of 1 and back. One that does not hold what was stored the last time ends
+ * with 1; a word at rsi that is not 0 with 0. */
+RIG_CODE(toggle_pages, "xor %r8d, %r8d\n"
+		       "1: mov %r8, %r9\n xor $1, %r8\n mov %rbx, %rdi\n mov %rcx, %rdx\n"
+		       "2: cmp %r9, (%rdi)\n jne 3f\n mov %r8, (%rdi)\n"
+		       "add $4096, %rdi\n dec %rdx\n jnz 2b\n"
+		       "cmpq $0, (%rsi)\n je 1b\n xor %eax, %eax\n int3\n"
+		       "3: mov $1, %eax\n int3")
+
+/* What is zeros at the moment is taken from a guest that runs; it stores again and misses nothing. */
+static void zeros_are_taken(const char *scheme, unsigned backing_level)
+{
+	const uint64_t pages = 64, at = 32 * MIB, wanted = 4 * gn_level_pages(backing_level);
+	struct gn_kvm_config config = plain();
+	struct gn_audit_report report;
+	struct runner r;
+	struct gn_kvm *kvm;
+	uint64_t taken = 0;
+
+	config.vm.scheme = scheme;
+	config.vm.backing_level = backing_level;
+	kvm = rig_new(&config);
+	if (!kvm)
+		return;
+	rig_program(kvm, 0, 3, toggle_pages, toggle_pages_end, at, pages, RIG_DATA);
+	start(&r, kvm, 0);
+	for (unsigned i = 0; i < PATIENCE && taken < wanted && !atomic_load(&r.is_done); i++) {
+		uint64_t freed;
+		int err = gn_p2m_discard_zeroes(gn_kvm_vm(kvm), gfn(at >> 12), 512, NULL, &freed);
+
+		RIG_CHECK(!err, "discard: %d", err);
+		taken += freed;
+		pause_ms(1 + i % 10);
+	}
+	RIG_CHECK(taken >= wanted, "%llu pages were taken", (unsigned long long)taken);
+	rig_word(kvm, RIG_DATA, 1);
+	RIG_EXPECT_EXIT(kvm, finish(&r), 0);
+	RIG_CHECK(!gn_audit(gn_kvm_vm(kvm), &report), "%s", report.first);
 	gn_kvm_destroy(kvm);
 }
 
@@ -213,6 +256,8 @@ int main(void)
 		}
 		printf("%s\n", schemes[i]);
 		PART(ages(schemes[i], 1));
+		PART(zeros_are_taken(schemes[i], 1));
+		PART(zeros_are_taken(schemes[i], 2));
 		PART(drives_the_device(schemes[i], 1));
 		if (!i)
 			PART(drives_the_device(schemes[i], 2));

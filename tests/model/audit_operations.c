@@ -179,7 +179,7 @@ static void change_p2m(struct rig *rig)
 {
 	struct test_random *r = &rig->random;
 	gfn_t at = random_data_gfn(rig);
-	uint64_t count = 1 + test_random_below(r, 8);
+	uint64_t count = 1 + test_random_below(r, 8), zeroes;
 	int err = 0;
 
 	switch (test_random_below(r, 11)) {
@@ -206,6 +206,9 @@ static void change_p2m(struct rig *rig)
 		break;
 	case 8:
 		err = change_runs(rig, at);
+		break;
+	case 9: /* guest tables, too */
+		err = gn_p2m_discard_zeroes(rig->vm, gfn(0), RG_RAM_GFNS, NULL, &zeroes);
 		break;
 	case 7:
 		err = gn_p2m_share(rig->vm, at, random_data_gfn(rig));

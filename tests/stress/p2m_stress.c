@@ -270,14 +270,18 @@ static void balloon_scattered(uint64_t at)
 
 static void change_volatile(uint64_t r, uint64_t at)
 {
-	uint64_t count = 1 + (at % 4 == 0 && (r >> 60) % 2);
+	uint64_t count = 1 + (at % 4 == 0 && (r >> 60) % 2), zeroes;
 
-	switch ((r >> 40) % 6) {
+	switch ((r >> 40) % 7) {
 	case 0:
 		gn_p2m_discard(vm, gfn(at), count);
 		break;
 	case 5:
 		balloon_scattered(at);
+		break;
+	case 6:
+		gn_p2m_discard_zeroes(vm, gfn(0), PAGES, NULL,
+				      &zeroes); /* takes stamps from nobody */
 		break;
 	case 1:
 		if (!gn_p2m_balloon(vm, gfn(at), count))

@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * p2m_zero.c - pages of zeros go back to the host, and the guest does not notice.
+ *
+ * A page without a frame reads as zeros and gets a frame when it is next used. So a frame full of zeros can be taken from a
+ * guest that was not asked and would not have agreed: it is all that can be, where there is no swap.
+ *
+ * The guest writes meanwhile. A look at a page, with nobody held off, finds candidates: most pages say in their first
+ * words that they are none. Candidates are gathered into runs, and a batch of runs is one change: rights withdrawn,
+ * translations dropped, flushed, and waited until nobody uses one any more (the guest's processors, and the engine's own
+ * stores, which look at the word's rights inside the read section they store in). Only then does the look
+ * count: what still holds zeros loses its frame, all the rest gets its rights back. What was stored before the
+ * change is seen by the second look, and what comes later finds no rights, waits, and gets a fresh frame.
+ *
+ * Only PRIVATE frames go. A SHARED one is not this gfn's to give, READONLY says that the VMM has a mind about it, and
+ * the others have none. A block of 2 MiB goes as a whole or stays: to split it would cost the guest its large
+ * translation, for good. One of 1 GiB stays: looking through it would hold everybody up for far too long.
+ *
+ * A batch is at most 2 MiB, so that faults never wait for more than two looks through as much. It goes to the host
+ * before the next one is looked for: a frame that the host had not backed yet is backed by being looked at, and a
+ * search for memory must not use it up.
+ *
+ * The dirty log is told nothing, for nothing changed.
+ */
+#include <errno.h>
+
+#include "p2m_writer.h"
+
+#define RUNS	      128
+#define BATCH_PAGES   512
+#define LARGEST_LEVEL 2
+#define PAGE_WORDS    (GN_PAGE_SIZE / sizeof(uint64_t))
+#define WORDS_AT_A_GO 8
+
+struct batch {
+	struct gn_gfn_run runs[RUNS]; /* ascending, disjoint, of whole blocks */
+	size_t count;
+	uint64_t pages;
+};
+
+struct search {
+	struct gn_vm *vm;
+	uint64_t start, end;
+	const uint8_t *spared; /* one bit a gfn from start on; NULL: none is */
+};
+
+/* While the guest writes. It is memory that this waits for, so loads one by one cost nothing. ThreadSanitizer need not tell
+ * that whoever stores by memcpy() races with it: nothing is made of the outcome but a second look. */
+__attribute__((no_sanitize("thread"))) static bool seems_zero(const uint64_t *words, uint64_t pages)
+{
+	const uint64_t *end = words + pages * PAGE_WORDS;
+	uint64_t any = 0;
+
+	for (; words < end && !any; words += WORDS_AT_A_GO)
+		for (unsigned i = 0; i < WORDS_AT_A_GO; i++)
+			any |= __atomic_load_n(&words[i], __ATOMIC_RELAXED);
+	return !any;
+}
+
+/* While nobody writes. */
+static bool is_zero(const uint64_t *words, uint64_t pages)
+{
+	const uint64_t *end = words + pages * PAGE_WORDS;
+	uint64_t any = 0;
+
+	for (; words < end && !any; words += WORDS_AT_A_GO)
+		for (unsigned i = 0; i < WORDS_AT_A_GO; i++)
+			any |= words[i];
+	return !any;
+}
+
+/* @pages from @at on are one page, or one block, that may go. */
+static bool may_go(p2m_word_t w, uint64_t pages)
+{
+	unsigned level = gn_p2m_word_level(w);
+
+	return gn_p2m_word_state(w) == GN_P2M_PRIVATE && level <= LARGEST_LEVEL &&
+	       pages == gn_level_pages(level);
+}
+
+static bool is_any_set(const uint8_t *bitmap, uint64_t from, uint64_t count)
+{
+	for (uint64_t i = from; i < from + count; i++)
+		if (bitmap[i / 8] >> (i % 8) & 1)
+			return true;
+	return false;
+}
+
+/* The page or block at @at, with nobody held off. *pages: how much of it lies below the end. */
+static bool is_candidate(const struct search *s, uint64_t at, uint64_t *pages)
+{
+	p2m_word_t w;
+	bool is;
+
+	rcu_read_lock();
+	w = gn_p2m_get(&s->vm->p2m, gfn(at));
+	*pages = gn_p2m_alike(w, at, s->end);
+	is = may_go(w, *pages) && !(s->spared && is_any_set(s->spared, at - s->start, *pages)) &&
+	     seems_zero(gn_p2m_pointer_of(s->vm, w, gfn_to_gpa(gfn(at))), *pages);
+	rcu_read_unlock();
+	return is;
+}
+
+/* False: there is no room. */
+static bool batch_add(struct batch *b, uint64_t at, uint64_t pages)
+{
+	struct gn_gfn_run *last = b->count ? &b->runs[b->count - 1] : NULL;
+
+	if (b->pages + pages > BATCH_PAGES)
+		return false;
+	if (last && last->start.v + last->count == at) {
+		last->count += pages;
+	} else {
+		if (b->count == RUNS)
+			return false;
+		b->runs[b->count++] = (struct gn_gfn_run){ gfn(at), pages };
+	}
+	b->pages += pages;
+	return true;
+}
+
+/* No other change came in between that a change of the run would undo, or have to split. */
+static bool is_as_it_was(const struct gn_vm *vm, const struct gn_gfn_run *run)
+{
+	const uint64_t end = run->start.v + run->count;
+
+	for (uint64_t at = run->start.v, pages; at < end; at += pages) {
+		p2m_word_t w = gn_p2m_get(&vm->p2m, gfn(at));
+
+		pages = gn_p2m_alike(w, at, end);
+		if (!may_go(w, pages))
+			return false;
+	}
+	return true;
+}
+
+/* Within the change, when contents stand still. Returns how many pages went. */
+static uint64_t drop_zeroes(struct gn_vm *vm, const struct gn_gfn_run *run)
+{
+	const p2m_word_t none = gn_p2m_word(GN_P2M_UNBACKED, 0, 0, pfn(0));
+	const uint64_t end = run->start.v + run->count;
+	uint64_t dropped = 0;
+
+	for (uint64_t at = run->start.v, pages; at < end; at += pages) {
+		p2m_word_t w = gn_p2m_get(&vm->p2m, gfn(at));
+		struct gn_frame_run frames = { .first = gn_p2m_word_pfn(w), .to_host = true };
+		unsigned level = gn_p2m_word_level(w);
+		bool goes;
+
+		pages = frames.count = gn_p2m_alike(w, at, end);
+		goes = is_zero(gn_p2m_pointer_of(vm, w, gfn_to_gpa(gfn(at))), pages);
+		for (uint64_t i = 0; i < pages; i++)
+			gn_p2m_set(vm, gfn(at + i),
+				   goes ? none
+					: gn_p2m_word(GN_P2M_PRIVATE, GN_RWX, level,
+						      pfn(frames.first.v + i)));
+		if (!goes)
+			continue;
+		gn_retire_runs(vm, &frames, 1);
+		dropped += pages;
+	}
+	return dropped;
+}
+
+static uint64_t change_locked(struct gn_vm *vm, struct batch *b)
+{
+	uint64_t dropped = 0;
+	size_t kept = 0;
+
+	for (size_t i = 0; i < b->count; i++)
+		if (is_as_it_was(vm, &b->runs[i]))
+			b->runs[kept++] = b->runs[i];
+	b->count = kept;
+	gn_p2m_change_begin_runs(vm, b->runs, kept);
+	gn_vm_synchronize(vm);
+	for (size_t i = 0; i < kept; i++)
+		dropped += drop_zeroes(vm, &b->runs[i]);
+	gn_p2m_change_end(vm);
+	return dropped;
+}
+
+/* Afterwards the batch is empty, and what went is the host's. */
+static uint64_t batch_carry_out(struct gn_vm *vm, struct batch *b)
+{
+	const struct gn_backend_ops *backend = vm->config.backend;
+	uint64_t dropped;
+
+	if (!b->count)
+		return 0;
+	gn_lock(&vm->lock);
+	gn_lock(&vm->p2m.lock);
+	dropped = change_locked(vm, b);
+	gn_unlock(&vm->p2m.lock);
+	gn_unlock(&vm->lock);
+	for (size_t i = 0; i < b->count && backend && backend->range_changed; i++)
+		backend->range_changed(vm, b->runs[i].start,
+				       gfn(b->runs[i].start.v + b->runs[i].count));
+	gn_retire_drain(vm);
+	b->count = 0;
+	b->pages = 0;
+	return dropped;
+}
+
+int gn_p2m_discard_zeroes(struct gn_vm *vm, gfn_t start, uint64_t count, const uint8_t *spared,
+			  uint64_t *freed_pages)
+{
+	const struct search s = { vm, start.v, start.v + count, spared };
+	struct batch batch;
+	uint64_t freed = 0;
+
+#ifdef GN_DEBUG
+	GN_BUG_ON(rcu_read_ongoing()); /* we wait for grace periods */
+#endif
+	*freed_pages = 0;
+	if (start.v > vm->p2m.gfn_count || count > vm->p2m.gfn_count - start.v)
+		return -EINVAL;
+	batch.count = 0;
+	batch.pages = 0;
+	for (uint64_t at = s.start, pages; at < s.end; at += pages) {
+		if (!is_candidate(&s, at, &pages) || batch_add(&batch, at, pages))
+			continue;
+		freed += batch_carry_out(vm, &batch);
+		batch_add(&batch, at, pages);
+	}
+	*freed_pages = freed + batch_carry_out(vm, &batch);
+	return 0;
+}
