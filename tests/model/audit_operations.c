@@ -182,7 +182,7 @@ static void change_p2m(struct rig *rig)
 	uint64_t count = 1 + test_random_below(r, 8), zeroes;
 	int err = 0;
 
-	switch (test_random_below(r, 11)) {
+	switch (test_random_below(r, 12)) {
 	case 0:
 		err = gn_p2m_populate(rig->vm, at, count);
 		break;
@@ -204,16 +204,16 @@ static void change_p2m(struct rig *rig)
 	case 6:
 		err = gn_p2m_move(rig->vm, at, count);
 		break;
+	case 7:
+		err = gn_p2m_share(rig->vm, at, random_data_gfn(rig));
+		break;
 	case 8:
 		err = change_runs(rig, at);
 		break;
 	case 9: /* guest tables, too */
 		err = gn_p2m_discard_zeroes(rig->vm, gfn(0), RG_RAM_GFNS, NULL, &zeroes);
 		break;
-	case 7:
-		err = gn_p2m_share(rig->vm, at, random_data_gfn(rig));
-		break;
-	case 9:
+	case 10:
 		err = form_block(rig);
 		break;
 	default: /* a guest table moves to another frame */
