@@ -85,8 +85,9 @@ static void make_resident(struct gn_kvm_nested *n, const struct leaf *leaf)
 		(void)*(const volatile uint8_t *)(pool + (leaf->frame.v + i) * GN_PAGE_SIZE);
 }
 
-/* KVM walks tables of its own, so accessed bits of ours are set here. With view_lock held, which aging takes pages out
- * under after it cleared them: what is in the view has its bit. */
+/* KVM walks tables of its own, so accessed bits of ours are set here: before the page is in, for then the vCPU runs on at
+ * once. With view_lock held, under which aging takes pages out after it cleared their bits: what is in the view stays
+ * marked. */
 static void mark_accessed(struct gn_kvm_nested *n, gfn_t at)
 {
 	struct gn_vm *vm = n->kvm->vm;
@@ -115,14 +116,13 @@ static int put(struct gn_kvm_nested *n, const struct leaf *leaf, uint64_t sequen
 		make_resident(n, leaf);
 	pthread_mutex_lock(&n->view_lock);
 	if (!gn_p2m_retry(&n->kvm->vm->p2m, sequence)) {
+		mark_accessed(n, leaf->start);
 		if (leaf->can_open)
 			err = gn_kvm_view_open(n, leaf->start);
 		if (err)
 			err = gn_kvm_view_put(n, leaf->start, leaf->pages, leaf->frame,
 					      leaf->writable);
 		*done = !err;
-		if (*done)
-			mark_accessed(n, leaf->start);
 	}
 	pthread_mutex_unlock(&n->view_lock);
 	return err == -EAGAIN || !*done ? 0 : err;
