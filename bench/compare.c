@@ -327,6 +327,7 @@ int compare_command(int argc, char **argv)
 		write_file("csv", c.csv, results_write_csv, &r);
 	if (c.report) {
 		report_write(&r, c.report);
+		fflush(stdout); /* where both are one file */
 		fprintf(stderr, "report: %s/index.html\n", c.report);
 	}
 	results_fini(&r);
