@@ -1,15 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * guest_service.c - answer the calls of a guest image (include/gnomon/guest.h) and watch its progress.
- *
- * Whatever the guest names is checked against its own reserved memory: a guest is not trusted to name a buffer.
  */
 #include "guest_service.h"
 
 #include <errno.h>
 #include <stddef.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -23,46 +20,6 @@
 static int answer(struct guest_service *service, uint64_t result)
 {
 	return gn_vm_write(service->vm, BOOT_FIELD(call_result), &result, sizeof(result));
-}
-
-static int refuse(struct guest_service *service, const char *why)
-{
-	char text[sizeof(((struct gn_guest_boot *)0)->why)] = "";
-
-	snprintf(text, sizeof(text), "%s", why);
-	gn_vm_write(service->vm, BOOT_FIELD(why), text, sizeof(text));
-	return answer(service, GN_GUEST_TRACE_FAILED);
-}
-
-static int serve_trace(struct guest_service *service)
-{
-	uint64_t at, bytes, what, result;
-	const char *why = "the guest named no trace buffer";
-	int err = gn_vm_read(service->vm, BOOT_FIELD(trace_pa), &at, sizeof(at));
-
-	if (!err)
-		err = gn_vm_read(service->vm, BOOT_FIELD(trace_bytes), &bytes, sizeof(bytes));
-	if (!err)
-		err = gn_vm_read(service->vm, BOOT_FIELD(call_nr), &what, sizeof(what));
-	if (err)
-		return err;
-	if (!bytes || bytes > service->reserved_bytes || at > service->reserved_bytes - bytes)
-		return refuse(service, why);
-	if (bytes > service->trace_bytes) {
-		free(service->trace_buffer);
-		service->trace_bytes = 0;
-		service->trace_buffer = malloc(bytes);
-		if (!service->trace_buffer)
-			return refuse(service, "no memory on the host");
-		service->trace_bytes = bytes;
-	}
-	memset(service->trace_buffer, 0, bytes);
-	result = trace_serve(&service->trace, service->params, service->reserved_bytes, what,
-			     service->trace_buffer, bytes, &why);
-	if (result == GN_GUEST_TRACE_FAILED)
-		return refuse(service, why);
-	err = gn_vm_write(service->vm, gpa(at), service->trace_buffer, bytes);
-	return err ? err : answer(service, result);
 }
 
 /* A tick of it; false: it is over. */
@@ -100,7 +57,7 @@ bool guest_service_port(void *ctx, struct gn_kvm *kvm, unsigned vcpu, uint16_t p
 		service->has_ended = true;
 		return true;
 	case GN_GUEST_CALL_TRACE:
-		return !serve_trace(service);
+		return !trace_serve_call(&service->trace, service->params, service->vm);
 	case GN_GUEST_CALL_REST:
 		return !answer(service, rest(service));
 	case GN_GUEST_CALL_HYPERCALL:
@@ -119,7 +76,6 @@ void guest_service_console(void *ctx, const char *text, size_t bytes)
 void guest_service_fini(struct guest_service *service)
 {
 	trace_serve_close(service->trace);
-	free(service->trace_buffer);
 }
 
 /* ---- Progress ----------------------------------------------------------------------------------------------- */

@@ -19,10 +19,7 @@ struct trace_serve;
 struct guest_service {
 	const struct workload_params *params;
 	struct gn_vm *vm;
-	uint64_t reserved_bytes; /* of the image */
 	struct trace_serve *trace;
-	void *trace_buffer;
-	size_t trace_bytes;
 	unsigned rest_ms,
 		rested_ms; /* the guest idles after each phase; since the last one ended */
 	/* The measured part: when it began (the counters were reset then) and ended, and what was counted in it. */

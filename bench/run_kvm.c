@@ -88,7 +88,6 @@ static int guest_create(struct guest *g, struct results_run *run)
 		snprintf(run->failure, sizeof(run->failure), "the guest was not loaded: %s",
 			 gn_kvm_error(g->kvm, 0));
 	g->service.vm = g->vm;
-	g->service.reserved_bytes = g->boot.reserved_bytes;
 	return err;
 }
 
