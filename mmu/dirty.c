@@ -24,11 +24,6 @@ static size_t bitmap_bytes(const struct gn_vm *vm)
 	return (vm->p2m.gfn_count + 7) / 8;
 }
 
-static bool is_in_ram(const struct gn_vm *vm, gfn_t start, uint64_t count)
-{
-	return start.v <= vm->p2m.gfn_count && count <= vm->p2m.gfn_count - start.v;
-}
-
 static void sequence_step(struct gn_vm *vm)
 {
 	uint64_t s = atomic_load_explicit(&vm->p2m.sequence, memory_order_relaxed);
@@ -191,7 +186,7 @@ int gn_dirty_harvest(struct gn_vm *vm, gfn_t start, uint64_t count, uint8_t *bit
 	uint8_t *marks;
 	int err = 0;
 
-	if (!is_in_ram(vm, start, count))
+	if (!gn_p2m_is_in_ram(&vm->p2m, start, count))
 		return -EINVAL;
 	gn_lock(&vm->lock);
 	if (gn_dirty_is_logged(vm)) {
@@ -234,7 +229,7 @@ int gn_accessed_harvest(struct gn_vm *vm, gfn_t start, uint64_t count, uint8_t *
 	bool any = false;
 	int err = 0;
 
-	if (!is_in_ram(vm, start, count))
+	if (!gn_p2m_is_in_ram(&vm->p2m, start, count))
 		return -EINVAL;
 	gn_lock(&vm->lock);
 	if (!vm->ops->keeps_tables || !vm->ops->harvest_accessed) {

@@ -197,6 +197,29 @@ static void sequence_begin(struct gn_vm *vm)
 	atomic_store_explicit(&p2m->sequence, sequence + 1, memory_order_release);
 }
 
+void gn_p2m_change_lock(struct gn_vm *vm)
+{
+#ifdef GN_DEBUG
+	GN_BUG_ON(rcu_read_ongoing());
+#endif
+	gn_lock(&vm->lock);
+	gn_lock(&vm->p2m.lock);
+}
+
+void gn_p2m_change_unlock(struct gn_vm *vm)
+{
+	gn_unlock(&vm->p2m.lock);
+	gn_unlock(&vm->lock);
+}
+
+void gn_p2m_change_tell(struct gn_vm *vm, gfn_t start, uint64_t count)
+{
+	const struct gn_backend_ops *backend = vm->config.backend;
+
+	if (count && backend && backend->range_changed)
+		backend->range_changed(vm, start, gfn(start.v + count));
+}
+
 void gn_p2m_change_begin(struct gn_vm *vm, gfn_t start, gfn_t end, bool settle)
 {
 	sequence_begin(vm);

@@ -103,6 +103,11 @@ static inline p2m_word_t gn_p2m_get(const struct gn_p2m *p2m, gfn_t at)
 	return w;
 }
 
+static inline bool gn_p2m_is_in_ram(const struct gn_p2m *p2m, gfn_t start, uint64_t count)
+{
+	return start.v <= p2m->gfn_count && count <= p2m->gfn_count - start.v;
+}
+
 /* For faults: an even sequence to hold against gn_p2m_retry(); waits out a running change, so it
  * must not be called inside an RCU read section (the change may wait for that section) or under a
  * lock. */

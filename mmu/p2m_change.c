@@ -26,7 +26,7 @@
  *   move         ok       ok       ok       ok       -         -
  *   share        -        ok       ok       -        -         -
  *
- * Locks: vm->lock around (a scheme switch exchanges what range() goes to), then the p2m lock.
+ * Locks: gn_p2m_change_lock().
  */
 #include <errno.h>
 #include <string.h>
@@ -57,33 +57,10 @@ static int check(struct gn_vm *vm, gfn_t start, uint64_t count, unsigned allowed
 	return seen & ~allowed ? -EINVAL : 0;
 }
 
-static bool is_in_ram(const struct gn_vm *vm, gfn_t start, uint64_t count)
-{
-	return start.v <= vm->p2m.gfn_count && count <= vm->p2m.gfn_count - start.v;
-}
-
-static void lock_for_change(struct gn_vm *vm)
-{
-#ifdef GN_DEBUG
-	GN_BUG_ON(rcu_read_ongoing()); /* we wait for grace periods */
-#endif
-	gn_lock(&vm->lock);
-	gn_lock(&vm->p2m.lock);
-}
-
-static void tell_backend(struct gn_vm *vm, gfn_t start, uint64_t count)
-{
-	const struct gn_backend_ops *backend = vm->config.backend;
-
-	if (count && backend && backend->range_changed)
-		backend->range_changed(vm, start, gfn(start.v + count));
-}
-
 static void unlock_after_change(struct gn_vm *vm, gfn_t start, uint64_t count)
 {
-	gn_unlock(&vm->p2m.lock);
-	gn_unlock(&vm->lock);
-	tell_backend(vm, start, count);
+	gn_p2m_change_unlock(vm);
+	gn_p2m_change_tell(vm, start, count);
 	gn_retire_poll(vm);
 }
 
@@ -161,11 +138,11 @@ int gn_p2m_populate(struct gn_vm *vm, gfn_t start, uint64_t count)
 {
 	int err;
 
-	if (!is_in_ram(vm, start, count))
+	if (!gn_p2m_is_in_ram(&vm->p2m, start, count))
 		return -EINVAL;
 	if (!count)
 		return 0;
-	lock_for_change(vm);
+	gn_p2m_change_lock(vm);
 	err = check(vm, start, count, RAM);
 	if (!err)
 		err = populate_locked(vm, start, count);
@@ -253,7 +230,8 @@ static int check_runs(const struct gn_vm *vm, const struct gn_gfn_run *runs, siz
 
 	*pages = 0;
 	for (size_t i = 0; i < count; i++) {
-		if (!is_in_ram(vm, runs[i].start, runs[i].count) || runs[i].start.v < floor)
+		if (!gn_p2m_is_in_ram(&vm->p2m, runs[i].start, runs[i].count) ||
+		    runs[i].start.v < floor)
 			return -EINVAL;
 		floor = runs[i].start.v + runs[i].count;
 		*pages += runs[i].count;
@@ -317,7 +295,7 @@ static int drop(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
 		*done_pages = 0;
 	if (err || !pages)
 		return err;
-	lock_for_change(vm);
+	gn_p2m_change_lock(vm);
 	for (size_t i = 0; i < count && !err; i++)
 		err = check(vm, runs[i].start, runs[i].count, how->allowed);
 	if (!err) {
@@ -326,12 +304,11 @@ static int drop(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
 		drop_parts(vm, runs, count, how, left_out, ctx);
 		err = 0;
 	}
-	gn_unlock(&vm->p2m.lock);
-	gn_unlock(&vm->lock);
+	gn_p2m_change_unlock(vm);
 	if (err)
 		return err;
 	for (size_t i = 0; i < count; i++)
-		tell_backend(vm, runs[i].start, runs[i].count);
+		gn_p2m_change_tell(vm, runs[i].start, runs[i].count);
 	gn_retire_drain(vm);
 	if (done_pages)
 		*done_pages = pages;
@@ -433,11 +410,11 @@ int gn_p2m_protect(struct gn_vm *vm, gfn_t start, uint64_t count, bool readonly)
 	gn_rights_t rights = readonly ? GN_R | GN_X : GN_RWX;
 	int err;
 
-	if (!is_in_ram(vm, start, count))
+	if (!gn_p2m_is_in_ram(&vm->p2m, start, count))
 		return -EINVAL;
 	if (!count)
 		return 0;
-	lock_for_change(vm);
+	gn_p2m_change_lock(vm);
 	err = check(vm, start, count, RAM);
 	if (!err && readonly)
 		err = own_frames_locked(vm, start, count);
@@ -521,11 +498,11 @@ int gn_p2m_move(struct gn_vm *vm, gfn_t start, uint64_t count)
 	struct plan plan;
 	int err;
 
-	if (!is_in_ram(vm, start, count))
+	if (!gn_p2m_is_in_ram(&vm->p2m, start, count))
 		return -EINVAL;
 	if (!count)
 		return 0;
-	lock_for_change(vm);
+	gn_p2m_change_lock(vm);
 	err = check(vm, start, count, RAM);
 	if (err)
 		goto out;
@@ -584,12 +561,13 @@ int gn_p2m_share(struct gn_vm *vm, gfn_t keep, gfn_t give)
 	const unsigned allowed = BIT_OF(GN_P2M_PRIVATE) | BIT_OF(GN_P2M_SHARED);
 	int err = -EINVAL;
 
-	if (keep.v == give.v || !is_in_ram(vm, keep, 1) || !is_in_ram(vm, give, 1))
+	if (keep.v == give.v || !gn_p2m_is_in_ram(&vm->p2m, keep, 1) ||
+	    !gn_p2m_is_in_ram(&vm->p2m, give, 1))
 		return -EINVAL;
-	lock_for_change(vm);
+	gn_p2m_change_lock(vm);
 	if (!check(vm, keep, 1, allowed) && !check(vm, give, 1, allowed))
 		err = share_locked(vm, keep, give);
 	unlock_after_change(vm, keep, 1);
-	tell_backend(vm, give, 1);
+	gn_p2m_change_tell(vm, give, 1);
 	return err;
 }

@@ -183,24 +183,17 @@ static int collapse_locked(struct gn_vm *vm, gfn_t start)
 
 int gn_p2m_collapse(struct gn_vm *vm, gfn_t start)
 {
-	const struct gn_backend_ops *backend = vm->config.backend;
 	int err;
 
-	if (vm->p2m.backing_level < 2 || start.v % BLOCK_PAGES || vm->p2m.gfn_count < BLOCK_PAGES ||
-	    start.v > vm->p2m.gfn_count - BLOCK_PAGES)
+	if (vm->p2m.backing_level < 2 || start.v % BLOCK_PAGES ||
+	    !gn_p2m_is_in_ram(&vm->p2m, start, BLOCK_PAGES))
 		return -EINVAL;
-#ifdef GN_DEBUG
-	GN_BUG_ON(rcu_read_ongoing()); /* we wait for grace periods */
-#endif
-	gn_lock(&vm->lock);
-	gn_lock(&vm->p2m.lock);
+	gn_p2m_change_lock(vm);
 	err = collapse_locked(vm, start);
-	gn_unlock(&vm->p2m.lock);
-	gn_unlock(&vm->lock);
+	gn_p2m_change_unlock(vm);
 	if (err)
 		return err;
-	if (backend && backend->range_changed)
-		backend->range_changed(vm, start, gfn(start.v + BLOCK_PAGES));
+	gn_p2m_change_tell(vm, start, BLOCK_PAGES);
 	gn_retire_drain(vm);
 	return 0;
 }

@@ -33,6 +33,13 @@ static inline uint64_t gn_p2m_alike(p2m_word_t w, uint64_t at, uint64_t end)
 	return rest < end - at ? rest : end - at;
 }
 
+/* The locks of a change: vm->lock around the p2m's, for a scheme switch exchanges what range() goes to. Who takes them
+ * waits for grace periods: not inside an RCU read section. */
+void gn_p2m_change_lock(struct gn_vm *vm);
+void gn_p2m_change_unlock(struct gn_vm *vm);
+/* The backend learns that the change is complete. No lock held. */
+void gn_p2m_change_tell(struct gn_vm *vm, gfn_t start, uint64_t count);
+
 /* A change of [start, end): the sequence becomes odd, blocks that cross a boundary are split, words with a
  * frame lose their rights, the scheme forgets the range, a flush of everything is posted if there was
  * anything to cache. Then the caller sets each word anew, and ends. @settle: also wait until nobody uses

@@ -182,19 +182,15 @@ static uint64_t change_locked(struct gn_vm *vm, struct batch *b)
 /* Afterwards the batch is empty, and what went is the host's. */
 static uint64_t batch_carry_out(struct gn_vm *vm, struct batch *b)
 {
-	const struct gn_backend_ops *backend = vm->config.backend;
 	uint64_t dropped;
 
 	if (!b->count)
 		return 0;
-	gn_lock(&vm->lock);
-	gn_lock(&vm->p2m.lock);
+	gn_p2m_change_lock(vm);
 	dropped = change_locked(vm, b);
-	gn_unlock(&vm->p2m.lock);
-	gn_unlock(&vm->lock);
-	for (size_t i = 0; i < b->count && backend && backend->range_changed; i++)
-		backend->range_changed(vm, b->runs[i].start,
-				       gfn(b->runs[i].start.v + b->runs[i].count));
+	gn_p2m_change_unlock(vm);
+	for (size_t i = 0; i < b->count; i++)
+		gn_p2m_change_tell(vm, b->runs[i].start, b->runs[i].count);
 	gn_retire_drain(vm);
 	b->count = 0;
 	b->pages = 0;
@@ -208,11 +204,8 @@ int gn_p2m_discard_zeroes(struct gn_vm *vm, gfn_t start, uint64_t count, const u
 	struct batch batch;
 	uint64_t freed = 0;
 
-#ifdef GN_DEBUG
-	GN_BUG_ON(rcu_read_ongoing()); /* we wait for grace periods */
-#endif
 	*freed_pages = 0;
-	if (start.v > vm->p2m.gfn_count || count > vm->p2m.gfn_count - start.v)
+	if (!gn_p2m_is_in_ram(&vm->p2m, start, count))
 		return -EINVAL;
 	batch.count = 0;
 	batch.pages = 0;
