@@ -8,18 +8,6 @@
 #define VMS	 4
 #define LIMIT_NS ((uint64_t)20 * 1000000000)
 
-static unsigned passed, failed;
-
-static void check(bool holds, const char *what)
-{
-	if (holds) {
-		passed++;
-		return;
-	}
-	failed++;
-	printf("FAIL: %s\n", what);
-}
-
 /* Turn until each VM's @key is in [@least, @below) by the daemon's books. */
 static bool await_each(struct fake_host *h, struct fake_vm *vms, const char *key, double least,
 		       double below)
@@ -61,25 +49,28 @@ int main(void)
 
 	for (unsigned i = 0; i < VMS; i++)
 		ready &= !fake_vm_init(&vms[i], &h, i + 1, 64, 64);
-	check(ready && !fake_daemon_start(&h, NULL) && fake_await_registered(vms, VMS, 20000),
-	      "set up");
-	check(fake_books_agree(&h, vms, VMS, 20000), "nothing moves");
+	fake_check(ready && !fake_daemon_start(&h, NULL) && fake_await_registered(vms, VMS, 20000),
+		   "set up");
+	fake_check(fake_books_agree(&h, vms, VMS, 20000), "nothing moves");
 	for (unsigned i = 0; i < VMS; i++)
 		vms[i].active_pages = 7;
-	check(reload(&h, "[policy]\nperiod = 50ms\nheartbeat = 60s\n"), "a short period");
-	check(await_each(&h, vms, "active_bytes", 7.0 * FAKE_PAGE_BYTES, 7.0 * FAKE_PAGE_BYTES + 1),
-	      "agents look once a period");
+	fake_check(reload(&h, "[policy]\nperiod = 50ms\nheartbeat = 60s\n"), "a short period");
+	fake_check(await_each(&h, vms, "active_bytes", 7.0 * FAKE_PAGE_BYTES,
+			      7.0 * FAKE_PAGE_BYTES + 1),
+		   "agents look once a period");
 	rounds = fake_ask_number(&h, "query-policy", "rounds");
 	for (uint64_t end = gn_now_ns() + LIMIT_NS;
 	     fake_ask_number(&h, "query-policy", "rounds") < rounds + 5 && gn_now_ns() < end;)
 		fake_turn(vms, VMS, 10);
-	check(fake_ask_number(&h, "query-policy", "rounds") >= rounds + 5, "so does the daemon");
-	check(await_each(&h, vms, "report_age_ms", 1000, 60000), "there is nothing new to say");
-	check(reload(&h, "[policy]\nperiod = 60ms\nheartbeat = 200ms\n"), "a short heartbeat");
-	check(await_each(&h, vms, "report_age_ms", 0, 800), "is kept");
+	fake_check(fake_ask_number(&h, "query-policy", "rounds") >= rounds + 5,
+		   "so does the daemon");
+	fake_check(await_each(&h, vms, "report_age_ms", 1000, 60000),
+		   "there is nothing new to say");
+	fake_check(reload(&h, "[policy]\nperiod = 60ms\nheartbeat = 200ms\n"), "a short heartbeat");
+	fake_check(await_each(&h, vms, "report_age_ms", 0, 800), "is kept");
 	for (unsigned i = 0; i < VMS; i++)
 		fake_vm_fini(&vms[i]);
 	fake_host_fini(&h);
-	printf("%u passed, %u failed\n", passed, failed);
-	return failed != 0;
+	printf("%u passed, %u failed\n", fake_counts.passed, fake_counts.failed);
+	return fake_counts.failed != 0;
 }

@@ -8,18 +8,6 @@
  */
 #include "support/fake_vms.h"
 
-static unsigned passed, failed;
-
-static void check(bool holds, const char *what)
-{
-	if (holds) {
-		passed++;
-		return;
-	}
-	failed++;
-	printf("FAIL: %s\n", what);
-}
-
 static double cpu_seconds(pid_t pid)
 {
 	unsigned long user = 0, kernel = 0;
@@ -71,14 +59,14 @@ static void many(size_t count, bool holds_memory)
 		     !fake_daemon_start(&h, NULL);
 
 	if (!ready) {
-		check(false, "set up");
+		fake_check(false, "set up");
 		return;
 	}
-	check(fake_await_daemon(&h, 10000), "the daemon answers");
+	fake_check(fake_await_daemon(&h, 10000), "the daemon answers");
 	before_kib = resident_kib(h.daemon);
 	for (size_t i = 0; i < count; i++)
 		ready &= !fake_vm_init(&vms[i], &h, (uint32_t)i + 1, 64, 8);
-	check(ready && fake_await_registered(vms, count, 20000), "all are registered");
+	fake_check(ready && fake_await_registered(vms, count, 20000), "all are registered");
 	run_for(vms, count, 5000);
 	cpu = cpu_seconds(h.daemon);
 	for (unsigned s = 0; s < seconds; s++) {
@@ -95,12 +83,12 @@ static void many(size_t count, bool holds_memory)
 	printf("%zu VMs: %.2f %% of a core (goal 2), %.1f KiB of the daemon's memory per VM (64), "
 	       "costliest round %.2f ms of CPU time (50), longest %.2f ms\n",
 	       count, share, kib_per_vm, cpu_ms, longest_ms);
-	check(cpu_ms >= 0, "the daemon tells what its rounds cost");
-	check(fake_registered(vms, count) == count, "all stay registered");
-	check(!h.overdrafts, "never more than there is");
-	check(fake_books_agree(&h, vms, count, 20000), "the daemon's books say what is so");
+	fake_check(cpu_ms >= 0, "the daemon tells what its rounds cost");
+	fake_check(fake_registered(vms, count) == count, "all stay registered");
+	fake_check(!h.overdrafts, "never more than there is");
+	fake_check(fake_books_agree(&h, vms, count, 20000), "the daemon's books say what is so");
 	if (holds_memory)
-		check(kib_per_vm <= 64, "at most 64 KiB per VM");
+		fake_check(kib_per_vm <= 64, "at most 64 KiB per VM");
 	for (size_t i = 0; i < count; i++)
 		fake_vm_fini(&vms[i]);
 	free(vms);
@@ -125,7 +113,7 @@ static double spike(void)
 		ready &= !fake_vm_init(&vms[i], &h, i + 1, 1024, 128);
 		vms[i].active_pages = 200;
 	}
-	check(ready && fake_await_registered(vms, SPIKE_VMS, 20000), "spike: set up");
+	fake_check(ready && fake_await_registered(vms, SPIKE_VMS, 20000), "spike: set up");
 	run_for(vms, SPIKE_VMS, 1500);
 	for (unsigned i = 1; i < SPIKE_VMS; i++)
 		if (vms[i].actual_pages < least->actual_pages)
@@ -138,7 +126,7 @@ static double spike(void)
 		fake_turn(vms, SPIKE_VMS, 5);
 	if (least->granted_ns)
 		took_ms = (double)(least->granted_ns - least->asked_ns) / 1e6;
-	check(!h.overdrafts, "spike: never more than there is");
+	fake_check(!h.overdrafts, "spike: never more than there is");
 	for (unsigned i = 0; i < SPIKE_VMS; i++)
 		fake_vm_fini(&vms[i]);
 	fake_host_fini(&h);
@@ -161,7 +149,7 @@ static void spikes(unsigned count)
 	qsort(took_ms, count, sizeof(took_ms[0]), by_value);
 	printf("256 MiB after a spike: median %.1f ms, most %.1f ms (goal 100), of %u spikes\n",
 	       took_ms[count / 2], took_ms[count - 1], count);
-	check(took_ms[0] >= 0, "spikes: each is granted");
+	fake_check(took_ms[0] >= 0, "spikes: each is granted");
 }
 
 int main(void)
@@ -171,6 +159,6 @@ int main(void)
 
 	many(is_full ? 1000 : 50, is_full);
 	spikes(is_full ? SPIKES : 2);
-	printf("%u passed, %u failed\n", passed, failed);
-	return failed != 0;
+	printf("%u passed, %u failed\n", fake_counts.passed, fake_counts.failed);
+	return fake_counts.failed != 0;
 }

@@ -14,13 +14,13 @@
  */
 #include <pthread.h>
 #include <sched.h>
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "support/balloon_driver.h"
+#include "support/racing.h"
 
 #define VCPUS	   3u
 #define BLOCK	   512u
@@ -50,28 +50,8 @@ static struct gn_vm *vm;
 static struct balloon_driver driver;
 static struct machine machines[VCPUS];
 static atomic_bool stop;
-static atomic_ulong failures, clock_ns, turns; /* of who forms */
+static atomic_ulong clock_ns, turns; /* of who forms */
 static unsigned long requests = REQUESTS, formed, moved;
-
-__attribute__((format(printf, 1, 2))) static void fail(const char *format, ...)
-{
-	va_list args;
-
-	if (atomic_fetch_add(&failures, 1) >= 10)
-		return;
-	va_start(args, format);
-	vfprintf(stderr, format, args);
-	va_end(args);
-	fputc('\n', stderr);
-}
-
-static uint64_t next(uint64_t *x)
-{
-	*x ^= *x << 13;
-	*x ^= *x >> 7;
-	*x ^= *x << 17;
-	return *x;
-}
 
 static void flush(struct gn_vcpu *vcpu, const struct gn_flush *what)
 {

@@ -18,7 +18,6 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +25,7 @@
 
 #include "mmu/entry.h"
 #include "mmu/vm.h"
+#include "support/racing.h"
 
 #define VCPUS	 3
 #define CHANGERS 2
@@ -47,28 +47,8 @@ static struct machine machines[VCPUS];
 static bool with_table;
 static _Atomic uint64_t table[PAGES];
 static atomic_bool stop;
-static _Atomic uint64_t failures, changes, shares;
+static _Atomic uint64_t changes, shares;
 static uint64_t operations = 20000;
-
-__attribute__((format(printf, 1, 2))) static void fail(const char *format, ...)
-{
-	va_list args;
-
-	if (atomic_fetch_add(&failures, 1) < 10) {
-		va_start(args, format);
-		vfprintf(stderr, format, args);
-		va_end(args);
-		fputc('\n', stderr);
-	}
-}
-
-static uint64_t next(uint64_t *x)
-{
-	*x ^= *x << 13;
-	*x ^= *x >> 7;
-	*x ^= *x << 17;
-	return *x;
-}
 
 /* ---- The scheme and the backend ----------------------------------------------------------------------------- */
 

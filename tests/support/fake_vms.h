@@ -41,6 +41,20 @@ struct fake_vm {
 	unsigned reclaims, targets;
 };
 
+static struct {
+	unsigned passed, failed;
+} fake_counts;
+
+static inline void fake_check(bool holds, const char *what)
+{
+	if (holds) {
+		fake_counts.passed++;
+		return;
+	}
+	fake_counts.failed++;
+	printf("FAIL: %s\n", what);
+}
+
 static inline void fake_take(struct fake_vm *vm)
 {
 	struct fake_host *h = vm->host;
