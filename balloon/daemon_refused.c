@@ -9,27 +9,21 @@
  */
 #include "daemon.h"
 
+#include <string.h>
+#include <xxhash.h>
+
 #include "control/clock.h"
 
 #define QUIET_NS ((uint64_t)60 * 1000000000)
 
-/* FNV-1a, 64 bits (Fowler, Noll, Vo), the terminating NUL included. */
-static uint64_t hash_text(uint64_t hash, const char *text)
-{
-	do
-		hash = (hash ^ (unsigned char)*text) * 0x100000001b3;
-	while (*text++);
-	return hash;
-}
-
 void gn_daemon_log_refused(struct gn_daemon *d, const char *name, const char *error_class)
 {
-	uint64_t now = gn_now_ns(), hash = 0xcbf29ce484222325;
+	uint64_t now = gn_now_ns(), hash = XXH3_64bits(name, strlen(name));
 	struct gn_daemon_refusal *said;
 	struct gn_json_writer *w;
 
 	d->refused++;
-	hash = hash_text(hash_text(hash, name), error_class);
+	hash = XXH3_64bits_withSeed(error_class, strlen(error_class), hash);
 	said = &d->refusals[hash % GN_DAEMON_REFUSALS];
 	if (said->hash == hash && now - said->said_ns < QUIET_NS)
 		return;
