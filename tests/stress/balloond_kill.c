@@ -210,7 +210,7 @@ static void budget_is_cut(void)
 int main(void)
 {
 	const char *step, *scale = getenv("GN_TEST_SCALE");
-	const bool is_full = !scale || atoi(scale) >= 100;
+	const bool is_full = !scale || atoi(scale) >= 25;
 
 	for (unsigned i = 0; (step = gn_daemon_step_at(i)); i++) {
 		kill_at(step, 1);
