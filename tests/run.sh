@@ -82,11 +82,13 @@ build() {
 		"$cores" "$preset" -DGN_TESTS=ON "$@"
 }
 
-# criterion LABEL PROGRAM: counts from its synthesis line. A program that dies, or runs nothing, fails.
-criterion() {
+# criterion_run LABEL PROGRAM, criterion_count LABEL: counts from its synthesis line. A program that dies, or runs nothing, fails.
+criterion_run() {
+	mkdir -p "$(dirname "$logs/$1.log")"
+	timeout 900 "$2" --jobs 1 >"$logs/$1.log" 2>&1
+}
+criterion_count() {
 	local log="$logs/$1.log" line tested passing
-	mkdir -p "$(dirname "$log")"
-	timeout 900 "$2" --jobs "$cores" >"$log" 2>&1
 	line=$(sed 's/\x1b\[[0-9;]*m//g' "$log" | grep -o 'Tested: [0-9]* | Passing: [0-9]* | Failing: [0-9]* | Crashing: [0-9]*' | tail -n 1)
 	tested=$(echo "$line" | sed -n 's/.*Tested: \([0-9]*\).*/\1/p')
 	passing=$(echo "$line" | sed -n 's/.*Passing: \([0-9]*\).*/\1/p')
@@ -136,11 +138,21 @@ programs() {
 	done
 }
 
+# label PRESET PROGRAM
+label() { echo "$1/$(basename "$(dirname "$2")")/$(basename "$2")"; }
+
+# A place among this many jobs is free.
+wait_for_place() { while [ "$(jobs -rp | wc -l)" -ge "$1" ]; do wait -n; done; }
+
 run_criterion() { # PRESET
-	local program
-	for program in $(programs "$1" unit) $(programs "$1" conformance); do
-		criterion "$1/$(basename "$(dirname "$program")")/$(basename "$program")" "$program"
+	local program all
+	all=$(programs "$1" conformance; programs "$1" unit) # the longest first
+	for program in $all; do
+		wait_for_place "$cores"
+		criterion_run "$(label "$1" "$program")" "$program" &
 	done
+	wait
+	for program in $all; do criterion_count "$(label "$1" "$program")"; done
 }
 
 # run_plain PRESET KIND SCALE: SCALE is passed on as GN_TEST_SCALE, the share in percent of the full number of cases. Models have
@@ -149,13 +161,11 @@ run_plain() {
 	local program jobs=1
 	[ "$2" != model ] || jobs=$cores
 	for program in $(programs "$1" "$2"); do
-		while [ "$(jobs -rp | wc -l)" -ge "$jobs" ]; do wait -n; done
-		GN_TEST_SCALE=$3 plain_run "$1/$2/$(basename "$program")" "$program" &
+		wait_for_place "$jobs"
+		GN_TEST_SCALE=$3 plain_run "$(label "$1" "$program")" "$program" &
 	done
 	wait
-	for program in $(programs "$1" "$2"); do
-		plain_count "$1/$2/$(basename "$program")"
-	done
+	for program in $(programs "$1" "$2"); do plain_count "$(label "$1" "$program")"; done
 }
 
 # Percent of the random cases, the sanitizers' part of the stress tests among them, and seconds of each fuzz target.
