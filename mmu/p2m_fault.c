@@ -47,18 +47,26 @@ static int alloc_for(struct gn_vm *vm, gfn_t at, unsigned level, pfn_t *out)
 				      : gn_frames_alloc(vm->frames, level, out);
 }
 
-int gn_p2m_fill_alloc(struct gn_vm *vm, gfn_t at, gfn_t floor, struct gn_p2m_fill *out)
+/* One frame for @at. Waits for retired ones before it says -ENOMEM. */
+static int alloc_page(struct gn_vm *vm, gfn_t at, pfn_t *out)
 {
 	const uint64_t drains = gn_retire_drains(vm);
+	int err = alloc_for(vm, at, 1, out);
+
+	if (err == -ENOMEM && gn_retire_drain_since(vm, drains))
+		err = alloc_for(vm, at, 1, out);
+	return err;
+}
+
+int gn_p2m_fill_alloc(struct gn_vm *vm, gfn_t at, gfn_t floor, struct gn_p2m_fill *out)
+{
 	unsigned level = unbacked_level(&vm->p2m, at, floor);
 
 	while (level > 1 && alloc_for(vm, at, level, &out->frame))
 		level--;
 	if (level == 1) {
-		int err = alloc_for(vm, at, 1, &out->frame);
+		int err = alloc_page(vm, at, &out->frame);
 
-		if (err == -ENOMEM && gn_retire_drain_since(vm, drains))
-			err = alloc_for(vm, at, 1, &out->frame);
 		if (err)
 			return err;
 	}
@@ -90,7 +98,7 @@ int gn_p2m_unshare(struct gn_vm *vm, gfn_t at)
 		gn_p2m_set(vm, at, gn_p2m_word(GN_P2M_PRIVATE, GN_RWX, 1, old));
 		return 0;
 	}
-	err = gn_p2m_alloc(vm, 1, &own);
+	err = alloc_page(vm, at, &own);
 	if (err)
 		return err;
 	memcpy(gn_frames_at(vm->frames, pfn_to_hpa(own)), gn_frames_at(vm->frames, pfn_to_hpa(old)),
