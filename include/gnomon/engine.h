@@ -164,6 +164,11 @@ enum gn_pool_kind {
 	GN_POOL_ANONYMOUS,
 };
 
+/* A pool of several VMs, which may then share frames. It outlives them. @bytes is rounded up to 2 MiB. @huge: blocks of
+ * 2 MiB will be asked for (some VM's backing_level is 2 or more). -EINVAL, -ENOMEM, -errno of memfd_create() and mmap(). */
+int gn_frames_new(uint64_t bytes, enum gn_pool_kind kind, bool huge, struct gn_frames **out);
+void gn_frames_destroy(struct gn_frames *frames);
+
 struct gn_vm_config {
 	const char *scheme;	  /* a registered name */
 	uint64_t mem_bytes;	  /* guest RAM, from GPA 0; a multiple of 4 KiB */
@@ -187,6 +192,11 @@ struct gn_vm_config {
 	 * the guest sees it. */
 	bool home_frames;
 	enum gn_pool_kind pool;
+	/* A pool of several VMs, the caller's; NULL: the VM makes one of its own. With it pool_bytes and pool are 0, and
+	 * home_frames false. Not for the kvm backend. */
+	struct gn_frames *frames;
+	/* Room for frames of others behind the VM's own ones, see gn_frames_attach(). Not for the kvm backend. */
+	uint64_t window_bytes;
 };
 #define GN_MAX_VCPUS 64
 
@@ -300,6 +310,60 @@ int gn_p2m_unballoon_runs(struct gn_vm *vm, const struct gn_gfn_run *runs, size_
  * is not inside a guest access. */
 int gn_p2m_discard_zeroes(struct gn_vm *vm, gfn_t start, uint64_t count, const uint8_t *spared,
 			  uint64_t *freed_pages);
+
+/* ---- Sharing of frames ------------------------------------------------------------------------------ */
+
+/* What a SHARED gfn lets its guest do without a copy. */
+enum gn_share_access {
+	GN_SHARE_READ, /* read and execute */
+	GN_SHARE_SEALED, /* nothing: its first access, a read too, copies, so that all accesses take the same time */
+};
+
+/* A page of a VM, and a frame. */
+struct gn_merge {
+	gfn_t at;
+	pfn_t frame;
+	int result;
+};
+
+/* PRIVATE pages become SHARED in their frames: when it returns, nobody can write them. For each with result 0, .frame is
+ * filled in, and one more reference to it is the caller's (gn_frames_put()); while anybody holds one, the frame's contents
+ * stand still. A page that is SHARED already stays as it is, and its frame is told and referenced just the same.
+ * Large blocks around a page are split.
+ * result: -EBUSY: somebody else has a reference to the PRIVATE frame; -EINVAL: another state.
+ * @pages are in RAM, in ascending order of .at and disjoint, or -EINVAL for all. Every 512 pages are one change, with one flush and
+ * one wait for those who use an old translation. Needs no memory. Any thread that is not inside a guest access. */
+int gn_p2m_publish(struct gn_vm *vm, struct gn_merge *pages, size_t count,
+		   enum gn_share_access access);
+
+/* Pages take the frame .frame, if they hold the same: compared while nobody can write them. The caller has a reference to each
+ * frame, of the VM's pool, that nobody can write: a published one. A page that takes it takes a reference of its own, and its
+ * former frame, unless others have it too, is the host's before we return.
+ * result: 0: it has that frame now; -EAGAIN: the contents differ; -EBUSY: somebody else has a reference to its PRIVATE frame;
+ * -EINVAL: neither PRIVATE nor SHARED. *merged_pages (may be NULL): those that gave up another frame.
+ * Otherwise as gn_p2m_publish(); also -EINVAL for all if a .frame is none in use. */
+int gn_p2m_merge(struct gn_vm *vm, struct gn_merge *merges, size_t count,
+		 enum gn_share_access access, uint64_t *merged_pages);
+
+/* What sharing saved is a loan: @pages of a pool stay free for the copies that accesses to SHARED gfns make; every other allocation
+ * fails sooner. And the fewest free frames that such a copy has left since then (the size of the pool: there was none). Any
+ * thread. */
+void gn_frames_set_reserve(struct gn_frames *frames, uint64_t pages);
+uint64_t gn_frames_reserve_low(struct gn_frames *frames);
+
+/* Frames of another process's memory, to be merged into. Show @bytes of the memfd @fd, read-only, in the window; its first page
+ * is the frame *first. The file can't shrink (F_SEAL_SHRINK), or a read of a page that is gone would be a signal. The caller's @fd may
+ * be closed afterwards. -EINVAL: a size that is no multiple of 4 KiB, or more than the file has; -EPERM: no such seal; -ENOSPC: no room
+ * is left in the window, or eight memories are in it; -errno of fcntl(), fstat() and mmap(). Any thread, as for all of them. */
+int gn_frames_attach(struct gn_frames *frames, int fd, uint64_t bytes, pfn_t *first);
+/* Forget what was attached at @first. -EBUSY: one of its frames is still referenced; -EINVAL: nothing was. */
+int gn_frames_detach(struct gn_frames *frames, pfn_t first);
+/* A reference to a frame of the window for the caller. Its owner lends it, and has it returned when the last reference is put.
+ * 0: this is the first one. 1: it was referenced before, or was put and not yet taken by gn_frames_take_returned(): whoever counts
+ * what was lent counts one. -EINVAL: no such frame is attached. */
+int gn_frames_lend(struct gn_frames *frames, pfn_t frame);
+/* Frames of the window whose last reference was put; each is told once. Returns how many there are in @out. */
+size_t gn_frames_take_returned(struct gn_frames *frames, pfn_t *out, size_t max);
 
 struct gn_p2m_info {
 	enum gn_p2m_state state;
