@@ -43,6 +43,16 @@ void gn_reply_fail(struct gn_reply *reply, const char *error_class, const char *
 	va_end(args);
 }
 
+int gn_reply_attach(struct gn_reply *reply, int fd)
+{
+	int copy = reply->fd_count < GN_REPLY_FDS ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : -1;
+
+	if (copy < 0)
+		return reply->fd_count < GN_REPLY_FDS ? -errno : -E2BIG;
+	reply->fds[reply->fd_count++] = copy;
+	return 0;
+}
+
 /* Whether @name is one of the words of @keys. */
 static bool has_word(const char *keys, const char *name)
 {
@@ -76,6 +86,24 @@ static bool check_arguments(const struct gn_server_command *command, const cJSON
 	return true;
 }
 
+/* The answer in the server's writer, with what it brings along. */
+static void send_reply(struct gn_peer *p, struct gn_reply *reply)
+{
+	struct gn_json_writer *w = reply->writer;
+	bool is_whole = !gn_json_finish(w);
+
+	if (is_whole && !reply->error_class && reply->fd_count) {
+		gn_peer_send_with(p, w->text, w->bytes, reply->fds, reply->fd_count);
+		return;
+	}
+	while (reply->fd_count)
+		close(reply->fds[--reply->fd_count]);
+	if (is_whole)
+		gn_peer_send(p, w->text, w->bytes);
+	else
+		gn_peer_drop(p);
+}
+
 static void execute(struct gn_peer *p, const struct gn_message *m)
 {
 	struct gn_server *s = p->server;
@@ -105,10 +133,7 @@ static void execute(struct gn_peer *p, const struct gn_message *m)
 			gn_json_put_raw(w, "return", "{}", 2);
 		gn_protocol_end_return(w, m->id);
 	}
-	if (gn_json_finish(w))
-		gn_peer_drop(p);
-	else
-		gn_peer_send(p, w->text, w->bytes);
+	send_reply(p, &reply);
 	step(s, "replied");
 }
 
