@@ -125,8 +125,6 @@ void gn_daemon_vm_describe(const struct gn_daemon_vm *vm, struct gn_policy_vm *o
 /* daemon_gone.c: leaving the books, and VMs whose connection ended while their process lives. */
 gn_command_fn gn_daemon_unregister;
 void gn_daemon_on_gone(void *daemon, struct gn_peer *);
-/* From here on the death of its process is seen. */
-void gn_daemon_watch_process(struct gn_daemon_vm *vm);
 void gn_daemon_vm_free(struct gn_daemon_vm *vm);
 struct gn_daemon_vm *gn_daemon_find_lost(const struct gn_daemon *, const char *name);
 /* It is back under another entry, or the daemon ends. */

@@ -62,7 +62,7 @@ struct gn_server_config {
 	const char *const *capabilities;
 	size_t capability_count;
 	const struct gn_server_command *commands;
-	size_t command_count;
+	size_t command_count; /* query-version and query-commands are the server's */
 	/* A peer's event; may be NULL. What is wrong with it can only be counted (gn_server_stats.bad_events). */
 	int (*event)(void *ctx, struct gn_peer *, const char *name, const cJSON *data);
 	/* The peer is gone; its tag is for the last time there. May be NULL. */
