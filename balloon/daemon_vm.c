@@ -245,7 +245,7 @@ void gn_daemon_register(void *ctx, struct gn_peer *p, const cJSON *arguments,
 	vm->guest_free_bytes = vm->guest_available_bytes = GN_POLICY_UNKNOWN;
 	vm->claims_trusted = true;
 	if (!check_registration(d, p, vm, arguments, reply)) {
-		gn_daemon_log_refused(d, vm->name, reply->error_class);
+		gn_refusals_note(&d->refusals, d->log, vm->name, reply->error_class);
 		free(vm);
 		return;
 	}

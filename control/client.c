@@ -134,6 +134,11 @@ static void hang_up(struct gn_client *c, int err, uint64_t now_ns)
 		c->config.down(c->config.ctx, c);
 }
 
+void gn_client_hang_up(struct gn_client *c)
+{
+	hang_up(c, -EPROTO, gn_now_ns());
+}
+
 static void try_connect(struct gn_client *c, uint64_t now_ns)
 {
 	c->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);

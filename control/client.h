@@ -50,6 +50,9 @@ int gn_client_error(const struct gn_client *);
 #define GN_CLIENT_FDS 8
 size_t gn_client_take_fds(struct gn_client *, int *fds, size_t max);
 
+/* The daemon makes no sense: end the connection, and look for it again as if it had gone. */
+void gn_client_hang_up(struct gn_client *);
+
 /* Queue whole lines. -ENOTCONN while the daemon is away; -EMSGSIZE: it does not read and too much is queued, the
  * connection is given up. */
 int gn_client_send(struct gn_client *, const char *lines, size_t bytes);

@@ -162,6 +162,14 @@ void *gn_exchange_slot(struct gn_exchange *x, unsigned slot)
 	return x->memory->slots[slot];
 }
 
+uint32_t gn_exchange_room(const struct gn_exchange *x, enum gn_exchange_ring ring)
+{
+	const _Atomic uint32_t *tail = &x->memory->positions[ring].tail;
+	uint32_t queued = x->positions[ring] - atomic_load_explicit(tail, memory_order_relaxed);
+
+	return queued > sizes[ring] ? 0 : sizes[ring] - queued;
+}
+
 int gn_exchange_put(struct gn_exchange *x, enum gn_exchange_ring ring, const void *record)
 {
 	struct ring_positions *p = &x->memory->positions[ring];

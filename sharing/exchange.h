@@ -89,6 +89,9 @@ void *gn_exchange_slot(struct gn_exchange *exchange, unsigned slot);
 int gn_exchange_put(struct gn_exchange *exchange, enum gn_exchange_ring ring, const void *record);
 int gn_exchange_take(struct gn_exchange *exchange, enum gn_exchange_ring ring, void *record);
 
+/* How many more may be put, as far as the other side's position makes sense. */
+uint32_t gn_exchange_room(const struct gn_exchange *exchange, enum gn_exchange_ring ring);
+
 #ifdef __cplusplus
 }
 #endif

@@ -25,7 +25,7 @@
 extern "C" {
 #endif
 
-#define GN_SEGMENT_FRAMES 2048u
+#define GN_SEGMENT_FRAMES 8192u
 #define GN_SEGMENT_BYTES  ((uint64_t)GN_SEGMENT_FRAMES * 4096)
 
 struct gn_share_pool;
