@@ -331,7 +331,7 @@ struct gn_merge {
  * stand still. A page that is SHARED already stays as it is, and its frame is told and referenced just the same.
  * Large blocks around a page are split.
  * result: -EBUSY: somebody else has a reference to the PRIVATE frame; -EINVAL: another state.
- * @pages are in RAM, in ascending order of .at and disjoint, or -EINVAL for all. Every 512 pages are one change, with one flush and
+ * @pages are in RAM, in ascending order of .at and disjoint, or -EINVAL for all. Every 256 pages are one change, with one flush and
  * one wait for those who use an old translation. Needs no memory. Any thread that is not inside a guest access. */
 int gn_p2m_publish(struct gn_vm *vm, struct gn_merge *pages, size_t count,
 		   enum gn_share_access access);
