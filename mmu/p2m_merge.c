@@ -31,8 +31,9 @@
 #include "p2m_writer.h"
 
 #define BATCH_PAGES GN_RETIRE_MERGE_RUNS
-#define DRAIN_PAGES 16384 /* given up and not yet the host's: 64 MiB */
-#define CHOSEN	    1	  /* a result that is none yet: the page is part of the change */
+#define DRAIN_PAGES 16384	     /* given up and not yet the host's: 64 MiB */
+#define SHARERS_MAX (UINT32_MAX / 2) /* of a frame, about: its count has 32 bits */
+#define CHOSEN	    1		     /* a result that is none yet: the page is part of the change */
 
 struct batch {
 	struct gn_vm *vm;
@@ -107,6 +108,8 @@ static int choose_to_merge(struct gn_vm *vm, struct gn_merge *merge)
 	p2m_word_t w = gn_p2m_get(&vm->p2m, merge->at);
 	pfn_t frame = gn_p2m_word_pfn(w);
 
+	if (GN_UNLIKELY(gn_frames_refs(vm->frames, merge->frame) > SHARERS_MAX))
+		return -EBUSY;
 	switch (gn_p2m_word_state(w)) {
 	case GN_P2M_SHARED:
 		return frame.v == merge->frame.v ? 0 : CHOSEN;

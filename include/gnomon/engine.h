@@ -339,7 +339,8 @@ int gn_p2m_publish(struct gn_vm *vm, struct gn_merge *pages, size_t count,
 /* Pages take the frame .frame, if they hold the same: compared while nobody can write them. The caller has a reference to each
  * frame, of the VM's pool, that nobody can write: a published one. A page that takes it takes a reference of its own, and its
  * former frame, unless others have it too, is the host's before we return.
- * result: 0: it has that frame now; -EAGAIN: the contents differ; -EBUSY: somebody else has a reference to its PRIVATE frame;
+ * result: 0: it has that frame now; -EAGAIN: the contents differ; -EBUSY: somebody else has a reference to its PRIVATE frame, or
+ * two thousand million have one to .frame;
  * -EINVAL: neither PRIVATE nor SHARED. *merged_pages (may be NULL): those that gave up another frame.
  * Otherwise as gn_p2m_publish(); also -EINVAL for all if a .frame is none in use. */
 int gn_p2m_merge(struct gn_vm *vm, struct gn_merge *merges, size_t count,
