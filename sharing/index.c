@@ -195,14 +195,16 @@ static void clean_bucket(struct gn_index *index, uint64_t bucket, gn_index_give_
 bool gn_index_clean(struct gn_index *index, uint64_t buckets, gn_index_give_up_fn *give_up,
 		    void *ctx)
 {
+	bool any_last = false;
+
 	for (; buckets; buckets--) {
 		clean_bucket(index, index->cursor, give_up, ctx);
 		if (++index->cursor == gn_index_buckets(index)) {
 			index->cursor = 0;
-			return true;
+			any_last = true;
 		}
 	}
-	return false;
+	return any_last;
 }
 
 void gn_index_visit(const struct gn_index *index, gn_index_visit_fn *visit, void *ctx)
