@@ -159,6 +159,10 @@ static bool take_order(struct gn_share_agent *a, struct batch *b,
 
 	if (order->kind == GN_ORDER_SHOW) {
 		answer(a, order->number, show(a, order));
+	} else if (order->kind == GN_ORDER_REOFFER) {
+		if (order->gfn < a->pages)
+			gn_scanner_reoffer(a->scanner, gfn(order->gfn), false);
+		answer(a, order->number, 0);
 	} else if (order->kind == GN_ORDER_DETACH) {
 		flush(a, b);
 		answer(a, order->number,

@@ -10,6 +10,7 @@
 
 #include "agent_impl.h"
 #include "control/clock.h"
+#include "mmu/retire.h"
 
 #define MS_NS	  1000000
 #define BUCKET_NS (50 * MS_NS) /* at most: a longer pause is no claim to a longer burst */
@@ -61,10 +62,13 @@ static bool has_room(const struct gn_share_agent *a)
 /* A failed harvest costs a sweep its knowledge, not its safety. */
 static void sweep(struct gn_share_agent *a)
 {
-	if (a->domain)
+	if (a->domain) {
 		(void)gn_domain_sweep(a->domain);
-	else
-		(void)gn_scanner_sweep(a->scanner);
+		return;
+	}
+	(void)gn_scanner_sweep(a->scanner);
+	/* Frames that the guest used no more since: they wait for others, and the daemon for them. */
+	gn_retire_drain(a->config.vm);
 }
 
 /* Whether the sweep is complete. */

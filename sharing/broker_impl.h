@@ -72,6 +72,7 @@ bool gn_broker_entry_is_stale(void *broker, const struct gn_index_entry *entry);
 /* Both take effect when the VM has room for them. A merge charges the VM at once. */
 void gn_broker_want_show(struct gn_broker_vm *vm, uint64_t gfn, struct gn_tag tag);
 void gn_broker_want_merge(struct gn_broker_vm *vm, uint64_t gfn, uint64_t frame, struct gn_tag tag);
+void gn_broker_want_reoffer(struct gn_broker_vm *vm, uint64_t gfn);
 void gn_broker_want_detach(struct gn_broker_vm *vm, unsigned segment);
 /* Put what there is room for. */
 void gn_broker_issue(struct gn_broker_vm *vm);

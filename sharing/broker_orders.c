@@ -56,6 +56,14 @@ void gn_broker_want_merge(struct gn_broker_vm *vm, uint64_t gfn, uint64_t frame,
 	vm->broker->stats.merges_ordered++;
 }
 
+void gn_broker_want_reoffer(struct gn_broker_vm *vm, uint64_t gfn)
+{
+	const struct gn_broker_order order = { .kind = GN_ORDER_REOFFER, .gfn = gfn };
+
+	/* If it cannot be told, the page stays unshared until it is written. */
+	(void)enqueue(vm, &order);
+}
+
 void gn_broker_want_detach(struct gn_broker_vm *vm, unsigned segment)
 {
 	const struct gn_broker_order order = { .kind = GN_ORDER_DETACH,

@@ -48,8 +48,12 @@ static void take_offer(struct gn_broker_vm *vm, const struct gn_exchange_offer *
 			return;
 		is_met = true;
 	}
-	if (!gn_broker_enter(b, tag, value))
+	if (!gn_broker_enter(b, tag, value)) {
+		/* So many of its like wait already; when one is a frame there is room again. */
+		if (is_met && !b->config.is_dry)
+			gn_broker_want_reoffer(vm, gfn);
 		return;
+	}
 	gn_broker_step(b, "offered");
 	b->stats.candidates++;
 	b->stats.could_merge += b->config.is_dry && is_met;
@@ -211,7 +215,7 @@ static void take_answer(struct gn_broker_vm *vm, const struct gn_exchange_answer
 		on_shown(vm, &order, answer->result);
 	else if (order.kind == GN_ORDER_MERGE)
 		on_merged(vm, &order, answer->result);
-	else
+	else if (order.kind == GN_ORDER_DETACH && !answer->result)
 		on_detached(vm, &order);
 }
 

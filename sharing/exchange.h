@@ -49,6 +49,7 @@ struct gn_exchange_offer {
 enum gn_order_kind {
 	GN_ORDER_SHOW = 1, /* copy gfn into slot */
 	GN_ORDER_MERGE,	   /* merge gfn into frame */
+	GN_ORDER_REOFFER,  /* offer gfn again if it is still what it was */
 	GN_ORDER_DETACH,   /* the segment that begins at frame is no more: unmap it */
 };
 struct gn_exchange_order {

@@ -331,13 +331,16 @@ static void tear_down(void)
 	rmdir(directory);
 }
 
-int main(void)
+/* A step's name: only that one. */
+int main(int argc, char **argv)
 {
 	const char *step, *scale = getenv("GN_TEST_SCALE");
 	const bool is_full = !scale || atoi(scale) >= 100;
 
 	check(set_up(), "start", "set up");
 	for (unsigned i = 0; (step = gn_shared_step_at(i)); i++) {
+		if (argc > 1 && strcmp(argv[1], step) != 0)
+			continue;
 		kill_at(step, 1);
 		if (is_full && strcmp(step, "gone") != 0 && strcmp(step, "stopping") != 0 &&
 		    strcmp(step, "viewed") != 0 && strcmp(step, "retired") != 0)

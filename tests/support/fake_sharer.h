@@ -149,6 +149,8 @@ static bool sharer_obey(struct sharer *s)
 		memset(gn_exchange_slot(s->exchange, order.slot), s->bytes[order.gfn], 4096);
 	} else if (order.kind == GN_ORDER_MERGE) {
 		answer.result = sharer_merge(s, order.gfn, order.frame);
+	} else if (order.kind == GN_ORDER_REOFFER) {
+		(void)sharer_offer(s, order.gfn);
 	} else {
 		segment = (unsigned)(order.frame / GN_SEGMENT_FRAMES);
 		munmap((void *)s->segments[segment], GN_SEGMENT_BYTES);
