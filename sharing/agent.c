@@ -231,16 +231,22 @@ static void unregister(struct gn_share_agent *a)
 		cJSON_Delete(answer);
 }
 
+void gn_share_agent_stop(struct gn_share_agent *a)
+{
+	if (!a->has_thread)
+		return;
+	atomic_store(&a->is_stopping, true);
+	/* Full means kicked already. */
+	(void)eventfd_write(a->kick_fd, 1);
+	pthread_join(a->thread, NULL);
+	a->has_thread = false;
+}
+
 void gn_share_agent_destroy(struct gn_share_agent *a)
 {
 	if (!a)
 		return;
-	if (a->has_thread) {
-		atomic_store(&a->is_stopping, true);
-		/* Full means kicked already. */
-		(void)eventfd_write(a->kick_fd, 1);
-		pthread_join(a->thread, NULL);
-	}
+	gn_share_agent_stop(a);
 	if (atomic_exchange(&a->is_registered, false))
 		unregister(a);
 	if (a->exchange)

@@ -40,7 +40,9 @@ struct gn_share_agent;
 /* -EINVAL, -ENAMETOOLONG, -ENOMEM, -errno. */
 int gn_share_agent_create(const struct gn_share_agent_config *config, struct gn_share_agent **out);
 int gn_share_agent_start(struct gn_share_agent *agent);
-/* Stops the thread and unregisters. From here on the frames that the VM shares may be given to others: neither it nor its guest
+/* Stops the thread: nothing is scanned or merged any more, and what is shared stays so. */
+void gn_share_agent_stop(struct gn_share_agent *agent);
+/* Stops and unregisters. From here on the frames that the VM shares may be given to others: neither it nor its guest
  * must look at its memory any more. NULL is fine. */
 void gn_share_agent_destroy(struct gn_share_agent *agent);
 
