@@ -18,7 +18,7 @@
 #include <string.h>
 
 #include "control/clock.h"
-#include "daemon_step.h"
+#include "control/step.h"
 
 static const char *const capabilities[] = { "balloon", "events" };
 
@@ -159,7 +159,7 @@ void gn_daemon_stop(struct gn_daemon *d)
 
 	if (d->is_stopping)
 		return;
-	gn_daemon_step("stopping");
+	gn_step_pass("stopping");
 	d->is_stopping = true;
 	gn_json_put_text(gn_event_log_begin(d->log, "stopping"), "balloons",
 			 deflates ? "deflate" : "hold");
@@ -193,7 +193,7 @@ static int make_server(struct gn_daemon *d)
 		.command_count = gn_daemon_command_count,
 		.event = gn_daemon_on_event,
 		.gone = gn_daemon_on_gone,
-		.step = gn_daemon_step,
+		.step = gn_step_pass,
 		.ctx = d,
 		.max_peers = (unsigned)d->config.max_peers,
 		.messages_per_s = (unsigned)d->config.messages_per_s,

@@ -19,7 +19,7 @@ struct gn_window_part {
 	uint64_t first, count; /* frames, from the window's first on; no count: none */
 	uint64_t lent;	       /* frames with a reference */
 };
-#define GN_WINDOW_PARTS 8
+#define GN_WINDOW_PARTS 128
 
 struct gn_frames_impl {
 	struct gn_lock lock;

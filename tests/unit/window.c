@@ -83,6 +83,8 @@ Test(window, what_may_be_attached)
 	cr_assert_eq(gn_frames_attach(vm->frames, small, 100, &first), -EINVAL);
 	cr_assert_eq(gn_frames_attach(vm->frames, small, 0, &first), -EINVAL);
 	cr_assert_eq(gn_frames_attach(vm->frames, -1, GN_PAGE_SIZE, &first), -EBADF);
+	gn_alloc_fail_nth(1);
+	cr_assert_eq(gn_frames_attach(vm->frames, small, GN_PAGE_SIZE, &first), -ENOMEM);
 	cr_assert_eq(gn_frames_attach(vm->frames, small, GN_PAGE_SIZE, &first), 0);
 	cr_assert_eq(first.v, vm->frames->own_count);
 	cr_assert(!gn_frames_is_own(vm->frames, first) && gn_frames_valid(vm->frames, first));
@@ -113,12 +115,12 @@ Test(window, memories_find_room)
 	close(large);
 }
 
-Test(window, memories_are_eight)
+Test(window, memories_are_bounded)
 {
 	pfn_t first;
 
 	make();
-	for (unsigned i = 0; i < 8; i++)
+	for (unsigned i = 0; i < 128; i++)
 		cr_assert_eq(gn_frames_attach(vm->frames, pool_fd, 2 * GN_PAGE_SIZE, &first), 0);
 	cr_assert_eq(gn_frames_attach(vm->frames, pool_fd, GN_PAGE_SIZE, &first), -ENOSPC);
 }
