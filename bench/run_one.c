@@ -198,6 +198,7 @@ static int run_once(const struct run_request *request, const struct workload *wo
 				       &sharer);
 		if (err)
 			goto out;
+		gn_soft_set_hypercalls(soft, run_sharing_hypercall, sharer);
 	}
 	clock_gettime(CLOCK_MONOTONIC, &begin);
 	err = workload_run_hosting(gn_soft_cpu(soft, 0), workload, params, &hosting, &why);

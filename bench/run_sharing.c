@@ -10,7 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <gnomon/types.h>
+#include <gnomon/guest.h>
 
 #include "cli.h"
 #include "control/clock.h"
@@ -105,6 +105,15 @@ int run_sharing_join(const struct run_sharing *sharing, const struct gn_vm_confi
 				 ? "is one there, and does its configuration name this VM?"
 				 : strerror(-err));
 	return err;
+}
+
+uint64_t run_sharing_hypercall(void *ctx, uint64_t nr, uint64_t arg)
+{
+	if (nr != GN_GUEST_HYPERCALL_SHARE_HINT)
+		return (uint64_t)-ENOSYS;
+	return (uint64_t)(int64_t)gn_share_agent_hint(
+		(struct gn_share_agent *)ctx, gfn(arg >> 12),
+		(arg >> 2) % GN_GUEST_SHARE_HINT_MAX_PAGES + 1, (enum gn_share_hint)(arg & 3));
 }
 
 void run_sharing_print(const struct gn_share_agent_stats *s, FILE *to)

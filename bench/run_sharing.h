@@ -30,6 +30,8 @@ void run_sharing_prepare(const struct run_sharing *sharing, struct gn_vm_config 
  * destroyed in any case, after the last look at the VM's memory. */
 int run_sharing_join(const struct run_sharing *sharing, const struct gn_vm_config *config,
 		     struct gn_vm *vm, struct results_run *run, struct gn_share_agent **out);
+/* A gn_soft_hypercall_fn: @ctx is the agent. */
+uint64_t run_sharing_hypercall(void *ctx, uint64_t nr, uint64_t arg);
 /* What came of it. */
 void run_sharing_print(const struct gn_share_agent_stats *stats, FILE *to);
 

@@ -208,6 +208,7 @@ int gn_share_agent_create(const struct gn_share_agent_config *config, struct gn_
 	a->config = *config;
 	a->pages = config->mem_bytes / GN_PAGE_SIZE;
 	a->daemon_fd = a->orders_fd = -1;
+	pthread_mutex_init(&a->hints_lock, NULL);
 	a->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	err = a->kick_fd < 0 ? -errno : copy_names(a, config);
 	if (!err)
@@ -258,12 +259,50 @@ void gn_share_agent_destroy(struct gn_share_agent *a)
 	gn_share_window_fini(&a->window);
 	if (a->kick_fd >= 0)
 		close(a->kick_fd);
+	pthread_mutex_destroy(&a->hints_lock);
 	free(a);
 }
 
 bool gn_share_agent_is_registered(const struct gn_share_agent *a)
 {
 	return atomic_load(&a->is_registered);
+}
+
+/* ---- Hints ------------------------------------------------------------------------------------------------------- */
+
+int gn_share_agent_hint(struct gn_share_agent *a, gfn_t start, uint64_t count,
+			enum gn_share_hint hint)
+{
+	int err = -EAGAIN;
+
+	if (hint > GN_SHARE_NEVER || start.v > a->pages || count > a->pages - start.v)
+		return -EINVAL;
+	pthread_mutex_lock(&a->hints_lock);
+	if (a->hint_count < GN_SHARE_HINTS) {
+		a->hints[a->hint_count++] = (struct gn_share_hint_run){ start, count, hint };
+		err = 0;
+	}
+	pthread_mutex_unlock(&a->hints_lock);
+	return err;
+}
+
+static void hear_hints(struct gn_share_agent *a)
+{
+	struct gn_share_hint_run hints[GN_SHARE_HINTS];
+	size_t count;
+
+	pthread_mutex_lock(&a->hints_lock);
+	count = a->hint_count;
+	memcpy(hints, a->hints, count * sizeof(hints[0]));
+	a->hint_count = 0;
+	pthread_mutex_unlock(&a->hints_lock);
+	for (size_t i = 0; i < count; i++) {
+		if (a->domain)
+			(void)gn_domain_hint(a->domain, a->config.vm, hints[i].start,
+					     hints[i].count, hints[i].hint);
+		else
+			gn_scanner_hint(a->scanner, hints[i].start, hints[i].count, hints[i].hint);
+	}
 }
 
 void gn_share_agent_get_stats(struct gn_share_agent *a, struct gn_share_agent_stats *out)
@@ -305,6 +344,7 @@ static int work(struct gn_share_agent *a)
 			send_registration(a);
 		return a->register_at_ns ? until(a->register_at_ns, now_ns) : -1;
 	}
+	hear_hints(a);
 	if (a->exchange)
 		gn_share_obey(a);
 	wait_ms = gn_share_scan(a, now_ns);

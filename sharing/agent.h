@@ -19,7 +19,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include <gnomon/engine.h>
+#include <gnomon/sharing.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -48,6 +48,11 @@ void gn_share_agent_destroy(struct gn_share_agent *agent);
 
 /* Any thread. */
 bool gn_share_agent_is_registered(const struct gn_share_agent *agent);
+
+/* The guest says of some of its pages what gn_domain_hint() takes: heard by the thread at its next turn, unless it has many to
+ * hear. Any thread, never waits. -EINVAL: no such pages or hint; -EAGAIN: not heard. */
+int gn_share_agent_hint(struct gn_share_agent *agent, gfn_t start, uint64_t count,
+			enum gn_share_hint hint);
 
 /* Any thread; a glimpse. */
 struct gn_share_agent_stats {

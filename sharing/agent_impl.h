@@ -19,6 +19,7 @@
 #include "scanner.h"
 
 #define GN_SHARE_RETURNS 256
+#define GN_SHARE_HINTS	 64
 
 struct gn_share_agent {
 	struct gn_share_agent_config config; /* (c) */
@@ -39,6 +40,15 @@ struct gn_share_agent {
 	uint64_t refilled_ns, sweep_at_ns;
 	bool is_sweeping;
 	struct gn_domain *domain; /* (t) of a VM without a group */
+
+	/* What the guest said and the thread has not heard yet. */
+	pthread_mutex_t hints_lock;
+	struct gn_share_hint_run {
+		gfn_t start;
+		uint64_t count;
+		enum gn_share_hint hint;
+	} hints[GN_SHARE_HINTS]; /* [hints_lock] */
+	size_t hint_count;	 /* [hints_lock] */
 
 	/* Of a VM of a group. (t) */
 	struct gn_share_window window;
