@@ -19,8 +19,9 @@
  * whatever its size. All of it depends on the sequence of calls alone, never on time: frame numbers
  * are part of the deterministic result.
  *
- * Frames can be held in reserve, for the copies that writes to shared frames ask for: what sharing saved is a loan, and a guest
- * that wants all of it back at once must not be refused because others were quicker. Only then is it touched.
+ * Frames can be held in reserve, for the copies that writes to shared frames ask for, and for the tables that then map them: what
+ * sharing saved is a loan, and a guest that wants all of it back at once must not be refused because others were quicker to ask
+ * for more memory.
  *
  * A reference count is an atomic of its own; get() and put() of a frame in use take no lock.
  *
@@ -212,12 +213,19 @@ static bool find_highest(struct gn_frames_impl *impl, uint64_t *frame)
 	return true;
 }
 
-/* Frames that are free, and for which the reserve, if it is to be kept, is not needed. */
-static uint64_t count_spare(const struct gn_frames *frames, bool keep_reserve)
+/* What a frame is for. */
+enum purpose {
+	FOR_MEMORY, /* more of it; leaves the reserve alone */
+	FOR_TABLE,
+	FOR_COPY, /* of a shared one, filled by whoever asks for it */
+};
+
+/* Frames that are free for it. */
+static uint64_t count_spare(const struct gn_frames *frames, enum purpose purpose)
 {
 	const struct gn_frames_impl *impl = frames->impl;
 	uint64_t free_frames = frames->own_count - gn_frames_used(frames);
-	uint64_t kept = keep_reserve ? impl->reserve : 0;
+	uint64_t kept = purpose == FOR_MEMORY ? impl->reserve : 0;
 
 	return free_frames > kept ? free_frames - kept : 0;
 }
@@ -306,29 +314,29 @@ static bool find_home(struct gn_frames_impl *impl, uint64_t *frame)
 	return find_highest(impl, frame);
 }
 
-/* @for_copy: out of the reserve too, and it need not be clear. */
-static int alloc_frame(struct gn_frames *frames, find_fn *find, pfn_t home, bool for_copy,
+static int alloc_frame(struct gn_frames *frames, find_fn *find, pfn_t home, enum purpose purpose,
 		       pfn_t *out)
 {
 	struct gn_frames_impl *impl = frames->impl;
-	bool found, must_clear = false;
+	bool found, has_reserve, must_clear = false;
 	uint64_t frame = home.v, spare;
 
 	gn_lock(&impl->lock);
-	spare = count_spare(frames, !for_copy);
+	has_reserve = impl->reserve;
+	spare = count_spare(frames, purpose);
 	found = spare && find(impl, &frame);
 	if (found)
 		take_frame(impl, frame, &must_clear);
-	if (found && for_copy && spare - 1 < impl->reserve_low)
+	if (found && purpose == FOR_COPY && spare - 1 < impl->reserve_low)
 		impl->reserve_low = spare - 1;
 	gn_unlock(&impl->lock);
 	if (!found) {
 		gn_log(GN_LOG_WARN, "host frame pool is full: all %llu frames are taken%s",
 		       (unsigned long long)frames->own_count,
-		       for_copy ? "" : ", or reserved for copies of shared ones");
+		       has_reserve ? ", or reserved for copies of shared ones" : "");
 		return -ENOMEM;
 	}
-	if (must_clear && !for_copy)
+	if (must_clear && purpose != FOR_COPY)
 		memset(gn_frames_at(frames, pfn_to_hpa(pfn(frame))), 0, GN_PAGE_SIZE);
 	*out = pfn(frame);
 	return 0;
@@ -341,7 +349,7 @@ static int alloc_block(struct gn_frames *frames, unsigned level, pfn_t *out)
 	bool found;
 
 	gn_lock(&impl->lock);
-	found = count_spare(frames, true) >= gn_level_pages(level) &&
+	found = count_spare(frames, FOR_MEMORY) >= gn_level_pages(level) &&
 		(level == 2 ? find_block(impl, &block) : find_gib(impl, &block));
 	if (found)
 		take_blocks(frames, block, gn_level_pages(level) / GN_BLOCK_FRAMES);
@@ -365,7 +373,7 @@ int gn_frames_alloc(struct gn_frames *frames, unsigned level, pfn_t *out)
 	GN_BUG_ON(level < 1 || level > 3);
 	if (gn_alloc_should_fail())
 		return -ENOMEM;
-	err = level == 1 ? alloc_frame(frames, find_lowest, pfn(0), false, &frame)
+	err = level == 1 ? alloc_frame(frames, find_lowest, pfn(0), FOR_MEMORY, &frame)
 			 : alloc_block(frames, level, &frame);
 	if (err)
 		return err;
@@ -381,7 +389,7 @@ static bool take_home(struct gn_frames *frames, unsigned level, pfn_t home)
 	bool is_free = home.v + pages <= frames->own_count;
 
 	gn_lock(&impl->lock);
-	is_free &= count_spare(frames, true) >= pages;
+	is_free &= count_spare(frames, FOR_MEMORY) >= pages;
 	for (uint64_t i = 0; is_free && i < pages / GN_BLOCK_FRAMES; i++)
 		is_free = !gn_bit_get(impl->used, block + i);
 	if (is_free)
@@ -390,14 +398,15 @@ static bool take_home(struct gn_frames *frames, unsigned level, pfn_t home)
 	return is_free;
 }
 
-static int alloc_one(struct gn_frames *frames, find_fn *find, pfn_t home, bool for_copy, pfn_t *out)
+static int alloc_one(struct gn_frames *frames, find_fn *find, pfn_t home, enum purpose purpose,
+		     pfn_t *out)
 {
 	pfn_t frame;
 	int err;
 
 	if (gn_alloc_should_fail())
 		return -ENOMEM;
-	err = alloc_frame(frames, find, home, for_copy, &frame);
+	err = alloc_frame(frames, find, home, purpose, &frame);
 	if (err)
 		return err;
 	reference(frames, frame, 1);
@@ -409,7 +418,7 @@ int gn_frames_alloc_home(struct gn_frames *frames, unsigned level, pfn_t home, p
 {
 	GN_BUG_ON(level < 1 || level > 3 || home.v % gn_level_pages(level));
 	if (level == 1)
-		return alloc_one(frames, find_home, home, false, out);
+		return alloc_one(frames, find_home, home, FOR_MEMORY, out);
 	if (gn_alloc_should_fail() || !take_home(frames, level, home))
 		return -ENOMEM;
 	reference(frames, home, gn_level_pages(level));
@@ -419,12 +428,13 @@ int gn_frames_alloc_home(struct gn_frames *frames, unsigned level, pfn_t home, p
 
 int gn_frames_alloc_table(struct gn_frames *frames, pfn_t *out)
 {
-	return alloc_one(frames, find_highest, pfn(0), false, out);
+	return alloc_one(frames, find_highest, pfn(0), FOR_TABLE, out);
 }
 
 int gn_frames_alloc_copy(struct gn_frames *frames, const pfn_t *home, pfn_t *out)
 {
-	return alloc_one(frames, home ? find_home : find_lowest, home ? *home : pfn(0), true, out);
+	return alloc_one(frames, home ? find_home : find_lowest, home ? *home : pfn(0), FOR_COPY,
+			 out);
 }
 
 void gn_frames_set_reserve(struct gn_frames *frames, uint64_t pages)
