@@ -21,7 +21,7 @@ enum gn_page_state {
 	GN_PAGE_AGING,	 /* to be looked at when it has been clean for long enough */
 	GN_PAGE_OFFERED, /* hashed, offered, and not written since */
 	GN_PAGE_SHARED,	 /* merged, or what others were merged into */
-	GN_PAGE_EMPTY,	 /* without a frame when it was looked at */
+	GN_PAGE_EMPTY,	 /* without a frame when it was looked at, or zeros in a large block */
 	GN_PAGE_STATES
 };
 
@@ -61,7 +61,6 @@ struct gn_scanner {
 
 	uint64_t zero_base; /* the window's first page */
 	uint64_t zeroes[GN_ZERO_WINDOW_PAGES / 64];
-	bool any_zero;
 
 	struct gn_offer offers[GN_SCANNER_BATCH];
 	size_t offer_count;
