@@ -178,7 +178,24 @@ Test(shared_broker, collisions_never_merge)
 	rig_fini(&r);
 }
 
-/* A pool that is full shares no more, and goes on. */
+/* More of one kind than the index holds of a tag: those that found no room are asked again. */
+Test(shared_broker, many_alike)
+{
+	struct rig r;
+
+	rig_init(&r, 0);
+	for (unsigned gfn = 0; gfn < 100; gfn++)
+		offer_all(&r, VMS, gfn, 77);
+	sharers_settle(r.vms, VMS);
+	check_books(&r);
+	cr_assert_gt(r.stats.index_full, 0);
+	for (unsigned i = 0; i < VMS; i++)
+		cr_assert_eq(sharer_merged(r.vms[i]), 100);
+	cr_assert_eq(r.stats.pool_used_pages, 1);
+	rig_fini(&r);
+}
+
+/* Nothing is ordered, and what could be is counted. */
 Test(shared_broker, dry)
 {
 	const struct gn_broker_config config = { .pool_bytes = GN_SEGMENT_BYTES,
