@@ -118,9 +118,11 @@ static void on_reload(void *ctx)
 	}
 	if (strcmp(new.socket, d->config.socket) != 0 || new.max_peers != d->config.max_peers ||
 	    new.messages_per_s != d->config.messages_per_s ||
-	    new.metrics_port != d->config.metrics_port) {
-		gn_daemon_say(d,
-			      "socket, connections, messages_per_s and port change at a restart");
+	    new.metrics_port != d->config.metrics_port ||
+	    strcmp(new.sharing_socket, d->config.sharing_socket) != 0) {
+		gn_daemon_say(d, "socket, connections, messages_per_s, port and sharing_socket "
+				 "change at a restart");
+		memcpy(new.sharing_socket, d->config.sharing_socket, sizeof(new.sharing_socket));
 		memcpy(new.socket, d->config.socket, sizeof(new.socket));
 		new.max_peers = d->config.max_peers;
 		new.messages_per_s = d->config.messages_per_s;
@@ -239,6 +241,8 @@ static int make_parts(struct gn_daemon *d)
 	if (!err)
 		err = make_server(d);
 	if (!err)
+		err = gn_daemon_sharing_start(d);
+	if (!err)
 		err = gn_daemon_rounds_start(d);
 	return err;
 }
@@ -275,6 +279,7 @@ void gn_daemon_destroy(struct gn_daemon *d)
 	gn_server_destroy(d->server);
 	while (d->lost)
 		gn_daemon_drop_lost(d, d->lost);
+	gn_daemon_sharing_stop(d);
 	gn_metrics_http_destroy(d->http);
 	gn_metrics_destroy(d->metrics);
 	gn_event_log_close(d->log);

@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: MIT
 """balloond.py BALLOOND GNOMON - the daemon as its operator and its VMs meet it: configuration, commands, admission,
 targets, signals, metrics, `gnomon top`. Last line: N passed, N failed."""
+import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -283,6 +285,51 @@ def slow(folder):
     check(d.end() == 0, "ends")
 
 
+def savings(folder):
+    """What a sharing daemon saves is divided too, less its reserve, as long as it answers; no reservation rests on it."""
+    said = {"saved_bytes": 300 * MIB, "reserve_bytes": 100 * MIB}
+    path = os.path.join(folder, "shared")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        listening.listen(1)
+        listening.settimeout(LIMIT_S)
+        d = Daemon(folder, f"[memory]\nbudget = 512M\nsharing_socket = {path}\n[policy]\nname = static\nsettle = 0s\nperiod = 50ms\n")
+        tool, vm, other = (Peer(d.path) for _ in range(3))
+        peer = listening.accept()[0]
+        peer.settimeout(LIMIT_S)
+        lines = peer.makefile("rw")
+
+        def say(message):
+            lines.write(json.dumps(message) + "\n")
+            lines.flush()
+
+        def answer():
+            asked = json.loads(lines.readline())
+            check(asked == {"execute": "query-sharing"}, f"it asks: {asked}")
+            say({"return": said})
+
+        say({"gnomon": {"version": {"product": "s", "release": "0", "protocol": 1}, "capabilities": []}})
+        answer()
+        check(until(lambda: tool.ask("query-host")["return"]["saved_bytes"] == 200 * MIB), "savings less the reserve")
+        check("return" in vm.register("a", 2048, 256, 100), "a VM")
+
+        def target():
+            return tool.ask("query-vms")["return"][0]["target_bytes"]
+
+        check(until(lambda: target() > 512 * MIB) and target() <= 712 * MIB, f"is given of it: {target() / MIB}")
+        check(other.register("b", 2048, 300, 0)["error"]["class"] == "NoRoom", "no reservation is")
+        said["saved_bytes"] = 0
+        answer()
+        check(until(lambda: target() <= 512 * MIB), "guests wrote their pages, and it is gone")
+        said["saved_bytes"] = 300 * MIB
+        answer()
+        check(until(lambda: target() > 512 * MIB), "it is there again")
+        lines.close()
+        peer.close()
+        check(until(lambda: target() <= 512 * MIB), "who does not answer saves nothing")
+    check(d.end() == 0, "ends")
+
+
 def dry_run(folder):
     d = Daemon(folder, "[memory]\nbudget = 1G\n[policy]\nsettle = 0s\nperiod = 100ms\n", "--dry-run")
     a = Peer(d.path)
@@ -293,4 +340,4 @@ def dry_run(folder):
     check(d.end() == 0, "ends")
 
 
-run_tests((configuration, commands, textfile, signals, settling, settled, lost, trust, slow, dry_run))
+run_tests((configuration, commands, textfile, signals, settling, settled, lost, trust, slow, savings, dry_run))
