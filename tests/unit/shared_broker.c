@@ -195,6 +195,32 @@ Test(shared_broker, many_alike)
 	rig_fini(&r);
 }
 
+/* Pages that change and change again: what they were makes room. */
+Test(shared_broker, old_offers_give_way)
+{
+	struct rig r;
+
+	rig_init(&r, 0);
+	for (unsigned n = 0; n < 100000; n++) {
+		struct gn_exchange_offer offer = { .gfn = n % SHARER_PAGES,
+						   .tag = n * UINT64_C(0x9e3779b97f4a7c15),
+						   .check = (uint8_t)(n / SHARER_PAGES) };
+
+		cr_assert_eq(gn_exchange_put(r.vms[0]->exchange, GN_EXCHANGE_OFFERS, &offer), 0);
+		cr_assert_geq(gn_broker_serve(r.vms[0]->vm, 16), 0);
+		if (n % 1000 == 0)
+			gn_broker_tidy(r.broker);
+	}
+	gn_broker_get_stats(r.broker, &r.stats);
+	cr_assert_eq(r.stats.index_full, 0);
+	offer_all(&r, VMS, 5, 9);
+	sharers_settle(r.vms, VMS);
+	check_books(&r);
+	for (unsigned i = 0; i < VMS; i++)
+		cr_assert_eq(sharer_merged(r.vms[i]), 1, "there is room for what is new");
+	rig_fini(&r);
+}
+
 /* Nothing is ordered, and what could be is counted. */
 Test(shared_broker, dry)
 {
