@@ -200,28 +200,8 @@ static int make_server(struct gn_daemon *d)
 		.max_peers = (unsigned)d->config.max_peers,
 		.messages_per_s = (unsigned)d->config.messages_per_s,
 	};
-	int err = gn_server_create(gn_service_event(d->service), &config, &d->server);
 
-	if (err == -EADDRINUSE)
-		gn_daemon_say(d, "%s: another daemon serves it", d->config.socket);
-	else if (err)
-		gn_daemon_say(d, "%s: %s", d->config.socket, strerror(-err));
-	return err;
-}
-
-static int make_metrics(struct gn_daemon *d)
-{
-	int err = gn_metrics_create(&d->metrics);
-
-	if (err || !d->config.metrics_port)
-		return err;
-	err = gn_metrics_http_create(gn_service_event(d->service), d->metrics,
-				     (uint16_t)d->config.metrics_port, gn_daemon_update_metrics, d,
-				     &d->http);
-	if (err)
-		gn_daemon_say(d, "metrics on port %llu: %s",
-			      (unsigned long long)d->config.metrics_port, strerror(-err));
-	return err;
+	return gn_start_server(gn_service_event(d->service), &config, d->say, &d->server);
 }
 
 static int make_parts(struct gn_daemon *d)
@@ -231,13 +211,12 @@ static int make_parts(struct gn_daemon *d)
 
 	if (!err)
 		err = make_policy(&d->config, &d->policy);
-	if (!err) {
-		err = gn_event_log_open(d->config.event_log, &d->log);
-		if (err)
-			gn_daemon_say(d, "event_log %s: %s", d->config.event_log, strerror(-err));
-	}
 	if (!err)
-		err = make_metrics(d);
+		err = gn_start_log(d->config.event_log, d->say, &d->log);
+	if (!err)
+		err = gn_start_metrics(gn_service_event(d->service),
+				       (uint16_t)d->config.metrics_port, gn_daemon_update_metrics,
+				       d, d->say, &d->metrics, &d->http);
 	if (!err)
 		err = make_server(d);
 	if (!err)

@@ -20,11 +20,12 @@ static void check(bool holds)
 
 static void set_up(void)
 {
-	const struct gn_broker_config config = { .pool_bytes = SHARER_SEGMENTS * GN_SEGMENT_BYTES,
+	const struct gn_broker_config config = { .pool_bytes = GN_SEGMENT_BYTES,
 						 .index_pages = 1024 };
 
 	check(!gn_broker_create(&config, &broker));
 	check(!sharer_init(&good, broker, 0) && !sharer_init(&hostile, broker, 0));
+	hostile.is_hostile = true;
 	for (unsigned gfn = 0; gfn < 16; gfn++) {
 		good.bytes[gfn] = hostile.bytes[gfn] = (uint8_t)gfn;
 		sharer_offer(&good, gfn);
