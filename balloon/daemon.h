@@ -84,6 +84,7 @@ struct gn_daemon {
 	size_t count, capacity;
 	uint64_t next_id;
 	struct gn_policy_host host;
+	struct gn_daemon_sharing *sharing; /* NULL: no sharing daemon is configured */
 	struct gn_refusals refusals;
 	struct gn_textfile textfile;
 	uint64_t rounds, early_rounds, failed_rounds, admitted, targets_told, lates, gones, asks,
@@ -112,7 +113,8 @@ uint64_t gn_daemon_sum_min(const struct gn_daemon *);
 uint64_t gn_daemon_unreserved(const struct gn_daemon *);
 uint64_t gn_daemon_over_reserved(const struct gn_daemon *);
 uint64_t gn_daemon_sum_actual(const struct gn_daemon *);
-/* What there is to divide: the budget less what lost VMs may hold. */
+/* What there is to divide: the budget less what lost VMs may hold; and with what sharing saves. */
+uint64_t gn_daemon_own_budget(const struct gn_daemon *);
 uint64_t gn_daemon_budget(const struct gn_daemon *);
 /* What the policy is to know of @vm. */
 void gn_daemon_vm_describe(const struct gn_daemon_vm *vm, struct gn_policy_vm *out);
@@ -127,6 +129,14 @@ void gn_daemon_drop_lost(struct gn_daemon *, struct gn_daemon_vm *vm);
 /* Withheld for @vm, for all of them. */
 uint64_t gn_daemon_lost_bytes_of(const struct gn_daemon_vm *vm);
 uint64_t gn_daemon_lost_bytes(const struct gn_daemon *);
+
+/* daemon_sharing.c: what a gnomon-shared saves. */
+int gn_daemon_sharing_start(struct gn_daemon *);
+void gn_daemon_sharing_stop(struct gn_daemon *);
+/* What is so now; the answer is there in the next period. */
+void gn_daemon_ask_sharing(struct gn_daemon *);
+/* Less its reserve. */
+uint64_t gn_daemon_saved_bytes(const struct gn_daemon *);
 
 /* daemon_round.c: the rounds. */
 int gn_daemon_rounds_start(struct gn_daemon *);

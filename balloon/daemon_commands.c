@@ -77,6 +77,7 @@ static void query_host(void *ctx, struct gn_peer *p, const cJSON *a, struct gn_r
 	gn_json_put_u64(w, "actual_bytes", gn_daemon_sum_actual(d));
 	gn_json_put_u64(w, "vms", d->count);
 	gn_json_put_u64(w, "lost_bytes", gn_daemon_lost_bytes(d));
+	gn_json_put_u64(w, "saved_bytes", gn_daemon_saved_bytes(d));
 	gn_json_put_double(w, "psi_some", d->host.psi_some);
 	gn_json_put_double(w, "psi_full", d->host.psi_full);
 	gn_json_put_bool(w, "settling", d->is_settling);

@@ -50,6 +50,9 @@ void gn_daemon_update_metrics(void *ctx)
 		       "Duration of the longest round.", (double)d->longest_round_ns * 1e-9);
 	gn_metrics_put(d->metrics, GN_METRIC_GAUGE, "gnomon_vms", "VMs registered.",
 		       (double)d->count);
+	gn_metrics_put(d->metrics, GN_METRIC_GAUGE, "gnomon_saved_bytes",
+		       "Divided beyond the budget, because sharing saves it.",
+		       (double)gn_daemon_saved_bytes(d));
 	gn_metrics_put(d->metrics, GN_METRIC_GAUGE, "gnomon_lost_bytes",
 		       "Withheld for VMs that have no connection.",
 		       (double)gn_daemon_lost_bytes(d));

@@ -232,6 +232,7 @@ static int on_period(sd_event_source *source, uint64_t usec, void *ctx)
 	(void)usec;
 	gn_daemon_restart_period(d);
 	read_pressure(&d->host);
+	gn_daemon_ask_sharing(d);
 	if (!d->is_settling)
 		make_round(d);
 	tell_status(d);

@@ -34,11 +34,16 @@ uint64_t gn_daemon_sum_min(const struct gn_daemon *d)
 	return sum + gn_daemon_lost_bytes(d);
 }
 
-uint64_t gn_daemon_budget(const struct gn_daemon *d)
+uint64_t gn_daemon_own_budget(const struct gn_daemon *d)
 {
 	uint64_t lost = gn_daemon_lost_bytes(d), budget = d->config.budget_bytes;
 
 	return budget > lost ? budget - lost : 0;
+}
+
+uint64_t gn_daemon_budget(const struct gn_daemon *d)
+{
+	return gn_daemon_own_budget(d) + gn_daemon_saved_bytes(d);
 }
 
 uint64_t gn_daemon_unreserved(const struct gn_daemon *d)
@@ -121,7 +126,8 @@ static int admit(struct gn_daemon *d, const struct gn_daemon_vm *vm)
 	struct gn_policy_vm newcomer;
 
 	gn_daemon_vm_describe(vm, &newcomer);
-	d->host.budget_bytes = gn_daemon_budget(d);
+	/* A reservation is for good, and savings are not. */
+	d->host.budget_bytes = gn_daemon_own_budget(d);
 	for (size_t i = 0; i < d->count; i++)
 		gn_daemon_vm_describe(d->vms[i], &d->policy_vms[i]);
 	return gn_policy_admit(&d->host, d->policy_vms, d->count, &newcomer);

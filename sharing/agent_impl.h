@@ -8,13 +8,13 @@
 #define GN_SHARING_AGENT_IMPL_H
 
 #include <pthread.h>
-#include <stdatomic.h>
 
 #include <gnomon/sharing.h>
 
 #include "agent.h"
 #include "agent_window.h"
 #include "control/client.h"
+#include "mmu/atomics.h"
 #include "exchange.h"
 #include "scanner.h"
 
@@ -29,10 +29,10 @@ struct gn_share_agent {
 	int kick_fd;		  /* (c) to stop */
 	pthread_t thread;
 	bool has_thread;
-	atomic_bool is_stopping, is_registered; /* (a) */
-	uint64_t register_at_ns;		/* (t) 0: not */
-	uint64_t shy_until_ns;			/* (t) after a daemon that made no sense; 0: not */
-	uint64_t report_at_ns;			/* (t) */
+	_Atomic(bool) is_stopping, is_registered; /* (a) */
+	uint64_t register_at_ns;		  /* (t) 0: not */
+	uint64_t shy_until_ns; /* (t) after a daemon that made no sense; 0: not */
+	uint64_t report_at_ns; /* (t) */
 
 	/* The budget, and where the scan is. (t) */
 	uint64_t cpu_ppm, sweep_ns;
@@ -66,8 +66,8 @@ struct gn_share_agent {
 	size_t return_count; /* taken from the engine, not yet told */
 
 	/* Told; the scanner's of earlier sessions are not in. (a) */
-	_Atomic uint64_t pages_sharing, pages_shared, pages_scanned, full_scans, zero_pages, merged,
-		refused, shown, returned, cpu_ns;
+	_Atomic(uint64_t) pages_sharing, pages_shared, pages_scanned, full_scans, zero_pages,
+		merged, refused, shown, returned, cpu_ns;
 };
 
 /* agent_session.c: one registration with a group. */

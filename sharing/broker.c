@@ -61,6 +61,7 @@ void gn_broker_destroy(struct gn_broker *b)
 static void free_vm(struct gn_broker_vm *vm)
 {
 	gn_exchange_destroy(vm->exchange);
+	free(vm->checks);
 	free(vm->charged);
 	free(vm->views);
 	free(vm->wanted);
@@ -87,9 +88,10 @@ int gn_broker_add(struct gn_broker *b, uint64_t pages, struct gn_broker_vm **out
 	vm->id = id;
 	vm->pages = pages;
 	vm->free_slots = ((uint64_t)1 << GN_EXCHANGE_SLOTS) - 1;
+	vm->checks = calloc(pages, sizeof(*vm->checks));
 	vm->charged = calloc(frame_words(b), sizeof(*vm->charged));
 	vm->views = calloc(gn_share_pool_segments(b->pool) / 64 + 1, sizeof(*vm->views));
-	if (vm->charged && vm->views)
+	if (vm->checks && vm->charged && vm->views)
 		err = gn_exchange_create(b->key, &vm->exchange);
 	if (err) {
 		free_vm(vm);

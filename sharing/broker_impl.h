@@ -27,6 +27,7 @@ struct gn_broker_vm {
 	unsigned id; /* in the index */
 	uint64_t pages;
 	struct gn_exchange *exchange;
+	uint8_t *checks;   /* of each page's last offer: what was offered before is void */
 	uint64_t *charged; /* a bit a frame: it has merged, and not returned */
 	uint64_t *views;   /* a bit a segment: it has it mapped, or may */
 	bool needs_kick, is_broken;

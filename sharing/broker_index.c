@@ -4,6 +4,9 @@
  *
  * An entry names a VM by a number that is used again. That of a VM which is gone may thus come to mean a page of another;
  * as with a page that has changed, the tag decides when it is shown, and bytes when it is merged.
+ *
+ * A page that is offered again has changed, so its former entry is void, and known by a byte a page: the check of its last offer. So
+ * the index holds about an entry a page, however often pages change.
  */
 #include "broker_impl.h"
 #include "entry.h"
@@ -21,9 +24,12 @@ bool gn_broker_entry_is_stale(void *ctx, const struct gn_index_entry *entry)
 {
 	struct gn_broker *b = ctx;
 	const uint64_t value = entry->value, number = gn_entry_number_of(value);
+	const struct gn_broker_vm *vm = b->vms[gn_entry_vm_of(value)];
 
-	if (gn_entry_kind_of(value) != GN_ENTRY_FRAME)
-		return !b->vms[gn_entry_vm_of(value)];
+	if (gn_entry_kind_of(value) == GN_ENTRY_PENDING)
+		return !vm;
+	if (gn_entry_kind_of(value) == GN_ENTRY_CANDIDATE)
+		return !vm || number >= vm->pages || vm->checks[number] != gn_entry_check_of(value);
 	if (gn_share_pool_refs(b->pool, number) > 1)
 		return false;
 	gn_share_pool_put(b->pool, number);

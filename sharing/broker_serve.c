@@ -36,6 +36,7 @@ static void take_offer(struct gn_broker_vm *vm, const struct gn_exchange_offer *
 	}
 	b->stats.offers++;
 	vm->stats.offers++;
+	vm->checks[gfn] = tag.check;
 	for (struct gn_index_entry *e = gn_index_next(&b->index, tag.bits, NULL); e;
 	     e = gn_index_next(&b->index, tag.bits, e)) {
 		if (gn_entry_check_of(e->value) != tag.check)

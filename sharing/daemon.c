@@ -189,27 +189,8 @@ static int make_server(struct gn_shared *d)
 		.max_peers = (unsigned)d->config.max_peers,
 		.messages_per_s = (unsigned)d->config.messages_per_s,
 	};
-	int err = gn_server_create(gn_service_event(d->service), &config, &d->server);
 
-	if (err)
-		gn_shared_say(d, "%s: %s", d->config.socket,
-			      err == -EADDRINUSE ? "another daemon serves it" : strerror(-err));
-	return err;
-}
-
-static int make_metrics(struct gn_shared *d)
-{
-	int err = gn_metrics_create(&d->metrics);
-
-	if (err || !d->config.metrics_port)
-		return err;
-	err = gn_metrics_http_create(gn_service_event(d->service), d->metrics,
-				     (uint16_t)d->config.metrics_port, gn_shared_update_metrics, d,
-				     &d->http);
-	if (err)
-		gn_shared_say(d, "metrics on port %llu: %s",
-			      (unsigned long long)d->config.metrics_port, strerror(-err));
-	return err;
+	return gn_start_server(gn_service_event(d->service), &config, d->say, &d->server);
 }
 
 static int make_parts(struct gn_shared *d)
@@ -217,13 +198,12 @@ static int make_parts(struct gn_shared *d)
 	const struct gn_service_config service = { .reload = on_reload, .stop = on_stop, .ctx = d };
 	int err = gn_service_create(&service, &d->service);
 
-	if (!err) {
-		err = gn_event_log_open(d->config.event_log, &d->log);
-		if (err)
-			gn_shared_say(d, "event_log %s: %s", d->config.event_log, strerror(-err));
-	}
 	if (!err)
-		err = make_metrics(d);
+		err = gn_start_log(d->config.event_log, d->say, &d->log);
+	if (!err)
+		err = gn_start_metrics(gn_service_event(d->service),
+				       (uint16_t)d->config.metrics_port, gn_shared_update_metrics,
+				       d, d->say, &d->metrics, &d->http);
 	if (!err)
 		err = make_server(d);
 	if (!err)

@@ -270,6 +270,7 @@ stage_cli() {
 	check "build release" bench/run.sh --build-only
 	plain "cli" tests/cli/run.sh build/release/gnomon
 	plain "balloond" python3 tests/cli/balloond.py build/release/gnomon-balloond build/release/gnomon
+	plain "shared" python3 tests/cli/shared.py build/release/gnomon-shared build/release/gnomon
 	plain "balloond, VMs" python3 tests/cli/balloond_vms.py build/release/gnomon-balloond build/release/gnomon
 }
 stage_install() {

@@ -7,12 +7,35 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "control/client.h"
+
+static struct {
+	unsigned passed, failed;
+} daemon_counts;
+
+/* One thing that must hold, at a step of the daemon. */
+static inline void daemon_check(bool holds, const char *step, const char *what)
+{
+	if (holds) {
+		daemon_counts.passed++;
+		return;
+	}
+	daemon_counts.failed++;
+	printf("FAIL: %s: %s\n", step, what);
+}
+
+/* The last line; what main() returns. */
+static inline int daemon_counts_print(void)
+{
+	printf("%u passed, %u failed\n", daemon_counts.passed, daemon_counts.failed);
+	return daemon_counts.failed != 0;
+}
 
 /* The answer to a command, for the caller to delete; NULL: none within 5 s. */
 static inline cJSON *daemon_ask(const char *socket, const char *command)

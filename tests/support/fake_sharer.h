@@ -29,12 +29,13 @@ struct sharer {
 	uint64_t frames[SHARER_PAGES]; /* merged into; SHARER_NONE */
 	const uint8_t *segments[SHARER_SEGMENTS];
 	uint32_t uses[SHARER_SEGMENTS * GN_SEGMENT_FRAMES];
-	uint64_t wrong; /* merged pages that were found to be something else */
-	int refuses;	/* merges are answered with this */
-	bool is_deaf;	/* it answers nothing */
+	uint64_t wrong;	 /* merged pages that were found to be something else */
+	int refuses;	 /* merges are answered with this */
+	bool is_deaf;	 /* it answers nothing */
+	bool is_hostile; /* its exchange may hold anything */
 };
 
-static int sharer_init(struct sharer *s, struct gn_broker *broker, unsigned tag_bits)
+static inline int sharer_init(struct sharer *s, struct gn_broker *broker, unsigned tag_bits)
 {
 	int err;
 
@@ -51,7 +52,7 @@ static int sharer_init(struct sharer *s, struct gn_broker *broker, unsigned tag_
 }
 
 /* Its process dies: what it has mapped goes first. */
-static void sharer_die(struct sharer *s, bool is_removed)
+static inline void sharer_die(struct sharer *s, bool is_removed)
 {
 	for (unsigned i = 0; i < SHARER_SEGMENTS; i++)
 		if (s->segments[i])
@@ -62,7 +63,7 @@ static void sharer_die(struct sharer *s, bool is_removed)
 		gn_broker_remove(s->vm);
 }
 
-static int sharer_offer(struct sharer *s, uint64_t gfn)
+static inline int sharer_offer(struct sharer *s, uint64_t gfn)
 {
 	uint8_t page[4096];
 	struct gn_tag tag;
@@ -75,24 +76,24 @@ static int sharer_offer(struct sharer *s, uint64_t gfn)
 	return gn_exchange_put(s->exchange, GN_EXCHANGE_OFFERS, &offer);
 }
 
-static const uint8_t *sharer_at(const struct sharer *s, uint64_t frame)
+static inline const uint8_t *sharer_at(const struct sharer *s, uint64_t frame)
 {
 	return s->segments[frame / GN_SEGMENT_FRAMES] + frame % GN_SEGMENT_FRAMES * 4096;
 }
 
-static bool is_full_of(const uint8_t *page, uint8_t byte)
+static inline bool is_full_of(const uint8_t *page, uint8_t byte)
 {
 	return page[0] == byte && !memcmp(page, page + 1, 4095);
 }
 
-static void sharer_answer(struct sharer *s, const struct gn_exchange_answer *answer)
+static inline void sharer_answer(struct sharer *s, const struct gn_exchange_answer *answer)
 {
-	if (gn_exchange_put(s->exchange, GN_EXCHANGE_ANSWERS, answer))
+	if (gn_exchange_put(s->exchange, GN_EXCHANGE_ANSWERS, answer) && !s->is_hostile)
 		abort(); /* there is room for all that may be asked */
 }
 
 /* The guest writes the page: its use of a frame ends. */
-static void sharer_write(struct sharer *s, uint64_t gfn, uint8_t byte)
+static inline void sharer_write(struct sharer *s, uint64_t gfn, uint8_t byte)
 {
 	const uint64_t frame = s->frames[gfn];
 
@@ -103,7 +104,7 @@ static void sharer_write(struct sharer *s, uint64_t gfn, uint8_t byte)
 							       .frame = frame });
 }
 
-static int sharer_view(struct sharer *s, uint64_t frame)
+static inline int sharer_view(struct sharer *s, uint64_t frame)
 {
 	const unsigned segment = (unsigned)(frame / GN_SEGMENT_FRAMES);
 	void *at;
@@ -119,7 +120,7 @@ static int sharer_view(struct sharer *s, uint64_t frame)
 	return 0;
 }
 
-static int sharer_merge(struct sharer *s, uint64_t gfn, uint64_t frame)
+static inline int sharer_merge(struct sharer *s, uint64_t gfn, uint64_t frame)
 {
 	int err = s->refuses ? s->refuses : sharer_view(s, frame);
 
@@ -136,7 +137,7 @@ static int sharer_merge(struct sharer *s, uint64_t gfn, uint64_t frame)
 }
 
 /* One order, if there is one. */
-static bool sharer_obey(struct sharer *s)
+static inline bool sharer_obey(struct sharer *s)
 {
 	struct gn_exchange_order order;
 	struct gn_exchange_answer answer = { .kind = GN_ANSWER_DONE };
@@ -144,6 +145,9 @@ static bool sharer_obey(struct sharer *s)
 
 	if (s->is_deaf || gn_exchange_take(s->exchange, GN_EXCHANGE_ORDERS, &order) <= 0)
 		return false;
+	if (order.gfn >= SHARER_PAGES || order.slot >= GN_EXCHANGE_SLOTS ||
+	    order.frame >= SHARER_SEGMENTS * GN_SEGMENT_FRAMES)
+		return s->is_hostile;
 	answer.number = order.number;
 	if (order.kind == GN_ORDER_SHOW) {
 		memset(gn_exchange_slot(s->exchange, order.slot), s->bytes[order.gfn], 4096);
@@ -153,21 +157,22 @@ static bool sharer_obey(struct sharer *s)
 		(void)sharer_offer(s, order.gfn);
 	} else {
 		segment = (unsigned)(order.frame / GN_SEGMENT_FRAMES);
-		munmap((void *)s->segments[segment], GN_SEGMENT_BYTES);
+		if (s->segments[segment])
+			munmap((void *)s->segments[segment], GN_SEGMENT_BYTES);
 		s->segments[segment] = NULL;
 	}
 	sharer_answer(s, &answer);
 	return true;
 }
 
-static void sharer_look(struct sharer *s)
+static inline void sharer_look(struct sharer *s)
 {
 	for (unsigned i = 0; i < SHARER_PAGES; i++)
 		if (s->frames[i] != SHARER_NONE)
 			s->wrong += !is_full_of(sharer_at(s, s->frames[i]), s->bytes[i]);
 }
 
-static unsigned sharer_merged(const struct sharer *s)
+static inline unsigned sharer_merged(const struct sharer *s)
 {
 	unsigned count = 0;
 
@@ -177,7 +182,7 @@ static unsigned sharer_merged(const struct sharer *s)
 }
 
 /* Both sides until nothing moves. */
-static void sharers_settle(struct sharer *const *sharers, unsigned count)
+static inline void sharers_settle(struct sharer *const *sharers, unsigned count)
 {
 	bool moves = true;
 

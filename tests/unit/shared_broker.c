@@ -178,7 +178,50 @@ Test(shared_broker, collisions_never_merge)
 	rig_fini(&r);
 }
 
-/* A pool that is full shares no more, and goes on. */
+/* More of one kind than the index holds of a tag: those that found no room are asked again. */
+Test(shared_broker, many_alike)
+{
+	struct rig r;
+
+	rig_init(&r, 0);
+	for (unsigned gfn = 0; gfn < 100; gfn++)
+		offer_all(&r, VMS, gfn, 77);
+	sharers_settle(r.vms, VMS);
+	check_books(&r);
+	cr_assert_gt(r.stats.index_full, 0);
+	for (unsigned i = 0; i < VMS; i++)
+		cr_assert_eq(sharer_merged(r.vms[i]), 100);
+	cr_assert_eq(r.stats.pool_used_pages, 1);
+	rig_fini(&r);
+}
+
+/* Pages that change and change again: what they were makes room. */
+Test(shared_broker, old_offers_give_way)
+{
+	struct rig r;
+
+	rig_init(&r, 0);
+	for (unsigned n = 0; n < 100000; n++) {
+		struct gn_exchange_offer offer = { .gfn = n % SHARER_PAGES,
+						   .tag = n * UINT64_C(0x9e3779b97f4a7c15),
+						   .check = (uint8_t)(n / SHARER_PAGES) };
+
+		cr_assert_eq(gn_exchange_put(r.vms[0]->exchange, GN_EXCHANGE_OFFERS, &offer), 0);
+		cr_assert_geq(gn_broker_serve(r.vms[0]->vm, 16), 0);
+		if (n % 1000 == 0)
+			gn_broker_tidy(r.broker);
+	}
+	gn_broker_get_stats(r.broker, &r.stats);
+	cr_assert_eq(r.stats.index_full, 0);
+	offer_all(&r, VMS, 5, 9);
+	sharers_settle(r.vms, VMS);
+	check_books(&r);
+	for (unsigned i = 0; i < VMS; i++)
+		cr_assert_eq(sharer_merged(r.vms[i]), 1, "there is room for what is new");
+	rig_fini(&r);
+}
+
+/* Nothing is ordered, and what could be is counted. */
 Test(shared_broker, dry)
 {
 	const struct gn_broker_config config = { .pool_bytes = GN_SEGMENT_BYTES,
