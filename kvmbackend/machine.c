@@ -277,6 +277,10 @@ static int make_engine_vm(struct gn_kvm *kvm, char *why, size_t why_bytes)
 	struct gn_vm_config config = kvm->config.vm;
 	int err;
 
+	if (config.frames) {
+		snprintf(why, why_bytes, "frames: KVM maps the pool, which has to be the VM's own");
+		return -EINVAL;
+	}
 	config.scheme = "interp";
 	config.backend = &backend;
 	config.backend_data = kvm;

@@ -25,10 +25,7 @@ struct gn_frames {
 	struct gn_frames_impl *impl;
 };
 
-/* @bytes is rounded up to 2 MiB. @huge: blocks of 2 MiB will be asked for. -EINVAL, -ENOMEM, -errno
- * of memfd. */
-int gn_frames_new(uint64_t bytes, enum gn_pool_kind kind, bool huge, struct gn_frames **out);
-void gn_frames_destroy(struct gn_frames *frames);
+/* gn_frames_new() and gn_frames_destroy(): <gnomon/engine.h>. */
 int gn_frames_fd(
 	const struct gn_frames *frames); /* for a backend that maps it elsewhere; -1: anonymous */
 

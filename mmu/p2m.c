@@ -27,6 +27,8 @@
 
 #include "p2m_writer.h"
 
+#define LEAVING_RUNS 512 /* put at a time by a VM that ends */
+
 int gn_p2m_init(struct gn_p2m *p2m, struct gn_vm *vm, uint64_t gfn_count, unsigned backing_level)
 {
 	p2m->words = gn_arena_zalloc(vm->arena, gfn_count * sizeof(p2m->words[0]));
@@ -41,19 +43,29 @@ int gn_p2m_init(struct gn_p2m *p2m, struct gn_vm *vm, uint64_t gfn_count, unsign
 	return 0;
 }
 
-/* The scheme is gone and no vCPU runs: frames go straight back. */
+/* The scheme is gone and no vCPU runs: frames go straight back. Those of a pool that stays go to the host. */
 void gn_p2m_fini(struct gn_p2m *p2m, struct gn_vm *vm)
 {
-	uint64_t left = atomic_load_explicit(&p2m->backed_pages, memory_order_relaxed);
+	uint64_t left = atomic_load_explicit(&p2m->backed_pages, memory_order_relaxed), pages;
+	struct gn_frame_run runs[LEAVING_RUNS];
+	size_t count = 0;
 
-	for (uint64_t i = 0; i < p2m->gfn_count && left; i++) {
-		p2m_word_t w = gn_p2m_get(p2m, gfn(i));
+	for (uint64_t at = 0; at < p2m->gfn_count && left; at += pages) {
+		p2m_word_t w = gn_p2m_get(p2m, gfn(at));
 
+		pages = gn_p2m_alike(w, at, p2m->gfn_count);
 		if (!gn_p2m_word_has_frame(w))
 			continue;
-		gn_frames_put(vm->frames, gn_p2m_word_pfn(w));
-		left--;
+		runs[count++] = (struct gn_frame_run){ .first = gn_p2m_word_pfn(w),
+						       .count = pages,
+						       .to_host = !vm->owns_frames };
+		left -= pages;
+		if (count == LEAVING_RUNS) {
+			gn_frames_put_runs(vm->frames, runs, count);
+			count = 0;
+		}
 	}
+	gn_frames_put_runs(vm->frames, runs, count);
 	gn_lock_fini(&p2m->lock);
 	gn_arena_free(vm->arena, (void *)p2m->words, p2m->gfn_count * sizeof(p2m->words[0]));
 }

@@ -19,7 +19,8 @@
  * waits for the change to end.
  *
  * Word: frame number, state, rights (R W X), and the largest level at which the gfn's aligned block
- * is one block of host frames with one state and rights, so that a large leaf may map it.
+ * is one block of host frames with one state and rights, so that a large leaf may map it. A SHARED word may be
+ * sealed: then it never has a right, and any access gives the gfn a frame of its own.
  */
 #ifndef GN_MMU_P2M_H
 #define GN_MMU_P2M_H
@@ -35,9 +36,10 @@ typedef struct p2m_word {
 } p2m_word_t;
 
 /* Layout of the word (ours, not a hardware format). */
-#define GN_P2M_STATE_SHIFT  0  /* 3 bits: enum gn_p2m_state */
-#define GN_P2M_RIGHTS_SHIFT 3  /* 3 bits: GN_R, GN_W, GN_X */
-#define GN_P2M_LEVEL_SHIFT  6  /* 2 bits: 1..3, 0 without a frame */
+#define GN_P2M_STATE_SHIFT  0 /* 3 bits: enum gn_p2m_state */
+#define GN_P2M_RIGHTS_SHIFT 3 /* 3 bits: GN_R, GN_W, GN_X */
+#define GN_P2M_LEVEL_SHIFT  6 /* 2 bits: 1..3, 0 without a frame */
+#define GN_P2M_SEALED	    ((uint64_t)1 << 8)
 #define GN_P2M_PFN_SHIFT    12 /* the frame number, 40 bits */
 
 static inline enum gn_p2m_state gn_p2m_word_state(p2m_word_t w)
@@ -64,6 +66,35 @@ static inline p2m_word_t gn_p2m_word(enum gn_p2m_state state, gn_rights_t rights
 	w.v = (uint64_t)state | (uint64_t)rights << GN_P2M_RIGHTS_SHIFT |
 	      (uint64_t)level << GN_P2M_LEVEL_SHIFT | frame.v << GN_P2M_PFN_SHIFT;
 	return w;
+}
+/* The rights it has outside of changes. */
+static inline gn_rights_t gn_p2m_word_rights_at_rest(p2m_word_t w)
+{
+	switch (gn_p2m_word_state(w)) {
+	case GN_P2M_PRIVATE:
+		return GN_RWX;
+	case GN_P2M_SHARED:
+		return w.v & GN_P2M_SEALED ? 0 : GN_R | GN_X;
+	case GN_P2M_READONLY:
+		return GN_R | GN_X;
+	default:
+		return 0;
+	}
+}
+/* The word of a change that came to nothing. */
+static inline p2m_word_t gn_p2m_word_at_rest(p2m_word_t w)
+{
+	w.v |= (uint64_t)gn_p2m_word_rights_at_rest(w) << GN_P2M_RIGHTS_SHIFT;
+	return w;
+}
+/* The same gfn in another frame, at rest. */
+static inline p2m_word_t gn_p2m_word_moved(p2m_word_t w, unsigned level, pfn_t frame)
+{
+	p2m_word_t moved =
+		gn_p2m_word(gn_p2m_word_state(w), gn_p2m_word_rights_at_rest(w), level, frame);
+
+	moved.v |= w.v & GN_P2M_SEALED;
+	return moved;
 }
 /* The word has a frame that grants all of @rights now. */
 static inline bool gn_p2m_word_grants(p2m_word_t w, gn_rights_t rights)
@@ -116,7 +147,7 @@ uint64_t gn_p2m_begin_read(const struct gn_p2m *p2m);
 bool gn_p2m_retry(const struct gn_p2m *p2m, uint64_t sequence);
 
 /* Give an UNBACKED gfn its frame (a block of the backing level when the whole block is unbacked RAM
- * and the pool has one), or copy a SHARED one for a write. Idempotent. *out is the word afterwards.
+ * and the pool has one), or copy a SHARED one for a write, a sealed one for any access. Idempotent. *out is the word afterwards.
  * 0 even when the state has no frame to give (MMIO, BALLOONED): look at *out. -ENOMEM. Not inside
  * an RCU read section. */
 int gn_p2m_fault_in(struct gn_vm *vm, gfn_t at, bool write, p2m_word_t *out);

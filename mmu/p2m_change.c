@@ -425,14 +425,13 @@ int gn_p2m_protect(struct gn_vm *vm, gfn_t start, uint64_t count, bool readonly)
 	for (uint64_t i = start.v; i < start.v + count; i++) {
 		p2m_word_t w = gn_p2m_get(&vm->p2m, gfn(i));
 		enum gn_p2m_state state = gn_p2m_word_state(w);
-		bool changes = state == from || state == to;
 
-		if (state == GN_P2M_UNBACKED)
-			continue;
 		/* What was SHARED stays as it was (only when unprotecting). */
-		gn_p2m_set(vm, gfn(i),
-			   gn_p2m_word(changes ? to : state, changes ? rights : GN_R | GN_X,
-				       gn_p2m_word_level(w), gn_p2m_word_pfn(w)));
+		gn_p2m_set(
+			vm, gfn(i),
+			state == from || state == to
+				? gn_p2m_word(to, rights, gn_p2m_word_level(w), gn_p2m_word_pfn(w))
+				: gn_p2m_word_at_rest(w));
 	}
 	gn_p2m_change_end(vm);
 out:
@@ -442,11 +441,6 @@ out:
 
 /* ---- Move ------------------------------------------------------------------------------------ */
 
-static gn_rights_t rights_of(enum gn_p2m_state state)
-{
-	return state == GN_P2M_PRIVATE ? GN_RWX : GN_R | GN_X;
-}
-
 /* New frames for every gfn that has one, in blocks as large as the old ones where they fit the
  * range. */
 static int plan_move(struct gn_vm *vm, struct plan *plan)
@@ -455,7 +449,6 @@ static int plan_move(struct gn_vm *vm, struct plan *plan)
 
 	for (uint64_t at = plan->start.v; at < end; at += pages) {
 		p2m_word_t w = gn_p2m_get(&vm->p2m, gfn(at));
-		enum gn_p2m_state state = gn_p2m_word_state(w);
 		unsigned level = gn_p2m_word_level(w);
 		pfn_t frame;
 		int err;
@@ -473,7 +466,7 @@ static int plan_move(struct gn_vm *vm, struct plan *plan)
 		pages = gn_level_pages(level);
 		for (uint64_t i = 0; i < pages; i++)
 			plan->words[at - plan->start.v + i] =
-				gn_p2m_word(state, rights_of(state), level, pfn(frame.v + i));
+				gn_p2m_word_moved(w, level, pfn(frame.v + i));
 	}
 	return 0;
 }
@@ -547,10 +540,8 @@ static int share_locked(struct gn_vm *vm, gfn_t keep, gfn_t give)
 		gn_p2m_set(vm, give, gn_p2m_word(GN_P2M_SHARED, GN_R | GN_X, 1, kept));
 		gn_retire_frame(vm, given);
 	} else {
-		enum gn_p2m_state k = gn_p2m_word_state(old_keep), g = gn_p2m_word_state(old_give);
-
-		gn_p2m_set(vm, keep, gn_p2m_word(k, rights_of(k), 1, kept));
-		gn_p2m_set(vm, give, gn_p2m_word(g, rights_of(g), 1, given));
+		gn_p2m_set(vm, keep, gn_p2m_word_at_rest(old_keep));
+		gn_p2m_set(vm, give, gn_p2m_word_at_rest(old_give));
 	}
 	gn_p2m_change_end(vm);
 	return equal ? 0 : -EINVAL;

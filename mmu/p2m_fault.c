@@ -6,7 +6,7 @@
  * is the whole change. With a backing level above 1 the block around the gfn is given as one if
  * nothing of it has a frame yet; when the pool has no such block, smaller ones do.
  *
- * The write to a shared frame is a change of one gfn: copy, revoke, publish. The copy may be made
+ * The write to a shared frame, or any access to a sealed one, is a change of one gfn: copy, revoke, publish. The copy may be made
  * first, for nobody may write a shared frame. If the others have all left, the frame is simply ours
  * again: an upgrade, after which stale read-only translations cost a fault and nothing else.
  *
@@ -136,7 +136,7 @@ int gn_p2m_fault_in(struct gn_vm *vm, gfn_t at, bool write, p2m_word_t *out)
 	w = gn_p2m_get(&vm->p2m, at);
 	if (gn_p2m_word_state(w) == GN_P2M_UNBACKED)
 		err = fill(vm, at);
-	else if (gn_p2m_word_state(w) == GN_P2M_SHARED && write)
+	else if (gn_p2m_word_state(w) == GN_P2M_SHARED && !is_settled(w, write))
 		err = gn_p2m_unshare(vm, at);
 	w = gn_p2m_get(&vm->p2m, at);
 	gn_unlock(&vm->p2m.lock);

@@ -7,7 +7,9 @@
  * reference waits on the list either as the only one of its frame, and then that frame can't be handed
  * out again before a drain (<= frame_count entries); or as a sharer's, that was dropped by a copy on write,
  * which took a frame that stays out of the pool just as long (<= frame_count more, on top of the
- * gfn_count sharers there can be to begin with). Hence 2 * frame_count + gfn_count. A run of frames is one entry.
+ * gfn_count sharers there can be to begin with). Hence 2 * frame_count + gfn_count. A run of frames is one entry. A page that
+ * goes from one shared frame to another takes nothing out of the pool: merging asks for room first, and the list is drained
+ * if it has frame_count entries. So that many more, and a batch.
  *
  * A drain swaps the two lists under the list's lock, waits, and puts what it took; frames retired
  * meanwhile belong to the next drain, since the grace period may have begun before they were unmapped.
@@ -33,7 +35,7 @@ int gn_retire_init(struct gn_vm *vm)
 {
 	struct gn_retire *r = &vm->retire;
 
-	r->capacity = 2 * vm->frames->frame_count + vm->p2m.gfn_count;
+	r->capacity = 3 * vm->frames->frame_count + vm->p2m.gfn_count + GN_RETIRE_MERGE_RUNS;
 	r->list = gn_arena_zalloc(vm->arena, r->capacity * sizeof(struct gn_frame_run));
 	if (!r->list)
 		return -ENOMEM;
@@ -113,6 +115,14 @@ void gn_retire_drain(struct gn_vm *vm)
 		atomic_fetch_add_explicit(&r->drains, 1, memory_order_relaxed);
 	}
 	gn_unlock(&r->drain_lock);
+}
+
+void gn_retire_make_room(struct gn_vm *vm)
+{
+	gn_lock_assert_held(&vm->p2m.lock);
+	if (GN_UNLIKELY(__atomic_load_n(&vm->retire.count, __ATOMIC_RELAXED) >=
+			vm->frames->frame_count))
+		gn_retire_drain(vm);
 }
 
 void gn_retire_poll(struct gn_vm *vm)

@@ -18,7 +18,8 @@
 #include "frames.h"
 #include "lock.h"
 
-#define GN_RETIRE_BATCH 256
+#define GN_RETIRE_BATCH	     256
+#define GN_RETIRE_MERGE_RUNS 512
 
 struct gn_retire {
 	struct gn_lock drain_lock;     /* GN_RANK_DRAIN: one drain at a time */
@@ -38,6 +39,9 @@ void gn_retire_fini(struct gn_vm *vm);
 void gn_retire_frame(struct gn_vm *vm, pfn_t frame);
 /* The same for runs of frames, in their order. */
 void gn_retire_runs(struct gn_vm *vm, const struct gn_frame_run *runs, size_t count);
+/* Before up to GN_RETIRE_MERGE_RUNS references are retired for which nothing was taken out of the pool: with the p2m lock, under
+ * which they will be retired, held, and where gn_retire_drain() may be called. */
+void gn_retire_make_room(struct gn_vm *vm);
 /* Wait for a grace period and put all. When it returns, whatever was retired before the call has been put, if need be by
  * a drain that was under way. Outside read sections; no lock of rank above GN_RANK_P2M held. */
 void gn_retire_drain(struct gn_vm *vm);

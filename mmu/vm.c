@@ -59,7 +59,11 @@ static int config_complete(struct gn_vm_config *c)
 		return refuse("pool must be GN_POOL_MEMFD or GN_POOL_ANONYMOUS");
 	if (c->nested_levels != 4 && c->nested_levels != 5)
 		return refuse("nested_levels must be 4 or 5");
-	if (!c->pool_bytes)
+	if (c->frames && (c->pool_bytes || c->pool != GN_POOL_MEMFD))
+		return refuse("pool_bytes and pool are those of the pool given as frames");
+	if (c->frames && c->home_frames)
+		return refuse("home_frames needs a pool of the VM's own");
+	if (!c->pool_bytes && !c->frames)
 		c->pool_bytes = c->mem_bytes + c->mem_bytes / 4 + TABLES_MIN_BYTES;
 	return 0;
 }
@@ -161,6 +165,35 @@ static int vcpus_new(struct gn_vm *vm)
 	return 0;
 }
 
+static int frames_init(struct gn_vm *vm)
+{
+	const struct gn_vm_config *c = &vm->config;
+
+	vm->owns_frames = !c->frames;
+	vm->frames = c->frames;
+	return c->frames ? 0
+			 : gn_frames_new(c->pool_bytes, c->pool, c->backing_level > 1, &vm->frames);
+}
+
+static void frames_fini(struct gn_vm *vm)
+{
+	if (vm->owns_frames)
+		gn_frames_destroy(vm->frames);
+}
+
+/* Nobody but the VM took frames of a pool that is its own. */
+static void check_frames(const struct gn_vm *vm)
+{
+	uint64_t used = gn_frames_used(vm->frames);
+
+	if (!vm->owns_frames || !used)
+		return;
+	gn_log(GN_LOG_ERROR, "VM destroyed with %llu frames in use", (unsigned long long)used);
+#ifdef GN_DEBUG
+	GN_BUG_ON(used);
+#endif
+}
+
 int gn_vm_create(const struct gn_vm_config *config, struct gn_vm **out)
 {
 	struct gn_vm_config complete = *config;
@@ -192,8 +225,7 @@ int gn_vm_create(const struct gn_vm_config *config, struct gn_vm **out)
 	vm->scratch = gn_arena_zalloc(arena, GN_PAGE_SIZE);
 	if (!vm->scratch)
 		goto fail_vm;
-	err = gn_frames_new(complete.pool_bytes, complete.pool, complete.backing_level > 1,
-			    &vm->frames);
+	err = frames_init(vm);
 	if (err)
 		goto fail_scratch;
 	err = gn_p2m_init(&vm->p2m, vm, complete.mem_bytes / GN_PAGE_SIZE, complete.backing_level);
@@ -218,7 +250,7 @@ fail_retire:
 fail_p2m:
 	gn_p2m_fini(&vm->p2m, vm);
 fail_frames:
-	gn_frames_destroy(vm->frames);
+	frames_fini(vm);
 fail_scratch:
 	gn_arena_free(arena, vm->scratch, GN_PAGE_SIZE);
 fail_vm:
@@ -242,13 +274,8 @@ void gn_vm_destroy(struct gn_vm *vm)
 	gn_arena_free(arena, vm->vcpus, vm->config.vcpus * sizeof(vm->vcpus[0]));
 	gn_retire_fini(vm);
 	gn_p2m_fini(&vm->p2m, vm);
-	if (gn_frames_used(vm->frames))
-		gn_log(GN_LOG_ERROR, "VM destroyed with %llu frames in use",
-		       (unsigned long long)gn_frames_used(vm->frames));
-#ifdef GN_DEBUG
-	GN_BUG_ON(gn_frames_used(vm->frames) != 0);
-#endif
-	gn_frames_destroy(vm->frames);
+	check_frames(vm);
+	frames_fini(vm);
 	gn_arena_free(arena, vm->scratch, GN_PAGE_SIZE);
 	gn_lock_fini(&vm->scheme_lock);
 	gn_lock_fini(&vm->lock);

@@ -84,6 +84,7 @@ struct gn_vm {
 	struct gn_arena *arena;		 /* (c) everything else of the VM */
 	struct gn_arena *scheme_arena;	 /* as ops: the scheme's metadata, so its bytes are exact */
 	struct gn_frames *frames;	 /* (c) */
+	bool owns_frames;		 /* (c) false: the pool is several VMs' */
 	struct gn_p2m p2m;
 	struct gn_retire retire;
 	struct gn_lock lock;		    /* GN_RANK_VM */

@@ -164,6 +164,11 @@ enum gn_pool_kind {
 	GN_POOL_ANONYMOUS,
 };
 
+/* A pool of several VMs, which may then share frames. It outlives them. @bytes is rounded up to 2 MiB. @huge: blocks of
+ * 2 MiB will be asked for (some VM's backing_level is 2 or more). -EINVAL, -ENOMEM, -errno of memfd_create() and mmap(). */
+int gn_frames_new(uint64_t bytes, enum gn_pool_kind kind, bool huge, struct gn_frames **out);
+void gn_frames_destroy(struct gn_frames *frames);
+
 struct gn_vm_config {
 	const char *scheme;	  /* a registered name */
 	uint64_t mem_bytes;	  /* guest RAM, from GPA 0; a multiple of 4 KiB */
@@ -187,6 +192,9 @@ struct gn_vm_config {
 	 * the guest sees it. */
 	bool home_frames;
 	enum gn_pool_kind pool;
+	/* A pool of several VMs, the caller's; NULL: the VM makes one of its own. With it pool_bytes and pool are 0, and
+	 * home_frames false. Not for the kvm backend. */
+	struct gn_frames *frames;
 };
 #define GN_MAX_VCPUS 64
 
@@ -300,6 +308,40 @@ int gn_p2m_unballoon_runs(struct gn_vm *vm, const struct gn_gfn_run *runs, size_
  * is not inside a guest access. */
 int gn_p2m_discard_zeroes(struct gn_vm *vm, gfn_t start, uint64_t count, const uint8_t *spared,
 			  uint64_t *freed_pages);
+
+/* ---- Sharing of frames ------------------------------------------------------------------------------ */
+
+/* What a SHARED gfn lets its guest do without a copy. */
+enum gn_share_access {
+	GN_SHARE_READ, /* read and execute */
+	GN_SHARE_SEALED, /* nothing: its first access, a read too, copies, so that all accesses take the same time */
+};
+
+/* A page of a VM, and a frame. */
+struct gn_merge {
+	gfn_t at;
+	pfn_t frame;
+	int result;
+};
+
+/* PRIVATE pages become SHARED in their frames: when it returns, nobody can write them. For each with result 0, .frame is
+ * filled in, and one more reference to it is the caller's (gn_frames_put()); while anybody holds one, the frame's contents
+ * stand still. A page that is SHARED already stays as it is, and its frame is told and referenced just the same.
+ * Large blocks around a page are split.
+ * result: -EBUSY: somebody else has a reference to the PRIVATE frame; -EINVAL: another state.
+ * @pages are in RAM, in ascending order of .at and disjoint, or -EINVAL for all. Every 512 pages are one change, with one flush and
+ * one wait for those who use an old translation. Needs no memory. Any thread that is not inside a guest access. */
+int gn_p2m_publish(struct gn_vm *vm, struct gn_merge *pages, size_t count,
+		   enum gn_share_access access);
+
+/* Pages take the frame .frame, if they hold the same: compared while nobody can write them. The caller has a reference to each
+ * frame, of the VM's pool, that nobody can write: a published one. A page that takes it takes a reference of its own, and its
+ * former frame, unless others have it too, is the host's before we return.
+ * result: 0: it has that frame now; -EAGAIN: the contents differ; -EBUSY: somebody else has a reference to its PRIVATE frame;
+ * -EINVAL: neither PRIVATE nor SHARED. *merged_pages (may be NULL): those that gave up another frame.
+ * Otherwise as gn_p2m_publish(); also -EINVAL for all if a .frame is none in use. */
+int gn_p2m_merge(struct gn_vm *vm, struct gn_merge *merges, size_t count,
+		 enum gn_share_access access, uint64_t *merged_pages);
 
 struct gn_p2m_info {
 	enum gn_p2m_state state;

@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * p2m_merge.c - many pages with the same contents come to have one frame.
+ *
+ * Two halves. A page is published: it is SHARED from then on, in the frame it has, and whoever publishes it has a reference of
+ * its own to that frame. While anybody holds one, a write to the page copies (gn_p2m_unshare() asks for the count), so the
+ * contents of the frame stand still for as long as that reference is kept. Then other pages, of any VM on the same pool,
+ * are merged into it: each is compared with the frame, and takes it if they are equal.
+ *
+ * Equal contents are proved, not believed: rights withdrawn, translations dropped, flushed, waited until nobody uses one any
+ * more, and only then compared, byte by byte. What was stored before the change is compared; what comes later finds no
+ * rights, waits for the change to end, and finds a SHARED page to copy or its own to write. The same wait before a page is
+ * told to be published: a store that was under way would change a frame that others have compared with.
+ *
+ * No frame has a list of those who share it: a count says how many they are, and nobody ever asks which. So one frame with a
+ * million sharers costs each of them what one with two does.
+ *
+ * A batch is one change, with one flush and one wait, of at most 512 pages: faults wait for it, and comparing as much takes a
+ * fraction of a millisecond. Frames that were given up go to the host together, after the last batch, or after so many that
+ * the host should not have to wait.
+ *
+ * A page table of the guest may be among the pages: the change makes a scheme forget what it made of it, and the guest's walk
+ * copies it before it sets a bit (mmu/guest_walk.c).
+ *
+ * The dirty log is told nothing, for nothing changed. Deliberately absent: who finds pages that are alike.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "p2m_writer.h"
+
+#define BATCH_PAGES GN_RETIRE_MERGE_RUNS
+#define DRAIN_PAGES 16384 /* given up and not yet the host's: 64 MiB */
+#define CHOSEN	    1	  /* a result that is none yet: the page is part of the change */
+
+struct batch {
+	struct gn_vm *vm;
+	enum gn_share_access access;
+	struct gn_merge *pages;
+	size_t count;
+	size_t run_count, leaving_count;
+	struct gn_gfn_run runs[BATCH_PAGES];	  /* of the chosen pages */
+	struct gn_frame_run leaving[BATCH_PAGES]; /* frames they had */
+};
+
+/* What is done with each page: whether it can be (CHOSEN or the result), and doing it, when contents stand still. */
+struct step {
+	int (*choose)(struct gn_vm *vm, struct gn_merge *page);
+	void (*carry_out)(struct batch *b, struct gn_merge *page);
+};
+
+/* In RAM, ascending, disjoint. */
+static int check_pages(const struct gn_vm *vm, const struct gn_merge *pages, size_t count)
+{
+	uint64_t floor = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		if (pages[i].at.v < floor || !gn_p2m_is_in_ram(&vm->p2m, pages[i].at, 1))
+			return -EINVAL;
+		floor = pages[i].at.v + 1;
+	}
+	return 0;
+}
+
+static p2m_word_t shared_word(pfn_t frame, enum gn_share_access access)
+{
+	p2m_word_t w = gn_p2m_word(GN_P2M_SHARED, 0, 1, frame);
+
+	if (access == GN_SHARE_SEALED)
+		w.v |= GN_P2M_SEALED;
+	return gn_p2m_word_at_rest(w);
+}
+
+/* ---- Publishing ---------------------------------------------------------------------------------- */
+
+static int choose_to_publish(struct gn_vm *vm, struct gn_merge *page)
+{
+	p2m_word_t w = gn_p2m_get(&vm->p2m, page->at);
+	pfn_t frame = gn_p2m_word_pfn(w);
+
+	switch (gn_p2m_word_state(w)) {
+	case GN_P2M_SHARED:
+		gn_frames_get(vm->frames, frame);
+		page->frame = frame;
+		return 0;
+	case GN_P2M_PRIVATE:
+		return gn_frames_refs(vm->frames, frame) == 1 ? CHOSEN : -EBUSY;
+	default:
+		return -EINVAL;
+	}
+}
+
+static void publish(struct batch *b, struct gn_merge *page)
+{
+	page->frame = gn_p2m_word_pfn(gn_p2m_get(&b->vm->p2m, page->at));
+	gn_frames_get(b->vm->frames, page->frame);
+	gn_p2m_set(b->vm, page->at, shared_word(page->frame, b->access));
+	page->result = 0;
+}
+
+/* ---- Merging ------------------------------------------------------------------------------------- */
+
+static int choose_to_merge(struct gn_vm *vm, struct gn_merge *merge)
+{
+	p2m_word_t w = gn_p2m_get(&vm->p2m, merge->at);
+	pfn_t frame = gn_p2m_word_pfn(w);
+
+	switch (gn_p2m_word_state(w)) {
+	case GN_P2M_SHARED:
+		return frame.v == merge->frame.v ? 0 : CHOSEN;
+	case GN_P2M_PRIVATE:
+		return gn_frames_refs(vm->frames, frame) == 1 ? CHOSEN : -EBUSY;
+	default:
+		return -EINVAL;
+	}
+}
+
+static void leave(struct batch *b, pfn_t frame)
+{
+	struct gn_frame_run *last = b->leaving_count ? &b->leaving[b->leaving_count - 1] : NULL;
+
+	if (last && last->first.v + last->count == frame.v)
+		last->count++;
+	else
+		b->leaving[b->leaving_count++] =
+			(struct gn_frame_run){ .first = frame, .count = 1, .to_host = true };
+}
+
+static void merge(struct batch *b, struct gn_merge *merge)
+{
+	struct gn_frames *frames = b->vm->frames;
+	p2m_word_t old = gn_p2m_get(&b->vm->p2m, merge->at);
+	pfn_t own = gn_p2m_word_pfn(old);
+
+	if (memcmp(gn_frames_at(frames, pfn_to_hpa(own)),
+		   gn_frames_at(frames, pfn_to_hpa(merge->frame)), GN_PAGE_SIZE)) {
+		/* Its block, if it was in one, is in pieces: others of it may have gone. */
+		gn_p2m_set(b->vm, merge->at, gn_p2m_word_moved(old, 1, own));
+		merge->result = -EAGAIN;
+		return;
+	}
+	gn_frames_get(frames, merge->frame);
+	gn_p2m_set(b->vm, merge->at, shared_word(merge->frame, b->access));
+	leave(b, own);
+	merge->result = 0;
+}
+
+/* ---- A batch ------------------------------------------------------------------------------------- */
+
+static void choose(struct batch *b, const struct step *step)
+{
+	b->run_count = 0;
+	for (size_t i = 0; i < b->count; i++) {
+		struct gn_merge *page = &b->pages[i];
+		struct gn_gfn_run *last = b->run_count ? &b->runs[b->run_count - 1] : NULL;
+
+		page->result = step->choose(b->vm, page);
+		if (page->result != CHOSEN)
+			continue;
+		if (last && last->start.v + last->count == page->at.v)
+			last->count++;
+		else
+			b->runs[b->run_count++] = (struct gn_gfn_run){ page->at, 1 };
+	}
+}
+
+static void change_locked(struct batch *b, const struct step *step)
+{
+	gn_p2m_change_begin_runs(b->vm, b->runs, b->run_count);
+	gn_vm_synchronize(b->vm);
+	for (size_t i = 0; i < b->count; i++)
+		if (b->pages[i].result == CHOSEN)
+			step->carry_out(b, &b->pages[i]);
+	gn_retire_runs(b->vm, b->leaving, b->leaving_count);
+	gn_p2m_change_end(b->vm);
+}
+
+static void batch_carry_out(struct batch *b, const struct step *step)
+{
+	struct gn_vm *vm = b->vm;
+
+	b->leaving_count = 0;
+	gn_p2m_change_lock(vm);
+	gn_retire_make_room(vm);
+	choose(b, step);
+	if (b->run_count)
+		change_locked(b, step);
+	gn_p2m_change_unlock(vm);
+	for (size_t i = 0; i < b->run_count; i++)
+		gn_p2m_change_tell(vm, b->runs[i].start, b->runs[i].count);
+}
+
+/* Returns how many frames were left. */
+static uint64_t carry_out(struct gn_vm *vm, struct gn_merge *pages, size_t count,
+			  enum gn_share_access access, const struct step *step)
+{
+	uint64_t left = 0, drained = 0;
+	struct batch b;
+
+	b.vm = vm;
+	b.access = access;
+	for (size_t at = 0; at < count; at += b.count) {
+		b.pages = &pages[at];
+		b.count = count - at < BATCH_PAGES ? count - at : BATCH_PAGES;
+		batch_carry_out(&b, step);
+		for (size_t i = 0; i < b.leaving_count; i++)
+			left += b.leaving[i].count;
+		if (left - drained < DRAIN_PAGES)
+			continue;
+		gn_retire_drain(vm);
+		drained = left;
+	}
+	if (left > drained)
+		gn_retire_drain(vm);
+	return left;
+}
+
+/* ---- The face ------------------------------------------------------------------------------------ */
+
+int gn_p2m_publish(struct gn_vm *vm, struct gn_merge *pages, size_t count,
+		   enum gn_share_access access)
+{
+	static const struct step step = { choose_to_publish, publish };
+	int err = check_pages(vm, pages, count);
+
+	if (!err)
+		carry_out(vm, pages, count, access, &step);
+	return err;
+}
+
+int gn_p2m_merge(struct gn_vm *vm, struct gn_merge *merges, size_t count,
+		 enum gn_share_access access, uint64_t *merged_pages)
+{
+	static const struct step step = { choose_to_merge, merge };
+	int err = check_pages(vm, merges, count);
+	uint64_t merged = 0;
+
+	for (size_t i = 0; i < count && !err; i++)
+		if (!gn_frames_valid(vm->frames, merges[i].frame) ||
+		    !gn_frames_refs(vm->frames, merges[i].frame))
+			err = -EINVAL;
+	if (!err)
+		merged = carry_out(vm, merges, count, access, &step);
+	if (merged_pages)
+		*merged_pages = merged;
+	return err;
+}

@@ -1,0 +1,472 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * p2m_merge.c - pages are published and merged: states, references, large blocks, contents, who has the memory afterwards,
+ * and what is refused.
+ */
+#include <errno.h>
+
+#include "mmu/audit.h"
+#include "support/p2m_rig.h"
+#include "support/resident.h"
+
+#define BLOCK 512u
+
+static void tear_down(void)
+{
+	struct gn_audit_report report;
+
+	if (!vm)
+		return;
+	cr_assert_eq(gn_audit(vm, &report), 0, "%s", report.first);
+	rig_teardown();
+}
+
+TestSuite(p2m_merge, .fini = tear_down);
+
+static pfn_t frame_of(uint64_t at)
+{
+	return plain_query(vm, at).pfn;
+}
+
+/* Without a reference left of ours. */
+static int publish_as(uint64_t at, enum gn_share_access access, pfn_t *frame)
+{
+	struct gn_merge page = { .at = gfn(at) };
+
+	cr_assert_eq(gn_p2m_publish(vm, &page, 1, access), 0);
+	*frame = page.frame;
+	return page.result;
+}
+
+static pfn_t publish(uint64_t at)
+{
+	pfn_t frame;
+
+	cr_assert_eq(publish_as(at, GN_SHARE_READ, &frame), 0);
+	return frame;
+}
+
+static int merge_as(uint64_t at, pfn_t frame, enum gn_share_access access)
+{
+	struct gn_merge page = { .at = gfn(at), .frame = frame };
+	uint64_t merged = 99;
+	bool was_other = frame_of(at).v != frame.v;
+
+	cr_assert_eq(gn_p2m_merge(vm, &page, 1, access, &merged), 0);
+	cr_assert_eq(merged, !page.result && was_other);
+	return page.result;
+}
+
+static int merge(uint64_t at, pfn_t frame)
+{
+	return merge_as(at, frame, GN_SHARE_READ);
+}
+
+/* ---- Publishing ---------------------------------------------------------------------------------------- */
+
+Test(p2m_merge, published_in_place_and_counted)
+{
+	pfn_t before, frame, again;
+
+	rig_make(4 * MIB, 1);
+	rig_fill(3, 7);
+	before = frame_of(3);
+	frame = publish(3);
+	cr_assert_eq(frame.v, before.v);
+	cr_assert_eq(rig_state(3), GN_P2M_SHARED);
+	cr_assert_eq(plain_query(vm, 3).rights, GN_R | GN_X);
+	cr_assert_eq(gn_frames_refs(vm->frames, frame), 2);
+	again = publish(3);
+	cr_assert_eq(again.v, frame.v);
+	cr_assert_eq(gn_frames_refs(vm->frames, frame), 3);
+	gn_frames_put(vm->frames, frame);
+	/* A copy as long as anybody has a reference. */
+	rig_fill(3, 8);
+	cr_assert_neq(frame_of(3).v, frame.v);
+	gn_retire_drain(vm);
+	cr_assert_eq(gn_frames_refs(vm->frames, frame), 1);
+	cr_assert_eq(*(uint8_t *)gn_frames_at(vm->frames, pfn_to_hpa(frame)), 7);
+	cr_assert(gn_frames_put(vm->frames, frame));
+}
+
+Test(p2m_merge, the_last_one_gets_its_frame_back)
+{
+	pfn_t frame;
+
+	rig_make(4 * MIB, 1);
+	rig_fill(3, 7);
+	frame = publish(3);
+	gn_frames_put(vm->frames, frame);
+	rig_fill(3, 8);
+	cr_assert_eq(frame_of(3).v, frame.v);
+	cr_assert_eq(rig_state(3), GN_P2M_PRIVATE);
+}
+
+static void make_unbacked(uint64_t at)
+{
+	cr_assert_eq(gn_p2m_discard(vm, gfn(at), 1), 0);
+}
+static void make_private(uint64_t at)
+{
+	rig_fill(at, 5);
+}
+static void make_shared(uint64_t at)
+{
+	rig_fill(at, 5);
+	rig_fill(at + 1, 5);
+	cr_assert_eq(gn_p2m_share(vm, gfn(at), gfn(at + 1)), 0);
+}
+static void make_readonly(uint64_t at)
+{
+	cr_assert_eq(gn_p2m_protect(vm, gfn(at), 1, true), 0);
+}
+static void make_ballooned(uint64_t at)
+{
+	cr_assert_eq(gn_p2m_balloon(vm, gfn(at), 1), 0);
+}
+static void make_mmio(uint64_t at)
+{
+	cr_assert_eq(gn_p2m_set_mmio(vm, gfn(at), 1), 0);
+}
+
+static const struct {
+	const char *name;
+	void (*make)(uint64_t at);
+	int published, merged;
+} states[] = {
+	{ "unbacked", make_unbacked, -EINVAL, -EINVAL },
+	{ "private", make_private, 0, 0 },
+	{ "shared", make_shared, 0, 0 },
+	{ "read-only", make_readonly, -EINVAL, -EINVAL },
+	{ "ballooned", make_ballooned, -EINVAL, -EINVAL },
+	{ "mmio", make_mmio, -EINVAL, -EINVAL },
+};
+#define STATES (sizeof(states) / sizeof(states[0]))
+
+Test(p2m_merge, every_state)
+{
+	pfn_t model, frame;
+
+	rig_make(4 * MIB, 1);
+	rig_fill(900, 5);
+	model = publish(900);
+	for (unsigned i = 0; i < STATES; i++) {
+		struct gn_p2m_info before, after;
+
+		states[i].make(4 * i);
+		states[i].make(100 + 4 * i);
+		before = plain_query(vm, 4 * i);
+		cr_assert_eq(publish_as(4 * i, GN_SHARE_READ, &frame), states[i].published, "%s",
+			     states[i].name);
+		if (states[i].published == 0)
+			gn_frames_put(vm->frames, frame);
+		cr_assert_eq(merge(100 + 4 * i, model), states[i].merged, "%s", states[i].name);
+		after = plain_query(vm, 4 * i);
+		if (states[i].published)
+			cr_assert(before.state == after.state && before.pfn.v == after.pfn.v &&
+					  before.rights == after.rights,
+				  "%s", states[i].name);
+		if (!states[i].merged)
+			cr_assert_eq(frame_of(100 + 4 * i).v, model.v);
+	}
+	gn_frames_put(vm->frames, model);
+}
+
+/* ---- Merging --------------------------------------------------------------------------------------------- */
+
+Test(p2m_merge, one_frame_for_equal_pages_only)
+{
+	pfn_t frame, own;
+	uint8_t one = 1;
+
+	rig_make(4 * MIB, 1);
+	for (unsigned i = 0; i < 4; i++)
+		rig_fill(i, 9);
+	/* The last byte differs. */
+	cr_assert_eq(gn_vm_write(vm, gpa(2 * GN_PAGE_SIZE + GN_PAGE_SIZE - 1), &one, 1), 0);
+	frame = publish(0);
+	own = frame_of(2);
+	cr_assert_eq(merge(1, frame), 0);
+	cr_assert_eq(merge(2, frame), -EAGAIN);
+	cr_assert_eq(merge(3, frame), 0);
+	cr_assert_eq(merge(3, frame), 0, "it has it already");
+	cr_assert_eq(gn_frames_refs(vm->frames, frame), 4);
+	cr_assert_eq(frame_of(1).v, frame.v);
+	cr_assert_eq(frame_of(2).v, own.v);
+	cr_assert_eq(rig_state(2), GN_P2M_PRIVATE);
+	cr_assert_eq(plain_query(vm, 2).rights, GN_RWX);
+	rig_fill(1, 4);
+	cr_assert_eq(rig_byte_of(0), 9);
+	cr_assert_eq(rig_byte_of(1), 4);
+	cr_assert_eq(rig_byte_of(3), 9);
+	gn_frames_put(vm->frames, frame);
+}
+
+Test(p2m_merge, from_one_shared_frame_to_another)
+{
+	pfn_t a, b;
+
+	rig_make(4 * MIB, 1);
+	for (unsigned i = 0; i < 4; i++)
+		rig_fill(i, 9);
+	a = publish(0);
+	b = publish(2);
+	cr_assert_eq(merge(1, a), 0);
+	cr_assert_eq(merge(3, b), 0);
+	for (unsigned i = 0; i < 3 * PAGES; i++) /* the retire list is drained in time */
+		cr_assert_eq(merge(1, i % 2 ? a : b), 0);
+	cr_assert_eq(frame_of(1).v, a.v);
+	gn_frames_put(vm->frames, b);
+	cr_assert_eq(merge(2, a), 0);
+	cr_assert_eq(gn_frames_refs(vm->frames, b), 1);
+	cr_assert_eq(merge(3, a), 0);
+	cr_assert_eq(gn_frames_refs(vm->frames, b), 0);
+	cr_assert_eq(gn_frames_refs(vm->frames, a), 5);
+	gn_frames_put(vm->frames, a);
+}
+
+Test(p2m_merge, what_somebody_else_holds_stays)
+{
+	pfn_t frame, held;
+
+	rig_make(4 * MIB, 1);
+	rig_fill(0, 1);
+	rig_fill(1, 1);
+	frame = publish(0);
+	held = frame_of(1);
+	gn_frames_get(vm->frames, held);
+	cr_assert_eq(merge(1, frame), -EBUSY);
+	cr_assert_eq(merge(1, held), -EBUSY, "not a frame that can be written");
+	cr_assert_eq(publish_as(1, GN_SHARE_READ, &(pfn_t){ 0 }), -EBUSY);
+	cr_assert_eq(rig_state(1), GN_P2M_PRIVATE);
+	gn_frames_put(vm->frames, held);
+	gn_frames_put(vm->frames, frame);
+}
+
+Test(p2m_merge, calls_that_are_refused)
+{
+	struct gn_merge pages[2];
+	uint64_t merged = 99;
+	pfn_t frame;
+
+	rig_make(4 * MIB, 1);
+	rig_fill(0, 1);
+	rig_fill(1, 1);
+	frame = publish(0);
+	pages[0] = (struct gn_merge){ .at = gfn(1), .frame = frame };
+	pages[1] = pages[0];
+	cr_assert_eq(gn_p2m_merge(vm, pages, 2, GN_SHARE_READ, &merged), -EINVAL, "twice the same");
+	cr_assert_eq(merged, 0);
+	pages[1].at = gfn(0);
+	cr_assert_eq(gn_p2m_publish(vm, pages, 2, GN_SHARE_READ), -EINVAL, "descending");
+	pages[1].at = gfn(4 * MIB / GN_PAGE_SIZE);
+	cr_assert_eq(gn_p2m_merge(vm, pages, 2, GN_SHARE_READ, NULL), -EINVAL, "outside");
+	pages[0].frame = pfn(vm->frames->frame_count);
+	cr_assert_eq(gn_p2m_merge(vm, pages, 1, GN_SHARE_READ, NULL), -EINVAL, "no frame");
+	pages[0].frame = pfn(vm->frames->frame_count - 2);
+	cr_assert_eq(gn_p2m_merge(vm, pages, 1, GN_SHARE_READ, NULL), -EINVAL, "a free frame");
+	cr_assert_eq(rig_state(1), GN_P2M_PRIVATE);
+	cr_assert_eq(gn_p2m_merge(vm, pages, 0, GN_SHARE_READ, &merged), 0);
+	gn_frames_put(vm->frames, frame);
+}
+
+/* ---- Many -------------------------------------------------------------------------------------------------- */
+
+Test(p2m_merge, batches_and_the_host)
+{
+	static struct gn_merge pages[PAGES];
+	struct gn_balloon_usage usage;
+	struct gn_pool pool;
+	uint64_t merged, before;
+	pfn_t frame;
+
+	rig_make(PAGES * GN_PAGE_SIZE, 1);
+	for (unsigned i = 0; i < PAGES; i++)
+		rig_fill(i, i % 3 == 2 ? (uint8_t)i : 0xaa);
+	gn_vm_pool(vm, &pool);
+	before = resident_pages(pool.base, pool.bytes);
+	frame = publish(0);
+	for (unsigned i = 1; i < PAGES; i++)
+		pages[i - 1] = (struct gn_merge){ gfn(i), frame, 0 };
+	cr_assert_eq(gn_p2m_merge(vm, pages, PAGES - 1, GN_SHARE_READ, &merged), 0);
+	for (unsigned i = 1; i < PAGES; i++)
+		cr_assert_eq(pages[i - 1].result, i % 3 == 2 && (uint8_t)i != 0xaa ? -EAGAIN : 0,
+			     "%u", i);
+	cr_assert_eq(gn_frames_refs(vm->frames, frame), merged + 2);
+	cr_assert_eq(resident_pages(pool.base, pool.bytes), before - merged);
+	gn_vm_balloon_usage(vm, &usage);
+	cr_assert_eq(usage.released_bytes, merged * GN_PAGE_SIZE);
+	for (unsigned i = 0; i < PAGES; i++)
+		cr_assert_eq(rig_byte_of(i), i % 3 == 2 ? (uint8_t)i : 0xaa);
+	gn_frames_put(vm->frames, frame);
+}
+
+/* A block falls apart, whether all of it is asked for or a page. */
+Test(p2m_merge, large_blocks)
+{
+	static struct gn_merge pages[BLOCK];
+	uint64_t merged;
+	pfn_t frame;
+
+	rig_make(8 * MIB, 2);
+	for (unsigned i = 0; i < 4 * BLOCK; i++)
+		rig_fill(i, i % 2 ? 3 : 4);
+	cr_assert_eq(plain_query(vm, BLOCK).level, 2);
+	frame = publish(7);
+	cr_assert_eq(plain_query(vm, 0).level, 1);
+	cr_assert_eq(merge(BLOCK + 9, frame), 0);
+	cr_assert_eq(plain_query(vm, BLOCK).level, 1);
+	for (unsigned i = 0; i < BLOCK; i++)
+		pages[i] = (struct gn_merge){ gfn(2 * BLOCK + i), frame, 0 };
+	cr_assert_eq(gn_p2m_merge(vm, pages, BLOCK, GN_SHARE_READ, &merged), 0);
+	cr_assert_eq(merged, BLOCK / 2);
+	for (unsigned i = 0; i < BLOCK; i++)
+		pages[i] = (struct gn_merge){ .at = gfn(3 * BLOCK + i) };
+	cr_assert_eq(gn_p2m_publish(vm, pages, BLOCK, GN_SHARE_READ), 0);
+	for (unsigned i = 0; i < BLOCK; i++)
+		gn_frames_put(vm->frames, pages[i].frame);
+	for (unsigned i = 0; i < 4 * BLOCK; i++)
+		cr_assert_eq(rig_byte_of(i), i % 2 ? 3 : 4, "%u", i);
+	gn_frames_put(vm->frames, frame);
+}
+
+/* ---- Sealed -------------------------------------------------------------------------------------------------- */
+
+Test(p2m_merge, sealed_pages_are_copied_by_a_read)
+{
+	pfn_t frame;
+
+	rig_make(4 * MIB, 1);
+	for (unsigned i = 0; i < 4; i++)
+		rig_fill(i, 9);
+	cr_assert_eq(publish_as(0, GN_SHARE_SEALED, &frame), 0);
+	cr_assert_eq(merge_as(1, frame, GN_SHARE_SEALED), 0);
+	cr_assert_eq(rig_state(1), GN_P2M_SHARED);
+	cr_assert_eq(plain_query(vm, 0).rights, 0);
+	cr_assert_eq(plain_query(vm, 1).rights, 0);
+	cr_assert_eq(rig_byte_of(1), 9);
+	cr_assert_eq(rig_state(1), GN_P2M_PRIVATE);
+	cr_assert_neq(frame_of(1).v, frame.v);
+	cr_assert_eq(plain_query(vm, 0).rights, 0, "the other one is as it was");
+	rig_fill(0, 8);
+	cr_assert_eq(*(uint8_t *)gn_frames_at(vm->frames, pfn_to_hpa(frame)), 9);
+	cr_assert_eq(rig_byte_of(0), 8);
+	gn_frames_put(vm->frames, frame);
+}
+
+/* A change that leaves the page what it is leaves the seal. */
+Test(p2m_merge, seals_outlast_other_changes)
+{
+	pfn_t frame, third;
+
+	rig_make(4 * MIB, 1);
+	for (unsigned i = 0; i < 4; i++)
+		rig_fill(i, (uint8_t)i);
+	cr_assert_eq(publish_as(1, GN_SHARE_SEALED, &frame), 0);
+	cr_assert_eq(gn_p2m_protect(vm, gfn(0), 4, false), 0);
+	cr_assert_eq(plain_query(vm, 1).rights, 0, "protect");
+	cr_assert_eq(gn_p2m_share(vm, gfn(1), gfn(2)), -EINVAL);
+	cr_assert_eq(plain_query(vm, 1).rights, 0, "share");
+	third = publish(3);
+	cr_assert_eq(merge(1, third), -EAGAIN);
+	cr_assert_eq(plain_query(vm, 1).rights, 0, "merge");
+	cr_assert_eq(gn_p2m_move(vm, gfn(0), 4), 0);
+	cr_assert_eq(plain_query(vm, 1).rights, 0, "move");
+	cr_assert_neq(frame_of(1).v, frame.v);
+	cr_assert_eq(rig_byte_of(1), 1);
+	cr_assert_eq(plain_query(vm, 1).rights, GN_RWX);
+	gn_frames_put(vm->frames, frame);
+	gn_frames_put(vm->frames, third);
+}
+
+/* ---- The dirty log ------------------------------------------------------------------------------------------- */
+
+static bool is_dirty(uint64_t at)
+{
+	uint8_t bitmap;
+
+	cr_assert_eq(gn_dirty_harvest(vm, gfn(at), 1, &bitmap), 0);
+	return bitmap;
+}
+
+Test(p2m_merge, the_dirty_log_is_told_of_breaks_only)
+{
+	pfn_t frame;
+
+	rig_make(4 * MIB, 1);
+	for (unsigned i = 0; i < 4; i++)
+		rig_fill(i, 9);
+	cr_assert_eq(gn_dirty_start(vm), 0);
+	frame = publish(0);
+	cr_assert_eq(merge(1, frame), 0);
+	cr_assert_eq(merge_as(2, frame, GN_SHARE_SEALED), 0);
+	cr_assert(!is_dirty(0) && !is_dirty(1) && !is_dirty(2));
+	rig_fill(1, 9);
+	cr_assert_eq(rig_byte_of(2), 9);
+	cr_assert(is_dirty(1), "stored to, if the same");
+	cr_assert(!is_dirty(2), "copied for a read");
+	gn_frames_put(vm->frames, frame);
+}
+
+/* ---- Several VMs --------------------------------------------------------------------------------------------- */
+
+Test(p2m_merge, two_vms_on_one_pool)
+{
+	struct gn_vm_config config = plain_config(4 * MIB);
+	struct gn_frames *frames;
+	struct gn_vm *other;
+	uint64_t used;
+	pfn_t frame;
+
+	cr_assert_eq(gn_frames_new(16 * MIB, GN_POOL_ANONYMOUS, false, &frames), 0);
+	config.frames = frames;
+	vm = other = plain_vm(&config);
+	cr_assert_not_null(other);
+	rig_fill(5, 6);
+	rig_fill(6, 7);
+	frame = publish(5);
+	vm = plain_vm(&config);
+	cr_assert_not_null(vm);
+	rig_fill(0, 6);
+	rig_fill(1, 6);
+	cr_assert_eq(merge(0, frame), 0);
+	cr_assert_eq(merge(1, frame), 0);
+	cr_assert_eq(gn_frames_refs(frames, frame), 4);
+	rig_fill(1, 8);
+	gn_vm_destroy(other);
+	cr_assert_eq(rig_byte_of(0), 6, "its contents outlive the VM it comes from");
+	cr_assert_eq(rig_byte_of(1), 8);
+	gn_frames_put(frames, frame);
+	cr_assert_eq(rig_byte_of(0), 6);
+	gn_retire_drain(vm);
+	cr_assert_eq(gn_frames_refs(frames, frame), 1);
+	used = gn_frames_used(frames);
+	/* A table page of the other one was the pool's again, not the host's. */
+	cr_assert_leq(resident_pages(frames->base, 16 * MIB), used + 1);
+	tear_down();
+	vm = NULL;
+	cr_assert_eq(gn_frames_used(frames), 0);
+	gn_frames_destroy(frames);
+}
+
+Test(p2m_merge, configurations_that_contradict_a_pool)
+{
+	struct gn_vm_config config = plain_config(4 * MIB), wrong;
+	struct gn_vm *none = NULL;
+	struct gn_frames *frames;
+
+	cr_assert_eq(gn_frames_new(16 * MIB, GN_POOL_ANONYMOUS, false, &frames), 0);
+	config.frames = frames;
+	wrong = config;
+	wrong.pool_bytes = 16 * MIB;
+	cr_assert_eq(gn_vm_create(&wrong, &none), -EINVAL);
+	wrong = config;
+	wrong.pool = GN_POOL_ANONYMOUS;
+	cr_assert_eq(gn_vm_create(&wrong, &none), -EINVAL);
+	wrong = config;
+	wrong.home_frames = true;
+	cr_assert_eq(gn_vm_create(&wrong, &none), -EINVAL);
+	cr_assert_null(none);
+	cr_assert_eq(gn_frames_used(frames), 0);
+	gn_frames_destroy(frames);
+}
