@@ -47,18 +47,30 @@ bool sharing_page_is_common(uint64_t number)
 	return number & COMMON;
 }
 
+/* Where the generator stands before the page's first word; it then advances by a constant a word. */
+static uint64_t page_state(uint64_t seed, uint64_t number)
+{
+	return sharing_random(&seed) ^ number * UINT64_C(0xd6e8feb86659fd93);
+}
+
 void sharing_page_fill(uint64_t seed, uint64_t number, void *out)
 {
-	uint64_t state = seed, words[SHARING_PAGE_BYTES / sizeof(uint64_t)];
+	uint64_t state = page_state(seed, number), words[SHARING_PAGE_WORDS];
 
 	if (!number) {
 		memset(out, 0, SHARING_PAGE_BYTES);
 		return;
 	}
-	state = sharing_random(&state) ^ number * UINT64_C(0xd6e8feb86659fd93);
-	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
+	for (size_t i = 0; i < SHARING_PAGE_WORDS; i++)
 		words[i] = sharing_random(&state);
 	memcpy(out, words, sizeof(words));
+}
+
+uint64_t sharing_page_word(uint64_t seed, uint64_t number, unsigned word)
+{
+	uint64_t state = page_state(seed, number) + word * SHARING_RANDOM_STEP;
+
+	return number ? sharing_random(&state) : 0;
 }
 
 static void shuffle(uint64_t *items, uint64_t count, uint64_t *random)

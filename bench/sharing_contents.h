@@ -13,7 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { SHARING_PAGE_BYTES = 4096, SHARING_MAX_VMS = 8 };
+enum { SHARING_PAGE_BYTES = 4096, SHARING_PAGE_WORDS = 512, SHARING_MAX_VMS = 8 };
 
 struct sharing_case {
 	const char *name, *what;
@@ -47,6 +47,8 @@ static inline uint64_t sharing_page(const struct sharing_contents *contents, uns
 }
 /* The bytes of page number @number. */
 void sharing_page_fill(uint64_t seed, uint64_t number, void *out);
+/* One of its 512 words. */
+uint64_t sharing_page_word(uint64_t seed, uint64_t number, unsigned word);
 /* Another VM, or this one, has the same bytes in another page. Zeros do not count. */
 bool sharing_page_is_common(uint64_t number);
 
@@ -59,9 +61,10 @@ struct sharing_oracle {
 int sharing_contents_oracle(const struct sharing_contents *contents, struct sharing_oracle *out);
 
 /* A small generator of numbers (splitmix64, Steele, Lea and Flood, OOPSLA'14). */
+#define SHARING_RANDOM_STEP UINT64_C(0x9e3779b97f4a7c15)
 static inline uint64_t sharing_random(uint64_t *state)
 {
-	uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);
+	uint64_t z = *state += SHARING_RANDOM_STEP;
 
 	z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
 	z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);

@@ -124,4 +124,11 @@ Test(sharing_contents, one_number_has_other_bytes_under_another_seed)
 	cr_assert_eq(memcmp(a, b, sizeof(a)), 0);
 	sharing_page_fill(1, 78, b);
 	cr_assert_neq(memcmp(a, b, 8), 0, "pages differ from their first word on");
+	for (unsigned word = 0; word < SHARING_PAGE_WORDS; word++) {
+		uint64_t there;
+
+		memcpy(&there, b + word * sizeof(there), sizeof(there));
+		cr_assert_eq(sharing_page_word(1, 78, word), there, "word %u", word);
+		cr_assert_eq(sharing_page_word(1, 0, word), 0);
+	}
 }
