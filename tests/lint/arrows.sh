@@ -4,8 +4,8 @@
 set -u
 declare -A below=(
 	[mmu]="" [direct]="mmu" [shadow]="mmu" [ept]="mmu" [softbackend]="mmu" [kvmbackend]="mmu" [workloads]="" [control]=""
-	[balloon]="mmu control"
-	[bench]="balloon mmu direct shadow ept softbackend kvmbackend workloads control"
+	[balloon]="mmu control" [sharing]="mmu control"
+	[bench]="balloon sharing mmu direct shadow ept softbackend kvmbackend workloads control"
 )
 bad=0
 for room in "${!below[@]}"; do
@@ -18,7 +18,7 @@ for room in "${!below[@]}"; do
 		esac
 	done < <(grep -rnE '^\s*#\s*include' --include='*.[ch]' "$room")
 done
-if grep -rn 'linux/kvm\.h' --include='*.[ch]' include mmu direct shadow ept softbackend workloads control balloon bench; then
+if grep -rn 'linux/kvm\.h' --include='*.[ch]' include mmu direct shadow ept softbackend workloads control balloon sharing bench; then
 	echo "only kvmbackend may include <linux/kvm.h>"
 	bad=1
 fi

@@ -5,11 +5,11 @@ set -u
 bad=0
 faces=$(mktemp -d)
 trap 'rm -rf "$faces"' EXIT
-for room in mmu direct shadow ept softbackend workloads control balloon bench; do
+for room in mmu direct shadow ept softbackend workloads control balloon sharing bench; do
 	mkdir -p "$faces/$room"
 	ln -s "$PWD/$room" "$faces/$room/$room"
 done
-for header in include/gnomon/*.h workloads/guest/*.h {mmu,direct,shadow,ept,softbackend,workloads,control,balloon,bench}/*.h; do
+for header in include/gnomon/*.h workloads/guest/*.h {mmu,direct,shadow,ept,softbackend,workloads,control,balloon,sharing,bench}/*.h; do
 	[ -e "$header" ] || continue
 	flags="-D_GNU_SOURCE -Iinclude -I$(dirname "$header")"
 	for room in mmu workloads control; do flags="$flags -I$faces/$room"; done

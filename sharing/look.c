@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * look.c - pages that have been clean for long enough are looked at: zeros, or hashed and offered.
+ *
+ * Pages are read in place, with the guest running: inside RCU read sections of up to 64 pages, so that no frame is
+ * reused meanwhile. Nothing is made of what is read but candidates, for whoever merges, or takes zeros, looks again with the
+ * writers held off. So a page that changes under our eyes is nobody's harm.
+ *
+ * Most pages say in their first words that they are not zeros, and those words are in the cache when the hash wants them. While one page is
+ * hashed the start of the next is fetched, if it lies elsewhere: the processor's own prefetching ends at a page's end,
+ * and knows neighbours only.
+ *
+ * A large block is looked at as a whole or not at all, for it is split or not.
+ */
+#include <string.h>
+
+#include "mmu/vm.h"
+#include "scanner_impl.h"
+
+#define PAGE_WORDS     (GN_PAGE_SIZE / sizeof(uint64_t))
+#define LINE_WORDS     8
+#define PREFETCH_LINES 4
+/* What a step does, at most: areas where nothing waits cost a few words of bits each. */
+#define AREAS_A_STEP 2048
+#define WORDS_A_STEP 64 /* of bits with pages that wait */
+
+/* ---- Zeros --------------------------------------------------------------------------------------- */
+
+__attribute__((no_sanitize("thread"))) static bool is_zero_line(const uint64_t *line)
+{
+	uint64_t any = 0;
+
+	for (unsigned i = 0; i < LINE_WORDS; i++)
+		any |= __atomic_load_n(&line[i], __ATOMIC_RELAXED);
+	return !any;
+}
+
+static bool seems_zero(const uint64_t *words)
+{
+	const uint64_t *end = words + PAGE_WORDS;
+
+	for (; words < end && is_zero_line(words); words += LINE_WORDS)
+		;
+	return words == end;
+}
+
+static void drop_zeroes(struct gn_scanner *s)
+{
+	const uint64_t left = s->page_count - s->zero_base;
+	uint64_t spared[GN_ZERO_WINDOW_PAGES / 64], freed = 0;
+
+	if (!s->any_zero)
+		return;
+	for (unsigned i = 0; i < GN_ZERO_WINDOW_PAGES / 64; i++)
+		spared[i] = ~s->zeroes[i];
+	/* The range lies in RAM, so this does not fail. */
+	(void)gn_p2m_discard_zeroes(s->vm, gfn(s->zero_base),
+				    left < GN_ZERO_WINDOW_PAGES ? left : GN_ZERO_WINDOW_PAGES,
+				    (const uint8_t *)spared, &freed);
+	s->zero_pages += freed;
+	memset(s->zeroes, 0, sizeof(s->zeroes));
+	s->any_zero = false;
+}
+
+/* @page's area can be noted. Not inside a read section. */
+static void move_window(struct gn_scanner *s, uint64_t page)
+{
+	if (page >= s->zero_base && page - s->zero_base < GN_ZERO_WINDOW_PAGES)
+		return;
+	drop_zeroes(s);
+	s->zero_base = page & ~(GN_AREA_PAGES - 1);
+}
+
+/* It stays AGING: what could not be dropped is found again, and what was is EMPTY then. */
+static void note_zero(struct gn_scanner *s, uint64_t page)
+{
+	s->zeroes[(page - s->zero_base) / 64] |= (uint64_t)1 << (page % 64);
+	s->any_zero = true;
+}
+
+/* ---- Offers -------------------------------------------------------------------------------------- */
+
+static void deliver(struct gn_scanner *s, bool is_block)
+{
+	size_t count = s->offer_count;
+
+	s->offer_count = 0;
+	if (count)
+		s->config.offers(s->config.ctx, s, s->offers, count, is_block);
+}
+
+static void offer(struct gn_scanner *s, uint64_t page, struct gn_tag tag)
+{
+	s->offers[s->offer_count++] = (struct gn_offer){ .at = gfn(page),
+							 .tag = tag,
+							 .is_careful = s->pages[page].is_careful };
+	s->pages[page].check = tag.check;
+	gn_scanner_set_state(s, page, GN_PAGE_OFFERED);
+}
+
+/* ---- Small pages --------------------------------------------------------------------------------- */
+
+/* A page to look at, found by its word. */
+struct sight {
+	uint64_t page;
+	const uint64_t *words;
+};
+
+static bool is_ripe(const struct gn_scanner *s, struct gn_page *p)
+{
+	unsigned needed = p->hint == GN_SHARE_LIKELY ? 1 : s->config.settle_sweeps;
+
+	if (p->age < GN_AGE_MAX)
+		p->age++;
+	return p->age >= needed;
+}
+
+/* What it takes to hash it; NULL: it is not to be hashed. */
+static const uint64_t *see(struct gn_scanner *s, uint64_t page)
+{
+	p2m_word_t w = gn_p2m_get(&s->vm->p2m, gfn(page));
+
+	if (!gn_p2m_word_has_frame(w)) {
+		gn_scanner_set_state(s, page, GN_PAGE_EMPTY);
+		return NULL;
+	}
+	if (gn_p2m_word_state(w) == GN_P2M_READONLY || gn_p2m_word_level(w) > 1)
+		return NULL;
+	return gn_p2m_pointer_of(s->vm, w, gfn_to_gpa(gfn(page)));
+}
+
+/* No harvest tells whether it was written: it is clean if its hash is what it was. */
+static bool is_same_hash(const struct gn_scanner *s, struct gn_page *p, struct gn_tag tag)
+{
+	bool same = p->check == tag.check;
+
+	if (!same)
+		p->age = 0;
+	p->check = tag.check;
+	return same && p->age >= s->config.settle_sweeps;
+}
+
+static void look_at(struct gn_scanner *s, const struct sight *sight)
+{
+	struct gn_tag tag;
+
+	if (is_zero_line(sight->words) && seems_zero(sight->words)) {
+		note_zero(s, sight->page);
+		return;
+	}
+	tag = gn_hasher_tag(s->config.hasher, sight->words);
+	s->pages_hashed++;
+	if (!s->by_hash || is_same_hash(s, &s->pages[sight->page], tag))
+		offer(s, sight->page, tag);
+}
+
+static void prefetch_start(const struct sight *next, const struct sight *after)
+{
+	if (next->words == after->words + PAGE_WORDS)
+		return;
+	for (unsigned line = 0; line < PREFETCH_LINES; line++)
+		__builtin_prefetch(&next->words[line * LINE_WORDS]);
+}
+
+/* The pages of a word of bits, one read section. */
+static void look_at_word(struct gn_scanner *s, uint64_t first, uint64_t bits)
+{
+	struct sight sights[64 + 1];
+	unsigned count = 0;
+
+	rcu_read_lock();
+	for (; bits; bits &= bits - 1) {
+		uint64_t page = first + (unsigned)__builtin_ctzll(bits);
+
+		if (!is_ripe(s, &s->pages[page]) && !s->by_hash)
+			continue;
+		sights[count].page = page;
+		sights[count].words = see(s, page);
+		count += sights[count].words != NULL;
+	}
+	for (unsigned i = 0; i < count; i++) {
+		if (i + 1 < count)
+			prefetch_start(&sights[i + 1], &sights[i]);
+		look_at(s, &sights[i]);
+	}
+	rcu_read_unlock();
+}
+
+/* ---- Blocks -------------------------------------------------------------------------------------- */
+
+/* The 512 pages of an area are one block, and it is cold: each of its pages is. */
+static bool is_cold_block(struct gn_scanner *s, uint64_t first)
+{
+	bool is_cold = !s->by_hash;
+
+	for (uint64_t i = first; i < first + GN_AREA_PAGES; i++) {
+		struct gn_page *p = &s->pages[i];
+
+		is_cold &= p->hint != GN_SHARE_NEVER;
+		if (gn_scanner_is_todo(s, i))
+			is_cold &= is_ripe(s, p);
+	}
+	for (uint64_t word = first / 64; word < first / 64 + GN_AREA_WORDS; word++)
+		is_cold &= !s->dirty[word];
+	return is_cold;
+}
+
+static void look_at_block_word(struct gn_scanner *s, uint64_t first)
+{
+	rcu_read_lock();
+	for (uint64_t page = first; page < first + 64; page++) {
+		p2m_word_t w = gn_p2m_get(&s->vm->p2m, gfn(page));
+		const uint64_t *words;
+
+		if (gn_p2m_word_level(w) != 2) /* it is just being split */
+			continue;
+		words = gn_p2m_pointer_of(s->vm, w, gfn_to_gpa(gfn(page)));
+		if (is_zero_line(words) && seems_zero(words)) {
+			offer(s, page, (struct gn_tag){ 0 });
+			s->offers[s->offer_count - 1].is_zero = true;
+			continue;
+		}
+		s->pages_hashed++;
+		offer(s, page, gn_hasher_tag(s->config.hasher, words));
+	}
+	rcu_read_unlock();
+}
+
+/* A block of zeros goes as a whole. */
+static bool is_all_zero(const struct gn_scanner *s)
+{
+	size_t zeroes = 0;
+
+	for (size_t i = 0; i < s->offer_count; i++)
+		zeroes += s->offers[i].is_zero;
+	return zeroes == GN_AREA_PAGES;
+}
+
+static void look_at_block(struct gn_scanner *s, uint64_t first)
+{
+	if (!is_cold_block(s, first))
+		return;
+	deliver(s, false);
+	for (uint64_t page = first; page < first + GN_AREA_PAGES; page += 64)
+		look_at_block_word(s, page);
+	if (!is_all_zero(s)) {
+		deliver(s, s->offer_count == GN_AREA_PAGES);
+		return;
+	}
+	s->offer_count = 0;
+	for (uint64_t page = first; page < first + GN_AREA_PAGES; page++) {
+		gn_scanner_set_state(s, page, GN_PAGE_AGING);
+		note_zero(s, page);
+	}
+}
+
+/* ---- Steps --------------------------------------------------------------------------------------- */
+
+static uint64_t waiting(const struct gn_scanner *s, uint64_t word)
+{
+	return s->todo[word] & ~s->dirty[word];
+}
+
+static bool any_waits(const struct gn_scanner *s, uint64_t first_word)
+{
+	uint64_t any = 0;
+
+	for (uint64_t word = first_word; word < first_word + GN_AREA_WORDS; word++)
+		any |= waiting(s, word);
+	return any != 0;
+}
+
+/* Returns how many words of bits had pages that waited. */
+static unsigned look_at_area(struct gn_scanner *s, uint64_t index)
+{
+	const uint64_t first_word = index * GN_AREA_WORDS;
+	unsigned words = 0;
+
+	if (!s->areas[index].is_due || !any_waits(s, first_word))
+		return 0;
+	move_window(s, index * GN_AREA_PAGES);
+	if (gn_p2m_word_level(gn_p2m_get(&s->vm->p2m, gfn(index * GN_AREA_PAGES))) > 1) {
+		look_at_block(s, index * GN_AREA_PAGES);
+		return GN_AREA_WORDS;
+	}
+	for (uint64_t word = first_word; word < first_word + GN_AREA_WORDS; word++) {
+		uint64_t bits = waiting(s, word);
+
+		if (!bits)
+			continue;
+		if (s->offer_count + 64 > GN_SCANNER_BATCH)
+			deliver(s, false);
+		look_at_word(s, word * 64, bits);
+		words++;
+	}
+	return words;
+}
+
+bool gn_scanner_step(struct gn_scanner *scanner)
+{
+	unsigned words = 0;
+
+	for (unsigned i = 0; i < AREAS_A_STEP && words < WORDS_A_STEP && scanner->to_look; i++) {
+		words += look_at_area(scanner, scanner->cursor);
+		if (++scanner->cursor == scanner->area_count)
+			scanner->cursor = 0;
+		if (!--scanner->to_look)
+			scanner->full_scans++;
+	}
+	deliver(scanner, false);
+	drop_zeroes(scanner);
+	return !scanner->to_look;
+}
