@@ -14,14 +14,16 @@
 
 #include "cli.h"
 #include "commands.h"
+#include "emit.h"
 #include "progress.h"
+#include "report.h"
 
-enum { OPT_CASE = 0x400, OPT_PEER, OPT_MEM, OPT_REPEAT, OPT_SEED, OPT_QUICK, OPT_JSON };
+enum { OPT_CASE = 0x400, OPT_PEER, OPT_MEM, OPT_REPEAT, OPT_SEED, OPT_QUICK, OPT_JSON, OPT_REPORT };
 
 struct sharing_options {
 	struct sharing_setup setup;
 	struct cli_list cases;
-	const char *json;
+	const char *json, *report;
 	bool needs_ksm, wants_no_ksm;
 };
 
@@ -33,6 +35,7 @@ static const struct argp_option options[] = {
 	{ "seed", OPT_SEED, "N", 0, "of the contents (1)", 0 },
 	{ "quick", OPT_QUICK, NULL, 0, "small: below a minute", 0 },
 	{ "json", OPT_JSON, "FILE", 0, "write the results (- is stdout)", 0 },
+	{ "report", OPT_REPORT, "DIR", 0, "write a web page with plots", 0 },
 	{ 0 }
 };
 
@@ -44,6 +47,7 @@ static const char doc[] =
 	"Examples:\n"
 	"  gnomon overcommit sharing --quick\n"
 	"  gnomon overcommit sharing --case mixed --repeat 20 --peer ksm\n"
+	"  gnomon overcommit sharing --report out\n"
 	"\n"
 	"Exit code 1 when a guest read wrong contents, or more was saved than there is to save.";
 
@@ -118,6 +122,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case OPT_JSON:
 		o->json = arg;
 		return 0;
+	case OPT_REPORT:
+		o->report = arg;
+		return 0;
 	case ARGP_KEY_ARG:
 		if (state->arg_num || strcmp(arg, "sharing") != 0)
 			cli_fail(EXIT_USAGE, "overcommit sharing \"%s\": not understood", arg);
@@ -157,6 +164,8 @@ static int run_side(struct sharing_ksm *ksm, enum sharing_side side,
 		    const struct sharing_contents *contents, const struct sharing_oracle *oracle,
 		    struct sharing_run *run)
 {
+	if (sharing_side_scheme(side))
+		return sharing_own_run(sharing_side_scheme(side), contents, oracle, run);
 	if (side == SHARING_LIMIT)
 		return sharing_limit_run(contents, run);
 	if (side == SHARING_KSM && ksm)
@@ -226,6 +235,10 @@ static void show(const struct sharing_options *o, const struct sharing_results *
 		if (err)
 			cli_fail(EXIT_CANNOT, "--json %s: %s", o->json, strerror(-err));
 	}
+	if (o->report) {
+		sharing_report(r, o->report);
+		fprintf(stderr, "%s/index.html\n", o->report);
+	}
 }
 
 int sharing_command(int argc, char **argv)
@@ -240,6 +253,12 @@ int sharing_command(int argc, char **argv)
 	if (!r || cli_parse_list("mixed,clones,drifted,unique,zero", &o.cases))
 		cli_fail(EXIT_CANNOT, "out of memory");
 	argp_parse(&argp, argc, argv, 0, NULL, &o);
+	if (o.report) {
+		report_check_tools();
+		err = emit_make_directory(o.report);
+		if (err)
+			cli_fail(EXIT_USAGE, "--report %s: %s", o.report, strerror(-err));
+	}
 	set_defaults(&o);
 	r->setup = o.setup;
 	ksm = take_peer(&o, r);

@@ -108,11 +108,18 @@ void sharing_compare_sides(struct sharing_results *r);
 void sharing_print(const struct sharing_results *r, FILE *to, bool colour);
 /* -errno. */
 int sharing_write_json(const struct sharing_results *r, const char *path);
+/* Ends the command when it cannot. */
+void sharing_report(const struct sharing_results *r, const char *directory);
+/* Memory saved over time and CPU time. False: there is nothing to show. */
+bool sharing_plot_write(const struct sharing_results *r, const char *name, FILE *data,
+			FILE *script);
 
 /* ---- One run ------------------------------------------------------------------------------------------------- */
 
 /* -errno; -EBADMSG: it ran, but a guest read wrong contents. */
 int sharing_limit_run(const struct sharing_contents *contents, struct sharing_run *run);
+int sharing_own_run(const char *scheme, const struct sharing_contents *contents,
+		    const struct sharing_oracle *oracle, struct sharing_run *run);
 int sharing_ksm_run(struct sharing_ksm *ksm, const struct sharing_contents *contents,
 		    const struct sharing_oracle *oracle, struct sharing_run *run);
 

@@ -39,8 +39,11 @@ static void load(struct sharing_guest *g)
 	const struct sharing_contents *contents = g->config.contents;
 	uint64_t random = sharing_random(&g->random), page = random % contents->vm_pages, value;
 	unsigned word = random >> 48 & (SHARING_PAGE_WORDS - 1);
-	uint64_t at = page * SHARING_PAGE_BYTES + word * sizeof(value);
+	uint64_t at;
 
+	if (!sharing_page(contents, g->config.vm, page))
+		page = random % contents->hot_pages;
+	at = page * SHARING_PAGE_BYTES + word * sizeof(value);
 	if (g->config.cpu)
 		value = gn_soft_load(g->config.cpu, gva(at), sizeof(value));
 	else

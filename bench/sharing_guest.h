@@ -2,8 +2,8 @@
 /*
  * sharing_guest.h - what a guest does while its memory is shared, on a thread of its own.
  *
- * An operation is 60 loads from pages anywhere and 4 stores to its hot pages. The same numbers drive it natively (for
- * KSM) and on a software machine. What it loads is held against what should be there. With a pause between operations it is
+ * An operation is 60 loads from pages anywhere and 4 stores to its hot pages. Pages of zeros are its free memory, which it
+ * leaves alone. The same numbers drive it natively (for KSM) and on a software machine. What it loads is held against what should be there. With a pause between operations it is
  * what runs meanwhile; without one it measures what sharing costs it.
  */
 #ifndef GN_BENCH_SHARING_GUEST_H
