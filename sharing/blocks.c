@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * blocks.c - a block of 2 MiB is split only where it pays, and made whole when it has ceased to.
+ *
+ * A large translation is worth more to a guest than a few pages are to the host. So the pages of a block are hashed and looked up
+ * first, and nothing is done unless at least split_pages of them would go: those whose like is a shared frame, a small page, or
+ * in another block that will be split as well; and those of zeros. A block is looked at only when it is cold, all of it.
+ *
+ * Two blocks may each be waiting for the other. Of each area it is counted how many of its pages were found to have their like
+ * elsewhere, also by those who came later. When that reaches the bound, the block is worth splitting; if it was looked at before,
+ * it is offered once more. Pages with their like in blocks that are not worth it become candidates next to those, so
+ * that they are found from the other side, up to a few under one tag.
+ *
+ * A block that was split is formed again when no more than a quarter of split_pages are shared or empty: those get frames of
+ * their own, and the engine puts the pages together. The bounds lie apart, so a block does not flutter.
+ *
+ * In quiet mode blocks stay as they are: who measures whether his block was split would learn what others have.
+ *
+ * Deliberately absent: blocks of 1 GiB.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "domain_impl.h"
+#include "mmu/arena.h"
+
+#define BLOCK_PAGES  ((uint64_t)GN_TABLE_ENTRIES)
+#define BESIDE_MAX   3	/* entries under one tag */
+#define RIPE_MAX     16 /* made worth splitting by one block */
+#define FORM_LOOKS   64 /* areas looked at in a sweep, */
+#define FORM_BLOCKS  2	/* and formed */
+#define FORM_DIVISOR 4
+
+static uint64_t area_count(const struct gn_member *m)
+{
+	return m->vm->p2m.gfn_count / BLOCK_PAGES;
+}
+
+int gn_blocks_init(struct gn_member *m)
+{
+	if (m->vm->p2m.backing_level < 2 || !area_count(m))
+		return 0;
+	m->alike = gn_alloc_should_fail() ? NULL : calloc(area_count(m), sizeof(m->alike[0]));
+	m->was_split =
+		gn_alloc_should_fail() ? NULL : calloc(area_count(m), sizeof(m->was_split[0]));
+	return m->alike && m->was_split ? 0 : -ENOMEM;
+}
+
+void gn_blocks_fini(struct gn_member *m)
+{
+	free(m->alike);
+	free(m->was_split);
+}
+
+static bool is_block(const struct gn_member *m, gfn_t at)
+{
+	return gn_p2m_word_level(gn_p2m_get(&m->vm->p2m, at)) > 1;
+}
+
+/* ---- Splitting ------------------------------------------------------------------------------------- */
+
+/* The page an entry speaks of, if that is in a large block. */
+static struct gn_member *block_of(const struct gn_domain *d, const struct gn_index_entry *e,
+				  uint64_t *area)
+{
+	struct gn_member *m;
+	gfn_t at;
+
+	if (gn_entry_kind_of(e->value) != GN_ENTRY_CANDIDATE)
+		return NULL;
+	m = d->members[gn_entry_vm_of(e->value)];
+	at = gfn(gn_entry_number_of(e->value));
+	*area = at.v / BLOCK_PAGES;
+	return m->alike && is_block(m, at) ? m : NULL;
+}
+
+/* A block that is looked at, and others that it made worth splitting. */
+struct look {
+	struct gn_member *m;
+	const struct gn_offer *offers;
+	uint64_t area;
+	size_t ripe_count;
+	struct {
+		struct gn_member *m;
+		uint64_t area;
+	} ripe[RIPE_MAX];
+};
+
+static struct gn_index_entry *find(const struct look *l, size_t i, bool *is_known)
+{
+	*is_known = false;
+	return l->offers[i].is_zero ? NULL : gn_match_find(l->m, &l->offers[i], is_known);
+}
+
+/* @e is of another block, which has one page more with its like elsewhere. */
+static void count_for_other(struct look *l, const struct gn_index_entry *e)
+{
+	uint64_t area;
+	struct gn_member *other = block_of(l->m->domain, e, &area);
+
+	if (!other || (other == l->m && area == l->area) || other->alike[area] == BLOCK_PAGES)
+		return;
+	if (++other->alike[area] != l->m->domain->config.split_pages || l->ripe_count == RIPE_MAX)
+		return;
+	l->ripe[l->ripe_count].m = other;
+	l->ripe[l->ripe_count++].area = area;
+}
+
+static void count_alike(struct look *l)
+{
+	uint16_t alike = 0;
+
+	for (size_t i = 0; i < BLOCK_PAGES; i++) {
+		bool is_known;
+		struct gn_index_entry *e = find(l, i, &is_known);
+
+		alike += l->offers[i].is_zero || e;
+		if (e)
+			count_for_other(l, e);
+	}
+	l->m->alike[l->area] = alike;
+}
+
+/* The entry's page may be merged with, for it is small or will be. */
+static bool is_within_reach(const struct look *l, const struct gn_index_entry *e)
+{
+	uint64_t area;
+	struct gn_member *other = block_of(l->m->domain, e, &area);
+
+	return !other || (other == l->m && area == l->area) ||
+	       other->alike[area] >= l->m->domain->config.split_pages;
+}
+
+static bool is_worth_it(const struct look *l)
+{
+	unsigned count = 0;
+
+	for (size_t i = 0; i < BLOCK_PAGES; i++) {
+		bool is_known;
+		struct gn_index_entry *e = find(l, i, &is_known);
+
+		count += l->offers[i].is_zero || (e && is_within_reach(l, e));
+	}
+	return count >= l->m->domain->config.split_pages;
+}
+
+/* A candidate beside its like, so that both are found. */
+static void insert_beside(const struct look *l, const struct gn_offer *offer)
+{
+	const struct gn_index *index = &l->m->domain->index;
+	struct gn_index_entry *e = NULL;
+	unsigned beside = 0;
+
+	while ((e = gn_index_next(index, offer->tag.bits, e)))
+		beside++;
+	if (beside < BESIDE_MAX)
+		gn_match_insert(l->m, offer);
+}
+
+static void split(struct look *l)
+{
+	struct gn_member *m = l->m;
+
+	for (size_t i = 0; i < BLOCK_PAGES; i++) {
+		bool is_known;
+		struct gn_index_entry *e = find(l, i, &is_known);
+
+		if (l->offers[i].is_zero) /* dropped when it is small */
+			gn_scanner_reoffer(m->scanner, l->offers[i].at, false);
+		else if (!e || is_within_reach(l, e))
+			gn_match_offer(m, &l->offers[i]);
+		else if (!is_known)
+			insert_beside(l, &l->offers[i]);
+	}
+	gn_gather_carry_out(m);
+	if (is_block(m, l->offers[0].at))
+		return; /* all of them were written meanwhile */
+	m->was_split[l->area] = true;
+	m->domain->sums.blocks_split++;
+}
+
+/* The block stays. Those it made worth splitting are offered once more. */
+static void keep(struct look *l)
+{
+	for (size_t i = 0; i < BLOCK_PAGES; i++) {
+		bool is_known;
+
+		(void)find(l, i, &is_known);
+		if (!is_known && !l->offers[i].is_zero)
+			insert_beside(l, &l->offers[i]);
+	}
+	for (size_t r = 0; r < l->ripe_count; r++)
+		for (uint64_t i = 0; i < BLOCK_PAGES; i++)
+			gn_scanner_reoffer(l->ripe[r].m->scanner,
+					   gfn(l->ripe[r].area * BLOCK_PAGES + i), false);
+}
+
+void gn_blocks_offers(struct gn_member *m, const struct gn_offer *offers)
+{
+	struct look look = { .m = m, .offers = offers, .area = offers[0].at.v / BLOCK_PAGES };
+
+	if (m->domain->config.quiet)
+		return;
+	gn_gather_carry_out(m);
+	count_alike(&look);
+	if (is_worth_it(&look))
+		split(&look);
+	else
+		keep(&look);
+}
+
+/* ---- Forming ----------------------------------------------------------------------------------------- */
+
+/* Pages of the area that forming it would give a frame. */
+static unsigned count_saved(const struct gn_member *m, uint64_t area)
+{
+	unsigned saved = 0;
+
+	for (uint64_t i = 0; i < BLOCK_PAGES; i++) {
+		p2m_word_t w = gn_p2m_get(&m->vm->p2m, gfn(area * BLOCK_PAGES + i));
+
+		saved += gn_p2m_word_state(w) != GN_P2M_PRIVATE;
+	}
+	return saved;
+}
+
+static int form(struct gn_member *m, uint64_t area)
+{
+	for (uint64_t i = 0; i < BLOCK_PAGES; i++) {
+		const gfn_t at = gfn(area * BLOCK_PAGES + i);
+		p2m_word_t w = gn_p2m_get(&m->vm->p2m, at);
+		int err = 0;
+
+		if (gn_p2m_word_state(w) == GN_P2M_SHARED)
+			err = gn_p2m_fault_in(m->vm, at, true, &w);
+		if (err)
+			return err;
+	}
+	return gn_p2m_collapse(m->vm, gfn(area * BLOCK_PAGES));
+}
+
+void gn_blocks_form(struct gn_member *m)
+{
+	struct gn_domain *d = m->domain;
+	unsigned formed = 0;
+
+	if (!m->was_split)
+		return;
+	for (unsigned looks = 0; looks < FORM_LOOKS && formed < FORM_BLOCKS; looks++) {
+		const uint64_t area = m->form_at;
+		int err;
+
+		m->form_at = (area + 1) % area_count(m);
+		if (!m->was_split[area] ||
+		    count_saved(m, area) > d->config.split_pages / FORM_DIVISOR)
+			continue;
+		err = form(m, area);
+		/* -ENOMEM is a matter of time, and so is a pinned frame. */
+		m->was_split[area] = err == -ENOMEM || err == -EBUSY;
+		d->sums.blocks_formed += !err;
+		formed++;
+	}
+}
