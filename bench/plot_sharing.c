@@ -10,7 +10,7 @@
 #include "plot.h"
 #include "sharing.h"
 
-enum { TOP = 44, BOTTOM = 46, LEFT = 70, RIGHT = 24, GAP = 28, ROW = 190 };
+enum { TOP = 44, BOTTOM = 46, LEFT = 78, RIGHT = 24, GAP = 28, ROW = 210 };
 
 static const struct {
 	const char *colour, *glyph;
@@ -40,6 +40,16 @@ static void write_points(const struct sharing_run *run, FILE *data)
 	fputs("\n\n", data);
 }
 
+/* CPU time until @mib were saved: the pictures begin there. */
+static double first_gain_s(const struct sharing_run *run, double mib)
+{
+	size_t i = 0;
+
+	while (i + 1 < run->point_count && (double)run->points[i].saved_mib < mib)
+		i++;
+	return fmax((double)run->points[i].cpu_s, 1e-3);
+}
+
 static struct row write_row_data(const struct sharing_case_result *c, int *block, FILE *data)
 {
 	struct row row = { .of = c, .least_s = 10, .most_s = 0.1 };
@@ -53,7 +63,7 @@ static struct row write_row_data(const struct sharing_case_result *c, int *block
 			continue;
 		row.blocks[side] = (*block)++;
 		write_points(run, data);
-		row.least_s = fmin(row.least_s, fmax((double)run->points[0].cpu_s, 1e-3));
+		row.least_s = fmin(row.least_s, first_gain_s(run, row.mib / 100));
 		row.most_s = fmax(row.most_s, (double)run->points[run->point_count - 1].t_s);
 	}
 	return row;
@@ -70,16 +80,16 @@ static void write_panel(const struct row *row, unsigned at, unsigned rows, unsig
 		"set lmargin at screen %.4f\nset rmargin at screen %.4f\n"
 		"set tmargin at screen %.4f\nset bmargin at screen %.4f\n",
 		left / PLOT_WIDTH, (left + width) / PLOT_WIDTH, 1 - (top + 22) / height,
-		1 - (top + ROW - 18) / height);
+		1 - (top + ROW - 26) / height);
 	fprintf(script, "set label 1 '%s' at graph 0,1.0 left offset 0,0.7\n",
 		column ? "" : plot_label(row->of->of->name).text);
 	fprintf(script, "set xlabel '%s' offset 0,0.3\n",
 		at + 1 < rows ? ""
 		: column      ? "CPU seconds of the sharing thread"
 			      : "seconds");
-	fprintf(script, "set ylabel '%s' offset 1.5,0\nset format y '%s'\n",
+	fprintf(script, "set ylabel '%s' offset 0.5,0\nset format y '%s'\n",
 		column ? "" : "MiB saved", column ? "" : "%.0f");
-	fprintf(script, "set xrange [%.4g:%.4g]\nset yrange [0:%.1f]\nplot ", row->least_s * 0.8,
+	fprintf(script, "set xrange [%.4g:%.4g]\nset yrange [0:%.1f]\nplot ", row->least_s * 0.7,
 		row->most_s * 1.3, row->mib * 1.12 + 1);
 	for (unsigned side = 0; side < SHARING_SIDES; side++) {
 		if (row->blocks[side] < 0)
@@ -117,7 +127,8 @@ bool sharing_plot_write(const struct sharing_results *r, const char *name, FILE 
 					styles[side].colour, styles[side].glyph);
 	plot_legend_add(&legend, "what the oracle saves", "#000000", "┄");
 	/* Labels of the screen would be drawn by each panel again. */
-	fputs("set multiplot\nunset key\nset logscale x\nset ytics nomirror\nset xtics nomirror\n",
+	fputs("set multiplot\nunset key\nset logscale x\nset ytics nomirror\nset xtics "
+	      "nomirror\nset format x '%g'\n",
 	      script);
 	for (unsigned i = 0; i < shown; i++)
 		for (unsigned column = 0; column < 2; column++) {

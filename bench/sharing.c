@@ -200,13 +200,14 @@ static void run_case(struct sharing_results *r, struct sharing_ksm *ksm,
 		cli_fail(EXIT_CANNOT, "%s: %s", what, strerror(-err));
 }
 
+/* KSM counts for the whole machine; what we and the limit save is ours alone. */
 static bool is_sound(const struct sharing_results *r)
 {
 	for (size_t i = 0; i < r->setup.case_count; i++)
 		for (unsigned side = 0; side < SHARING_SIDES; side++)
 			for (unsigned n = 0; n < r->setup.repeat; n++)
-				if (r->cases[i].runs[side][n].saved_pages >
-				    r->cases[i].oracle.saved_pages)
+				if (side != SHARING_KSM && r->cases[i].runs[side][n].saved_pages >
+								   r->cases[i].oracle.saved_pages)
 					return false;
 	return true;
 }

@@ -95,6 +95,9 @@ typedef double sharing_value_fn(const struct sharing_case_result *c, const struc
 /* NAN: there is no run of that side. */
 double sharing_median(const struct sharing_case_result *c, enum sharing_side side,
 		      sharing_value_fn *of);
+/* The median of the ratios of each repetition. */
+double sharing_ratio(const struct sharing_case_result *c, enum sharing_side side,
+		     enum sharing_side to, sharing_value_fn *of);
 double sharing_most(const struct sharing_case_result *c, enum sharing_side side,
 		    sharing_value_fn *of);
 /* What did not come so far is INFINITY; a part of nothing is NAN. */

@@ -36,14 +36,14 @@ static void compare_savings(struct sharing_results *r, const struct sharing_case
 
 	if (!r->no_ksm[0]) {
 		add(r, c, side, "CPU per GiB freed over KSM's", "x",
-		    cpu / sharing_median(c, SHARING_KSM, sharing_cpu_per_gib), SHARING_AT_MOST,
+		    sharing_ratio(c, side, SHARING_KSM, sharing_cpu_per_gib), SHARING_AT_MOST,
 		    GOAL_OF_KSM_CPU);
 		add(r, c, side, "time to 99 % over KSM's", "x",
-		    wall / sharing_median(c, SHARING_KSM, sharing_wall), SHARING_AT_MOST,
+		    sharing_ratio(c, side, SHARING_KSM, sharing_wall), SHARING_AT_MOST,
 		    GOAL_OF_KSM_TIME);
 	}
 	add(r, c, side, "CPU per GiB freed over the limit's", "x",
-	    cpu / sharing_median(c, SHARING_LIMIT, sharing_cpu_per_gib), SHARING_AT_MOST,
+	    sharing_ratio(c, side, SHARING_LIMIT, sharing_cpu_per_gib), SHARING_AT_MOST,
 	    GOAL_OF_LIMIT_CPU);
 	add(r, c, side, "of the oracle's, after one pass", "",
 	    sharing_median(c, side, sharing_first_part), SHARING_AT_LEAST, GOAL_FIRST_PART);
@@ -64,7 +64,7 @@ static void compare_passes(struct sharing_results *r, const struct sharing_case_
 	double first = sharing_median(c, side, sharing_first_pass_cpu);
 
 	add(r, c, side, "one pass over the limit's", "x",
-	    first / sharing_median(c, SHARING_LIMIT, sharing_first_pass_cpu), SHARING_AT_MOST,
+	    sharing_ratio(c, side, SHARING_LIMIT, sharing_first_pass_cpu), SHARING_AT_MOST,
 	    GOAL_UNIQUE);
 	add(r, c, side, "a pass without news over the first", "x",
 	    sharing_median(c, side, sharing_next_pass_cpu) / first, SHARING_AT_MOST,

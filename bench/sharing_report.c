@@ -35,9 +35,9 @@ static void write_side(const struct sharing_case_result *c, enum sharing_side si
 
 	fprintf(to, "<tr><td>%s</td>", sharing_side_name(side));
 	write_number(saves ? cpu : none, "%.3f s", to);
-	write_number(saves ? cpu / sharing_median(c, SHARING_KSM, sharing_cpu_per_gib) : none,
+	write_number(saves ? sharing_ratio(c, side, SHARING_KSM, sharing_cpu_per_gib) : none,
 		     "%.3f×", to);
-	write_number(saves ? cpu / sharing_median(c, SHARING_LIMIT, sharing_cpu_per_gib) : none,
+	write_number(saves ? sharing_ratio(c, side, SHARING_LIMIT, sharing_cpu_per_gib) : none,
 		     "%.2f×", to);
 	write_number(saves ? sharing_median(c, side, sharing_wall) : none, "%.2f s", to);
 	write_number(sharing_median(c, side, sharing_first_part), "%.4f", to);

@@ -82,6 +82,18 @@ double sharing_median(const struct sharing_case_result *c, enum sharing_side sid
 	return count ? stats_summarise(values, count).median : (double)NAN;
 }
 
+double sharing_ratio(const struct sharing_case_result *c, enum sharing_side side,
+		     enum sharing_side to, sharing_value_fn *of)
+{
+	double values[SHARING_MAX_REPEAT];
+	size_t count = 0;
+
+	for (unsigned i = 0; i < SHARING_MAX_REPEAT; i++)
+		if (c->runs[side][i].is_there && c->runs[to][i].is_there)
+			values[count++] = of(c, &c->runs[side][i]) / of(c, &c->runs[to][i]);
+	return count ? stats_summarise(values, count).median : (double)NAN;
+}
+
 double sharing_most(const struct sharing_case_result *c, enum sharing_side side,
 		    sharing_value_fn *of)
 {

@@ -3,7 +3,7 @@
  * sharing_rig.c - build the VMs, fill them, share them.
  *
  * What was saved is told by the pool: frames in use before and after, those of tables left out. The domain's own
- * counters are not asked, so that nothing is saved that is not free.
+ * counters draw the curves between passes, and nothing else.
  */
 #include "sharing_rig.h"
 
@@ -13,6 +13,7 @@
 
 #include "control/clock.h"
 #include "mmu/frames.h"
+#include "mmu/retire.h"
 
 #define BLOCK_BYTES    ((uint64_t)2 << 20)
 #define TABLE_BYTES    BLOCK_BYTES
@@ -52,8 +53,11 @@ static uint64_t table_pages(const struct sharing_rig *rig)
 
 uint64_t sharing_rig_saved(const struct sharing_rig *rig)
 {
-	uint64_t used = gn_frames_used(rig->frames) - table_pages(rig);
+	uint64_t used;
 
+	for (unsigned vm = 0; vm < rig->config.contents->vms; vm++)
+		gn_retire_drain(sharing_rig_vm(rig, vm));
+	used = gn_frames_used(rig->frames) - table_pages(rig);
 	return used < rig->used_pages ? rig->used_pages - used : 0;
 }
 
@@ -148,6 +152,11 @@ int sharing_rig_init(struct sharing_rig *rig, const struct sharing_rig_config *c
 			err = add_domain(rig, vm);
 		if (!err)
 			err = gn_domain_add(*domain, sharing_rig_vm(rig, vm));
+		/* Tables of guests alike are alike, and no part of the contents. */
+		if (!err)
+			err = gn_domain_hint(*domain, sharing_rig_vm(rig, vm),
+					     gfn(contents_bytes(contents) / GN_PAGE_SIZE),
+					     TABLE_BYTES / GN_PAGE_SIZE, GN_SHARE_NEVER);
 	}
 	if (err) {
 		sharing_rig_fini(rig);
@@ -205,6 +214,21 @@ int sharing_rig_stop_guests(struct sharing_rig *rig)
 	return err;
 }
 
+/* As the domain counts it: the pool would have to be drained. */
+static int add_point(const struct sharing_rig *rig, struct sharing_run *run, double t0_s,
+		     double cpu0_s)
+{
+	uint64_t saved = 0;
+
+	for (unsigned i = 0; i < SHARING_MAX_VMS && rig->domains[i]; i++) {
+		struct gn_sharing_stats stats;
+
+		gn_domain_stats(rig->domains[i], &stats);
+		saved += stats.pages_sharing + stats.zero_pages;
+	}
+	return sharing_add_point(run, gn_now_s() - t0_s, cpu_now_s() - cpu0_s, saved);
+}
+
 int sharing_rig_pass(struct sharing_rig *rig, struct sharing_run *run, double t0_s, double cpu0_s)
 {
 	int err = 0;
@@ -216,9 +240,7 @@ int sharing_rig_pass(struct sharing_rig *rig, struct sharing_run *run, double t0
 		while (!err && !done) {
 			err = gn_domain_scan(rig->domains[i], SLICE_NS, &done);
 			if (!err && run)
-				err = sharing_add_point(run, gn_now_s() - t0_s,
-							cpu_now_s() - cpu0_s,
-							sharing_rig_saved(rig));
+				err = add_point(rig, run, t0_s, cpu0_s);
 		}
 	}
 	return err;
@@ -288,6 +310,7 @@ int sharing_own_run(const char *scheme, const struct sharing_contents *contents,
 	if (!err)
 		err = sharing_rig_converge(&rig, oracle, run);
 	failed = sharing_rig_stop_guests(&rig);
+	run->saved_pages = sharing_rig_saved(&rig);
 	sharing_rig_fini(&rig);
 	return err ? err : failed;
 }

@@ -31,10 +31,9 @@ static void print_side(struct table *t, const struct sharing_case_result *c, enu
 	table_cell(t, TABLE_HEAD, "%s", sharing_side_name(side));
 	number_cell(t, "%.3f s", saves ? cpu : (double)NAN);
 	number_cell(t, "%.3fx",
-		    saves ? cpu / sharing_median(c, SHARING_KSM, sharing_cpu_per_gib)
-			  : (double)NAN);
+		    saves ? sharing_ratio(c, side, SHARING_KSM, sharing_cpu_per_gib) : (double)NAN);
 	number_cell(t, "%.2fx",
-		    saves ? cpu / sharing_median(c, SHARING_LIMIT, sharing_cpu_per_gib)
+		    saves ? sharing_ratio(c, side, SHARING_LIMIT, sharing_cpu_per_gib)
 			  : (double)NAN);
 	number_cell(t, "%.2f s", saves ? sharing_median(c, side, sharing_wall) : (double)NAN);
 	number_cell(t, "%.4f", sharing_median(c, side, sharing_first_part));

@@ -207,16 +207,18 @@ expect 2 "sharing, unknown peer" overcommit sharing --peer kms
 expect 2 "sharing, bad size" overcommit sharing --mem 1M
 expect 2 "sharing, not named first" overcommit --quick sharing
 expect 2 "sharing, one word too many" overcommit sharing balloon
-expect 0 "sharing" overcommit sharing --quick --mem 64M --case mixed,zero --json s.json
+expect 0 "sharing" overcommit sharing --quick --mem 64M --case mixed,zero --json s.json --report s-folder
 says out '^mixed: .*to save'
+says s-folder/index.html '<svg'
+[ -s s-folder/plots/sharing.svg ] && ok || bad "no picture of sharing"
 if python3 - <<-'EOF'; then ok; else bad "the sharing file"; fi
 	import json
 	d = json.load(open("s.json"))
 	assert d["schema"] == "gnomon.sharing/1" and [c["name"] for c in d["cases"]] == ["mixed", "zero"]
 	for c in d["cases"]:
 	    sides = {r["side"] for r in c["runs"]}
-	    assert "limit" in sides and ("KSM" in sides) == ("no_ksm" not in d)
-	    assert all(0 < r["saved_pages"] <= c["oracle_saved_pages"] for r in c["runs"])
+	    assert {"limit", "gnomon, ept", "gnomon, shadow"} <= sides and ("KSM" in sides) == ("no_ksm" not in d)
+	    assert all(0.995 <= r["part"] <= 1 for r in c["runs"] if r["side"] != "KSM")
 EOF
 # Killed in the middle, it leaves KSM as it was.
 ksm=/sys/kernel/mm/ksm
