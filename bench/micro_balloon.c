@@ -255,7 +255,7 @@ static int balloon_prepare(struct balloon_context *c)
 	if (err)
 		return err;
 	c->vcpu = gn_vm_vcpu(c->vm, 0);
-	err = gn_host_memory_map(GN_POOL_ANONYMOUS, bytes, c->huge, &c->plain);
+	err = gn_host_memory_map(GN_POOL_ANONYMOUS, bytes, c->huge, 0, &c->plain);
 	c->has_plain = !err;
 	if (err)
 		return err;

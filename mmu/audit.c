@@ -46,7 +46,7 @@ static void walk_table(const struct table_walk *w, unsigned level, hpa_t table, 
 	const struct gn_fmt *f = w->fmt;
 	uint64_t *slots;
 
-	if (!gn_frames_valid(w->vm->frames, hpa_to_pfn(table))) {
+	if (!gn_frames_is_own(w->vm->frames, hpa_to_pfn(table))) {
 		gn_audit_fail(w->report, "%s level %u table at 0x%llx is outside the pool", f->name,
 			      level, (unsigned long long)table.v);
 		return;
@@ -135,6 +135,10 @@ static void audit_word(struct gn_vm *vm, gfn_t at, p2m_word_t word, uint32_t *na
 				      "p2m: gfn 0x%llx names frame 0x%llx, once more than it is "
 				      "referenced",
 				      where, (unsigned long long)frame.v);
+		if (state != GN_P2M_SHARED && !gn_frames_is_own(vm->frames, frame))
+			gn_audit_fail(report,
+				      "p2m: gfn 0x%llx has another pool's frame for its own",
+				      where);
 		if (state == GN_P2M_PRIVATE && named[frame.v] > 1)
 			gn_audit_fail(report, "p2m: private frame of gfn 0x%llx is named twice",
 				      where);

@@ -19,6 +19,9 @@
  * whatever its size. All of it depends on the sequence of calls alone, never on time: frame numbers
  * are part of the deterministic result.
  *
+ * Frames can be held in reserve, for the copies that writes to shared frames ask for: what sharing saved is a loan, and a guest
+ * that wants all of it back at once must not be refused because others were quicker. Only then is it touched.
+ *
  * A reference count is an atomic of its own; get() and put() of a frame in use take no lock.
  *
  * Deliberately absent: growing the pool, NUMA placement, and a guess at what the kernel will really
@@ -40,19 +43,19 @@
 #define GIB_BLOCKS	((uint64_t)512)
 #define KEPT_BLOCKS_MAX 16 /* free blocks left unpunched: 32 MiB */
 #define FULL_WORD	(~(uint64_t)0)
-#define POOL_FRAMES_MAX ((uint64_t)1 << 40) /* what a p2m word can name */
+#define POOL_BYTES_MAX	(((uint64_t)1 << 40) * GN_PAGE_SIZE) /* what p2m words can name */
 
 /* ---- Set-up ---------------------------------------------------------------------------------- */
 
 /* All bookkeeping lives in one lazily backed mapping. */
-static int tables_map(struct gn_frames_impl *impl, uint64_t frame_count)
+static int tables_map(struct gn_frames_impl *impl, uint64_t own_count, uint64_t window_count)
 {
-	size_t frame_map_bytes = frame_count / 8, block_map_bytes = impl->block_words * 8;
+	size_t frame_map_bytes = own_count / 8, block_map_bytes = impl->block_words * 8;
+	size_t refs_bytes = (own_count + window_count) * sizeof(*impl->refs);
 	uint8_t *p;
 
-	impl->tables_bytes = 3 * frame_map_bytes + 4 * block_map_bytes +
-			     frame_count * sizeof(*impl->refs) +
-			     impl->block_count * sizeof(*impl->taken_count);
+	impl->tables_bytes = 3 * frame_map_bytes + 4 * block_map_bytes + refs_bytes +
+			     window_count / 8 + impl->block_count * sizeof(*impl->taken_count);
 	p = mmap(NULL, impl->tables_bytes, PROT_READ | PROT_WRITE,
 		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (p == MAP_FAILED)
@@ -66,7 +69,8 @@ static int tables_map(struct gn_frames_impl *impl, uint64_t frame_count)
 	impl->leaving = (uint64_t *)(p += block_map_bytes);
 	impl->leaving_blocks = (uint64_t *)(p += frame_map_bytes);
 	impl->refs = (_Atomic(uint32_t) *)(p += block_map_bytes);
-	impl->taken_count = (uint16_t *)(p + frame_count * sizeof(*impl->refs));
+	impl->returned = (uint64_t *)(p += refs_bytes);
+	impl->taken_count = (uint16_t *)(p + window_count / 8);
 
 	impl->full_top_hint = impl->block_words - 1;
 	/* What is past the end of the pool is taken for good. */
@@ -79,15 +83,28 @@ static int tables_map(struct gn_frames_impl *impl, uint64_t frame_count)
 
 int gn_frames_new(uint64_t bytes, enum gn_pool_kind kind, bool huge, struct gn_frames **out)
 {
+	return gn_frames_new_windowed(bytes, kind, huge, 0, out);
+}
+
+static uint64_t in_blocks(uint64_t bytes)
+{
+	return (bytes + BLOCK_BYTES - 1) & ~(BLOCK_BYTES - 1);
+}
+
+int gn_frames_new_windowed(uint64_t bytes, enum gn_pool_kind kind, bool huge, uint64_t window_bytes,
+			   struct gn_frames **out)
+{
 	struct gn_frames *frames;
 	struct gn_frames_impl *impl;
 	int err = -ENOMEM;
 
-	if (!bytes || bytes > POOL_FRAMES_MAX * GN_PAGE_SIZE) {
-		gn_log(GN_LOG_ERROR, "host frame pool: the size must be 1 byte to 4 PiB");
+	if (!bytes || bytes > POOL_BYTES_MAX || window_bytes > POOL_BYTES_MAX - bytes) {
+		gn_log(GN_LOG_ERROR,
+		       "host frame pool: the size, with its window, must be 1 byte to 4 PiB");
 		return -EINVAL;
 	}
-	bytes = (bytes + BLOCK_BYTES - 1) & ~(BLOCK_BYTES - 1);
+	bytes = in_blocks(bytes);
+	window_bytes = in_blocks(window_bytes);
 	if (gn_alloc_should_fail())
 		return -ENOMEM;
 	frames = calloc(1, sizeof(*frames));
@@ -95,15 +112,18 @@ int gn_frames_new(uint64_t bytes, enum gn_pool_kind kind, bool huge, struct gn_f
 	if (!frames || !impl)
 		goto fail;
 	frames->impl = impl;
-	frames->frame_count = bytes / GN_PAGE_SIZE;
+	frames->own_count = bytes / GN_PAGE_SIZE;
+	frames->frame_count = frames->own_count + window_bytes / GN_PAGE_SIZE;
+	impl->reserve_low = frames->own_count;
 	impl->block_count = bytes / BLOCK_BYTES;
 	/* Whole GiB, so that the search for one needs no end condition of its own. */
 	impl->block_words = (impl->block_count + GIB_BLOCKS - 1) / GIB_BLOCKS * (GIB_BLOCKS / 64);
-	err = tables_map(impl, frames->frame_count);
+	err = tables_map(impl, frames->own_count, window_bytes / GN_PAGE_SIZE);
 	if (err)
 		goto fail;
-	err = gn_alloc_should_fail() ? -ENOMEM
-				     : gn_host_memory_map(kind, bytes, huge, &impl->memory);
+	err = gn_alloc_should_fail()
+		      ? -ENOMEM
+		      : gn_host_memory_map(kind, bytes, huge, window_bytes, &impl->memory);
 	if (err)
 		goto fail_tables;
 	frames->base = impl->memory.base;
@@ -192,6 +212,23 @@ static bool find_highest(struct gn_frames_impl *impl, uint64_t *frame)
 	return true;
 }
 
+/* Frames that are free, and for which the reserve, if it is to be kept, is not needed. */
+static uint64_t count_spare(const struct gn_frames *frames, bool keep_reserve)
+{
+	const struct gn_frames_impl *impl = frames->impl;
+	uint64_t free_frames = frames->own_count - gn_frames_used(frames);
+	uint64_t kept = keep_reserve ? impl->reserve : 0;
+
+	return free_frames > kept ? free_frames - kept : 0;
+}
+
+static void count_used(struct gn_frames_impl *impl, uint64_t difference)
+{
+	uint64_t used = atomic_load_explicit(&impl->used_frames, memory_order_relaxed);
+
+	atomic_store_explicit(&impl->used_frames, used + difference, memory_order_relaxed);
+}
+
 static void take_frame(struct gn_frames_impl *impl, uint64_t frame, bool *must_clear)
 {
 	uint64_t block = frame / GN_BLOCK_FRAMES;
@@ -203,6 +240,7 @@ static void take_frame(struct gn_frames_impl *impl, uint64_t frame, bool *must_c
 		block_enter_use(impl, block);
 	if (impl->taken_count[block] == GN_BLOCK_FRAMES)
 		gn_bit_set(impl->full, block);
+	count_used(impl, 1);
 }
 
 static bool find_block(struct gn_frames_impl *impl, uint64_t *block)
@@ -254,26 +292,33 @@ static void take_blocks(struct gn_frames *frames, uint64_t first, uint64_t count
 		memset(&impl->taken[block * GN_BLOCK_WORDS], 0xff, GN_BLOCK_FRAMES / 8);
 		memset(&impl->dirty[block * GN_BLOCK_WORDS], 0xff, GN_BLOCK_FRAMES / 8);
 	}
+	count_used(impl, count * GN_BLOCK_FRAMES);
 }
 
-static int alloc_frame(struct gn_frames *frames,
-		       bool (*find)(struct gn_frames_impl *impl, uint64_t *frame), pfn_t *out)
+typedef bool find_fn(struct gn_frames_impl *impl, uint64_t *frame);
+
+/* @for_copy: out of the reserve too, and it need not be clear. */
+static int alloc_frame(struct gn_frames *frames, find_fn *find, bool for_copy, pfn_t *out)
 {
 	struct gn_frames_impl *impl = frames->impl;
 	bool found, must_clear = false;
-	uint64_t frame;
+	uint64_t frame, spare;
 
 	gn_lock(&impl->lock);
-	found = find(impl, &frame);
+	spare = count_spare(frames, !for_copy);
+	found = spare && find(impl, &frame);
 	if (found)
 		take_frame(impl, frame, &must_clear);
+	if (found && for_copy && spare - 1 < impl->reserve_low)
+		impl->reserve_low = spare - 1;
 	gn_unlock(&impl->lock);
 	if (!found) {
-		gn_log(GN_LOG_WARN, "host frame pool is full: all %llu frames are taken",
-		       (unsigned long long)frames->frame_count);
+		gn_log(GN_LOG_WARN, "host frame pool is full: all %llu frames are taken%s",
+		       (unsigned long long)frames->own_count,
+		       for_copy ? "" : ", or reserved for copies of shared ones");
 		return -ENOMEM;
 	}
-	if (must_clear)
+	if (must_clear && !for_copy)
 		memset(gn_frames_at(frames, pfn_to_hpa(pfn(frame))), 0, GN_PAGE_SIZE);
 	*out = pfn(frame);
 	return 0;
@@ -286,7 +331,8 @@ static int alloc_block(struct gn_frames *frames, unsigned level, pfn_t *out)
 	bool found;
 
 	gn_lock(&impl->lock);
-	found = level == 2 ? find_block(impl, &block) : find_gib(impl, &block);
+	found = count_spare(frames, true) >= gn_level_pages(level) &&
+		(level == 2 ? find_block(impl, &block) : find_gib(impl, &block));
 	if (found)
 		take_blocks(frames, block, gn_level_pages(level) / GN_BLOCK_FRAMES);
 	gn_unlock(&impl->lock);
@@ -295,11 +341,10 @@ static int alloc_block(struct gn_frames *frames, unsigned level, pfn_t *out)
 }
 
 /* One reference for each of the frames that were taken. */
-static void account(struct gn_frames *frames, pfn_t first, uint64_t count)
+static void reference(struct gn_frames *frames, pfn_t first, uint64_t count)
 {
 	for (uint64_t i = 0; i < count; i++)
 		atomic_store_explicit(&frames->impl->refs[first.v + i], 1, memory_order_relaxed);
-	atomic_fetch_add_explicit(&frames->impl->used_frames, count, memory_order_relaxed);
 }
 
 int gn_frames_alloc(struct gn_frames *frames, unsigned level, pfn_t *out)
@@ -310,11 +355,11 @@ int gn_frames_alloc(struct gn_frames *frames, unsigned level, pfn_t *out)
 	GN_BUG_ON(level < 1 || level > 3);
 	if (gn_alloc_should_fail())
 		return -ENOMEM;
-	err = level == 1 ? alloc_frame(frames, find_lowest, &frame)
+	err = level == 1 ? alloc_frame(frames, find_lowest, false, &frame)
 			 : alloc_block(frames, level, &frame);
 	if (err)
 		return err;
-	account(frames, frame, gn_level_pages(level));
+	reference(frames, frame, gn_level_pages(level));
 	*out = frame;
 	return 0;
 }
@@ -323,9 +368,10 @@ static bool take_home(struct gn_frames *frames, unsigned level, pfn_t home)
 {
 	struct gn_frames_impl *impl = frames->impl;
 	uint64_t pages = gn_level_pages(level), block = home.v / GN_BLOCK_FRAMES;
-	bool is_free = home.v + pages <= frames->frame_count, must_clear = false;
+	bool is_free = home.v + pages <= frames->own_count, must_clear = false;
 
 	gn_lock(&impl->lock);
+	is_free &= count_spare(frames, true) >= pages;
 	if (is_free && level == 1) {
 		is_free = !gn_bit_get(impl->taken, home.v);
 		if (is_free)
@@ -349,29 +395,59 @@ int gn_frames_alloc_home(struct gn_frames *frames, unsigned level, pfn_t home, p
 		return -ENOMEM;
 	if (!take_home(frames, level, home)) {
 		/* Far from all homes, or it would drive another from its own, and so on. */
-		int err = level == 1 ? alloc_frame(frames, find_highest, &home) : -ENOMEM;
+		int err = level == 1 ? alloc_frame(frames, find_highest, false, &home) : -ENOMEM;
 
 		if (err)
 			return err;
 	}
-	account(frames, home, gn_level_pages(level));
+	reference(frames, home, gn_level_pages(level));
 	*out = home;
 	return 0;
 }
 
-int gn_frames_alloc_table(struct gn_frames *frames, pfn_t *out)
+static int alloc_one(struct gn_frames *frames, find_fn *find, bool for_copy, pfn_t *out)
 {
 	pfn_t frame;
 	int err;
 
 	if (gn_alloc_should_fail())
 		return -ENOMEM;
-	err = alloc_frame(frames, find_highest, &frame);
+	err = alloc_frame(frames, find, for_copy, &frame);
 	if (err)
 		return err;
-	account(frames, frame, 1);
+	reference(frames, frame, 1);
 	*out = frame;
 	return 0;
+}
+
+int gn_frames_alloc_table(struct gn_frames *frames, pfn_t *out)
+{
+	return alloc_one(frames, find_highest, false, out);
+}
+
+int gn_frames_alloc_copy(struct gn_frames *frames, bool highest, pfn_t *out)
+{
+	return alloc_one(frames, highest ? find_highest : find_lowest, true, out);
+}
+
+void gn_frames_set_reserve(struct gn_frames *frames, uint64_t pages)
+{
+	struct gn_frames_impl *impl = frames->impl;
+
+	gn_lock(&impl->lock);
+	impl->reserve = pages;
+	impl->reserve_low = frames->own_count;
+	gn_unlock(&impl->lock);
+}
+
+uint64_t gn_frames_reserve_low(struct gn_frames *frames)
+{
+	uint64_t low;
+
+	gn_lock(&frames->impl->lock);
+	low = frames->impl->reserve_low;
+	gn_unlock(&frames->impl->lock);
+	return low;
 }
 
 /* ---- Putting --------------------------------------------------------------------------------- */
@@ -448,7 +524,7 @@ void gn_frames_free_range(struct gn_frames *frames, uint64_t first, uint64_t cou
 		pages = GN_BLOCK_FRAMES - offset < end - at ? GN_BLOCK_FRAMES - offset : end - at;
 		free_in_block(impl, at / GN_BLOCK_FRAMES, offset, pages, is_clean);
 	}
-	atomic_fetch_sub_explicit(&impl->used_frames, count, memory_order_relaxed);
+	count_used(impl, -count);
 }
 
 void gn_frames_get(struct gn_frames *frames, pfn_t frame)
@@ -465,6 +541,8 @@ bool gn_frames_put(struct gn_frames *frames, pfn_t frame)
 	uint32_t old;
 
 	GN_BUG_ON(!gn_frames_valid(frames, frame));
+	if (GN_UNLIKELY(!gn_frames_is_own(frames, frame)))
+		return gn_window_put(frames, frame);
 	/* Release what was done to the frame, acquire what the others did, before it is handed out
 	 * anew. */
 	old = atomic_fetch_sub_explicit(&frames->impl->refs[frame.v], 1, memory_order_acq_rel);

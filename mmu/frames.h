@@ -12,6 +12,9 @@
  * A block of level 2 or 3 is 512 or 512*512 frames with one reference each; freeing frames of a
  * block one by one is legal (that is how a huge page is split).
  *
+ * Behind the pool's own frames there may be a window (window.c): frames of others, which can be read, referenced and put like
+ * any, but neither allocated nor written.
+ *
  * Threads: any; takes GN_RANK_FRAMES. gn_frames_at() takes nothing.
  */
 #ifndef GN_MMU_FRAMES_H
@@ -21,11 +24,15 @@
 
 struct gn_frames {
 	uint8_t *base;	      /* (c) host address of HPA 0 */
-	uint64_t frame_count; /* (c) */
+	uint64_t frame_count; /* (c) with the window's */
+	uint64_t own_count;   /* (c) the first ones, which are the pool's */
 	struct gn_frames_impl *impl;
 };
 
-/* gn_frames_new() and gn_frames_destroy(): <gnomon/engine.h>. */
+/* gn_frames_new(), gn_frames_destroy() and what else is public: <gnomon/engine.h>. */
+/* gn_frames_new() with room for @window_bytes (rounded up to 2 MiB) of frames of others. */
+int gn_frames_new_windowed(uint64_t bytes, enum gn_pool_kind kind, bool huge, uint64_t window_bytes,
+			   struct gn_frames **out);
 int gn_frames_fd(
 	const struct gn_frames *frames); /* for a backend that maps it elsewhere; -1: anonymous */
 
@@ -37,6 +44,9 @@ int gn_frames_alloc(struct gn_frames *frames, unsigned level, pfn_t *out);
 int gn_frames_alloc_home(struct gn_frames *frames, unsigned level, pfn_t home, pfn_t *out);
 /* One frame for a table of the VMM's own: the highest free one. -ENOMEM. */
 int gn_frames_alloc_table(struct gn_frames *frames, pfn_t *out);
+/* One frame for the copy of a shared one, out of the reserve if need be; not zeroed: the caller fills all of it. @highest: as a
+ * table's. -ENOMEM. */
+int gn_frames_alloc_copy(struct gn_frames *frames, bool highest, pfn_t *out);
 void gn_frames_get(struct gn_frames *frames, pfn_t frame); /* one more reference */
 bool gn_frames_put(struct gn_frames *frames,
 		   pfn_t frame); /* one less; true: it was the last, now free */
@@ -59,6 +69,10 @@ static inline void *gn_frames_at(const struct gn_frames *frames, hpa_t at)
 static inline bool gn_frames_valid(const struct gn_frames *frames, pfn_t frame)
 {
 	return frame.v < frames->frame_count;
+}
+static inline bool gn_frames_is_own(const struct gn_frames *frames, pfn_t frame)
+{
+	return frame.v < frames->own_count;
 }
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * frames_impl.h - what the files of the pool share (frames.c: taking and putting one; give_back.c: putting many);
- * nobody else includes it.
+ * frames_impl.h - what the files of the pool share (frames.c: taking and putting one; give_back.c: putting many;
+ * window.c: those of others); nobody else includes it.
  */
 #ifndef GN_MMU_FRAMES_IMPL_H
 #define GN_MMU_FRAMES_IMPL_H
@@ -13,6 +13,13 @@
 
 #define GN_BLOCK_FRAMES ((uint64_t)GN_TABLE_ENTRIES)
 #define GN_BLOCK_WORDS	(GN_BLOCK_FRAMES / 64)
+
+/* Memory of others that is shown in the window. */
+struct gn_window_part {
+	uint64_t first, count; /* frames, from the window's first on; no count: none */
+	uint64_t lent;	       /* frames with a reference */
+};
+#define GN_WINDOW_PARTS 8
 
 struct gn_frames_impl {
 	struct gn_lock lock;
@@ -32,10 +39,16 @@ struct gn_frames_impl {
 	struct gn_lock give_lock;     /* GN_RANK_GIVE: one who gives many back at a time */
 	uint64_t *leaving; /* [give_lock] a bit a frame: to be given back, all zeros between */
 	uint64_t *leaving_blocks;      /* [give_lock] a bit a block: some frame is leaving */
-	_Atomic(uint32_t) *refs;       /* (a) one a frame */
-	_Atomic(uint64_t) used_frames; /* (a) */
-	void *tables;		       /* (c) the mapping that holds all of the above arrays */
-	size_t tables_bytes;	       /* (c) */
+	_Atomic(uint32_t) *refs;       /* (a) one a frame, the window's too */
+	_Atomic(uint64_t) used_frames; /* (a) own ones; written under lock */
+	uint64_t reserve;	       /* [lock] frames that are for copies of shared ones alone */
+	uint64_t reserve_low;	       /* [lock] the fewest that a copy left */
+	struct gn_window_part parts[GN_WINDOW_PARTS]; /* [lock] */
+	uint64_t
+		*returned; /* [lock] a bit a frame of the window: put, and its owner was not told */
+	uint64_t returned_hint; /* [lock] words of `returned` below have none */
+	void *tables;		/* (c) the mapping that holds all of the above arrays */
+	size_t tables_bytes;	/* (c) */
 };
 
 static inline bool gn_bit_get(const uint64_t *map, uint64_t i)
@@ -52,6 +65,9 @@ static inline void gn_bit_clear(uint64_t *map, uint64_t i)
 {
 	map[i / 64] &= ~((uint64_t)1 << (i % 64));
 }
+
+/* gn_frames_put() of a frame of the window. */
+bool gn_window_put(struct gn_frames *frames, pfn_t frame);
 
 /* [first, first + count), whose references are gone, can be taken again. @is_clean: the host has their memory, and they
  * read as zeros. Frames lock held. */

@@ -47,11 +47,15 @@ static bool drop_last_references(_Atomic(uint32_t) *refs)
 	return true;
 }
 
-static void leave(struct gn_frames_impl *impl, const struct gn_frame_run *run)
+static void leave(struct gn_frames *frames, const struct gn_frame_run *run)
 {
-	uint64_t end = run->first.v + run->count, next;
+	struct gn_frames_impl *impl = frames->impl;
+	uint64_t at = run->first.v, end = at + run->count, next;
 
-	for (uint64_t at = run->first.v; at < end; at = next) {
+	/* The window's are not ours to give back. */
+	for (; end > at && end > frames->own_count; end--)
+		gn_window_put(frames, pfn(end - 1));
+	for (; at < end; at = next) {
 		uint64_t bits = 0;
 
 		next = (at | 63) + 1 < end ? (at | 63) + 1 : end;
@@ -174,7 +178,7 @@ uint64_t gn_frames_put_runs(struct gn_frames *frames, const struct gn_frame_run 
 
 		GN_BUG_ON(run->first.v + run->count > frames->frame_count);
 		if (run->to_host) {
-			leave(impl, run);
+			leave(frames, run);
 			any_leaves = true;
 			continue;
 		}

@@ -11,6 +11,9 @@
  * 1024 ranges and flushes once. Linux lets a process use it on itself for any advice since 6.13; an older
  * kernel refuses, and then each range is a call.
  *
+ * Behind the pool addresses may be kept free, where memory of others is shown, read-only: a frame of theirs is then an addition
+ * away like any other.
+ *
  * Deliberately absent: MADV_FREE and balloon-like hints. What is given back is given back now, so that it can be
  * counted now.
  */
@@ -25,46 +28,50 @@
 
 #define BLOCK_BYTES ((uint64_t)2 << 20)
 
-static int map_memfd(struct gn_host_memory *m)
+/* Addresses nobody else gets, without access. */
+static int reserve(uint64_t bytes, uint8_t **out)
 {
-	void *base;
-	int err;
-
-	m->fd = memfd_create("gnomon-frames", MFD_CLOEXEC);
-	if (m->fd < 0)
-		return -errno;
-	if (ftruncate(m->fd, (off_t)m->bytes))
-		goto fail;
-	base = mmap(NULL, m->bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, m->fd, 0);
-	if (base == MAP_FAILED)
-		goto fail;
-	/* Fewer host TLB misses where the host allows huge pages in shared memory; no harm elsewhere. */
-	(void)madvise(base, m->bytes, MADV_HUGEPAGE);
-	m->base = base;
-	return 0;
-fail:
-	err = -errno;
-	close(m->fd);
-	return err;
-}
-
-static int map_anonymous(struct gn_host_memory *m, bool huge)
-{
-	uint64_t head, bytes = m->bytes + BLOCK_BYTES;
+	uint64_t head, total = bytes + BLOCK_BYTES;
 	uint8_t *p;
 
-	m->fd = -1;
-	if (bytes < m->bytes)
+	if (total < bytes)
 		return -ENOMEM;
-	p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-		 -1, 0);
+	p = mmap(NULL, total, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (p == MAP_FAILED)
 		return -errno;
 	head = -(uintptr_t)p & (BLOCK_BYTES - 1);
 	if (head)
 		munmap(p, head);
-	munmap(p + head + m->bytes, BLOCK_BYTES - head);
-	m->base = p + head;
+	munmap(p + head + bytes, BLOCK_BYTES - head);
+	*out = p + head;
+	return 0;
+}
+
+static int map_memfd(struct gn_host_memory *m)
+{
+	int err;
+
+	m->fd = memfd_create("gnomon-frames", MFD_CLOEXEC);
+	if (m->fd < 0)
+		return -errno;
+	if (ftruncate(m->fd, (off_t)m->bytes) ||
+	    mmap(m->base, m->bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED,
+		 m->fd, 0) == MAP_FAILED) {
+		err = -errno;
+		close(m->fd);
+		return err;
+	}
+	/* Fewer host TLB misses where the host allows huge pages in shared memory; no harm elsewhere. */
+	(void)madvise(m->base, m->bytes, MADV_HUGEPAGE);
+	return 0;
+}
+
+static int map_anonymous(struct gn_host_memory *m, bool huge)
+{
+	m->fd = -1;
+	if (mmap(m->base, m->bytes, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
+		return -errno;
 	/* Frames of 4 KiB on pages of 2 MiB: the host would back what nobody asked for, and dropping one page
 	 * of a large one frees nothing before the host is short of memory. */
 	m->huge = huge && !madvise(m->base, m->bytes, MADV_HUGEPAGE);
@@ -75,22 +82,38 @@ static int map_anonymous(struct gn_host_memory *m, bool huge)
 	return 0;
 }
 
-int gn_host_memory_map(enum gn_pool_kind kind, uint64_t bytes, bool huge,
+int gn_host_memory_map(enum gn_pool_kind kind, uint64_t bytes, bool huge, uint64_t tail_bytes,
 		       struct gn_host_memory *out)
 {
-	struct gn_host_memory m = { .bytes = bytes };
-	int err = kind == GN_POOL_ANONYMOUS ? map_anonymous(&m, huge) : map_memfd(&m);
+	struct gn_host_memory m = { .bytes = bytes, .tail_bytes = tail_bytes };
+	int err = bytes + tail_bytes < bytes ? -ENOMEM : reserve(bytes + tail_bytes, &m.base);
 
 	if (err)
 		return err;
+	err = kind == GN_POOL_ANONYMOUS ? map_anonymous(&m, huge) : map_memfd(&m);
+	if (err) {
+		munmap(m.base, bytes + tail_bytes);
+		return err;
+	}
 	m.self_fd = (int)syscall(SYS_pidfd_open, getpid(), 0);
 	*out = m;
 	return 0;
 }
 
+int gn_host_memory_show(const struct gn_host_memory *memory, uint64_t offset, uint64_t bytes,
+			int fd)
+{
+	uint8_t *at = memory->base + memory->bytes + offset;
+	void *p = fd < 0 ? mmap(at, bytes, PROT_NONE,
+				MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0)
+			 : mmap(at, bytes, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 0);
+
+	return p == MAP_FAILED ? -errno : 0;
+}
+
 void gn_host_memory_unmap(struct gn_host_memory *memory)
 {
-	munmap(memory->base, memory->bytes);
+	munmap(memory->base, memory->bytes + memory->tail_bytes);
 	if (memory->fd >= 0)
 		close(memory->fd);
 	if (memory->self_fd >= 0)

@@ -15,11 +15,12 @@
 #include <gnomon/engine.h>
 
 struct gn_host_memory {
-	uint8_t *base;	/* (c) 2 MiB aligned if anonymous */
-	uint64_t bytes; /* (c) */
-	int fd;		/* (c) the memfd; -1: anonymous */
-	int self_fd;	/* (c) a pidfd of this process, for vectored calls; -1: none */
-	bool huge;	/* (c) anonymous, and the host is asked for large pages */
+	uint8_t *base;	     /* (c) 2 MiB aligned */
+	uint64_t bytes;	     /* (c) */
+	uint64_t tail_bytes; /* (c) addresses kept free behind them */
+	int fd;		     /* (c) the memfd; -1: anonymous */
+	int self_fd;	     /* (c) a pidfd of this process, for vectored calls; -1: none */
+	bool huge;	     /* (c) anonymous, and the host is asked for large pages */
 };
 
 /* A range of the pool, in bytes. */
@@ -28,10 +29,13 @@ struct gn_host_range {
 };
 #define GN_HOST_RANGES_MAX 1024 /* of one call (UIO_MAXIOV) */
 
-/* @bytes is a multiple of 2 MiB. Nothing is backed yet. @huge: large host pages are worth having (a memfd always
+/* @bytes and @tail_bytes are multiples of 2 MiB. Nothing is backed yet. @huge: large host pages are worth having (a memfd always
  * asks). -errno of mmap and memfd_create. */
-int gn_host_memory_map(enum gn_pool_kind kind, uint64_t bytes, bool huge,
+int gn_host_memory_map(enum gn_pool_kind kind, uint64_t bytes, bool huge, uint64_t tail_bytes,
 		       struct gn_host_memory *out);
+/* Show @fd's first @bytes read-only at @offset of the tail, instead of what was there; -1: nothing, and any access faults. */
+int gn_host_memory_show(const struct gn_host_memory *memory, uint64_t offset, uint64_t bytes,
+			int fd);
 void gn_host_memory_unmap(struct gn_host_memory *memory);
 
 /* Give @range back: it reads as zeros afterwards. -errno: it is as it was (locked memory, for one). */

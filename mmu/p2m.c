@@ -276,6 +276,16 @@ static int alloc_away(struct gn_vm *vm, unsigned level, pfn_t *out)
 						    : gn_frames_alloc(vm->frames, level, out);
 }
 
+int gn_p2m_alloc_copy(struct gn_vm *vm, pfn_t *out)
+{
+	const uint64_t drains = gn_retire_drains(vm);
+	int err = gn_frames_alloc_copy(vm->frames, vm->config.home_frames, out);
+
+	if (err == -ENOMEM && gn_retire_drain_since(vm, drains))
+		err = gn_frames_alloc_copy(vm->frames, vm->config.home_frames, out);
+	return err;
+}
+
 int gn_p2m_alloc(struct gn_vm *vm, unsigned level, pfn_t *out)
 {
 	const uint64_t drains = gn_retire_drains(vm);

@@ -7,7 +7,7 @@
  * nothing of it has a frame yet; when the pool has no such block, smaller ones do.
  *
  * The write to a shared frame, or any access to a sealed one, is a change of one gfn: copy, revoke, publish. The copy may be made
- * first, for nobody may write a shared frame. If the others have all left, the frame is simply ours
+ * first, for nobody may write a shared frame. If the others have all left, the frame, if it is the pool's own, is simply ours
  * again: an upgrade, after which stale read-only translations cost a fault and nothing else.
  *
  * gn_p2m_resolve() adds the verdict every scheme needs: this much memory is there, that much is
@@ -79,6 +79,15 @@ static int fill(struct gn_vm *vm, gfn_t at)
 	return 0;
 }
 
+/* The frame is ours for good: nobody else has a reference, and so nobody can get one. */
+static bool take_over(struct gn_vm *vm, gfn_t at, pfn_t frame)
+{
+	if (!gn_frames_is_own(vm->frames, frame) || gn_frames_refs(vm->frames, frame) != 1)
+		return false;
+	gn_p2m_set(vm, at, gn_p2m_word(GN_P2M_PRIVATE, GN_RWX, 1, frame));
+	return true;
+}
+
 int gn_p2m_unshare(struct gn_vm *vm, gfn_t at)
 {
 	p2m_word_t w = gn_p2m_get(&vm->p2m, at);
@@ -86,11 +95,12 @@ int gn_p2m_unshare(struct gn_vm *vm, gfn_t at)
 	int err;
 
 	GN_BUG_ON(gn_p2m_word_state(w) != GN_P2M_SHARED);
-	if (gn_frames_refs(vm->frames, old) == 1) {
-		gn_p2m_set(vm, at, gn_p2m_word(GN_P2M_PRIVATE, GN_RWX, 1, old));
+	if (take_over(vm, at, old))
 		return 0;
-	}
-	err = gn_p2m_alloc(vm, 1, &own);
+	err = gn_p2m_alloc_copy(vm, &own);
+	/* The others' references may only have been waiting to be put. */
+	if (err == -ENOMEM && take_over(vm, at, old))
+		return 0;
 	if (err)
 		return err;
 	memcpy(gn_frames_at(vm->frames, pfn_to_hpa(own)), gn_frames_at(vm->frames, pfn_to_hpa(old)),

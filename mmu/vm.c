@@ -61,8 +61,8 @@ static int config_complete(struct gn_vm_config *c)
 		return refuse("nested_levels must be 4 or 5");
 	if (c->frames && (c->pool_bytes || c->pool != GN_POOL_MEMFD))
 		return refuse("pool_bytes and pool are those of the pool given as frames");
-	if (c->frames && c->home_frames)
-		return refuse("home_frames needs a pool of the VM's own");
+	if (c->frames && (c->home_frames || c->window_bytes))
+		return refuse("home_frames and window_bytes need a pool of the VM's own");
 	if (!c->pool_bytes && !c->frames)
 		c->pool_bytes = c->mem_bytes + c->mem_bytes / 4 + TABLES_MIN_BYTES;
 	return 0;
@@ -172,7 +172,8 @@ static int frames_init(struct gn_vm *vm)
 	vm->owns_frames = !c->frames;
 	vm->frames = c->frames;
 	return c->frames ? 0
-			 : gn_frames_new(c->pool_bytes, c->pool, c->backing_level > 1, &vm->frames);
+			 : gn_frames_new_windowed(c->pool_bytes, c->pool, c->backing_level > 1,
+						  c->window_bytes, &vm->frames);
 }
 
 static void frames_fini(struct gn_vm *vm)
@@ -366,7 +367,7 @@ void *gn_vm_backend(const struct gn_vm *vm)
 void gn_vm_pool(const struct gn_vm *vm, struct gn_pool *out)
 {
 	out->base = vm->frames->base;
-	out->bytes = vm->frames->frame_count * GN_PAGE_SIZE;
+	out->bytes = vm->frames->own_count * GN_PAGE_SIZE;
 	out->fd = gn_frames_fd(vm->frames);
 }
 
@@ -395,7 +396,7 @@ static bool is_root_entry(const struct gn_vm *vm, unsigned level, uint64_t entry
 
 	return !gn_fmt_is_present(f, level, entry) ||
 	       (!gn_fmt_is_malformed(f, level, entry, f->phys_bits) &&
-		gn_frames_valid(vm->frames, hpa_to_pfn(hpa(gn_fmt_address(f, level, entry)))));
+		gn_frames_is_own(vm->frames, hpa_to_pfn(hpa(gn_fmt_address(f, level, entry)))));
 }
 
 int gn_vm_set_root_slot(struct gn_vm *vm, const struct gn_root_slot *slot)

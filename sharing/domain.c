@@ -75,6 +75,8 @@ int gn_domain_create(const struct gn_domain_config *config, struct gn_domain **o
 	d->gathering->donor_count = 0;
 	d->gathering->taker_count = 0;
 	pthread_mutex_init(&d->lock, NULL);
+	if (config->reserve_pages)
+		gn_frames_set_reserve(d->frames, config->reserve_pages);
 	*out = d;
 	return 0;
 
@@ -109,6 +111,8 @@ void gn_domain_destroy(struct gn_domain *domain)
 		if (domain->members[i])
 			member_free(domain->members[i]);
 	gn_index_visit(&domain->index, release_frame, domain);
+	if (domain->config.reserve_pages)
+		gn_frames_set_reserve(domain->frames, 0);
 	gn_index_fini(&domain->index);
 	gn_hasher_fini(&domain->hasher);
 	pthread_mutex_destroy(&domain->lock);
@@ -237,10 +241,14 @@ static uint64_t cpu_now_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
+/* A frame that was left is referenced until nobody can use it any more: that is waited for, or few would be found. */
 static uint64_t clean(struct gn_domain *d, uint64_t buckets)
 {
 	const uint64_t before = d->sums.frames_given_up;
 
+	for (unsigned i = 0; i < d->member_end; i++)
+		if (d->members[i])
+			gn_retire_drain(d->members[i]->vm);
 	gn_index_clean(&d->index, buckets, gn_match_give_up, d);
 	gn_match_put_freed(d);
 	return d->sums.frames_given_up - before;
@@ -249,7 +257,7 @@ static uint64_t clean(struct gn_domain *d, uint64_t buckets)
 static bool is_short_of_frames(const struct gn_domain *d)
 {
 	return d->frame_entries &&
-	       d->frames->frame_count - gn_frames_used(d->frames) < 2 * d->config.reserve_pages;
+	       d->frames->own_count - gn_frames_used(d->frames) < 2 * d->config.reserve_pages;
 }
 
 int gn_domain_sweep(struct gn_domain *domain)
@@ -351,5 +359,6 @@ void gn_domain_stats(struct gn_domain *domain, struct gn_sharing_stats *out)
 	out->index_entries = domain->index.used_count;
 	out->index_bytes = domain->index.bytes;
 	out->reserve_pages = domain->config.reserve_pages;
+	out->reserve_low_pages = gn_frames_reserve_low(domain->frames);
 	pthread_mutex_unlock(&domain->lock);
 }

@@ -159,40 +159,52 @@ static struct gn_index_entry *find_displaced(const struct gn_index *index, uint6
 	return NULL;
 }
 
+/* The place is left with an entry that is wanted, or empty. *is_passed: the bucket has had no empty place so far. */
+static void clean_place(struct gn_index *index, uint64_t bucket, struct gn_index_entry *place,
+			bool *is_passed, gn_index_give_up_fn *give_up, void *ctx)
+{
+	while (place->value != EMPTY) {
+		struct gn_index_entry *displaced;
+
+		if (is_used(place) && !give_up(ctx, place))
+			return;
+		if (is_used(place))
+			gn_index_erase(index, place);
+		displaced = *is_passed ? find_displaced(index, bucket) : NULL;
+		if (displaced) {
+			*place = *displaced;
+			displaced->value = ERASED;
+		} else {
+			place->value = EMPTY;
+			*is_passed = false;
+		}
+	}
+}
+
 static void clean_bucket(struct gn_index *index, uint64_t bucket, gn_index_give_up_fn *give_up,
 			 void *ctx)
 {
-	struct gn_index_entry *b = bucket_at(index, bucket), *displaced;
+	struct gn_index_entry *b = bucket_at(index, bucket);
 	bool is_passed = !has_empty(b);
 
-	for (unsigned i = 0; i < BUCKET; i++) {
-		if (is_used(&b[i]) && give_up(ctx, &b[i]))
-			gn_index_erase(index, &b[i]);
-		if (b[i].value != ERASED)
-			continue;
-		displaced = is_passed ? find_displaced(index, bucket) : NULL;
-		if (displaced) {
-			b[i] = *displaced;
-			displaced->value = ERASED;
-		} else {
-			b[i].value = EMPTY;
-			is_passed = false;
-		}
-	}
+	for (unsigned i = 0; i < BUCKET; i++)
+		clean_place(index, bucket, &b[i], &is_passed, give_up, ctx);
 	sink_empty(b);
 }
 
 bool gn_index_clean(struct gn_index *index, uint64_t buckets, gn_index_give_up_fn *give_up,
 		    void *ctx)
 {
+	bool any_last = false;
+
 	for (; buckets; buckets--) {
 		clean_bucket(index, index->cursor, give_up, ctx);
 		if (++index->cursor == gn_index_buckets(index)) {
 			index->cursor = 0;
-			return true;
+			any_last = true;
 		}
 	}
-	return false;
+	return any_last;
 }
 
 void gn_index_visit(const struct gn_index *index, gn_index_visit_fn *visit, void *ctx)

@@ -18,7 +18,7 @@
 #include <stdint.h>
 
 #define GN_INDEX_BUCKET_ENTRIES 4
-#define GN_INDEX_PROBES		8 /* buckets in which an entry may be */
+#define GN_INDEX_PROBES		32 /* buckets in which an entry may be */
 #define GN_INDEX_VALUE_MIN	2
 
 struct gn_index_entry {

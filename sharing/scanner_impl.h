@@ -35,9 +35,10 @@ struct gn_page {
 
 /* 2 MiB of guest memory. */
 struct gn_area {
-	uint8_t streak; /* harvests in a row that found much of it written */
-	uint8_t wait;	/* sweeps to leave it alone */
-	bool is_due;	/* harvested in this sweep */
+	uint8_t streak;	 /* harvests in a row that found much of it written */
+	uint8_t wait;	 /* sweeps to leave it alone */
+	bool has_waited; /* when it is harvested next */
+	bool is_due;	 /* harvested in this sweep */
 };
 
 /* Pages of zeros, gathered over a few areas: their frames go by one call. */

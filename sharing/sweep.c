@@ -94,8 +94,12 @@ static void set_written(struct gn_scanner *s, uint64_t page)
 
 static void back_off(struct gn_scanner *s, struct gn_area *area, unsigned written)
 {
+	const bool has_waited = area->has_waited;
 	unsigned shift;
 
+	area->has_waited = false;
+	if (has_waited)
+		return; /* that was written in all the time of the wait; the next harvest tells */
 	if (written < MUCH_PAGES) {
 		area->streak = 0;
 		return;
@@ -106,6 +110,7 @@ static void back_off(struct gn_scanner *s, struct gn_area *area, unsigned writte
 		return;
 	shift = area->streak - STREAK_OF_WAITING;
 	area->wait = (uint8_t)(1u << shift);
+	area->has_waited = true;
 	s->volatile_areas++;
 }
 

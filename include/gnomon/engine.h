@@ -195,6 +195,8 @@ struct gn_vm_config {
 	/* A pool of several VMs, the caller's; NULL: the VM makes one of its own. With it pool_bytes and pool are 0, and
 	 * home_frames false. Not for the kvm backend. */
 	struct gn_frames *frames;
+	/* Room for frames of others behind the VM's own ones, see gn_frames_attach(). Not for the kvm backend. */
+	uint64_t window_bytes;
 };
 #define GN_MAX_VCPUS 64
 
@@ -342,6 +344,26 @@ int gn_p2m_publish(struct gn_vm *vm, struct gn_merge *pages, size_t count,
  * Otherwise as gn_p2m_publish(); also -EINVAL for all if a .frame is none in use. */
 int gn_p2m_merge(struct gn_vm *vm, struct gn_merge *merges, size_t count,
 		 enum gn_share_access access, uint64_t *merged_pages);
+
+/* What sharing saved is a loan: @pages of a pool stay free for the copies that accesses to SHARED gfns make; every other allocation
+ * fails sooner. And the fewest free frames that such a copy has left since then (the size of the pool: there was none). Any
+ * thread. */
+void gn_frames_set_reserve(struct gn_frames *frames, uint64_t pages);
+uint64_t gn_frames_reserve_low(struct gn_frames *frames);
+
+/* Frames of another process's memory, to be merged into. Show @bytes of the memfd @fd, read-only, in the window; its first page
+ * is the frame *first. The file can't shrink (F_SEAL_SHRINK), or a read of a page that is gone would be a signal. The caller's @fd may
+ * be closed afterwards. -EINVAL: a size that is no multiple of 4 KiB, or more than the file has; -EPERM: no such seal; -ENOSPC: no room
+ * is left in the window, or eight memories are in it; -errno of fcntl(), fstat() and mmap(). Any thread, as for all of them. */
+int gn_frames_attach(struct gn_frames *frames, int fd, uint64_t bytes, pfn_t *first);
+/* Forget what was attached at @first. -EBUSY: one of its frames is still referenced; -EINVAL: nothing was. */
+int gn_frames_detach(struct gn_frames *frames, pfn_t first);
+/* A reference to a frame of the window for the caller. Its owner lends it, and has it returned when the last reference is put.
+ * 0: this is the first one. 1: it was referenced before, or was put and not yet taken by gn_frames_take_returned(): whoever counts
+ * what was lent counts one. -EINVAL: no such frame is attached. */
+int gn_frames_lend(struct gn_frames *frames, pfn_t frame);
+/* Frames of the window whose last reference was put; each is told once. Returns how many there are in @out. */
+size_t gn_frames_take_returned(struct gn_frames *frames, pfn_t *out, size_t max);
 
 struct gn_p2m_info {
 	enum gn_p2m_state state;

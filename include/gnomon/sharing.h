@@ -29,27 +29,27 @@ extern "C" {
 
 struct gn_domain;
 
-struct gn_domain_config {
-	struct gn_frames *frames; /* the pool of all VMs of the domain; outlives it */
-	const void *
-		key; /* of the hashes; NULL: a random one. Whoever knows it can make pages whose hashes collide, which
-			  * costs time and nothing else */
-	size_t key_bytes;
-	unsigned
-		settle_sweeps; /* sweeps a page must not be written in to be looked at; 0: 2, at most 6 */
-	unsigned tag_bits; /* of a hash that are kept; 0: 64. Fewer in tests: collisions */
-	bool quiet;	   /* see below */
-	uint64_t
-		reserve_pages; /* frames of the pool that only the breaks of sharing may use; 0: none */
-	uint64_t max_pages;   /* of all VMs together: the size of the index, 21 bytes each */
-	unsigned split_pages; /* of a block of 2 MiB that must be sharable to split it; 0: 128 */
-};
-
 /*
  * Quiet: by the time it takes, a VM must not learn which of its pages others have as well. So every page that was looked at
  * is sealed, merged or not: its next access, a read too, copies it. The price is that copy, and that a page that is read often
- * is not shared for long.
+ * is not shared for long. Large blocks are left alone.
  */
+struct gn_domain_config {
+	struct gn_frames *frames; /* the pool of all VMs of the domain; outlives it */
+	/* Of the hashes; NULL: a random one. Who knows it can make pages whose hashes collide, which costs time and
+	 * nothing else. */
+	const void *key;
+	size_t key_bytes;
+	unsigned
+		settle_sweeps; /* in which a page must not be written to be looked at, 1..6; 0: 2 */
+	unsigned tag_bits;     /* of a hash that are kept; 0: 64. Fewer in tests: collisions */
+	bool quiet;	       /* see below */
+	/* Frames of the pool that only the breaks of sharing may use (gn_frames_set_reserve()); 0: none. One domain of a
+	 * pool may ask for it. */
+	uint64_t reserve_pages;
+	uint64_t max_pages;   /* of all VMs together: the size of the index, 21 bytes each */
+	unsigned split_pages; /* of a block of 2 MiB that must be sharable to split it; 0: 128 */
+};
 
 /* -EINVAL (see the log hook), -ENOMEM, -errno of getrandom(). */
 int gn_domain_create(const struct gn_domain_config *config, struct gn_domain **out);
@@ -95,7 +95,7 @@ struct gn_sharing_stats {
 	uint64_t index_entries, index_bytes,
 		page_bytes; /* memory: the index; the state of all pages */
 	uint64_t reserve_pages,
-		reserve_low_pages; /* asked for, and the least that was ever left of it */
+		reserve_low_pages; /* asked for; and the fewest free frames that a break ever left */
 	/* Sums. */
 	uint64_t full_scans;	/* sweeps that were completed */
 	uint64_t pages_scanned; /* pages hashed */

@@ -175,6 +175,25 @@ static int form_block(struct rig *rig)
 	return gn_p2m_collapse(rig->vm, start);
 }
 
+/* Pages all over, guest tables too, take the frame of one if they are alike (most are all zeros). */
+static int share_pages(struct rig *rig)
+{
+	struct test_random *r = &rig->random;
+	enum gn_share_access access = test_random_once(r, 2) ? GN_SHARE_SEALED : GN_SHARE_READ;
+	struct gn_merge model = { .at = gfn(test_random_below(r, RG_RAM_GFNS)) }, pages[8];
+	const uint64_t step = RG_RAM_GFNS / 8;
+	int err = gn_p2m_publish(rig->vm, &model, 1, access);
+
+	if (err || model.result)
+		return err;
+	for (unsigned i = 0; i < 8; i++)
+		pages[i] = (struct gn_merge){ .at = gfn(i * step + test_random_below(r, step)),
+					      .frame = model.frame };
+	err = gn_p2m_merge(rig->vm, pages, 8, access, NULL);
+	gn_frames_put(rig->vm->frames, model.frame);
+	return err;
+}
+
 static void change_p2m(struct rig *rig)
 {
 	struct test_random *r = &rig->random;
@@ -182,7 +201,7 @@ static void change_p2m(struct rig *rig)
 	uint64_t count = 1 + test_random_below(r, 8), zeroes;
 	int err = 0;
 
-	switch (test_random_below(r, 12)) {
+	switch (test_random_below(r, 13)) {
 	case 0:
 		err = gn_p2m_populate(rig->vm, at, count);
 		break;
@@ -215,6 +234,9 @@ static void change_p2m(struct rig *rig)
 		break;
 	case 10:
 		err = form_block(rig);
+		break;
+	case 11:
+		err = share_pages(rig);
 		break;
 	default: /* a guest table moves to another frame */
 		err = gn_p2m_move(rig->vm, gfn(RG_FIRST_TABLE + test_random_below(r, RG_TABLES)),

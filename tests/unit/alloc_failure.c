@@ -61,6 +61,18 @@ static int op_store_shared(struct gn_vm *vm)
 	return gn_vcpu_store(gn_vm_vcpu(vm, 0), gpa(0x1000), "x", 1);
 }
 
+static int op_read_sealed(struct gn_vm *vm)
+{
+	struct gn_merge page = { .at = gfn(4) };
+	uint8_t byte;
+	int err;
+
+	cr_assert_eq(gn_p2m_publish(vm, &page, 1, GN_SHARE_SEALED), 0);
+	err = gn_vm_read(vm, gpa(0x4000), &byte, 1);
+	gn_frames_put(vm->frames, page.frame);
+	return err;
+}
+
 static int op_move(struct gn_vm *vm)
 {
 	return gn_p2m_move(vm, gfn(1), 5);
@@ -93,13 +105,10 @@ static const struct {
 	int (*run)(struct gn_vm *vm);
 	unsigned sites_min; /* failures there must at least be */
 } ops[] = {
-	{ "populate", op_populate, 41 },
-	{ "write", op_write, 1 },
-	{ "copy shared", op_copy_shared, 1 },
-	{ "store shared", op_store_shared, 1 },
-	{ "move", op_move, 6 },
-	{ "protect", op_protect, 1 },
-	{ "dirty", op_dirty, 1 },
+	{ "populate", op_populate, 41 },      { "write", op_write, 1 },
+	{ "copy shared", op_copy_shared, 1 }, { "store shared", op_store_shared, 1 },
+	{ "read sealed", op_read_sealed, 1 }, { "move", op_move, 6 },
+	{ "protect", op_protect, 1 },	      { "dirty", op_dirty, 1 },
 	{ "switch", op_switch, 4 },
 };
 

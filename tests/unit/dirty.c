@@ -74,6 +74,40 @@ Test(dirty, harvest_takes_exactly_the_range)
 	}
 }
 
+/* Few marks, so that whole words have none, at either side of a mark and of the range's ends. */
+Test(dirty, harvest_passes_over_words_without_marks)
+{
+	static const uint64_t marked[] = { 0, 63, 64, 127, 300, 511, 512, 900, 1023, 1024, 1026 };
+	static const uint64_t ends[] = { 0, 1, 63, 64, 65, 127, 128, 320, 510, 960, 1024, 1027 };
+	enum { MARKED = sizeof(marked) / sizeof(marked[0]), ENDS = sizeof(ends) / sizeof(ends[0]) };
+	uint8_t bitmap[PAGES / 8 + 1];
+
+	cr_assert_eq(gn_dirty_start(vm), 0);
+	for (unsigned from = 0; from < ENDS; from++) {
+		for (unsigned to = from + 1; to < ENDS; to++) {
+			const uint64_t start = ends[from], count = ends[to] - start;
+			unsigned expected = 0, told = 0;
+
+			for (unsigned i = 0; i < MARKED; i++)
+				gn_dirty_mark(vm, gfn(marked[i]));
+			cr_assert_eq(gn_dirty_harvest(vm, gfn(start), count, bitmap), 0);
+			for (unsigned i = 0; i < MARKED; i++) {
+				bool is_in = marked[i] - start < count;
+
+				cr_assert_eq(gn_dirty_is_marked(vm, gfn(marked[i])), !is_in);
+				expected += is_in;
+				if (is_in)
+					cr_assert(bitmap[(marked[i] - start) / 8] >>
+							  ((marked[i] - start) % 8) &
+						  1);
+			}
+			for (uint64_t i = 0; i < count; i++)
+				told += bitmap[i / 8] >> (i % 8) & 1;
+			cr_assert_eq(told, expected, "from %d to %d", (int)start, (int)ends[to]);
+		}
+	}
+}
+
 Test(dirty, harvest_protects_runs_of_marked_pages)
 {
 	uint8_t bitmap[256];

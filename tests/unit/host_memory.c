@@ -31,7 +31,7 @@ static struct gn_host_memory map(unsigned kind, uint64_t bytes)
 {
 	struct gn_host_memory m;
 
-	cr_assert_eq(gn_host_memory_map(kinds[kind].kind, bytes, kinds[kind].huge, &m), 0, "%s",
+	cr_assert_eq(gn_host_memory_map(kinds[kind].kind, bytes, kinds[kind].huge, 0, &m), 0, "%s",
 		     kinds[kind].name);
 	cr_assert_eq(m.bytes, bytes);
 	cr_assert_eq(m.fd >= 0, kinds[kind].kind == GN_POOL_MEMFD);
@@ -109,6 +109,7 @@ Test(host_memory, more_than_there_can_be)
 	struct gn_host_memory m;
 
 	for (unsigned k = 0; k < KINDS; k++)
-		cr_assert_neq(gn_host_memory_map(kinds[k].kind, (uint64_t)1 << 51, false, &m), 0);
-	cr_assert_eq(gn_host_memory_map(GN_POOL_ANONYMOUS, -2 * MIB, false, &m), -ENOMEM);
+		cr_assert_neq(gn_host_memory_map(kinds[k].kind, (uint64_t)1 << 51, false, 0, &m),
+			      0);
+	cr_assert_eq(gn_host_memory_map(GN_POOL_ANONYMOUS, -2 * MIB, false, 0, &m), -ENOMEM);
 }
