@@ -18,11 +18,21 @@
 #include "progress.h"
 #include "report.h"
 
-enum { OPT_CASE = 0x400, OPT_PEER, OPT_MEM, OPT_REPEAT, OPT_SEED, OPT_QUICK, OPT_JSON, OPT_REPORT };
+enum {
+	OPT_CASE = 0x400,
+	OPT_PEER,
+	OPT_PROBE,
+	OPT_MEM,
+	OPT_REPEAT,
+	OPT_SEED,
+	OPT_QUICK,
+	OPT_JSON,
+	OPT_REPORT
+};
 
 struct sharing_options {
 	struct sharing_setup setup;
-	struct cli_list cases;
+	struct cli_list cases, probes;
 	const char *json, *report;
 	bool needs_ksm, wants_no_ksm;
 };
@@ -30,6 +40,8 @@ struct sharing_options {
 static const struct argp_option options[] = {
 	{ "case", OPT_CASE, "A,B", 0, "which contents (all: mixed,clones,drifted,unique,zero)", 0 },
 	{ "peer", OPT_PEER, "ksm|none", 0, "KSM on the same contents (where it can be driven)", 0 },
+	{ "probe", OPT_PROBE, "A,B|none", 0,
+	  "what else to measure (all: break,tax,steady,fan-out,storm,timing,huge)", 0 },
 	{ "mem", OPT_MEM, "SIZE", 0, "memory of all VMs of a case together (4G)", 0 },
 	{ "repeat", OPT_REPEAT, "N", 0, "runs of each side (3)", 0 },
 	{ "seed", OPT_SEED, "N", 0, "of the contents (1)", 0 },
@@ -56,6 +68,13 @@ static const char *case_name(unsigned i)
 	const struct sharing_case *of = sharing_case_at(i);
 
 	return of ? of->name : NULL;
+}
+
+static const char *probe_name(unsigned i)
+{
+	const struct sharing_probe *probe = sharing_probe_at(i);
+
+	return probe ? probe->name : NULL;
 }
 
 static void parse_names(const char *option, const char *arg, const char *(*name)(unsigned),
@@ -101,6 +120,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case OPT_PEER:
 		parse_peer(o, arg);
 		return 0;
+	case OPT_PROBE:
+		parse_names("--probe", strcmp(arg, "none") != 0 ? arg : "", probe_name, &o->probes);
+		return 0;
 	case OPT_MEM:
 		if (cli_parse_size(arg, &o->setup.mem_bytes) || o->setup.mem_bytes < (64u << 20) ||
 		    o->setup.mem_bytes > (uint64_t)1 << 40)
@@ -133,16 +155,27 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	return ARGP_ERR_UNKNOWN;
 }
 
+static void set_probes(struct sharing_options *o)
+{
+	const struct sharing_probe *probe;
+
+	for (unsigned i = 0; (probe = sharing_probe_at(i)); i++)
+		for (size_t n = 0; n < o->probes.count; n++)
+			if (!strcmp(o->probes.items[n], probe->name))
+				o->setup.probes[o->setup.probe_count++] = probe;
+}
+
 static void set_defaults(struct sharing_options *o)
 {
 	struct sharing_setup *setup = &o->setup;
 
 	if (!setup->mem_bytes)
-		setup->mem_bytes = setup->quick ? (uint64_t)192 << 20 : (uint64_t)4 << 30;
+		setup->mem_bytes = setup->quick ? (uint64_t)128 << 20 : (uint64_t)4 << 30;
 	if (!setup->repeat)
 		setup->repeat = setup->quick ? 1 : 3;
 	for (size_t i = 0; i < o->cases.count; i++)
 		setup->cases[setup->case_count++] = sharing_case_find(o->cases.items[i]);
+	set_probes(o);
 }
 
 /* NULL: there is no peer, and the results say why. */
@@ -212,17 +245,35 @@ static bool is_sound(const struct sharing_results *r)
 	return true;
 }
 
+static void run_probe(struct sharing_results *r, struct sharing_ksm *ksm,
+		      const struct sharing_probe *probe)
+{
+	int err = probe->run(r, ksm);
+
+	if (err == -EBADMSG) {
+		cli_warn("probe %s: memory had wrong contents", probe->name);
+		r->wrong_contents = true;
+	} else if (err) {
+		cli_fail(EXIT_CANNOT, "probe %s: %s", probe->name, strerror(-err));
+	}
+}
+
 static void measure(struct sharing_results *r, struct sharing_ksm *ksm)
 {
 	struct progress progress;
 
-	progress_begin(&progress, r->setup.case_count * r->setup.repeat * SHARING_SIDES);
+	progress_begin(&progress, r->setup.case_count * r->setup.repeat * SHARING_SIDES +
+					  r->setup.probe_count);
 	for (size_t i = 0; i < r->setup.case_count; i++) {
 		r->cases[i].of = r->setup.cases[i];
 		run_case(r, ksm, &r->cases[i], &progress);
 	}
-	progress_end(&progress);
 	sharing_compare_sides(r);
+	for (size_t i = 0; i < r->setup.probe_count; i++) {
+		progress_step(&progress, r->setup.probes[i]->what);
+		run_probe(r, ksm, r->setup.probes[i]);
+	}
+	progress_end(&progress);
 }
 
 static void show(const struct sharing_options *o, const struct sharing_results *r)
@@ -251,7 +302,8 @@ int sharing_command(int argc, char **argv)
 	bool fine;
 	int err;
 
-	if (!r || cli_parse_list("mixed,clones,drifted,unique,zero", &o.cases))
+	if (!r || cli_parse_list("mixed,clones,drifted,unique,zero", &o.cases) ||
+	    cli_parse_list("break,tax,steady,fan-out,storm,timing,huge", &o.probes))
 		cli_fail(EXIT_CANNOT, "out of memory");
 	argp_parse(&argp, argc, argv, 0, NULL, &o);
 	if (o.report) {
@@ -270,5 +322,6 @@ int sharing_command(int argc, char **argv)
 	sharing_results_fini(r);
 	free(r);
 	cli_list_fini(&o.cases);
+	cli_list_fini(&o.probes);
 	return fine ? EXIT_FINE : EXIT_MISMATCH;
 }

@@ -20,12 +20,19 @@
 #include "sharing_ksm.h"
 
 #define SHARING_SCHEMA "gnomon.sharing/1"
-enum { SHARING_MAX_CASES = 8, SHARING_MAX_REPEAT = 20, SHARING_MAX_FIGURES = 192 };
+enum {
+	SHARING_MAX_CASES = 8,
+	SHARING_MAX_REPEAT = 20,
+	SHARING_MAX_PROBES = 8,
+	SHARING_MAX_FIGURES = 192
+};
 
 /* Who shares. */
 enum sharing_side { SHARING_KSM, SHARING_EPT, SHARING_SHADOW, SHARING_LIMIT, SHARING_SIDES };
 const char *sharing_side_name(enum sharing_side side);	 /* of tables and files */
 const char *sharing_side_scheme(enum sharing_side side); /* NULL: it has none */
+
+struct sharing_probe;
 
 struct sharing_setup {
 	uint64_t mem_bytes; /* of all VMs together */
@@ -34,6 +41,8 @@ struct sharing_setup {
 	bool quick;
 	const struct sharing_case *cases[SHARING_MAX_CASES];
 	size_t case_count;
+	const struct sharing_probe *probes[SHARING_MAX_PROBES];
+	size_t probe_count;
 };
 
 struct sharing_point {
@@ -56,6 +65,7 @@ struct sharing_run {
 };
 /* -ENOMEM. */
 int sharing_add_point(struct sharing_run *run, double t_s, double cpu_s, uint64_t saved_pages);
+void sharing_run_fini(struct sharing_run *run);
 /* The part of the oracle's savings at which a run's time and CPU are read. */
 static inline uint64_t sharing_enough_pages(const struct sharing_oracle *oracle)
 {
@@ -71,7 +81,7 @@ struct sharing_case_result {
 enum sharing_promise { SHARING_SHOWN, SHARING_AT_MOST, SHARING_AT_LEAST };
 /* One number: what it is of, its unit, what it should be. */
 struct sharing_figure {
-	char group[32], name[64], unit[16];
+	char group[48], name[72], unit[16];
 	double value, goal; /* NAN: could not be had */
 	enum sharing_promise promise;
 };
@@ -116,6 +126,20 @@ void sharing_report(const struct sharing_results *r, const char *directory);
 /* Memory saved over time and CPU time. False: there is nothing to show. */
 bool sharing_plot_write(const struct sharing_results *r, const char *name, FILE *data,
 			FILE *script);
+
+/* ---- Probes ------------------------------------------------------------------------------------------------ */
+
+/* Measures one property and adds its figures. @ksm may be NULL. -errno; -EBADMSG: contents were wrong. */
+struct sharing_probe {
+	const char *name, *what;
+	int (*run)(struct sharing_results *r, struct sharing_ksm *ksm);
+};
+const struct sharing_probe *sharing_probe_at(unsigned index); /* NULL past the last */
+extern const struct sharing_probe sharing_probe_break, sharing_probe_tax, sharing_probe_steady,
+	sharing_probe_fan_out, sharing_probe_storm, sharing_probe_timing, sharing_probe_huge;
+/* The contents of case "mixed" for a probe: @bytes, or @quick_bytes in a quick run. */
+int sharing_probe_contents(const struct sharing_results *r, uint64_t bytes, uint64_t quick_bytes,
+			   struct sharing_contents *contents, struct sharing_oracle *oracle);
 
 /* ---- One run ------------------------------------------------------------------------------------------------- */
 

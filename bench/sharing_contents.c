@@ -42,6 +42,16 @@ const struct sharing_case *sharing_case_find(const char *name)
 	return NULL;
 }
 
+uint64_t sharing_common_number(uint64_t index)
+{
+	return COMMON | index;
+}
+
+uint64_t sharing_own_number(unsigned vm, uint64_t page)
+{
+	return OWN | (uint64_t)vm << 48 | page;
+}
+
 bool sharing_page_is_common(uint64_t number)
 {
 	return number & COMMON;
@@ -95,11 +105,11 @@ static void place_extent(struct sharing_contents *c, const struct layout *l, uns
 
 	for (uint64_t i = 0; i < EXTENT_PAGES; i++) {
 		if (from < l->common)
-			pages[i] = COMMON | (from * EXTENT_PAGES + i);
+			pages[i] = sharing_common_number(from * EXTENT_PAGES + i);
 		else if (from < l->common + l->zero)
 			pages[i] = 0;
 		else
-			pages[i] = OWN | (uint64_t)vm << 48 | (extent * EXTENT_PAGES + i);
+			pages[i] = sharing_own_number(vm, extent * EXTENT_PAGES + i);
 	}
 }
 
@@ -119,7 +129,7 @@ static void drift(struct sharing_contents *c, const struct sharing_case *of, uns
 	}
 	for (uint64_t i = 0; i < c->vm_pages; i++)
 		if (sharing_random(random) % 100 < of->rewritten_percent)
-			pages[i] = OWN | (uint64_t)vm << 48 | i;
+			pages[i] = sharing_own_number(vm, i);
 }
 
 static void place_vm(struct sharing_contents *c, const struct sharing_case *of, unsigned vm,
@@ -135,7 +145,7 @@ static void place_vm(struct sharing_contents *c, const struct sharing_case *of, 
 	random = c->seed + 1000 + vm;
 	drift(c, of, vm, l->extents, &random);
 	for (uint64_t i = 0; i < c->hot_pages; i++)
-		c->pages[vm * c->vm_pages + i] = OWN | (uint64_t)vm << 48 | i;
+		c->pages[vm * c->vm_pages + i] = sharing_own_number(vm, i);
 }
 
 int sharing_contents_init(struct sharing_contents *c, const struct sharing_case *of,
@@ -160,6 +170,19 @@ int sharing_contents_init(struct sharing_contents *c, const struct sharing_case 
 	for (unsigned vm = 0; vm < c->vms; vm++)
 		place_vm(c, of, vm, &l, order);
 	free(order);
+	return 0;
+}
+
+int sharing_contents_init_by(struct sharing_contents *c, unsigned vms, uint64_t vm_pages,
+			     uint64_t seed, sharing_number_fn *number, const void *ctx)
+{
+	*c = (struct sharing_contents){ .vms = vms, .vm_pages = vm_pages, .seed = seed };
+	c->pages = calloc(vms * vm_pages, sizeof(*c->pages));
+	if (!c->pages)
+		return -ENOMEM;
+	for (unsigned vm = 0; vm < vms; vm++)
+		for (uint64_t page = 0; page < vm_pages; page++)
+			c->pages[vm * vm_pages + page] = number(ctx, vm, page);
 	return 0;
 }
 

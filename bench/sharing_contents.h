@@ -38,6 +38,10 @@ struct sharing_contents {
 /* @mem_bytes: of all VMs together; each gets an equal part, whole extents. -ENOMEM. */
 int sharing_contents_init(struct sharing_contents *contents, const struct sharing_case *of,
 			  uint64_t mem_bytes, uint64_t seed);
+/* Of a probe's own: page numbers by @number, which are common if more than one page has them. No hot pages. -ENOMEM. */
+typedef uint64_t sharing_number_fn(const void *ctx, unsigned vm, uint64_t page);
+int sharing_contents_init_by(struct sharing_contents *contents, unsigned vms, uint64_t vm_pages,
+			     uint64_t seed, sharing_number_fn *number, const void *ctx);
 void sharing_contents_fini(struct sharing_contents *contents);
 
 static inline uint64_t sharing_page(const struct sharing_contents *contents, unsigned vm,
@@ -49,7 +53,9 @@ static inline uint64_t sharing_page(const struct sharing_contents *contents, uns
 void sharing_page_fill(uint64_t seed, uint64_t number, void *out);
 /* One of its 512 words. */
 uint64_t sharing_page_word(uint64_t seed, uint64_t number, unsigned word);
-/* Another VM, or this one, has the same bytes in another page. Zeros do not count. */
+/* Numbers of pages that others have as well, and of such that no other page has. */
+uint64_t sharing_common_number(uint64_t index);
+uint64_t sharing_own_number(unsigned vm, uint64_t page);
 bool sharing_page_is_common(uint64_t number);
 
 struct sharing_oracle {

@@ -121,7 +121,7 @@ static int prepare(struct limit *l)
 	if (!l->entries)
 		return -ENOMEM;
 	memset(l->entries, 0, slots * sizeof(*l->entries));
-	err = gn_host_memory_map(GN_POOL_ANONYMOUS, bytes, false, &l->memory);
+	err = gn_host_memory_map(GN_POOL_ANONYMOUS, bytes, false, 0, &l->memory);
 	if (err)
 		return err;
 	for (uint64_t page = 0; page < total; page++)

@@ -145,10 +145,16 @@ double sharing_next_pass_cpu(const struct sharing_case_result *c, const struct s
 	return run->next_pass_cpu_s;
 }
 
+void sharing_run_fini(struct sharing_run *run)
+{
+	free(run->points);
+	run->points = NULL;
+}
+
 void sharing_results_fini(struct sharing_results *r)
 {
 	for (size_t i = 0; i < r->setup.case_count; i++)
 		for (unsigned side = 0; side < SHARING_SIDES; side++)
 			for (unsigned n = 0; n < SHARING_MAX_REPEAT; n++)
-				free(r->cases[i].runs[side][n].points);
+				sharing_run_fini(&r->cases[i].runs[side][n]);
 }

@@ -123,6 +123,7 @@ static int add_domain(struct sharing_rig *rig, unsigned vm)
 	const struct gn_domain_config config = {
 		.frames = rig->frames,
 		.quiet = rig->config.quiet,
+		.split_pages = rig->config.split_pages,
 		.reserve_pages = rig->config.reserve_pages,
 		.max_pages = rig->config.contents->vms *
 			     (contents_bytes(rig->config.contents) + TABLE_BYTES) / GN_PAGE_SIZE,
@@ -136,7 +137,7 @@ int sharing_rig_init(struct sharing_rig *rig, const struct sharing_rig_config *c
 	const struct sharing_contents *contents = config->contents;
 	uint64_t memory = contents->vms * (contents_bytes(contents) + TABLE_BYTES),
 		 bytes = memory + memory / 64 + ((uint64_t)32 << 20) +
-			 config->spare_pages * GN_PAGE_SIZE - config->missing_pages * GN_PAGE_SIZE;
+			 config->reserve_pages * GN_PAGE_SIZE;
 	bool is_huge = config->backing_level > 1;
 	int err;
 
@@ -182,6 +183,12 @@ void sharing_rig_fini(struct sharing_rig *rig)
 			gn_soft_destroy(rig->machines[vm]);
 	if (rig->frames)
 		gn_frames_destroy(rig->frames);
+}
+
+int sharing_rig_run(struct sharing_rig *rig, unsigned vm,
+		    void (*guest)(struct gn_soft_cpu *cpu, void *ctx), void *ctx)
+{
+	return gn_soft_run(sharing_rig_cpu(rig, vm), guest, ctx);
 }
 
 int sharing_rig_start_guests(struct sharing_rig *rig, uint64_t pause_ns)

@@ -19,11 +19,10 @@ struct sharing_rig_config {
 	const char *scheme;
 	unsigned backing_level; /* 0: 1 */
 	unsigned guest_leaf;	/* level of the guest's leaves, 1 or 2; 0: 2 */
+	unsigned split_pages;	/* the domain's; 0: its own mind */
 	bool quiet;
 	bool is_apart;		/* each VM a domain of its own, not one for all */
 	uint64_t reserve_pages; /* of a domain */
-	uint64_t spare_pages;	/* of the pool, beyond tables and all memory of the VMs; */
-	uint64_t missing_pages; /* or less than that */
 };
 
 struct sharing_rig {
@@ -49,6 +48,9 @@ struct gn_soft_cpu *sharing_rig_cpu(const struct sharing_rig *rig, unsigned vm);
 /* Frames that sharing has freed: as the pool counts them, tables left out. */
 uint64_t sharing_rig_saved(const struct sharing_rig *rig);
 
+/* Run @guest on VM @vm in this thread: gn_soft_run(). */
+int sharing_rig_run(struct sharing_rig *rig, unsigned vm,
+		    void (*guest)(struct gn_soft_cpu *cpu, void *ctx), void *ctx);
 /* A sweep of all domains and all of its scan, by this thread. -errno. @run may be NULL: points from @t0_s on. */
 int sharing_rig_pass(struct sharing_rig *rig, struct sharing_run *run, double t0_s, double cpu0_s);
 /* Pass after pass until nothing more is found. */
