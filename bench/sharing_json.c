@@ -9,7 +9,7 @@
 #include <cjson/cJSON.h>
 
 #include "emit.h"
-#include "host.h"
+#include "host_json.h"
 #include "sharing.h"
 
 /* What is not known, or never came, is null. */
@@ -19,19 +19,6 @@ static void add_number(cJSON *to, const char *key, double value)
 		cJSON_AddNumberToObject(to, key, value);
 	else
 		cJSON_AddNullToObject(to, key);
-}
-
-static void add_host(cJSON *to)
-{
-	cJSON *json = cJSON_AddObjectToObject(to, "host");
-	const struct host_field *field;
-	struct host_info host;
-
-	host_probe(&host);
-	for (unsigned i = 0; (field = host_field(i)); i++)
-		if (*((const char *)&host + field->offset))
-			cJSON_AddStringToObject(json, field->key,
-						(const char *)&host + field->offset);
 }
 
 static void add_params(cJSON *to, const struct sharing_setup *s)
@@ -134,7 +121,7 @@ int sharing_write_json(const struct sharing_results *r, const char *path)
 	cJSON_AddStringToObject(json, "origin", "measured");
 	if (r->no_ksm[0])
 		cJSON_AddStringToObject(json, "no_ksm", r->no_ksm);
-	add_host(json);
+	host_add_own_json(json);
 	add_params(json, &r->setup);
 	list = cJSON_AddArrayToObject(json, "cases");
 	for (size_t i = 0; i < r->setup.case_count; i++)
