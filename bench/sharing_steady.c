@@ -3,7 +3,6 @@
  * sharing_steady.c - probe: what a converged domain costs while a thousandth of its memory is written a second, and how soon
  * it finds a new duplicate.
  */
-#include <errno.h>
 #include <math.h>
 #include <time.h>
 
@@ -18,6 +17,7 @@
 #define SCAN_NS	     2000000
 #define GOAL_SHARE   0.5 /* per cent of a core */
 #define GOAL_FOUND_S 2.0
+#define NEW_NUMBERS  ((uint64_t)1 << 40) /* no case has them */
 enum { NEW_DUPLICATES = 64, SECONDS = 20, QUICK_SECONDS = 3, STORES = 4 };
 
 static void rest_s(double seconds)
@@ -28,18 +28,29 @@ static void rest_s(double seconds)
 			  NULL);
 }
 
-/* The last pages of VM 1 become those of VM 0. */
-static int copy_pages(struct sharing_rig *rig)
+static uint64_t first_new(const struct sharing_contents *contents)
 {
-	uint64_t first = rig->config.contents->vm_pages - NEW_DUPLICATES;
+	return contents->vm_pages - NEW_DUPLICATES;
+}
+
+/* The last pages of both VMs are free until something is put there; no guest looks. */
+static void clear_last_pages(struct sharing_contents *contents)
+{
+	for (unsigned vm = 0; vm < contents->vms; vm++)
+		for (uint64_t page = first_new(contents); page < contents->vm_pages; page++)
+			contents->pages[vm * contents->vm_pages + page] = 0;
+}
+
+static int write_duplicates(struct sharing_rig *rig)
+{
+	const struct sharing_contents *contents = rig->config.contents;
 	uint8_t bytes[SHARING_PAGE_BYTES];
 	int err = 0;
 
-	for (uint64_t page = first; page < first + NEW_DUPLICATES && !err; page++) {
-		err = gn_vm_read(sharing_rig_vm(rig, 0), gpa(page * SHARING_PAGE_BYTES), bytes,
-				 sizeof(bytes));
-		if (!err)
-			err = gn_vm_write(sharing_rig_vm(rig, 1), gpa(page * SHARING_PAGE_BYTES),
+	for (uint64_t page = first_new(contents); page < contents->vm_pages; page++) {
+		sharing_page_fill(contents->seed, sharing_common_number(NEW_NUMBERS + page), bytes);
+		for (unsigned vm = 0; vm < 2 && !err; vm++)
+			err = gn_vm_write(sharing_rig_vm(rig, vm), gpa(page * SHARING_PAGE_BYTES),
 					  bytes, sizeof(bytes));
 	}
 	return err;
@@ -47,15 +58,14 @@ static int copy_pages(struct sharing_rig *rig)
 
 static bool are_shared(struct sharing_rig *rig)
 {
-	uint64_t first = rig->config.contents->vm_pages - NEW_DUPLICATES;
+	const struct sharing_contents *contents = rig->config.contents;
 
-	for (uint64_t page = first; page < first + NEW_DUPLICATES; page++) {
+	for (uint64_t page = first_new(contents); page < contents->vm_pages; page++) {
 		struct gn_p2m_info a, b;
 
 		if (gn_p2m_query(sharing_rig_vm(rig, 0), gfn(page), &a) ||
-		    gn_p2m_query(sharing_rig_vm(rig, 1), gfn(page), &b) || a.state != b.state ||
-		    (a.state == GN_P2M_SHARED && a.pfn.v != b.pfn.v) ||
-		    (a.state != GN_P2M_SHARED && a.state != GN_P2M_UNBACKED))
+		    gn_p2m_query(sharing_rig_vm(rig, 1), gfn(page), &b) ||
+		    a.state != GN_P2M_SHARED || b.state != GN_P2M_SHARED || a.pfn.v != b.pfn.v)
 			return false;
 	}
 	return true;
@@ -87,7 +97,7 @@ static int idle(struct sharing_results *r, struct sharing_rig *rig, const char *
 		if (isnan(found_s) && !isnan(written_s) && are_shared(rig))
 			found_s = gn_now_s() - written_s;
 		if (!sweep && !err) {
-			err = copy_pages(rig);
+			err = write_duplicates(rig);
 			written_s = gn_now_s();
 		}
 		rest_s(PERIOD_S - (gn_now_s() - begin_s));
@@ -124,7 +134,7 @@ static int steady_own(struct sharing_results *r, const struct sharing_contents *
 	failed = sharing_rig_stop_guests(&rig);
 	sharing_run_fini(&run);
 	sharing_rig_fini(&rig);
-	return err ? err : failed == -EBADMSG ? 0 : failed;
+	return err ? err : failed;
 }
 
 /* At the speed at which it converged. */
@@ -160,7 +170,9 @@ static int run_probe(struct sharing_results *r, struct sharing_ksm *ksm)
 
 	if (err)
 		return err;
-	if (ksm)
+	clear_last_pages(&contents);
+	err = sharing_contents_oracle(&contents, &oracle);
+	if (!err && ksm)
 		err = steady_ksm(r, ksm, &contents, &oracle);
 	if (!err)
 		err = steady_own(r, &contents, &oracle, "ept", "gnomon, ept: CPU",

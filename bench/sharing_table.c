@@ -44,8 +44,7 @@ static void print_side(struct table *t, const struct sharing_case_result *c, enu
 					      : (double)NAN);
 }
 
-static void print_case(const struct sharing_results *r, const struct sharing_case_result *c,
-		       FILE *to, bool colour)
+static void print_case(const struct sharing_case_result *c, FILE *to, bool colour)
 {
 	static const char *const heads[] = { "",	   "CPU per GiB", "of KSM",
 					     "of limit",   "to 99 %",	  "one pass",
@@ -58,7 +57,6 @@ static void print_case(const struct sharing_results *r, const struct sharing_cas
 		cli_format_bytes(c->oracle.total_pages * SHARING_PAGE_BYTES, memory,
 				 sizeof(memory)),
 		cli_format_bytes(c->oracle.saved_pages * SHARING_PAGE_BYTES, saved, sizeof(saved)));
-	(void)r;
 	table_init(&t, sizeof(heads) / sizeof(heads[0]), 1);
 	for (size_t i = 0; i < sizeof(heads) / sizeof(heads[0]); i++)
 		table_cell(&t, TABLE_HEAD, "%s", heads[i]);
@@ -109,7 +107,7 @@ void sharing_print(const struct sharing_results *r, FILE *to, bool colour)
 	if (r->no_ksm[0])
 		fprintf(to, "Without KSM: %s.\n", r->no_ksm);
 	for (size_t i = 0; i < r->setup.case_count; i++)
-		print_case(r, &r->cases[i], to, colour);
+		print_case(&r->cases[i], to, colour);
 	fputs("\nCPU per GiB: CPU seconds until 99 % of what can be saved was, for each GiB freed "
 	      "by then.\n"
 	      "one pass, in the end: parts of what can be saved. limit: hash all, verify "

@@ -204,10 +204,12 @@ expect 2 "sharing, unknown case" overcommit sharing --case mixd
 says err 'did you mean "mixed"'
 one_line "sharing, unknown case"
 expect 2 "sharing, unknown peer" overcommit sharing --peer kms
+expect 2 "sharing, unknown probe" overcommit sharing --probe stomr
+says err 'did you mean "storm"'
 expect 2 "sharing, bad size" overcommit sharing --mem 1M
 expect 2 "sharing, not named first" overcommit --quick sharing
 expect 2 "sharing, one word too many" overcommit sharing balloon
-expect 0 "sharing" overcommit sharing --quick --mem 64M --case mixed,zero --json s.json --report s-folder
+expect 0 "sharing" overcommit sharing --quick --mem 64M --case mixed,zero --probe fan-out,storm,timing --json s.json --report s-folder
 says out '^mixed: .*to save'
 says s-folder/index.html '<svg'
 [ -s s-folder/plots/sharing.svg ] && ok || bad "no picture of sharing"
@@ -219,6 +221,9 @@ if python3 - <<-'EOF'; then ok; else bad "the sharing file"; fi
 	    sides = {r["side"] for r in c["runs"]}
 	    assert {"limit", "gnomon, ept", "gnomon, shadow"} <= sides and ("KSM" in sides) == ("no_ksm" not in d)
 	    assert all(0.995 <= r["part"] <= 1 for r in c["runs"] if r["side"] != "KSM")
+	f = {(f["group"].split(":")[0].split(" (")[0], f["name"]): f["value"] for f in d["figures"]}
+	assert f["storm", "stores that found no frame"] == 0
+	assert f["what timing tells", "across domains, stores"] < 0.56 < 0.9 < f["what timing tells", "one domain, stores"]
 EOF
 # Killed in the middle, it leaves KSM as it was.
 ksm=/sys/kernel/mm/ksm
