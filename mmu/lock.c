@@ -7,11 +7,20 @@
  * whose rank is not above the top of it. The check costs a thread-local access, so release builds leave
  * it out; the mutex is the adaptive one, since what we hold them for is mostly shorter than a sleep.
  *
+ * A mutex is not fair: who lets go of it and takes it again at once has it again before a thread that slept is awake. Work that is
+ * done in batches so that others need not wait for all of it has to give way between them, and for that those who wait are
+ * counted.
+ *
  * Deliberately absent: reader-writer locks (readers use RCU), try-lock, recursion, two locks of one rank.
  */
 #include "lock.h"
 
+#include <time.h>
+
 #include "check.h"
+
+#define GIVE_WAY_NS    20000 /* a look at who waits, and the next one */
+#define GIVE_WAY_LOOKS 100
 
 #ifdef GN_DEBUG
 
@@ -55,6 +64,7 @@ void gn_lock_init(struct gn_lock *lock, enum gn_lock_rank rank)
 	pthread_mutexattr_t attr;
 
 	lock->rank = rank;
+	lock->waiting = 0;
 	pthread_mutexattr_init(&attr);
 	pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ADAPTIVE_NP);
 	GN_BUG_ON(pthread_mutex_init(&lock->mutex, &attr));
@@ -71,7 +81,22 @@ void gn_lock(struct gn_lock *lock)
 #ifdef GN_DEBUG
 	held_push(lock); /* before we may block: a wrong order is reported, not waited for */
 #endif
+	if (!pthread_mutex_trylock(&lock->mutex))
+		return;
+	__atomic_fetch_add(&lock->waiting, 1, __ATOMIC_RELAXED);
 	GN_BUG_ON(pthread_mutex_lock(&lock->mutex));
+	__atomic_fetch_sub(&lock->waiting, 1, __ATOMIC_RELAXED);
+}
+
+void gn_lock_give_way(const struct gn_lock *lock)
+{
+	const struct timespec pause = { .tv_nsec = GIVE_WAY_NS };
+
+	for (unsigned i = 0; i < GIVE_WAY_LOOKS; i++) {
+		if (!__atomic_load_n(&lock->waiting, __ATOMIC_RELAXED))
+			return;
+		nanosleep(&pause, NULL);
+	}
 }
 
 void gn_unlock(struct gn_lock *lock)

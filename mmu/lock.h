@@ -22,12 +22,15 @@ enum gn_lock_rank {
 struct gn_lock {
 	pthread_mutex_t mutex;
 	enum gn_lock_rank rank;
+	unsigned waiting; /* (a) threads that found it taken */
 };
 
 void gn_lock_init(struct gn_lock *lock, enum gn_lock_rank rank);
 void gn_lock_fini(struct gn_lock *lock);
 void gn_lock(struct gn_lock *lock);
 void gn_unlock(struct gn_lock *lock);
+/* For who takes the lock again and again, between two times: those who wait for it get it first, some milliseconds long. */
+void gn_lock_give_way(const struct gn_lock *lock);
 void gn_lock_assert_held(const struct gn_lock *lock); /* debug builds; nothing otherwise */
 
 #endif

@@ -224,6 +224,12 @@ void gn_p2m_change_unlock(struct gn_vm *vm)
 	gn_unlock(&vm->lock);
 }
 
+void gn_p2m_change_give_way(struct gn_vm *vm)
+{
+	gn_lock_give_way(&vm->p2m.lock);
+	gn_lock_give_way(&vm->lock);
+}
+
 void gn_p2m_change_tell(struct gn_vm *vm, gfn_t start, uint64_t count)
 {
 	const struct gn_backend_ops *backend = vm->config.backend;

@@ -15,9 +15,10 @@
  * No frame has a list of those who share it: a count says how many they are, and nobody ever asks which. So one frame with a
  * million sharers costs each of them what one with two does.
  *
- * A batch is one change, with one flush and one wait, of at most 512 pages: faults wait for it, and comparing as much takes a
- * fraction of a millisecond. Frames that were given up go to the host together, after the last batch, or after so many that
- * the host should not have to wait.
+ * A batch is one change, with one flush and one wait, of at most 256 pages: faults wait for it, and comparing as much takes a
+ * fraction of a millisecond, since every page was looked at before, when nobody waits. Between two batches those who wait come
+ * first. Frames that were given up go to the host together, after the last batch, or after so many that the host should not
+ * have to wait.
  *
  * A page table of the guest may be among the pages: the change makes a scheme forget what it made of it, and the guest's walk
  * copies it before it sets a bit (mmu/guest_walk.c).
@@ -30,8 +31,9 @@
 #include "p2m_writer.h"
 
 #define BATCH_PAGES GN_RETIRE_MERGE_RUNS
-#define DRAIN_PAGES 16384 /* given up and not yet the host's: 64 MiB */
-#define CHOSEN	    1	  /* a result that is none yet: the page is part of the change */
+#define DRAIN_PAGES 16384	     /* given up and not yet the host's: 64 MiB */
+#define SHARERS_MAX (UINT32_MAX / 2) /* of a frame, about: its count has 32 bits */
+#define CHOSEN	    1		     /* a result that is none yet: the page is part of the change */
 
 struct batch {
 	struct gn_vm *vm;
@@ -47,6 +49,7 @@ struct batch {
 struct step {
 	int (*choose)(struct gn_vm *vm, struct gn_merge *page);
 	void (*carry_out)(struct batch *b, struct gn_merge *page);
+	void (*look_at)(struct gn_vm *vm, const struct gn_merge *page); /* before; NULL: not */
 };
 
 /* In RAM, ascending, disjoint. */
@@ -105,6 +108,8 @@ static int choose_to_merge(struct gn_vm *vm, struct gn_merge *merge)
 	p2m_word_t w = gn_p2m_get(&vm->p2m, merge->at);
 	pfn_t frame = gn_p2m_word_pfn(w);
 
+	if (GN_UNLIKELY(gn_frames_refs(vm->frames, merge->frame) > SHARERS_MAX))
+		return -EBUSY;
 	switch (gn_p2m_word_state(w)) {
 	case GN_P2M_SHARED:
 		return frame.v == merge->frame.v ? 0 : CHOSEN;
@@ -188,6 +193,27 @@ static void batch_carry_out(struct batch *b, const struct step *step)
 	gn_p2m_change_unlock(vm);
 	for (size_t i = 0; i < b->run_count; i++)
 		gn_p2m_change_tell(vm, b->runs[i].start, b->runs[i].count);
+	gn_p2m_change_give_way(vm);
+}
+
+/* While the guest writes, and nothing is made of what is there: a page that the host has to find first is found now, when nobody
+ * waits for it. */
+__attribute__((no_sanitize("thread"))) static void look_at(const struct gn_vm *vm, pfn_t frame)
+{
+	(void)__atomic_load_n((const uint8_t *)gn_frames_at(vm->frames, pfn_to_hpa(frame)),
+			      __ATOMIC_RELAXED);
+}
+
+static void look_at_both(struct gn_vm *vm, const struct gn_merge *merge)
+{
+	p2m_word_t w;
+
+	look_at(vm, merge->frame);
+	rcu_read_lock();
+	w = gn_p2m_get(&vm->p2m, merge->at);
+	if (gn_p2m_word_has_frame(w))
+		look_at(vm, gn_p2m_word_pfn(w));
+	rcu_read_unlock();
 }
 
 /* Returns how many frames were left. */
@@ -202,6 +228,8 @@ static uint64_t carry_out(struct gn_vm *vm, struct gn_merge *pages, size_t count
 	for (size_t at = 0; at < count; at += b.count) {
 		b.pages = &pages[at];
 		b.count = count - at < BATCH_PAGES ? count - at : BATCH_PAGES;
+		for (size_t i = 0; i < b.count && step->look_at; i++)
+			step->look_at(vm, &b.pages[i]);
 		batch_carry_out(&b, step);
 		for (size_t i = 0; i < b.leaving_count; i++)
 			left += b.leaving[i].count;
@@ -220,7 +248,7 @@ static uint64_t carry_out(struct gn_vm *vm, struct gn_merge *pages, size_t count
 int gn_p2m_publish(struct gn_vm *vm, struct gn_merge *pages, size_t count,
 		   enum gn_share_access access)
 {
-	static const struct step step = { choose_to_publish, publish };
+	static const struct step step = { choose_to_publish, publish, NULL };
 	int err = check_pages(vm, pages, count);
 
 	if (!err)
@@ -231,7 +259,7 @@ int gn_p2m_publish(struct gn_vm *vm, struct gn_merge *pages, size_t count,
 int gn_p2m_merge(struct gn_vm *vm, struct gn_merge *merges, size_t count,
 		 enum gn_share_access access, uint64_t *merged_pages)
 {
-	static const struct step step = { choose_to_merge, merge };
+	static const struct step step = { choose_to_merge, merge, look_at_both };
 	int err = check_pages(vm, merges, count);
 	uint64_t merged = 0;
 

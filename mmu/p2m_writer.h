@@ -37,6 +37,8 @@ static inline uint64_t gn_p2m_alike(p2m_word_t w, uint64_t at, uint64_t end)
  * waits for grace periods: not inside an RCU read section. */
 void gn_p2m_change_lock(struct gn_vm *vm);
 void gn_p2m_change_unlock(struct gn_vm *vm);
+/* Between two changes of many: faults and others that wait come first. Neither lock held. */
+void gn_p2m_change_give_way(struct gn_vm *vm);
 /* The backend learns that the change is complete. No lock held. */
 void gn_p2m_change_tell(struct gn_vm *vm, gfn_t start, uint64_t count);
 

@@ -7,9 +7,10 @@
  * in another block that will be split as well; and those of zeros. A block is looked at only when it is cold, all of it.
  *
  * Two blocks may each be waiting for the other. Of each area it is counted how many of its pages were found to have their like
- * elsewhere, also by those who came later. When that reaches the bound, the block is worth splitting; if it was looked at before,
- * it is offered once more. Pages with their like in blocks that are not worth it become candidates next to those, so
- * that they are found from the other side, up to a few under one tag.
+ * elsewhere, also by those who came later. When that reaches the bound, the block is worth splitting, and is offered once more.
+ * Pages with their like in blocks that are not worth it, small pages as well, become candidates next to those, so that they are
+ * found from the other side, up to a few under one tag. It is greedy: of blocks in a ring each of which waits for the next,
+ * none is split.
  *
  * A block that was split is formed again when no more than a quarter of split_pages are shared or empty: those get frames of
  * their own, and the engine puts the pages together. The bounds lie apart, so a block does not flutter.
@@ -24,12 +25,12 @@
 #include "domain_impl.h"
 #include "mmu/arena.h"
 
-#define BLOCK_PAGES  ((uint64_t)GN_TABLE_ENTRIES)
-#define BESIDE_MAX   3	/* entries under one tag */
-#define RIPE_MAX     16 /* made worth splitting by one block */
-#define FORM_LOOKS   64 /* areas looked at in a sweep, */
-#define FORM_BLOCKS  2	/* and formed */
-#define FORM_DIVISOR 4
+#define BLOCK_PAGES	((uint64_t)GN_TABLE_ENTRIES)
+#define BESIDE_MAX	3  /* entries under one tag */
+#define FORM_LOOKS	64 /* areas looked at in a sweep, */
+#define FORM_BLOCKS	2  /* and formed */
+#define FORM_DIVISOR	4
+#define FORM_CALM_LOOKS 8 /* after the last page of it was merged */
 
 static uint64_t area_count(const struct gn_member *m)
 {
@@ -41,15 +42,14 @@ int gn_blocks_init(struct gn_member *m)
 	if (m->vm->p2m.backing_level < 2 || !area_count(m))
 		return 0;
 	m->alike = gn_alloc_should_fail() ? NULL : calloc(area_count(m), sizeof(m->alike[0]));
-	m->was_split =
-		gn_alloc_should_fail() ? NULL : calloc(area_count(m), sizeof(m->was_split[0]));
-	return m->alike && m->was_split ? 0 : -ENOMEM;
+	m->form_in = gn_alloc_should_fail() ? NULL : calloc(area_count(m), sizeof(m->form_in[0]));
+	return m->alike && m->form_in ? 0 : -ENOMEM;
 }
 
 void gn_blocks_fini(struct gn_member *m)
 {
 	free(m->alike);
-	free(m->was_split);
+	free(m->form_in);
 }
 
 static bool is_block(const struct gn_member *m, gfn_t at)
@@ -74,16 +74,11 @@ static struct gn_member *block_of(const struct gn_domain *d, const struct gn_ind
 	return m->alike && is_block(m, at) ? m : NULL;
 }
 
-/* A block that is looked at, and others that it made worth splitting. */
+/* A block that is looked at. */
 struct look {
 	struct gn_member *m;
 	const struct gn_offer *offers;
 	uint64_t area;
-	size_t ripe_count;
-	struct {
-		struct gn_member *m;
-		uint64_t area;
-	} ripe[RIPE_MAX];
 };
 
 static struct gn_index_entry *find(const struct look *l, size_t i, bool *is_known)
@@ -92,18 +87,39 @@ static struct gn_index_entry *find(const struct look *l, size_t i, bool *is_know
 	return l->offers[i].is_zero ? NULL : gn_match_find(l->m, &l->offers[i], is_known);
 }
 
-/* @e is of another block, which has one page more with its like elsewhere. */
-static void count_for_other(struct look *l, const struct gn_index_entry *e)
+/* A block has one page more with its like elsewhere. If that makes it worth splitting, it is offered once more. */
+static void count_one(struct gn_member *m, uint64_t area)
+{
+	if (m->alike[area] == BLOCK_PAGES || ++m->alike[area] != m->domain->config.split_pages)
+		return;
+	for (uint64_t i = 0; i < BLOCK_PAGES; i++)
+		gn_scanner_reoffer(m->scanner, gfn(area * BLOCK_PAGES + i), false);
+}
+
+static bool is_worth(const struct gn_member *m, uint64_t area)
+{
+	return m->alike[area] >= m->domain->config.split_pages;
+}
+
+bool gn_blocks_is_out_of_reach(struct gn_domain *d, const struct gn_index_entry *e)
 {
 	uint64_t area;
-	struct gn_member *other = block_of(l->m->domain, e, &area);
+	struct gn_member *m = block_of(d, e, &area);
 
-	if (!other || (other == l->m && area == l->area) || other->alike[area] == BLOCK_PAGES)
+	if (!m)
+		return false;
+	count_one(m, area);
+	return !is_worth(m, area);
+}
+
+void gn_blocks_note_small(struct gn_member *m, gfn_t at)
+{
+	const uint64_t area = at.v / BLOCK_PAGES;
+
+	if (!m->form_in || area >= area_count(m))
 		return;
-	if (++other->alike[area] != l->m->domain->config.split_pages || l->ripe_count == RIPE_MAX)
-		return;
-	l->ripe[l->ripe_count].m = other;
-	l->ripe[l->ripe_count++].area = area;
+	m->domain->sums.blocks_split += !m->form_in[area];
+	m->form_in[area] = FORM_CALM_LOOKS;
 }
 
 static void count_alike(struct look *l)
@@ -113,10 +129,12 @@ static void count_alike(struct look *l)
 	for (size_t i = 0; i < BLOCK_PAGES; i++) {
 		bool is_known;
 		struct gn_index_entry *e = find(l, i, &is_known);
+		uint64_t area;
+		struct gn_member *other = e ? block_of(l->m->domain, e, &area) : NULL;
 
 		alike += l->offers[i].is_zero || e;
-		if (e)
-			count_for_other(l, e);
+		if (other && (other != l->m || area != l->area))
+			count_one(other, area);
 	}
 	l->m->alike[l->area] = alike;
 }
@@ -127,11 +145,10 @@ static bool is_within_reach(const struct look *l, const struct gn_index_entry *e
 	uint64_t area;
 	struct gn_member *other = block_of(l->m->domain, e, &area);
 
-	return !other || (other == l->m && area == l->area) ||
-	       other->alike[area] >= l->m->domain->config.split_pages;
+	return !other || (other == l->m && area == l->area) || is_worth(other, area);
 }
 
-static bool is_worth_it(const struct look *l)
+static bool pays(const struct look *l)
 {
 	unsigned count = 0;
 
@@ -144,42 +161,52 @@ static bool is_worth_it(const struct look *l)
 	return count >= l->m->domain->config.split_pages;
 }
 
-/* A candidate beside its like, so that both are found. */
-static void insert_beside(const struct look *l, const struct gn_offer *offer)
+void gn_blocks_insert_beside(struct gn_member *m, const struct gn_offer *offer)
 {
-	const struct gn_index *index = &l->m->domain->index;
+	const struct gn_index *index = &m->domain->index;
 	struct gn_index_entry *e = NULL;
 	unsigned beside = 0;
 
 	while ((e = gn_index_next(index, offer->tag.bits, e)))
 		beside++;
 	if (beside < BESIDE_MAX)
-		gn_match_insert(l->m, offer);
+		gn_match_insert(m, offer);
+}
+
+/* Nothing but zeros made it pay, and those go from small pages only: one that stays is published, and let go of. */
+static void split_for_zeros(struct look *l)
+{
+	struct gn_merge page;
+	size_t i = 0;
+
+	while (l->offers[i].is_zero) /* not all of them are */
+		i++;
+	page.at = l->offers[i].at;
+	if (gn_p2m_publish(l->m->vm, &page, 1, GN_SHARE_READ) || page.result)
+		return;
+	gn_frames_put(l->m->vm->frames, page.frame);
+	gn_blocks_note_small(l->m, page.at);
 }
 
 static void split(struct look *l)
 {
-	struct gn_member *m = l->m;
-
 	for (size_t i = 0; i < BLOCK_PAGES; i++) {
 		bool is_known;
 		struct gn_index_entry *e = find(l, i, &is_known);
 
 		if (l->offers[i].is_zero) /* dropped when it is small */
-			gn_scanner_reoffer(m->scanner, l->offers[i].at, false);
+			gn_scanner_reoffer(l->m->scanner, l->offers[i].at, false);
 		else if (!e || is_within_reach(l, e))
-			gn_match_offer(m, &l->offers[i]);
+			gn_match_offer(l->m, &l->offers[i]);
 		else if (!is_known)
-			insert_beside(l, &l->offers[i]);
+			gn_blocks_insert_beside(l->m, &l->offers[i]);
 	}
-	gn_gather_carry_out(m);
-	if (is_block(m, l->offers[0].at))
-		return; /* all of them were written meanwhile */
-	m->was_split[l->area] = true;
-	m->domain->sums.blocks_split++;
+	gn_gather_carry_out(l->m);
+	if (is_block(l->m, l->offers[0].at))
+		split_for_zeros(l);
 }
 
-/* The block stays. Those it made worth splitting are offered once more. */
+/* The block stays; whoever comes later finds its pages. */
 static void keep(struct look *l)
 {
 	for (size_t i = 0; i < BLOCK_PAGES; i++) {
@@ -187,12 +214,8 @@ static void keep(struct look *l)
 
 		(void)find(l, i, &is_known);
 		if (!is_known && !l->offers[i].is_zero)
-			insert_beside(l, &l->offers[i]);
+			gn_blocks_insert_beside(l->m, &l->offers[i]);
 	}
-	for (size_t r = 0; r < l->ripe_count; r++)
-		for (uint64_t i = 0; i < BLOCK_PAGES; i++)
-			gn_scanner_reoffer(l->ripe[r].m->scanner,
-					   gfn(l->ripe[r].area * BLOCK_PAGES + i), false);
 }
 
 void gn_blocks_offers(struct gn_member *m, const struct gn_offer *offers)
@@ -203,7 +226,7 @@ void gn_blocks_offers(struct gn_member *m, const struct gn_offer *offers)
 		return;
 	gn_gather_carry_out(m);
 	count_alike(&look);
-	if (is_worth_it(&look))
+	if (pays(&look))
 		split(&look);
 	else
 		keep(&look);
@@ -242,21 +265,22 @@ static int form(struct gn_member *m, uint64_t area)
 void gn_blocks_form(struct gn_member *m)
 {
 	struct gn_domain *d = m->domain;
+	const uint64_t areas = m->form_in ? area_count(m) : 0;
 	unsigned formed = 0;
 
-	if (!m->was_split)
-		return;
-	for (unsigned looks = 0; looks < FORM_LOOKS && formed < FORM_BLOCKS; looks++) {
+	for (uint64_t looks = 0; looks < areas && looks < FORM_LOOKS && formed < FORM_BLOCKS;
+	     looks++) {
 		const uint64_t area = m->form_at;
 		int err;
 
-		m->form_at = (area + 1) % area_count(m);
-		if (!m->was_split[area] ||
+		m->form_at = (area + 1) % areas;
+		m->form_in[area] -= m->form_in[area] > 1;
+		if (m->form_in[area] != 1 ||
 		    count_saved(m, area) > d->config.split_pages / FORM_DIVISOR)
 			continue;
 		err = form(m, area);
 		/* -ENOMEM is a matter of time, and so is a pinned frame. */
-		m->was_split[area] = err == -ENOMEM || err == -EBUSY;
+		m->form_in[area] = err == -ENOMEM || err == -EBUSY ? FORM_CALM_LOOKS : 0;
 		d->sums.blocks_formed += !err;
 		formed++;
 	}

@@ -51,8 +51,9 @@ struct gn_member {
 	unsigned number;	  /* (c) */
 	struct gn_vm *vm;	  /* (c) */
 	struct gn_scanner *scanner;
-	uint16_t *alike;  /* by area: pages with their like elsewhere; NULL: no large blocks */
-	bool *was_split;  /* by area, as alike: for us */
+	uint16_t *alike; /* by area: pages with their like elsewhere; NULL: no large blocks */
+	uint8_t *
+		form_in; /* by area, as alike: looks until it may be formed; 0: nothing of it was merged */
 	uint64_t form_at; /* the area whose forming is considered next */
 };
 
@@ -129,6 +130,12 @@ void gn_gather_carry_out(struct gn_member *m);
 
 int gn_blocks_init(struct gn_member *m);
 void gn_blocks_fini(struct gn_member *m);
+/* The entry's page is in a large block, and to have one more page of it merged does not pay yet. It is counted. */
+bool gn_blocks_is_out_of_reach(struct gn_domain *d, const struct gn_index_entry *e);
+/* A candidate beside its like, so that both are found. */
+void gn_blocks_insert_beside(struct gn_member *m, const struct gn_offer *offer);
+/* A page was published or merged: if it was in a large block, that is in pieces. */
+void gn_blocks_note_small(struct gn_member *m, gfn_t at);
 /* The 512 pages of a block: it is split if that pays. */
 void gn_blocks_offers(struct gn_member *m, const struct gn_offer *offers);
 /* Some areas that were split are made whole, if little of them is shared. */

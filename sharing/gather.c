@@ -102,6 +102,7 @@ static void settle_donor(struct gn_domain *d, struct gn_donor *donor, const stru
 	d->frame_entries++;
 	d->sums.pages_published++;
 	gn_scanner_set_shared(m->scanner, donor->at);
+	gn_blocks_note_small(m, donor->at);
 }
 
 /* The donors order[first..end) are one VM's. */
@@ -151,6 +152,7 @@ static void settle_taker(struct gn_member *m, const struct gn_taker *taker,
 	switch (merge->result) {
 	case 0:
 		gn_scanner_set_shared(m->scanner, taker->at);
+		gn_blocks_note_small(m, taker->at);
 		break;
 	case -EAGAIN:
 		d->sums.pages_differed++;

@@ -22,6 +22,8 @@
 #include <errno.h>
 #include <sys/mman.h>
 
+#include <gnomon/types.h>
+
 #include "mmu/arena.h"
 #include "mmu/check.h"
 
@@ -29,6 +31,7 @@
 #define ERASED	       1
 #define BUCKET	       GN_INDEX_BUCKET_ENTRIES
 #define BYTES_PER_PAGE 21
+#define HUGE_BYTES     ((size_t)2 << 20)
 #define PAGES_MAX      ((uint64_t)1 << 40)
 
 uint64_t gn_index_buckets(const struct gn_index *index)
@@ -36,22 +39,35 @@ uint64_t gn_index_buckets(const struct gn_index *index)
 	return index->bucket_count + GN_INDEX_PROBES - 1;
 }
 
+/* Whole huge pages, so that the host can give them: mapped with room for the alignment, which is given back. */
+static void *map_aligned(size_t bytes)
+{
+	uint8_t *room, *at;
+
+	if (gn_alloc_should_fail())
+		return NULL;
+	room = (uint8_t *)mmap(NULL, bytes + HUGE_BYTES, PROT_READ | PROT_WRITE,
+			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (room == MAP_FAILED)
+		return NULL;
+	at = (uint8_t *)(((uintptr_t)room + HUGE_BYTES - 1) & ~(uintptr_t)(HUGE_BYTES - 1));
+	if (at > room)
+		munmap(room, (size_t)(at - room));
+	munmap(at + bytes, (size_t)(room + HUGE_BYTES - at));
+	(void)madvise(at, bytes, MADV_HUGEPAGE); /* small ones will do */
+	return at;
+}
+
 int gn_index_init(struct gn_index *index, uint64_t pages)
 {
-	void *table;
-
 	if (!pages || pages > PAGES_MAX)
 		return -EINVAL;
 	index->bucket_count = pages * BYTES_PER_PAGE / (BUCKET * sizeof(index->entries[0])) + 1;
 	index->bytes = gn_index_buckets(index) * BUCKET * sizeof(index->entries[0]);
-	if (gn_alloc_should_fail())
+	index->bytes = (index->bytes + GN_PAGE_SIZE - 1) & ~(size_t)(GN_PAGE_SIZE - 1);
+	index->entries = (struct gn_index_entry *)map_aligned(index->bytes);
+	if (!index->entries)
 		return -ENOMEM;
-	table = mmap(NULL, index->bytes, PROT_READ | PROT_WRITE,
-		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (table == MAP_FAILED)
-		return -ENOMEM;
-	(void)madvise(table, index->bytes, MADV_HUGEPAGE); /* small ones will do */
-	index->entries = (struct gn_index_entry *)table;
 	index->used_count = 0;
 	index->cursor = 0;
 	return 0;
@@ -72,23 +88,62 @@ static struct gn_index_entry *bucket_at(const struct gn_index *index, uint64_t b
 	return &index->entries[bucket * BUCKET];
 }
 
-/* One past the last place where an entry of that home may be. */
-static struct gn_index_entry *reach_of(const struct gn_index *index, uint64_t home)
+/*
+ * A bit for each place of a bucket. How many places are taken is anybody's guess, the processor's too, so nothing branches on it.
+ */
+static unsigned places_of_tag(const struct gn_index_entry *bucket, uint64_t tag)
 {
-	return bucket_at(index, home + GN_INDEX_PROBES);
+	unsigned places = 0;
+
+	for (unsigned i = 0; i < BUCKET; i++)
+		places |= (unsigned)((bucket[i].tag == tag) & is_used(&bucket[i])) << i;
+	return places;
+}
+
+static unsigned free_places(const struct gn_index_entry *bucket)
+{
+	unsigned places = 0;
+
+	for (unsigned i = 0; i < BUCKET; i++)
+		places |= (unsigned)!is_used(&bucket[i]) << i;
+	return places;
+}
+
+/* The empty places of a bucket are its last ones. */
+static bool has_empty(const struct gn_index_entry *bucket)
+{
+	return bucket[BUCKET - 1].value == EMPTY;
 }
 
 struct gn_index_entry *gn_index_next(const struct gn_index *index, uint64_t tag,
 				     const struct gn_index_entry *last)
 {
 	const uint64_t home = gn_index_home(index, tag);
-	struct gn_index_entry *e =
-		last ? (struct gn_index_entry *)last + 1 : bucket_at(index, home);
-	struct gn_index_entry *end = reach_of(index, home);
+	const uint64_t after = last ? (uint64_t)(last + 1 - index->entries) : home * BUCKET;
+	unsigned skipped = after % BUCKET;
 
-	for (; e < end && e->value != EMPTY; e++)
-		if (e->tag == tag && e->value != ERASED)
-			return e;
+	for (uint64_t at = after / BUCKET; at < home + GN_INDEX_PROBES; at++) {
+		struct gn_index_entry *b = bucket_at(index, at);
+		unsigned places = places_of_tag(b, tag) >> skipped << skipped;
+
+		if (places)
+			return &b[__builtin_ctz(places)];
+		if (has_empty(b))
+			return NULL;
+		skipped = 0;
+	}
+	return NULL;
+}
+
+static struct gn_index_entry *find_free(const struct gn_index *index, uint64_t home)
+{
+	for (uint64_t at = home; at < home + GN_INDEX_PROBES; at++) {
+		struct gn_index_entry *b = bucket_at(index, at);
+		unsigned places = free_places(b);
+
+		if (places)
+			return &b[__builtin_ctz(places)];
+	}
 	return NULL;
 }
 
@@ -96,12 +151,12 @@ int gn_index_insert(struct gn_index *index, uint64_t tag, uint64_t value,
 		    gn_index_give_up_fn *give_up, void *ctx, struct gn_index_entry **out)
 {
 	const uint64_t home = gn_index_home(index, tag);
-	struct gn_index_entry *end = reach_of(index, home), *e;
+	struct gn_index_entry *e = find_free(index, home);
 
 	GN_BUG_ON(value < GN_INDEX_VALUE_MIN);
-	for (e = bucket_at(index, home); e < end && is_used(e); e++)
-		;
-	if (e == end) {
+	if (!e) {
+		struct gn_index_entry *end = bucket_at(index, home + GN_INDEX_PROBES);
+
 		for (e = bucket_at(index, home); e < end && !give_up(ctx, e); e++)
 			;
 		if (e == end)
@@ -115,16 +170,7 @@ int gn_index_insert(struct gn_index *index, uint64_t tag, uint64_t value,
 	return 0;
 }
 
-static bool has_empty(const struct gn_index_entry *bucket)
-{
-	bool any = false;
-
-	for (unsigned i = 0; i < BUCKET; i++)
-		any |= bucket[i].value == EMPTY;
-	return any;
-}
-
-/* The places of a bucket that are empty are its last ones, so that a look-up may stop at the first. */
+/* After places were made empty: they are the last ones. */
 static void sink_empty(struct gn_index_entry *bucket)
 {
 	unsigned kept = 0;

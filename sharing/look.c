@@ -218,6 +218,7 @@ static void look_at_block_word(struct gn_scanner *s, uint64_t first)
 		if (is_zero_line(words) && seems_zero(words)) {
 			offer(s, page, (struct gn_tag){ 0 });
 			s->offers[s->offer_count - 1].is_zero = true;
+			gn_scanner_set_state(s, page, GN_PAGE_EMPTY);
 			continue;
 		}
 		s->pages_hashed++;

@@ -194,6 +194,11 @@ void gn_match_offer(struct gn_member *m, const struct gn_offer *offer)
 
 	gn_gather_make_room(m, offer->at);
 	e = gn_match_find(m, offer, &is_known);
+	if (e && gn_blocks_is_out_of_reach(d, e)) {
+		if (!is_known)
+			gn_blocks_insert_beside(m, offer);
+		return;
+	}
 	if (e) {
 		if (gn_entry_kind_of(e->value) == GN_ENTRY_CANDIDATE)
 			gn_gather_donor(d, e);

@@ -112,7 +112,10 @@ bool gn_scanner_is_current(const struct gn_scanner *scanner, gfn_t at, uint8_t c
 {
 	const struct gn_page *page = &scanner->pages[at.v];
 
-	return page->state == GN_PAGE_OFFERED && page->check == check;
+	/* Also one that is offered once more. */
+	return (page->state == GN_PAGE_OFFERED ||
+		(page->state == GN_PAGE_AGING && page->age == GN_AGE_MAX)) &&
+	       page->check == check;
 }
 
 bool gn_scanner_is_shared(const struct gn_scanner *scanner, gfn_t at)

@@ -21,7 +21,7 @@ enum gn_page_state {
 	GN_PAGE_AGING,	 /* to be looked at when it has been clean for long enough */
 	GN_PAGE_OFFERED, /* hashed, offered, and not written since */
 	GN_PAGE_SHARED,	 /* merged, or what others were merged into */
-	GN_PAGE_EMPTY,	 /* without a frame when it was looked at */
+	GN_PAGE_EMPTY,	 /* without a frame when it was looked at, or zeros in a large block */
 	GN_PAGE_STATES
 };
 

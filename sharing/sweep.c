@@ -138,7 +138,7 @@ static bool has_changed(const struct gn_scanner *s, uint64_t page)
 
 	switch (s->pages[page].state) {
 	case GN_PAGE_EMPTY:
-		return gn_p2m_word_has_frame(w);
+		return gn_p2m_word_has_frame(w) && gn_p2m_word_level(w) == 1;
 	case GN_PAGE_SHARED:
 		return gn_p2m_word_state(w) != GN_P2M_SHARED ||
 		       gn_frames_refs(s->vm->frames, gn_p2m_word_pfn(w)) == 1;

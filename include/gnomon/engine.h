@@ -331,7 +331,7 @@ struct gn_merge {
  * stand still. A page that is SHARED already stays as it is, and its frame is told and referenced just the same.
  * Large blocks around a page are split.
  * result: -EBUSY: somebody else has a reference to the PRIVATE frame; -EINVAL: another state.
- * @pages are in RAM, in ascending order of .at and disjoint, or -EINVAL for all. Every 512 pages are one change, with one flush and
+ * @pages are in RAM, in ascending order of .at and disjoint, or -EINVAL for all. Every 256 pages are one change, with one flush and
  * one wait for those who use an old translation. Needs no memory. Any thread that is not inside a guest access. */
 int gn_p2m_publish(struct gn_vm *vm, struct gn_merge *pages, size_t count,
 		   enum gn_share_access access);
@@ -339,7 +339,8 @@ int gn_p2m_publish(struct gn_vm *vm, struct gn_merge *pages, size_t count,
 /* Pages take the frame .frame, if they hold the same: compared while nobody can write them. The caller has a reference to each
  * frame, of the VM's pool, that nobody can write: a published one. A page that takes it takes a reference of its own, and its
  * former frame, unless others have it too, is the host's before we return.
- * result: 0: it has that frame now; -EAGAIN: the contents differ; -EBUSY: somebody else has a reference to its PRIVATE frame;
+ * result: 0: it has that frame now; -EAGAIN: the contents differ; -EBUSY: somebody else has a reference to its PRIVATE frame, or
+ * two thousand million have one to .frame;
  * -EINVAL: neither PRIVATE nor SHARED. *merged_pages (may be NULL): those that gave up another frame.
  * Otherwise as gn_p2m_publish(); also -EINVAL for all if a .frame is none in use. */
 int gn_p2m_merge(struct gn_vm *vm, struct gn_merge *merges, size_t count,

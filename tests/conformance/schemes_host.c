@@ -56,6 +56,58 @@ SCENARIO(p2m_changes)
 	EXPECT(rig, load(rig, va + 0x8000) == 0x55);
 }
 
+static enum gn_p2m_state state_of(struct rig *rig, uint64_t at)
+{
+	struct gn_p2m_info info = { 0 };
+
+	EXPECT(rig, gn_p2m_query(rig->vm, gfn(at), &info) == 0);
+	return info.state;
+}
+
+/* Two kinds of pages come to have two frames. Readable ones are shared until they are written, sealed ones until they are used. */
+static void merge_two_kinds(struct rig *rig, enum gn_share_access access)
+{
+	enum { FIRST = 1536, COUNT = 64 };
+	const bool stays = access == GN_SHARE_READ;
+	struct gn_merge pages[COUNT];
+	uint64_t merged = 0;
+
+	for (unsigned i = 0; i < COUNT; i++) {
+		store(rig, USER + i * 0x1000, 7 + i % 2);
+		pages[i].at = gfn(FIRST + i);
+	}
+	EXPECT(rig, gn_p2m_publish(rig->vm, pages, 2, access) == 0);
+	audit(rig);
+	for (unsigned i = 2; i < COUNT; i++)
+		pages[i].frame = pages[i % 2].frame;
+	pages[2].frame = pages[1].frame;
+	EXPECT(rig, gn_p2m_merge(rig->vm, pages + 2, COUNT - 2, access, &merged) == 0);
+	EXPECT(rig, merged == COUNT - 3 && pages[2].result == -EAGAIN);
+	audit(rig);
+	for (unsigned i = 0; i < COUNT; i++)
+		EXPECT(rig, state_of(rig, FIRST + i) == (i == 2 ? GN_P2M_PRIVATE : GN_P2M_SHARED));
+	for (unsigned i = 0; i < COUNT / 2; i++)
+		EXPECT(rig, load(rig, USER + i * 0x1000) == 7 + i % 2);
+	for (unsigned i = 0; i < COUNT; i += 4)
+		store(rig, USER + i * 0x1000, 100 + i);
+	audit(rig);
+	for (unsigned i = 0; i < COUNT; i++) {
+		bool is_shared = i != 2 && i % 4 && (i >= COUNT / 2 || stays);
+
+		EXPECT(rig, (state_of(rig, FIRST + i) == GN_P2M_SHARED) == is_shared);
+		EXPECT(rig, load(rig, USER + i * 0x1000) == (i % 4 ? 7 + i % 2 : 100 + i));
+	}
+	for (unsigned i = 0; i < 2; i++)
+		gn_frames_put(rig->vm->frames, pages[i].frame);
+}
+
+SCENARIO(pages_published_and_merged)
+{
+	map(rig, rig->root, USER, 2, 1536, RW_U);
+	merge_two_kinds(rig, GN_SHARE_READ);
+	merge_two_kinds(rig, GN_SHARE_SEALED);
+}
+
 /* Every other page of a block, and a block as a whole, by one change each way. */
 SCENARIO(balloons_of_many_runs)
 {

@@ -4,6 +4,7 @@
  */
 #include <criterion/criterion.h>
 #include <signal.h>
+#include <stdatomic.h>
 
 #include "mmu/lock.h"
 
@@ -50,6 +51,36 @@ Test(lock, excludes)
 	gn_unlock(&p2m);
 	cr_assert_eq(pthread_mutex_trylock(&p2m.mutex), 0);
 	pthread_mutex_unlock(&p2m.mutex);
+}
+
+static atomic_uint turns;
+
+static void *take_turn(void *ctx)
+{
+	gn_lock(ctx);
+	atomic_fetch_add(&turns, 1);
+	gn_unlock(ctx);
+	return NULL;
+}
+
+/* Who has had it, let go and given way finds that the other one has had it too. */
+Test(lock, gives_way_to_who_waits)
+{
+	for (unsigned i = 0; i < 100; i++) {
+		pthread_t thread;
+
+		gn_lock(&p2m);
+		cr_assert_eq(pthread_create(&thread, NULL, take_turn, &p2m), 0);
+		while (!__atomic_load_n(&p2m.waiting, __ATOMIC_RELAXED))
+			;
+		gn_unlock(&p2m);
+		gn_lock_give_way(&p2m);
+		cr_assert_eq(p2m.waiting, 0);
+		gn_lock(&p2m);
+		cr_assert_eq(atomic_load(&turns), i + 1);
+		gn_unlock(&p2m);
+		pthread_join(thread, NULL);
+	}
 }
 
 #ifdef GN_DEBUG
