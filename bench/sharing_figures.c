@@ -2,9 +2,7 @@
 /*
  * sharing_figures.c - what the runs of a case promise: ratios to KSM and to the limit of the same repetition's data.
  */
-#include <math.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "sharing.h"
 

@@ -6,7 +6,6 @@
  * one in twenty. The guest uses one half of the blocks. Shared three ways: not at all, with every block split that has
  * anything to share, and with the domain's own policy. Then random loads: from the half in use, and from all.
  */
-#include <math.h>
 #include <stdio.h>
 
 #include "sharing_rig.h"

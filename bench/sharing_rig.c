@@ -7,8 +7,6 @@
  */
 #include "sharing_rig.h"
 
-#include <errno.h>
-#include <string.h>
 #include <time.h>
 
 #include "control/clock.h"

@@ -5,7 +5,6 @@
  * One guest runs without a pause; scanning is on and off in turns of some ten milliseconds, until everything has been
  * scanned. Turns, so that a slow moment of the machine is in both.
  */
-#include <math.h>
 #include <stdio.h>
 #include <time.h>
 

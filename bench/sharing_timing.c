@@ -7,7 +7,6 @@
  * KSM's does. What quiet mode costs: each page that was looked at is copied at its next touch, shared or not.
  */
 #include <math.h>
-#include <stdio.h>
 
 #include "sharing_peer.h"
 #include "sharing_rig.h"
