@@ -14,5 +14,6 @@ int micro_command(int argc, char **argv);
 int report_command(int argc, char **argv);
 int repro_command(int argc, char **argv);
 int overcommit_command(int argc, char **argv);
+int sharing_command(int argc, char **argv); /* `gnomon overcommit sharing` */
 
 #endif

@@ -25,7 +25,7 @@ static const struct command {
 	  compare_command },
 	{ "run", "one workload under one scheme, every counter", run_command },
 	{ "micro", "cost of the engine's operations, each beside its limit", micro_command },
-	{ "overcommit", "policies of ballooning, VMs with working sets that move",
+	{ "overcommit", "more VMs than memory: policies of ballooning, sharing beside KSM",
 	  overcommit_command },
 	{ "repro", "published figures, ours beside theirs", repro_command },
 	{ "report", "a result file as a web page with plots", report_command },

@@ -19,7 +19,7 @@
 #include "cli.h"
 #include "commands.h"
 #include "emit.h"
-#include "host.h"
+#include "host_json.h"
 #include "machine_kvm.h"
 #include "progress.h"
 #include "stats.h"
@@ -150,20 +150,13 @@ static void against_to_json(cJSON *to, const struct micro_result *r)
 
 static void write_json(const char *path, const struct micro_result *results, size_t count)
 {
-	cJSON *json = cJSON_CreateObject(), *list, *host_json;
-	const struct host_field *field;
-	struct host_info host;
+	cJSON *json = cJSON_CreateObject(), *list;
 	struct emit e;
 	char *text;
 	int err;
 
 	cJSON_AddStringToObject(json, "schema", "gnomon.micro/1");
-	host_probe(&host);
-	host_json = cJSON_AddObjectToObject(json, "host");
-	for (unsigned i = 0; (field = host_field(i)); i++)
-		if (*((const char *)&host + field->offset))
-			cJSON_AddStringToObject(host_json, field->key,
-						(const char *)&host + field->offset);
+	host_add_own_json(json);
 	list = cJSON_AddArrayToObject(json, "results");
 	for (size_t i = 0; i < count; i++) {
 		const struct micro_result *r = &results[i];

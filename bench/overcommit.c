@@ -65,7 +65,8 @@ static const struct argp_option options[] = {
 
 static const char doc[] =
 	"Run VMs whose working sets move on less memory than they have, under each policy.\v"
-	"Kinds: balloon.\n\n"
+	"Kinds: balloon, and sharing, which has options of its own: gnomon overcommit sharing "
+	"--help.\n\n"
 	"Examples:\n"
 	"  gnomon overcommit balloon --simulate\n"
 	"  gnomon overcommit balloon --quick --policies esx\n"
@@ -170,7 +171,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case ARGP_KEY_ARG:
 		if (o->has_kind || strcmp(arg, "balloon") != 0)
-			cli_fail(EXIT_USAGE, "overcommit \"%s\": there is balloon", arg);
+			cli_fail(EXIT_USAGE,
+				 "overcommit \"%s\": there are balloon and sharing, named first",
+				 arg);
 		o->has_kind = true;
 		return 0;
 	case ARGP_KEY_END:
@@ -296,10 +299,13 @@ int overcommit_command(int argc, char **argv)
 	struct overcommit_options o = {
 		.setup = { .vms = 4, .mem_bytes = (uint64_t)1 << 30, .overcommit = 2, .seed = 1 }
 	};
-	struct overcommit_results *r = calloc(1, sizeof(*r));
+	struct overcommit_results *r;
 	bool fine = true;
 	int err;
 
+	if (argc > 1 && !strcmp(argv[1], "sharing"))
+		return sharing_command(argc, argv);
+	r = calloc(1, sizeof(*r));
 	if (!r || cli_parse_list("esx,static,mom,ksmtuned", &o.policies))
 		cli_fail(EXIT_CANNOT, "out of memory");
 	gn_policy_config_init(&o.setup.policy);

@@ -9,7 +9,7 @@
 #include <cjson/cJSON.h>
 
 #include "emit.h"
-#include "host.h"
+#include "host_json.h"
 #include "overcommit.h"
 
 /* What is not known, or never came, is null. */
@@ -19,19 +19,6 @@ static void add_number(cJSON *to, const char *key, double value)
 		cJSON_AddNumberToObject(to, key, value);
 	else
 		cJSON_AddNullToObject(to, key);
-}
-
-static void add_host(cJSON *to)
-{
-	cJSON *json = cJSON_AddObjectToObject(to, "host");
-	const struct host_field *field;
-	struct host_info host;
-
-	host_probe(&host);
-	for (unsigned i = 0; (field = host_field(i)); i++)
-		if (*((const char *)&host + field->offset))
-			cJSON_AddStringToObject(json, field->key,
-						(const char *)&host + field->offset);
 }
 
 static void add_params(cJSON *to, const struct overcommit_setup *s)
@@ -126,7 +113,7 @@ int overcommit_write_json(const struct overcommit_results *r, const char *path)
 	cJSON_AddStringToObject(json, "kind", "balloon");
 	cJSON_AddStringToObject(json, "origin", r->is_measured ? "measured" : "modelled");
 	cJSON_AddStringToObject(json, "label", overcommit_label(r));
-	add_host(json);
+	host_add_own_json(json);
 	add_params(json, &r->setup);
 	list = cJSON_AddArrayToObject(json, "runs");
 	for (size_t i = 0; i < r->run_count; i++)

@@ -15,6 +15,8 @@
 
 #include <cjson/cJSON.h>
 
+#include "host_json.h"
+
 static void add_u64(cJSON *to, const char *key, uint64_t value)
 {
 	char text[24];
@@ -167,20 +169,6 @@ static cJSON *run_to_json(const struct results_run *run)
 	return json;
 }
 
-static cJSON *host_to_json(const struct host_info *host)
-{
-	cJSON *json = cJSON_CreateObject();
-	const struct host_field *field;
-
-	for (unsigned i = 0; (field = host_field(i)); i++) {
-		const char *text = (const char *)host + field->offset;
-
-		if (*text)
-			cJSON_AddStringToObject(json, field->key, text);
-	}
-	return json;
-}
-
 static cJSON *points_to_json(const struct results *r)
 {
 	cJSON *array = cJSON_CreateArray();
@@ -210,7 +198,7 @@ int results_write_json(const struct results *r, FILE *to)
 	if (r->command[0])
 		cJSON_AddStringToObject(json, "command", r->command);
 	cJSON_AddBoolToObject(json, "quick", r->quick);
-	cJSON_AddItemToObject(json, "host", host_to_json(&r->host));
+	host_add_json(json, &r->host);
 	runs = cJSON_AddArrayToObject(json, "runs");
 	for (size_t i = 0; i < r->run_count; i++)
 		cJSON_AddItemToArray(runs, run_to_json(&r->runs[i]));

@@ -199,6 +199,56 @@ if python3 - <<-'EOF'; then ok; else bad "the overcommit file of real VMs"; fi
 	assert all(vm["slowdown"] > 0.5 for r in d["runs"] for vm in r["vms"])
 EOF
 
+# Equal pages shared, beside KSM where it can be driven.
+expect 2 "sharing, unknown case" overcommit sharing --case mixd
+says err 'did you mean "mixed"'
+one_line "sharing, unknown case"
+expect 2 "sharing, unknown peer" overcommit sharing --peer kms
+expect 2 "sharing, unknown probe" overcommit sharing --probe stomr
+says err 'did you mean "storm"'
+expect 2 "sharing, bad size" overcommit sharing --mem 1M
+expect 2 "sharing, not named first" overcommit --quick sharing
+expect 2 "sharing, one word too many" overcommit sharing balloon
+expect 0 "sharing" overcommit sharing --quick --mem 64M --case mixed,zero --probe fan-out,storm,timing --json s.json --report s-folder
+says out '^mixed: .*to save'
+says s-folder/index.html '<svg'
+[ -s s-folder/plots/sharing.svg ] && ok || bad "no picture of sharing"
+if python3 - <<-'EOF'; then ok; else bad "the sharing file"; fi
+	import json
+	d = json.load(open("s.json"))
+	assert d["schema"] == "gnomon.sharing/1" and [c["name"] for c in d["cases"]] == ["mixed", "zero"]
+	for c in d["cases"]:
+	    sides = {r["side"] for r in c["runs"]}
+	    assert {"limit", "gnomon, ept", "gnomon, shadow"} <= sides and ("KSM" in sides) == ("no_ksm" not in d)
+	    assert all(0.995 <= r["part"] <= 1 for r in c["runs"] if r["side"] != "KSM")
+	f = {(f["group"].split(":")[0].split(" (")[0], f["name"]): f["value"] for f in d["figures"]}
+	assert f["storm", "stores that found no frame"] == 0
+	assert f["what timing tells", "across domains, stores"] < 0.56 < 0.9 < f["what timing tells", "one domain, stores"]
+EOF
+# Killed in the middle, it leaves KSM as it was.
+ksm=/sys/kernel/mm/ksm
+ksm_settings() { cat $ksm/run $ksm/sleep_millisecs $ksm/pages_to_scan $ksm/use_zero_pages; }
+if [ ! -w $ksm/run ]; then
+	expect 3 "sharing, no KSM" overcommit sharing --quick --peer ksm
+	one_line "sharing, no KSM"
+elif [ "$(cat $ksm/run)" = 0 ]; then
+	before=$(ksm_settings)
+	"$gnomon" overcommit sharing --mem 256M --peer ksm >out 2>err &
+	bench=$!
+	for _ in $(seq 100); do
+		[ "$(cat $ksm/run)" = 1 ] && break
+		sleep 0.05
+	done
+	[ "$(cat $ksm/run)" = 1 ] && ok || bad "KSM was not switched on"
+	kill -9 $bench
+	wait $bench 2>/dev/null
+	for _ in $(seq 100); do
+		[ "$(ksm_settings)" = "$before" ] && break
+		sleep 0.05
+	done
+	[ "$(ksm_settings)" = "$before" ] && ok || bad "KSM's settings are not back"
+fi
+
 # Published tables.
 expect 0 "repro walkrefs" repro walkrefs
 says out '24'

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * sharing_figures.c - what the runs of a case promise: ratios to KSM and to the limit of the same repetition's data.
+ */
+#include <stdio.h>
+
+#include "sharing.h"
+
+#define GOAL_OF_KSM_CPU	  0.1
+#define GOAL_OF_LIMIT_CPU 2.0
+#define GOAL_OF_KSM_TIME  0.125
+#define GOAL_FIRST_PART	  0.99
+#define GOAL_LAST_PART	  0.995
+#define GOAL_SPREAD	  1.3
+#define GOAL_UNIQUE	  1.2  /* one pass, over the limit's */
+#define GOAL_NEXT_PASS	  0.05 /* "next to nothing": a pass without news, over the first */
+enum { SPREAD_REPEATS = 3 };
+
+static void add(struct sharing_results *r, const struct sharing_case_result *c,
+		enum sharing_side side, const char *name, const char *unit, double value,
+		enum sharing_promise promise, double goal)
+{
+	char full[64];
+
+	snprintf(full, sizeof(full), "%s: %s", sharing_side_name(side), name);
+	sharing_add_figure(r, c->of->name, full, unit, value, promise, goal);
+}
+
+static void compare_savings(struct sharing_results *r, const struct sharing_case_result *c,
+			    enum sharing_side side)
+{
+	double cpu = sharing_median(c, side, sharing_cpu_per_gib),
+	       wall = sharing_median(c, side, sharing_wall);
+
+	if (!r->no_ksm[0]) {
+		add(r, c, side, "CPU per GiB freed over KSM's", "x",
+		    sharing_ratio(c, side, SHARING_KSM, sharing_cpu_per_gib), SHARING_AT_MOST,
+		    GOAL_OF_KSM_CPU);
+		add(r, c, side, "time to 99 % over KSM's", "x",
+		    sharing_ratio(c, side, SHARING_KSM, sharing_wall), SHARING_AT_MOST,
+		    GOAL_OF_KSM_TIME);
+	}
+	add(r, c, side, "CPU per GiB freed over the limit's", "x",
+	    sharing_ratio(c, side, SHARING_LIMIT, sharing_cpu_per_gib), SHARING_AT_MOST,
+	    GOAL_OF_LIMIT_CPU);
+	add(r, c, side, "of the oracle's, after one pass", "",
+	    sharing_median(c, side, sharing_first_part), SHARING_AT_LEAST, GOAL_FIRST_PART);
+	add(r, c, side, "of the oracle's, in the end", "",
+	    sharing_median(c, side, sharing_last_part), SHARING_AT_LEAST, GOAL_LAST_PART);
+	if (r->setup.repeat >= SPREAD_REPEATS) {
+		add(r, c, side, "CPU per GiB, most over median", "x",
+		    sharing_most(c, side, sharing_cpu_per_gib) / cpu, SHARING_AT_MOST, GOAL_SPREAD);
+		add(r, c, side, "time, most over median", "x",
+		    sharing_most(c, side, sharing_wall) / wall, SHARING_AT_MOST, GOAL_SPREAD);
+	}
+}
+
+/* Nothing to save: a pass may cost what hashing costs, the next ones nothing. */
+static void compare_passes(struct sharing_results *r, const struct sharing_case_result *c,
+			   enum sharing_side side)
+{
+	double first = sharing_median(c, side, sharing_first_pass_cpu);
+
+	add(r, c, side, "one pass over the limit's", "x",
+	    sharing_ratio(c, side, SHARING_LIMIT, sharing_first_pass_cpu), SHARING_AT_MOST,
+	    GOAL_UNIQUE);
+	add(r, c, side, "a pass without news over the first", "x",
+	    sharing_median(c, side, sharing_next_pass_cpu) / first, SHARING_AT_MOST,
+	    GOAL_NEXT_PASS);
+}
+
+void sharing_compare_sides(struct sharing_results *r)
+{
+	for (size_t i = 0; i < r->setup.case_count; i++)
+		for (unsigned side = 0; side < SHARING_SIDES; side++) {
+			const struct sharing_case_result *c = &r->cases[i];
+
+			if (!sharing_side_scheme((enum sharing_side)side) ||
+			    !c->runs[side][0].is_there)
+				continue;
+			if (c->oracle.saved_pages)
+				compare_savings(r, c, (enum sharing_side)side);
+			else
+				compare_passes(r, c, (enum sharing_side)side);
+		}
+}

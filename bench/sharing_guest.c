@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * sharing_guest.c - the guest's loop.
+ *
+ * Throughput is counted in the thread's own CPU time, faults included, because other jobs of the machine take wall time
+ * from it and do so at any moment. What it waits for is in the latencies, which are wall time; the longest ones are
+ * the machine's in both phases.
+ */
+#include "sharing_guest.h"
+
+#include <errno.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "control/clock.h"
+
+enum { LOADS = 60, STORES = 4, LATENCIES = 1 << 20 };
+
+/* (c) const after start, (g) the guest's thread only until it is stopped, (a) atomic. */
+struct sharing_guest {
+	struct sharing_guest_config config; /* (c) */
+	pthread_t thread;
+	_Atomic int phase;	  /* (a) enum sharing_phase */
+	_Atomic bool is_stopping; /* (a) */
+	uint64_t random;	  /* (g) */
+	uint64_t mismatches;	  /* (g) */
+	int err;		  /* (g) */
+	struct tally {
+		uint64_t operations, cpu_ns;
+		float *latency_ns; /* the last LATENCIES of them */
+	} tallies[SHARING_PHASES]; /* (g) */
+};
+
+static void load(struct sharing_guest *g)
+{
+	const struct sharing_contents *contents = g->config.contents;
+	uint64_t random = sharing_random(&g->random), page = random % contents->vm_pages, value;
+	unsigned word = random >> 48 & (SHARING_PAGE_WORDS - 1);
+	uint64_t at;
+
+	if (!sharing_page(contents, g->config.vm, page))
+		page = random % contents->hot_pages;
+	at = page * SHARING_PAGE_BYTES + word * sizeof(value);
+	if (g->config.cpu)
+		value = gn_soft_load(g->config.cpu, gva(at), sizeof(value));
+	else
+		value = *(volatile uint64_t *)(g->config.memory + at);
+	if (page >= contents->hot_pages)
+		g->mismatches += value != sharing_page_word(
+						  contents->seed,
+						  sharing_page(contents, g->config.vm, page), word);
+}
+
+static void store(struct sharing_guest *g)
+{
+	uint64_t random = sharing_random(&g->random),
+		 at = random % g->config.contents->hot_pages * SHARING_PAGE_BYTES +
+		      (random >> 48 & (SHARING_PAGE_WORDS - 1)) * sizeof(random);
+
+	if (g->config.cpu)
+		gn_soft_store(g->config.cpu, gva(at), sizeof(random), random);
+	else
+		*(volatile uint64_t *)(g->config.memory + at) = random;
+}
+
+static void operate(struct sharing_guest *g)
+{
+	for (unsigned i = 0; i < LOADS; i++)
+		load(g);
+	for (unsigned i = 0; i < STORES; i++)
+		store(g);
+}
+
+static void pause_guest(const struct sharing_guest *g)
+{
+	const struct timespec rest = { 0, (long)g->config.pause_ns };
+
+	if (g->config.pause_ns)
+		nanosleep(&rest, NULL);
+}
+
+static void run_phase(struct sharing_guest *g, int phase)
+{
+	struct tally *tally = &g->tallies[phase];
+	uint64_t cpu_ns = gn_clock_ns(CLOCK_THREAD_CPUTIME_ID);
+
+	while (!atomic_load_explicit(&g->is_stopping, memory_order_relaxed) &&
+	       atomic_load_explicit(&g->phase, memory_order_relaxed) == phase) {
+		uint64_t begin = gn_now_ns();
+
+		operate(g);
+		tally->latency_ns[tally->operations++ % LATENCIES] = (float)(gn_now_ns() - begin);
+		pause_guest(g);
+	}
+	tally->cpu_ns += gn_clock_ns(CLOCK_THREAD_CPUTIME_ID) - cpu_ns;
+}
+
+static void run(struct gn_soft_cpu *cpu, void *ctx)
+{
+	struct sharing_guest *g = ctx;
+
+	(void)cpu;
+	while (!atomic_load(&g->is_stopping))
+		run_phase(g, atomic_load(&g->phase));
+}
+
+static void *guest_main(void *ctx)
+{
+	struct sharing_guest *g = ctx;
+
+	if (g->config.cpu)
+		g->err = gn_soft_run(g->config.cpu, run, g);
+	else
+		run(NULL, g);
+	return NULL;
+}
+
+int sharing_guest_start(const struct sharing_guest_config *config, struct sharing_guest **out)
+{
+	struct sharing_guest *g = calloc(1, sizeof(*g));
+	int err = 0;
+
+	if (!g)
+		return -ENOMEM;
+	g->config = *config;
+	g->random = config->contents->seed + config->vm;
+	g->phase = SHARING_NOT_COUNTED;
+	for (unsigned i = 0; i < SHARING_PHASES && !err; i++) {
+		g->tallies[i].latency_ns = malloc(LATENCIES * sizeof(float));
+		err = g->tallies[i].latency_ns ? 0 : -ENOMEM;
+	}
+	if (!err)
+		err = -pthread_create(&g->thread, NULL, guest_main, g);
+	if (err) {
+		sharing_guest_free(g);
+		return err;
+	}
+	*out = g;
+	return 0;
+}
+
+void sharing_guest_set_phase(struct sharing_guest *guest, enum sharing_phase phase)
+{
+	atomic_store(&guest->phase, phase);
+}
+
+int sharing_guest_stop(struct sharing_guest *guest)
+{
+	if (!guest)
+		return 0;
+	atomic_store(&guest->is_stopping, true);
+	pthread_join(guest->thread, NULL);
+	return guest->err ? guest->err : guest->mismatches ? -EBADMSG : 0;
+}
+
+void sharing_guest_free(struct sharing_guest *guest)
+{
+	for (unsigned i = 0; guest && i < SHARING_PHASES; i++)
+		free(guest->tallies[i].latency_ns);
+	free(guest);
+}
+
+static int compare_floats(const void *a, const void *b)
+{
+	float x = *(const float *)a, y = *(const float *)b;
+
+	return (x > y) - (x < y);
+}
+
+void sharing_guest_figures(struct sharing_guest *guest, enum sharing_phase phase,
+			   struct sharing_guest_figures *out)
+{
+	struct tally *tally = &guest->tallies[phase];
+	uint64_t kept = tally->operations < LATENCIES ? tally->operations : LATENCIES;
+
+	*out = (struct sharing_guest_figures){ tally->operations, NAN, NAN, NAN };
+	if (!kept)
+		return;
+	qsort(tally->latency_ns, kept, sizeof(float), compare_floats);
+	out->per_cpu_s = (double)tally->operations * 1e9 / (double)tally->cpu_ns;
+	out->p50_ns = (double)tally->latency_ns[kept / 2];
+	out->p99_ns = (double)tally->latency_ns[kept * 99 / 100];
+}

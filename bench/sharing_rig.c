@@ -1,0 +1,321 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * sharing_rig.c - build the VMs, fill them, share them.
+ *
+ * What was saved is told by the pool: frames in use before and after, those of tables left out. The domain's own
+ * counters draw the curves between passes, and nothing else.
+ */
+#include "sharing_rig.h"
+
+#include <time.h>
+
+#include "control/clock.h"
+#include "mmu/frames.h"
+#include "mmu/retire.h"
+
+#define BLOCK_BYTES    ((uint64_t)2 << 20)
+#define TABLE_BYTES    BLOCK_BYTES
+#define SLICE_NS       5000000
+#define PASS_PAUSE_NS  10000000
+#define GUEST_PAUSE_NS 2000000
+/* Without gain, until it is believed. */
+enum { IDLE_PASSES = 4, MOST_PASSES = 200 };
+
+static double cpu_now_s(void)
+{
+	return (double)gn_clock_ns(CLOCK_THREAD_CPUTIME_ID) * 1e-9;
+}
+
+struct gn_vm *sharing_rig_vm(const struct sharing_rig *rig, unsigned vm)
+{
+	return gn_soft_vm(rig->machines[vm]);
+}
+
+struct gn_soft_cpu *sharing_rig_cpu(const struct sharing_rig *rig, unsigned vm)
+{
+	return gn_soft_cpu(rig->machines[vm], 0);
+}
+
+static uint64_t table_pages(const struct sharing_rig *rig)
+{
+	uint64_t pages = 0;
+
+	for (unsigned vm = 0; vm < rig->config.contents->vms; vm++) {
+		struct gn_table_usage usage;
+
+		gn_vm_table_usage(sharing_rig_vm(rig, vm), &usage);
+		pages += usage.frames_bytes / GN_PAGE_SIZE;
+	}
+	return pages;
+}
+
+uint64_t sharing_rig_saved(const struct sharing_rig *rig)
+{
+	uint64_t used;
+
+	for (unsigned vm = 0; vm < rig->config.contents->vms; vm++)
+		gn_retire_drain(sharing_rig_vm(rig, vm));
+	used = gn_frames_used(rig->frames) - table_pages(rig);
+	return used < rig->used_pages ? rig->used_pages - used : 0;
+}
+
+static uint64_t contents_bytes(const struct sharing_contents *contents)
+{
+	return (contents->vm_pages * GN_PAGE_SIZE + BLOCK_BYTES - 1) & ~(BLOCK_BYTES - 1);
+}
+
+static int fill(struct sharing_rig *rig, unsigned vm)
+{
+	const struct sharing_contents *contents = rig->config.contents;
+	struct gn_vm *machine = sharing_rig_vm(rig, vm);
+	uint8_t bytes[SHARING_PAGE_BYTES];
+	int err = 0;
+
+	for (uint64_t page = 0; page < contents->vm_pages && !err; page++) {
+		sharing_page_fill(contents->seed, sharing_page(contents, vm, page), bytes);
+		err = gn_vm_write(machine, gpa(page * GN_PAGE_SIZE), bytes, sizeof(bytes));
+	}
+	return err;
+}
+
+static int map(struct sharing_rig *rig, unsigned vm)
+{
+	uint64_t bytes = contents_bytes(rig->config.contents);
+	unsigned leaf = rig->config.guest_leaf;
+	int err = guest_tables_init(&rig->tables[vm], sharing_rig_vm(rig, vm), 4, gpa(bytes),
+				    TABLE_BYTES);
+
+	return err ? err
+		   : guest_tables_map(&rig->tables[vm], gva(0), gpa(0), leaf,
+				      bytes / gn_level_bytes(leaf));
+}
+
+/* Long mode on the tables, executed by the machine. */
+static void load_tables(struct gn_soft_cpu *cpu, void *ctx)
+{
+	guest_tables_load_soft(ctx, cpu);
+}
+
+static int add_vm(struct sharing_rig *rig, unsigned vm)
+{
+	const struct sharing_rig_config *c = &rig->config;
+	const struct gn_soft_config config = {
+		.vm = { .scheme = c->scheme,
+			.mem_bytes = contents_bytes(c->contents) + TABLE_BYTES,
+			.vcpus = 1,
+			.backing_level = c->backing_level,
+			.frames = rig->frames },
+		.seed = c->contents->seed + vm,
+	};
+	int err = gn_soft_create(&config, &rig->machines[vm]);
+
+	if (!err)
+		err = fill(rig, vm);
+	if (!err)
+		err = map(rig, vm);
+	return err ? err : gn_soft_run(sharing_rig_cpu(rig, vm), load_tables, &rig->tables[vm]);
+}
+
+static int add_domain(struct sharing_rig *rig, unsigned vm)
+{
+	const struct gn_domain_config config = {
+		.frames = rig->frames,
+		.quiet = rig->config.quiet,
+		.split_pages = rig->config.split_pages,
+		.reserve_pages = rig->config.reserve_pages,
+		.max_pages = rig->config.contents->vms *
+			     (contents_bytes(rig->config.contents) + TABLE_BYTES) / GN_PAGE_SIZE,
+	};
+
+	return vm && !rig->config.is_apart ? 0 : gn_domain_create(&config, &rig->domains[vm]);
+}
+
+int sharing_rig_init(struct sharing_rig *rig, const struct sharing_rig_config *config)
+{
+	const struct sharing_contents *contents = config->contents;
+	uint64_t memory = contents->vms * (contents_bytes(contents) + TABLE_BYTES),
+		 bytes = memory + memory / 64 + ((uint64_t)32 << 20) +
+			 config->reserve_pages * GN_PAGE_SIZE;
+	bool is_huge = config->backing_level > 1;
+	int err;
+
+	*rig = (struct sharing_rig){ .config = *config };
+	if (!rig->config.guest_leaf)
+		rig->config.guest_leaf = 2;
+	err = gn_frames_new(bytes, GN_POOL_ANONYMOUS, is_huge, &rig->frames);
+	for (unsigned vm = 0; vm < contents->vms && !err; vm++) {
+		struct gn_domain **domain = &rig->domains[config->is_apart ? vm : 0];
+
+		err = add_vm(rig, vm);
+		if (!err)
+			err = add_domain(rig, vm);
+		if (!err)
+			err = gn_domain_add(*domain, sharing_rig_vm(rig, vm));
+		/* Tables of guests alike are alike, and no part of the contents. */
+		if (!err)
+			err = gn_domain_hint(*domain, sharing_rig_vm(rig, vm),
+					     gfn(contents_bytes(contents) / GN_PAGE_SIZE),
+					     TABLE_BYTES / GN_PAGE_SIZE, GN_SHARE_NEVER);
+	}
+	if (err) {
+		sharing_rig_fini(rig);
+		return err;
+	}
+	rig->used_pages = gn_frames_used(rig->frames) - table_pages(rig);
+	return 0;
+}
+
+void sharing_rig_fini(struct sharing_rig *rig)
+{
+	sharing_rig_stop_guests(rig);
+	for (unsigned vm = 0; vm < SHARING_MAX_VMS; vm++) {
+		struct gn_domain *domain = rig->domains[rig->config.is_apart ? vm : 0];
+
+		if (rig->machines[vm] && domain)
+			gn_domain_remove(domain, sharing_rig_vm(rig, vm));
+	}
+	for (unsigned vm = 0; vm < SHARING_MAX_VMS; vm++)
+		gn_domain_destroy(rig->domains[vm]);
+	for (unsigned vm = 0; vm < SHARING_MAX_VMS; vm++)
+		if (rig->machines[vm])
+			gn_soft_destroy(rig->machines[vm]);
+	if (rig->frames)
+		gn_frames_destroy(rig->frames);
+}
+
+int sharing_rig_run(struct sharing_rig *rig, unsigned vm,
+		    void (*guest)(struct gn_soft_cpu *cpu, void *ctx), void *ctx)
+{
+	return gn_soft_run(sharing_rig_cpu(rig, vm), guest, ctx);
+}
+
+int sharing_rig_start_guests(struct sharing_rig *rig, uint64_t pause_ns)
+{
+	int err = 0;
+
+	for (unsigned vm = 0; vm < rig->config.contents->vms && !err; vm++) {
+		const struct sharing_guest_config config = { .contents = rig->config.contents,
+							     .vm = vm,
+							     .pause_ns = pause_ns,
+							     .cpu = sharing_rig_cpu(rig, vm) };
+
+		err = sharing_guest_start(&config, &rig->guests[vm]);
+	}
+	return err;
+}
+
+int sharing_rig_stop_guests(struct sharing_rig *rig)
+{
+	int err = 0;
+
+	for (unsigned vm = 0; vm < SHARING_MAX_VMS; vm++) {
+		int failed = sharing_guest_stop(rig->guests[vm]);
+
+		if (failed)
+			err = failed;
+		sharing_guest_free(rig->guests[vm]);
+		rig->guests[vm] = NULL;
+	}
+	return err;
+}
+
+/* As the domain counts it: the pool would have to be drained. */
+static int add_point(const struct sharing_rig *rig, struct sharing_run *run, double t0_s,
+		     double cpu0_s)
+{
+	uint64_t saved = 0;
+
+	for (unsigned i = 0; i < SHARING_MAX_VMS && rig->domains[i]; i++) {
+		struct gn_sharing_stats stats;
+
+		gn_domain_stats(rig->domains[i], &stats);
+		saved += stats.pages_sharing + stats.zero_pages;
+	}
+	return sharing_add_point(run, gn_now_s() - t0_s, cpu_now_s() - cpu0_s, saved);
+}
+
+int sharing_rig_pass(struct sharing_rig *rig, struct sharing_run *run, double t0_s, double cpu0_s)
+{
+	int err = 0;
+
+	for (unsigned i = 0; i < SHARING_MAX_VMS && rig->domains[i] && !err; i++) {
+		bool done = false;
+
+		err = gn_domain_sweep(rig->domains[i]);
+		while (!err && !done) {
+			err = gn_domain_scan(rig->domains[i], SLICE_NS, &done);
+			if (!err && run)
+				err = add_point(rig, run, t0_s, cpu0_s);
+		}
+	}
+	return err;
+}
+
+static bool has_looked(const struct sharing_rig *rig)
+{
+	struct gn_sharing_stats stats;
+
+	gn_domain_stats(rig->domains[0], &stats);
+	return stats.pages_scanned + stats.zero_pages;
+}
+
+static void note_pass(const struct sharing_rig *rig, const struct sharing_oracle *oracle,
+		      struct sharing_run *run, double t_s, double cpu_s)
+{
+	run->saved_pages = sharing_rig_saved(rig);
+	if (run->first_pass_cpu_s <= 0 && has_looked(rig)) {
+		run->first_pass_pages = run->saved_pages;
+		run->first_pass_cpu_s = cpu_s;
+		if (!oracle->saved_pages) {
+			run->wall_s = t_s;
+			run->cpu_s = cpu_s;
+		}
+	}
+	if (!run->reached_pages && oracle->saved_pages &&
+	    run->saved_pages >= sharing_enough_pages(oracle)) {
+		run->reached_pages = run->saved_pages;
+		run->wall_s = t_s;
+		run->cpu_s = cpu_s;
+	}
+}
+
+int sharing_rig_converge(struct sharing_rig *rig, const struct sharing_oracle *oracle,
+			 struct sharing_run *run)
+{
+	double t0_s = gn_now_s(), cpu0_s = cpu_now_s();
+	unsigned idle = 0;
+	int err = 0;
+
+	for (unsigned pass = 0; pass < MOST_PASSES && idle < IDLE_PASSES && !err; pass++) {
+		uint64_t before = run->saved_pages;
+		double pass_cpu_s = cpu_now_s();
+
+		err = sharing_rig_pass(rig, run, t0_s, cpu0_s);
+		run->next_pass_cpu_s = cpu_now_s() - pass_cpu_s;
+		note_pass(rig, oracle, run, gn_now_s() - t0_s, cpu_now_s() - cpu0_s);
+		if (run->first_pass_cpu_s > 0)
+			idle = run->saved_pages > before + oracle->total_pages / 10000 ? 0
+										       : idle + 1;
+		nanosleep(&(struct timespec){ 0, PASS_PAUSE_NS }, NULL);
+	}
+	run->is_there = true;
+	return err;
+}
+
+int sharing_own_run(const char *scheme, const struct sharing_contents *contents,
+		    const struct sharing_oracle *oracle, struct sharing_run *run)
+{
+	const struct sharing_rig_config config = { .contents = contents, .scheme = scheme };
+	struct sharing_rig rig;
+	int err = sharing_rig_init(&rig, &config), failed;
+
+	if (err)
+		return err;
+	err = sharing_rig_start_guests(&rig, GUEST_PAUSE_NS);
+	if (!err)
+		err = sharing_rig_converge(&rig, oracle, run);
+	failed = sharing_rig_stop_guests(&rig);
+	run->saved_pages = sharing_rig_saved(&rig);
+	sharing_rig_fini(&rig);
+	return err ? err : failed;
+}

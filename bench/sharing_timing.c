@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * sharing_timing.c - probe: what a guest can learn from the time its first touches take.
+ *
+ * Half of the touched pages have a like in another VM, half have not. Whoever can tell them apart learns what is in
+ * others' memory. Across domains nothing may be learnt, inside one next to nothing in quiet mode; without it sharing shows, as
+ * KSM's does. What quiet mode costs: each page that was looked at is copied at its next touch, shared or not.
+ */
+#include <math.h>
+
+#include "sharing_peer.h"
+#include "sharing_rig.h"
+#include "sharing_touch.h"
+
+#define GROUP	    "what timing tells (0.5: a guess)"
+#define BYTES	    ((uint64_t)1280 << 20) /* 100,000 pages of both kinds in VM 0 */
+#define QUICK	    ((uint64_t)48 << 20)
+#define GOAL_ACROSS 0.52
+#define GOAL_QUIET  0.55
+enum { TOUCHES = 100000 };
+
+struct setting {
+	const char *name;
+	bool is_apart, is_quiet, is_write;
+	enum sharing_promise promise;
+	double goal;
+};
+static const struct setting settings[] = {
+	{ "across domains, stores", true, false, true, SHARING_AT_MOST, GOAL_ACROSS },
+	{ "across domains, loads", true, false, false, SHARING_AT_MOST, GOAL_ACROSS },
+	{ "one domain, quiet, stores", false, true, true, SHARING_AT_MOST, GOAL_QUIET },
+	{ "one domain, quiet, loads", false, true, false, SHARING_AT_MOST, GOAL_QUIET },
+	{ "one domain, stores", false, false, true, SHARING_SHOWN, 0 },
+};
+enum { SETTINGS = sizeof(settings) / sizeof(settings[0]), ACROSS = 0, QUIET = 2, PLAIN = 4 };
+
+struct outcome {
+	double accuracy, own_ns, cpu_s_per_gib;
+};
+
+static int touch(struct sharing_rig *rig, const struct setting *setting,
+		 const struct sharing_oracle *oracle, struct outcome *out)
+{
+	const struct sharing_case_result c = { .oracle = *oracle };
+	struct sharing_run run = { 0 };
+	struct sharing_touches touches;
+	struct sharing_touch_times own;
+	int err = sharing_rig_converge(rig, oracle, &run);
+
+	out->cpu_s_per_gib = sharing_cpu_per_gib(&c, &run);
+	sharing_run_fini(&run);
+	if (err)
+		return err;
+	err = sharing_touches_pick(rig->config.contents, 0, TOUCHES, true, &touches);
+	if (err)
+		return err;
+	err = sharing_touches_soft(&touches, sharing_rig_cpu(rig, 0), setting->is_write);
+	if (!err)
+		err = sharing_touches_tell(&touches, &out->accuracy);
+	if (!err)
+		err = sharing_touches_times(&touches, false, &own);
+	out->own_ns = own.median_ns;
+	sharing_touches_fini(&touches);
+	return err;
+}
+
+static int measure(const struct setting *setting, const struct sharing_contents *contents,
+		   const struct sharing_oracle *oracle, struct outcome *out)
+{
+	const struct sharing_rig_config config = { .contents = contents,
+						   .scheme = "ept",
+						   .is_apart = setting->is_apart,
+						   .quiet = setting->is_quiet };
+	struct sharing_rig rig;
+	int err = sharing_rig_init(&rig, &config);
+
+	if (err)
+		return err;
+	err = touch(&rig, setting, oracle, out);
+	sharing_rig_fini(&rig);
+	return err;
+}
+
+static int measure_ksm(struct sharing_results *r, struct sharing_ksm *ksm,
+		       const struct sharing_contents *contents, const struct sharing_oracle *oracle)
+{
+	struct sharing_touches touches = { NULL, 0 };
+	struct sharing_run run = { 0 };
+	struct sharing_peer peer;
+	double accuracy = NAN;
+	int err = sharing_peer_init(&peer, ksm, contents);
+
+	if (err)
+		return err;
+	err = sharing_peer_converge(&peer, oracle, &run);
+	sharing_ksm_stop(ksm);
+	if (!err)
+		err = sharing_touches_pick(contents, 0, TOUCHES, true, &touches);
+	if (!err) {
+		sharing_touches_native(&touches, peer.memory[0], true);
+		err = sharing_touches_tell(&touches, &accuracy);
+	}
+	if (!err)
+		sharing_add_figure(r, GROUP, "KSM, stores", "", accuracy, SHARING_SHOWN, 0);
+	sharing_touches_fini(&touches);
+	sharing_run_fini(&run);
+	sharing_peer_fini(&peer);
+	return err;
+}
+
+static int run_probe(struct sharing_results *r, struct sharing_ksm *ksm)
+{
+	struct outcome outcomes[SETTINGS];
+	struct sharing_contents contents;
+	struct sharing_oracle oracle;
+	int err = sharing_probe_contents(r, BYTES, QUICK, &contents, &oracle);
+
+	if (err)
+		return err;
+	if (ksm)
+		err = measure_ksm(r, ksm, &contents, &oracle);
+	for (size_t i = 0; i < SETTINGS && !err; i++) {
+		err = measure(&settings[i], &contents, &oracle, &outcomes[i]);
+		if (!err)
+			sharing_add_figure(r, GROUP, settings[i].name, "", outcomes[i].accuracy,
+					   settings[i].promise, settings[i].goal);
+	}
+	sharing_contents_fini(&contents);
+	if (err)
+		return err;
+	sharing_add_figure(r, GROUP, "quiet: CPU per GiB over that of the plain mode", "x",
+			   outcomes[QUIET].cpu_s_per_gib / outcomes[PLAIN].cpu_s_per_gib,
+			   SHARING_SHOWN, 0);
+	sharing_add_figure(r, GROUP, "quiet: first store to a page of one's own", "ns",
+			   outcomes[QUIET].own_ns, SHARING_SHOWN, 0);
+	sharing_add_figure(r, GROUP, "plain: first store to a page of one's own", "ns",
+			   outcomes[PLAIN].own_ns, SHARING_SHOWN, 0);
+	return 0;
+}
+
+const struct sharing_probe sharing_probe_timing = {
+	"timing",
+	"what a guest learns from the time its touches take",
+	run_probe,
+};

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * sharing_touch.c - touches and what is learnt from their times: kinds that differ are told apart, kinds that do not
+ * are not, and neither number nor order of the samples gives anything away.
+ */
+#include <criterion/criterion.h>
+
+#include <math.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "bench/sharing_touch.h"
+
+enum { COUNT = 20000 };
+
+/* Times of common pages are @factor as long. */
+static struct sharing_touches make(double factor, uint64_t seed)
+{
+	struct sharing_touches touches = { calloc(COUNT, sizeof(struct sharing_touch)), COUNT };
+
+	for (size_t i = 0; i < COUNT; i++) {
+		bool is_common = sharing_random(&seed) & 1;
+		double ns = 1000 + (double)(sharing_random(&seed) % 500);
+
+		touches.items[i] = (struct sharing_touch){ i, is_common,
+							   (float)(is_common ? ns * factor : ns) };
+	}
+	return touches;
+}
+
+static double tell(double factor, uint64_t seed)
+{
+	struct sharing_touches touches = make(factor, seed);
+	double accuracy;
+
+	cr_assert_eq(sharing_touches_tell(&touches, &accuracy), 0);
+	sharing_touches_fini(&touches);
+	return accuracy;
+}
+
+Test(sharing_touch, kinds_are_told_apart_only_if_they_differ)
+{
+	for (uint64_t seed = 1; seed < 6; seed++) {
+		double same = tell(1, seed), near = tell(1.1, seed);
+
+		cr_assert(same > 0.48 && same < 0.52, "seed %lu: %f", (unsigned long)seed, same);
+		cr_assert(near > 0.55 && near < 0.75, "seed %lu: %f", (unsigned long)seed, near);
+		cr_assert(tell(3, seed) > 0.999);
+		cr_assert(tell(0.3, seed) > 0.999, "common pages may be the faster ones");
+	}
+}
+
+Test(sharing_touch, median_and_p99_are_of_the_kind)
+{
+	struct sharing_touches touches = { calloc(200, sizeof(struct sharing_touch)), 200 };
+	struct sharing_touch_times times;
+
+	for (unsigned i = 0; i < 200; i++)
+		touches.items[i] =
+			(struct sharing_touch){ i, i & 1, (float)(i & 1 ? 1000 + i : i) };
+	cr_assert_eq(sharing_touches_times(&touches, false, &times), 0);
+	cr_assert_float_eq(times.median_ns, 100, 0.1);
+	cr_assert_float_eq(times.p99_ns, 198, 0.1);
+	cr_assert_eq(sharing_touches_times(&touches, true, &times), 0);
+	cr_assert_float_eq(times.median_ns, 1101, 0.1);
+	touches.count = 0;
+	cr_assert_eq(sharing_touches_times(&touches, true, &times), 0);
+	cr_assert(isnan(times.median_ns));
+	sharing_touches_fini(&touches);
+}
+
+/* As many of each kind, each page once, none that is hot or zero. */
+Test(sharing_touch, what_is_touched_gives_nothing_away)
+{
+	struct sharing_contents c;
+	struct sharing_touches touches;
+	size_t common = 0, common_in_first_half = 0;
+	uint8_t *seen;
+
+	cr_assert_eq(sharing_contents_init(&c, sharing_case_find("mixed"), 64 << 20, 1), 0);
+	cr_assert_eq(sharing_touches_pick(&c, 0, 1000000, true, &touches), 0);
+	seen = calloc(c.vm_pages, 1);
+	for (size_t i = 0; i < touches.count; i++) {
+		const struct sharing_touch *touch = &touches.items[i];
+		uint64_t number = sharing_page(&c, 0, touch->page);
+
+		cr_assert(touch->page >= c.hot_pages && number && !seen[touch->page]++);
+		cr_assert_eq(touch->is_common, sharing_page_is_common(number));
+		common += touch->is_common;
+		common_in_first_half += touch->is_common && i < touches.count / 2;
+	}
+	cr_assert_eq(common * 2, touches.count);
+	cr_assert(fabs((double)common_in_first_half / (double)common - 0.5) < 0.03);
+	free(seen);
+	sharing_touches_fini(&touches);
+	cr_assert_eq(sharing_touches_pick(&c, 0, 10, false, &touches), 0);
+	cr_assert_eq(touches.count, 10);
+	for (size_t i = 0; i < 10; i++)
+		cr_assert(touches.items[i].is_common);
+	sharing_touches_fini(&touches);
+	sharing_contents_fini(&c);
+}
+
+Test(sharing_touch, each_touch_is_timed_and_stores_arrive)
+{
+	struct sharing_contents c;
+	struct sharing_touches touches;
+	uint64_t stored = 0;
+	uint8_t *memory;
+
+	cr_assert_eq(sharing_contents_init(&c, sharing_case_find("mixed"), 2 << 20, 1), 0);
+	memory = mmap(NULL, c.vm_pages * SHARING_PAGE_BYTES, PROT_READ | PROT_WRITE,
+		      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	cr_assert_neq(memory, MAP_FAILED);
+	cr_assert_eq(sharing_touches_pick(&c, 0, 100, true, &touches), 0);
+	sharing_touches_native(&touches, memory, true);
+	for (uint64_t i = 0; i < c.vm_pages * SHARING_PAGE_WORDS; i++)
+		stored += ((uint64_t *)memory)[i] != 0;
+	cr_assert_eq(stored, touches.count - 1, "the first one stores a zero");
+	for (size_t i = 0; i < touches.count; i++)
+		cr_assert(touches.items[i].ns > 0);
+	munmap(memory, c.vm_pages * SHARING_PAGE_BYTES);
+	sharing_touches_fini(&touches);
+	sharing_contents_fini(&c);
+}
