@@ -51,6 +51,37 @@ static inline enum gn_p2m_state rig_state(uint64_t at)
 	return plain_query(vm, at).state;
 }
 
+/* A page of @byte where the state has contents. The page after a SHARED one shares its frame. */
+static inline void rig_make_state(uint64_t at, enum gn_p2m_state state, uint8_t byte)
+{
+	int err = 0;
+
+	switch (state) {
+	case GN_P2M_UNBACKED:
+		err = gn_p2m_discard(vm, gfn(at), 1);
+		break;
+	case GN_P2M_PRIVATE:
+		rig_fill(at, byte);
+		break;
+	case GN_P2M_SHARED:
+		rig_fill(at, byte);
+		rig_fill(at + 1, byte);
+		err = gn_p2m_share(vm, gfn(at), gfn(at + 1));
+		break;
+	case GN_P2M_READONLY:
+		rig_fill(at, byte);
+		err = gn_p2m_protect(vm, gfn(at), 1, true);
+		break;
+	case GN_P2M_BALLOONED:
+		err = gn_p2m_balloon(vm, gfn(at), 1);
+		break;
+	default:
+		err = gn_p2m_set_mmio(vm, gfn(at), 1);
+	}
+	cr_assert_eq(err, 0);
+	cr_assert_eq(rig_state(at), state);
+}
+
 /* The operations on ranges, by number. */
 #define OPS 8
 

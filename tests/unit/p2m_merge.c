@@ -102,44 +102,17 @@ Test(p2m_merge, the_last_one_gets_its_frame_back)
 	cr_assert_eq(rig_state(3), GN_P2M_PRIVATE);
 }
 
-static void make_unbacked(uint64_t at)
-{
-	cr_assert_eq(gn_p2m_discard(vm, gfn(at), 1), 0);
-}
-static void make_private(uint64_t at)
-{
-	rig_fill(at, 5);
-}
-static void make_shared(uint64_t at)
-{
-	rig_fill(at, 5);
-	rig_fill(at + 1, 5);
-	cr_assert_eq(gn_p2m_share(vm, gfn(at), gfn(at + 1)), 0);
-}
-static void make_readonly(uint64_t at)
-{
-	cr_assert_eq(gn_p2m_protect(vm, gfn(at), 1, true), 0);
-}
-static void make_ballooned(uint64_t at)
-{
-	cr_assert_eq(gn_p2m_balloon(vm, gfn(at), 1), 0);
-}
-static void make_mmio(uint64_t at)
-{
-	cr_assert_eq(gn_p2m_set_mmio(vm, gfn(at), 1), 0);
-}
-
 static const struct {
 	const char *name;
-	void (*make)(uint64_t at);
+	enum gn_p2m_state state;
 	int published, merged;
 } states[] = {
-	{ "unbacked", make_unbacked, -EINVAL, -EINVAL },
-	{ "private", make_private, 0, 0 },
-	{ "shared", make_shared, 0, 0 },
-	{ "read-only", make_readonly, -EINVAL, -EINVAL },
-	{ "ballooned", make_ballooned, -EINVAL, -EINVAL },
-	{ "mmio", make_mmio, -EINVAL, -EINVAL },
+	{ "unbacked", GN_P2M_UNBACKED, -EINVAL, -EINVAL },
+	{ "private", GN_P2M_PRIVATE, 0, 0 },
+	{ "shared", GN_P2M_SHARED, 0, 0 },
+	{ "read-only", GN_P2M_READONLY, -EINVAL, -EINVAL },
+	{ "ballooned", GN_P2M_BALLOONED, -EINVAL, -EINVAL },
+	{ "mmio", GN_P2M_MMIO, -EINVAL, -EINVAL },
 };
 #define STATES (sizeof(states) / sizeof(states[0]))
 
@@ -153,8 +126,8 @@ Test(p2m_merge, every_state)
 	for (unsigned i = 0; i < STATES; i++) {
 		struct gn_p2m_info before, after;
 
-		states[i].make(4 * i);
-		states[i].make(100 + 4 * i);
+		rig_make_state(4 * i, states[i].state, 5);
+		rig_make_state(100 + 4 * i, states[i].state, 5);
 		before = plain_query(vm, 4 * i);
 		cr_assert_eq(publish_as(4 * i, GN_SHARE_READ, &frame), states[i].published, "%s",
 			     states[i].name);

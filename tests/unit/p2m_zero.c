@@ -37,44 +37,16 @@ static bool is_all(uint64_t at, uint8_t byte)
 
 /* ---- States ------------------------------------------------------------------------------------------------ */
 
-static void make_unbacked(uint64_t at)
-{
-	cr_assert_eq(gn_p2m_discard(vm, gfn(at), 1), 0);
-}
-static void make_private(uint64_t at)
-{
-	rig_fill(at, 0);
-}
-static void make_shared(uint64_t at)
-{
-	rig_fill(at, 0);
-	rig_fill(at + 1, 0);
-	cr_assert_eq(gn_p2m_share(vm, gfn(at), gfn(at + 1)), 0);
-}
-static void make_readonly(uint64_t at)
-{
-	cr_assert_eq(gn_p2m_protect(vm, gfn(at), 1, true), 0);
-}
-static void make_ballooned(uint64_t at)
-{
-	cr_assert_eq(gn_p2m_balloon(vm, gfn(at), 1), 0);
-}
-static void make_mmio(uint64_t at)
-{
-	cr_assert_eq(gn_p2m_set_mmio(vm, gfn(at), 1), 0);
-}
-
 static const struct {
 	const char *name;
-	void (*make)(uint64_t at);
 	enum gn_p2m_state before, after;
 } states[] = {
-	{ "unbacked", make_unbacked, GN_P2M_UNBACKED, GN_P2M_UNBACKED },
-	{ "private", make_private, GN_P2M_PRIVATE, GN_P2M_UNBACKED },
-	{ "shared", make_shared, GN_P2M_SHARED, GN_P2M_SHARED },
-	{ "read-only", make_readonly, GN_P2M_READONLY, GN_P2M_READONLY },
-	{ "ballooned", make_ballooned, GN_P2M_BALLOONED, GN_P2M_BALLOONED },
-	{ "mmio", make_mmio, GN_P2M_MMIO, GN_P2M_MMIO },
+	{ "unbacked", GN_P2M_UNBACKED, GN_P2M_UNBACKED },
+	{ "private", GN_P2M_PRIVATE, GN_P2M_UNBACKED },
+	{ "shared", GN_P2M_SHARED, GN_P2M_SHARED },
+	{ "read-only", GN_P2M_READONLY, GN_P2M_READONLY },
+	{ "ballooned", GN_P2M_BALLOONED, GN_P2M_BALLOONED },
+	{ "mmio", GN_P2M_MMIO, GN_P2M_MMIO },
 };
 #define STATES (sizeof(states) / sizeof(states[0]))
 
@@ -85,9 +57,8 @@ Test(p2m_zero, every_state_of_zeros)
 		uint64_t at = 4 * i, freed = states[i].before != states[i].after;
 		uint64_t backed;
 
-		states[i].make(at);
+		rig_make_state(at, states[i].before, 0);
 		backed = vm->p2m.backed_pages;
-		cr_assert_eq(rig_state(at), states[i].before, "%s", states[i].name);
 		cr_assert_eq(take(at, 1), freed, "%s", states[i].name);
 		cr_assert_eq(rig_state(at), states[i].after, "%s", states[i].name);
 		cr_assert_eq(vm->p2m.backed_pages, backed - freed, "%s", states[i].name);
