@@ -18,7 +18,7 @@
 #include <string.h>
 
 #include "control/clock.h"
-#include "daemon_step.h"
+#include "control/step.h"
 
 static const char *const capabilities[] = { "balloon", "events" };
 
@@ -118,9 +118,11 @@ static void on_reload(void *ctx)
 	}
 	if (strcmp(new.socket, d->config.socket) != 0 || new.max_peers != d->config.max_peers ||
 	    new.messages_per_s != d->config.messages_per_s ||
-	    new.metrics_port != d->config.metrics_port) {
-		gn_daemon_say(d,
-			      "socket, connections, messages_per_s and port change at a restart");
+	    new.metrics_port != d->config.metrics_port ||
+	    strcmp(new.sharing_socket, d->config.sharing_socket) != 0) {
+		gn_daemon_say(d, "socket, connections, messages_per_s, port and sharing_socket "
+				 "change at a restart");
+		memcpy(new.sharing_socket, d->config.sharing_socket, sizeof(new.sharing_socket));
 		memcpy(new.socket, d->config.socket, sizeof(new.socket));
 		new.max_peers = d->config.max_peers;
 		new.messages_per_s = d->config.messages_per_s;
@@ -159,7 +161,7 @@ void gn_daemon_stop(struct gn_daemon *d)
 
 	if (d->is_stopping)
 		return;
-	gn_daemon_step("stopping");
+	gn_step_pass("stopping");
 	d->is_stopping = true;
 	gn_json_put_text(gn_event_log_begin(d->log, "stopping"), "balloons",
 			 deflates ? "deflate" : "hold");
@@ -193,33 +195,13 @@ static int make_server(struct gn_daemon *d)
 		.command_count = gn_daemon_command_count,
 		.event = gn_daemon_on_event,
 		.gone = gn_daemon_on_gone,
-		.step = gn_daemon_step,
+		.step = gn_step_pass,
 		.ctx = d,
 		.max_peers = (unsigned)d->config.max_peers,
 		.messages_per_s = (unsigned)d->config.messages_per_s,
 	};
-	int err = gn_server_create(gn_service_event(d->service), &config, &d->server);
 
-	if (err == -EADDRINUSE)
-		gn_daemon_say(d, "%s: another daemon serves it", d->config.socket);
-	else if (err)
-		gn_daemon_say(d, "%s: %s", d->config.socket, strerror(-err));
-	return err;
-}
-
-static int make_metrics(struct gn_daemon *d)
-{
-	int err = gn_metrics_create(&d->metrics);
-
-	if (err || !d->config.metrics_port)
-		return err;
-	err = gn_metrics_http_create(gn_service_event(d->service), d->metrics,
-				     (uint16_t)d->config.metrics_port, gn_daemon_update_metrics, d,
-				     &d->http);
-	if (err)
-		gn_daemon_say(d, "metrics on port %llu: %s",
-			      (unsigned long long)d->config.metrics_port, strerror(-err));
-	return err;
+	return gn_start_server(gn_service_event(d->service), &config, d->say, &d->server);
 }
 
 static int make_parts(struct gn_daemon *d)
@@ -229,15 +211,16 @@ static int make_parts(struct gn_daemon *d)
 
 	if (!err)
 		err = make_policy(&d->config, &d->policy);
-	if (!err) {
-		err = gn_event_log_open(d->config.event_log, &d->log);
-		if (err)
-			gn_daemon_say(d, "event_log %s: %s", d->config.event_log, strerror(-err));
-	}
 	if (!err)
-		err = make_metrics(d);
+		err = gn_start_log(d->config.event_log, d->say, &d->log);
+	if (!err)
+		err = gn_start_metrics(gn_service_event(d->service),
+				       (uint16_t)d->config.metrics_port, gn_daemon_update_metrics,
+				       d, d->say, &d->metrics, &d->http);
 	if (!err)
 		err = make_server(d);
+	if (!err)
+		err = gn_daemon_sharing_start(d);
 	if (!err)
 		err = gn_daemon_rounds_start(d);
 	return err;
@@ -275,6 +258,7 @@ void gn_daemon_destroy(struct gn_daemon *d)
 	gn_server_destroy(d->server);
 	while (d->lost)
 		gn_daemon_drop_lost(d, d->lost);
+	gn_daemon_sharing_stop(d);
 	gn_metrics_http_destroy(d->http);
 	gn_metrics_destroy(d->metrics);
 	gn_event_log_close(d->log);

@@ -17,6 +17,7 @@
 #include "control/event_log.h"
 #include "control/metrics.h"
 #include "control/metrics_http.h"
+#include "control/report.h"
 #include "control/server.h"
 #include "control/service.h"
 #include "daemon_config.h"
@@ -58,12 +59,6 @@ struct gn_daemon_vm {
 	struct gn_metric *target_metric, *actual_metric, *active_metric, *reclaimed_metric;
 };
 
-/* A refused registration that was logged: of its VM's name and its class. */
-struct gn_daemon_refusal {
-	uint64_t hash, said_ns;
-};
-#define GN_DAEMON_REFUSALS 256
-
 struct gn_daemon {
 	struct gn_daemon_config config;
 	const char *config_path;
@@ -89,10 +84,11 @@ struct gn_daemon {
 	size_t count, capacity;
 	uint64_t next_id;
 	struct gn_policy_host host;
-	struct gn_daemon_refusal refusals[GN_DAEMON_REFUSALS]; /* by hash */
-	uint64_t rounds, early_rounds, failed_rounds, admitted, refused, targets_told, lates, gones,
-		asks, reloads, refused_reloads, textfile_failures;
-	int textfile_errno; /* of the last attempt; 0: it was written */
+	struct gn_daemon_sharing *sharing; /* NULL: no sharing daemon is configured */
+	struct gn_refusals refusals;
+	struct gn_textfile textfile;
+	uint64_t rounds, early_rounds, failed_rounds, admitted, targets_told, lates, gones, asks,
+		reloads, refused_reloads;
 };
 
 /* -errno, having said why through @say. @dry: decide, and tell nobody but the log. */
@@ -117,7 +113,8 @@ uint64_t gn_daemon_sum_min(const struct gn_daemon *);
 uint64_t gn_daemon_unreserved(const struct gn_daemon *);
 uint64_t gn_daemon_over_reserved(const struct gn_daemon *);
 uint64_t gn_daemon_sum_actual(const struct gn_daemon *);
-/* What there is to divide: the budget less what lost VMs may hold. */
+/* What there is to divide: the budget less what lost VMs may hold; and with what sharing saves. */
+uint64_t gn_daemon_own_budget(const struct gn_daemon *);
 uint64_t gn_daemon_budget(const struct gn_daemon *);
 /* What the policy is to know of @vm. */
 void gn_daemon_vm_describe(const struct gn_daemon_vm *vm, struct gn_policy_vm *out);
@@ -125,8 +122,6 @@ void gn_daemon_vm_describe(const struct gn_daemon_vm *vm, struct gn_policy_vm *o
 /* daemon_gone.c: leaving the books, and VMs whose connection ended while their process lives. */
 gn_command_fn gn_daemon_unregister;
 void gn_daemon_on_gone(void *daemon, struct gn_peer *);
-/* From here on the death of its process is seen. */
-void gn_daemon_watch_process(struct gn_daemon_vm *vm);
 void gn_daemon_vm_free(struct gn_daemon_vm *vm);
 struct gn_daemon_vm *gn_daemon_find_lost(const struct gn_daemon *, const char *name);
 /* It is back under another entry, or the daemon ends. */
@@ -135,8 +130,13 @@ void gn_daemon_drop_lost(struct gn_daemon *, struct gn_daemon_vm *vm);
 uint64_t gn_daemon_lost_bytes_of(const struct gn_daemon_vm *vm);
 uint64_t gn_daemon_lost_bytes(const struct gn_daemon *);
 
-/* daemon_refused.c: count a refused registration, and log it if that was not done lately. */
-void gn_daemon_log_refused(struct gn_daemon *, const char *name, const char *error_class);
+/* daemon_sharing.c: what a gnomon-shared saves. */
+int gn_daemon_sharing_start(struct gn_daemon *);
+void gn_daemon_sharing_stop(struct gn_daemon *);
+/* What is so now; the answer is there in the next period. */
+void gn_daemon_ask_sharing(struct gn_daemon *);
+/* Less its reserve. */
+uint64_t gn_daemon_saved_bytes(const struct gn_daemon *);
 
 /* daemon_round.c: the rounds. */
 int gn_daemon_rounds_start(struct gn_daemon *);

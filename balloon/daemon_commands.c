@@ -17,31 +17,6 @@ static void put_known(struct gn_json_writer *w, const char *key, uint64_t bytes)
 		gn_json_put_u64(w, key, bytes);
 }
 
-static void query_version(void *ctx, struct gn_peer *p, const cJSON *a, struct gn_reply *reply)
-{
-	struct gn_json_writer *w = reply->writer;
-
-	(void)ctx;
-	(void)p;
-	(void)a;
-	gn_json_begin_object(w, "return");
-	gn_json_put_text(w, "product", "gnomon-balloond");
-	gn_json_put_text(w, "release", GN_DAEMON_RELEASE);
-	gn_json_put_u64(w, "protocol", 1);
-	gn_json_end_object(w);
-}
-
-static void query_commands(void *ctx, struct gn_peer *p, const cJSON *a, struct gn_reply *reply)
-{
-	(void)ctx;
-	(void)p;
-	(void)a;
-	gn_json_begin_array(reply->writer, "return");
-	for (size_t i = 0; i < gn_daemon_command_count; i++)
-		gn_json_put_text(reply->writer, NULL, gn_daemon_commands[i].name);
-	gn_json_end_array(reply->writer);
-}
-
 static void put_vm(struct gn_json_writer *w, const struct gn_daemon_vm *vm, uint64_t now)
 {
 	gn_json_begin_object(w, NULL);
@@ -102,6 +77,7 @@ static void query_host(void *ctx, struct gn_peer *p, const cJSON *a, struct gn_r
 	gn_json_put_u64(w, "actual_bytes", gn_daemon_sum_actual(d));
 	gn_json_put_u64(w, "vms", d->count);
 	gn_json_put_u64(w, "lost_bytes", gn_daemon_lost_bytes(d));
+	gn_json_put_u64(w, "saved_bytes", gn_daemon_saved_bytes(d));
 	gn_json_put_double(w, "psi_some", d->host.psi_some);
 	gn_json_put_double(w, "psi_full", d->host.psi_full);
 	gn_json_put_bool(w, "settling", d->is_settling);
@@ -211,8 +187,6 @@ const struct gn_server_command gn_daemon_commands[] = {
 	{ "register", gn_daemon_register,
 	  "name mem_bytes min_bytes max_bytes shares actual_bytes backend scheme resumed" },
 	{ "unregister", gn_daemon_unregister, NULL },
-	{ "query-version", query_version, NULL },
-	{ "query-commands", query_commands, NULL },
 	{ "query-vms", query_vms, NULL },
 	{ "query-host", query_host, NULL },
 	{ "query-policy", query_policy, NULL },

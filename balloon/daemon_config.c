@@ -30,6 +30,9 @@ static const struct gn_config_key keys[] = {
 	  "of one connection; beyond, it waits" },
 	{ "memory", "budget", GN_CONFIG_SIZE, AT(budget_bytes), 0x1p20, 0x1p52, NULL, NULL,
 	  "memory of all VMs together" },
+	{ "memory", "sharing_socket", GN_CONFIG_TEXT, TEXT(sharing_socket), "",
+	  "of a gnomon-shared, whose savings less its reserve are added to the budget; empty: "
+	  "none" },
 	{ "policy", "name", GN_CONFIG_CHOICE, AT(policy), 0, 0, policies, "esx",
 	  "who decides the targets" },
 	{ "policy", "period", GN_CONFIG_MS, AT(period_ms), 50, 60000, NULL, "1s",

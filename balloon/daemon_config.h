@@ -15,7 +15,7 @@ extern "C" {
 enum gn_daemon_stop { GN_STOP_HOLD, GN_STOP_DEFLATE };
 
 struct gn_daemon_config {
-	char socket[108], event_log[256], textfile[256];
+	char socket[108], event_log[256], textfile[256], sharing_socket[108];
 	uint64_t budget_bytes;
 	uint64_t period_ms, deadline_ms, settle_ms, heartbeat_ms, stop_timeout_ms;
 	uint64_t max_peers, messages_per_s, metrics_port;

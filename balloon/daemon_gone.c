@@ -8,32 +8,18 @@
  * a VM is *lost*: nobody is told anything about it, no policy sees it, and what it may hold is taken off the budget,
  * until its process dies (its pidfd becomes readable) or it registers again under its name.
  *
- * Where the kernel gives no pidfd (the process is of another pid namespace, or descriptors have run out) the end of
- * the connection must do for death.
+ * Where the kernel gives no pidfd the end of the connection must do for death.
  */
 #include "daemon.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/pidfd.h>
 #include <unistd.h>
 
-#include "daemon_step.h"
-
-void gn_daemon_watch_process(struct gn_daemon_vm *vm)
-{
-	vm->process_fd = vm->pid > 0 ? pidfd_open(vm->pid, 0) : -1;
-}
-
-static bool process_lives(const struct gn_daemon_vm *vm)
-{
-	struct pollfd fd = { .fd = vm->process_fd, .events = POLLIN };
-
-	return vm->process_fd >= 0 && !poll(&fd, 1, 0);
-}
+#include "control/process.h"
+#include "control/step.h"
 
 static void log_leave(struct gn_daemon *d, const char *event, const struct gn_daemon_vm *vm)
 {
@@ -59,7 +45,7 @@ static void forget(struct gn_daemon *d, struct gn_daemon_vm *vm)
 	gn_metrics_forget(d->metrics, "vm", vm->name);
 	log_leave(d, "gone", vm);
 	gn_daemon_vm_free(vm);
-	gn_daemon_step("gone");
+	gn_step_pass("gone");
 	if (!d->is_stopping)
 		gn_daemon_want_round(d);
 }
@@ -97,8 +83,9 @@ static int on_death(sd_event_source *source, int fd, uint32_t events, void *ctx)
 
 static bool lose(struct gn_daemon *d, struct gn_daemon_vm *vm)
 {
-	if (!process_lives(vm) || sd_event_add_io(gn_service_event(d->service), &vm->death,
-						  vm->process_fd, EPOLLIN, on_death, vm) < 0)
+	if (!gn_process_lives(vm->process_fd) ||
+	    sd_event_add_io(gn_service_event(d->service), &vm->death, vm->process_fd, EPOLLIN,
+			    on_death, vm) < 0)
 		return false;
 	vm->daemon = d;
 	vm->peer = NULL;

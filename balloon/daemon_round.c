@@ -21,7 +21,7 @@
 #include <stdlib.h>
 
 #include "control/clock.h"
-#include "daemon_step.h"
+#include "control/step.h"
 
 #define SOON_NS		((uint64_t)5000000)
 #define TOLERANCE_BYTES ((uint64_t)1 << 20)
@@ -90,14 +90,14 @@ void gn_daemon_tell(struct gn_daemon *d, struct gn_daemon_vm *vm, uint64_t targe
 	else if (!vm->deadline_ns)
 		set_deadline(d, vm, gn_now_ns());
 	d->targets_told++;
-	gn_daemon_step("telling");
+	gn_step_pass("telling");
 	w = gn_peer_begin_event(vm->peer, "TARGET");
 	gn_json_put_text(w, "vm", vm->name);
 	gn_json_put_u64(w, "target_bytes", target_bytes);
 	gn_json_put_u64(w, "serial", vm->serial);
 	gn_json_put_u64(w, "deadline_ms", d->config.deadline_ms);
 	gn_peer_end_event(vm->peer);
-	gn_daemon_step("told");
+	gn_step_pass("told");
 }
 
 static void watch_deadline(struct gn_daemon *d, struct gn_daemon_vm *vm, uint64_t now)
@@ -121,7 +121,7 @@ static void watch_deadline(struct gn_daemon *d, struct gn_daemon_vm *vm, uint64_
 		vm->is_late = true;
 		d->lates++;
 		log_target(d, "late", vm, vm->target_bytes);
-		gn_daemon_step("late");
+		gn_step_pass("late");
 	}
 	w = gn_peer_begin_event(vm->peer, "RECLAIM");
 	gn_json_put_text(w, "vm", vm->name);
@@ -140,7 +140,7 @@ static void decide(struct gn_daemon *d)
 		d->failed_rounds++;
 		return;
 	}
-	gn_daemon_step("decided");
+	gn_step_pass("decided");
 	for (size_t i = 0; i < d->count; i++) {
 		struct gn_daemon_vm *vm = d->vms[i];
 		bool changes = d->decisions[i].target_bytes != vm->target_bytes;
@@ -153,7 +153,7 @@ static void decide(struct gn_daemon *d)
 		if (changes && !repeats)
 			gn_daemon_tell(d, vm, vm->decision.target_bytes);
 	}
-	gn_daemon_step("round-done");
+	gn_step_pass("round-done");
 }
 
 static void make_round(struct gn_daemon *d)
@@ -162,7 +162,7 @@ static void make_round(struct gn_daemon *d)
 
 	if (d->is_stopping)
 		return;
-	gn_daemon_step("round");
+	gn_step_pass("round");
 	d->round_ns = start;
 	d->rounds++;
 	if (!d->is_dry)
@@ -232,6 +232,7 @@ static int on_period(sd_event_source *source, uint64_t usec, void *ctx)
 	(void)usec;
 	gn_daemon_restart_period(d);
 	read_pressure(&d->host);
+	gn_daemon_ask_sharing(d);
 	if (!d->is_settling)
 		make_round(d);
 	tell_status(d);

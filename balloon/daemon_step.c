@@ -1,14 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * daemon_step.c - dying on request.
+ * daemon_step.c - the steps of the daemon and of its server, in the order of a life.
  */
 #include "daemon_step.h"
 
-#include <signal.h>
 #include <stddef.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 static const char *const steps[] = {
 	"accept",     /* a connection, nothing said */
@@ -31,18 +27,4 @@ static const char *const steps[] = {
 const char *gn_daemon_step_at(unsigned index)
 {
 	return index < STEPS ? steps[index] : NULL;
-}
-
-void gn_daemon_step(const char *name)
-{
-	static long passings;
-	const char *wanted = getenv("GN_DIE_AT");
-	size_t length = strlen(name);
-
-	if (!wanted || strncmp(wanted, name, length) != 0 ||
-	    (wanted[length] && wanted[length] != ':'))
-		return;
-	passings++;
-	if (passings >= (wanted[length] ? strtol(wanted + length + 1, NULL, 10) : 1))
-		kill(getpid(), SIGKILL);
 }

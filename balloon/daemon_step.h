@@ -1,10 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * daemon_step.h - where the daemon can be told to die.
- *
- * A daemon that anything may kill at any moment is tested by killing it at every moment: with GN_DIE_AT=step[:count]
- * in its environment it kills itself with SIGKILL at the count-th passing of that step. Always compiled in: what is
- * tested is what is shipped, and who can set our environment can kill us anyway.
+ * daemon_step.h - the steps at which gnomon-balloond can be told to die (control/step.h).
  */
 #ifndef GN_BALLOON_DAEMON_STEP_H
 #define GN_BALLOON_DAEMON_STEP_H
@@ -15,8 +11,6 @@ extern "C" {
 
 /* Of each step that there is, its name; NULL past the last. */
 const char *gn_daemon_step_at(unsigned index);
-/* Pass the step @name. */
-void gn_daemon_step(const char *name);
 
 #ifdef __cplusplus
 }

@@ -12,7 +12,8 @@
 #include <string.h>
 
 #include "control/clock.h"
-#include "daemon_step.h"
+#include "control/process.h"
+#include "control/step.h"
 
 #define CRUMB_BYTES ((uint64_t)1 << 20)
 
@@ -33,11 +34,16 @@ uint64_t gn_daemon_sum_min(const struct gn_daemon *d)
 	return sum + gn_daemon_lost_bytes(d);
 }
 
-uint64_t gn_daemon_budget(const struct gn_daemon *d)
+uint64_t gn_daemon_own_budget(const struct gn_daemon *d)
 {
 	uint64_t lost = gn_daemon_lost_bytes(d), budget = d->config.budget_bytes;
 
 	return budget > lost ? budget - lost : 0;
+}
+
+uint64_t gn_daemon_budget(const struct gn_daemon *d)
+{
+	return gn_daemon_own_budget(d) + gn_daemon_saved_bytes(d);
 }
 
 uint64_t gn_daemon_unreserved(const struct gn_daemon *d)
@@ -120,7 +126,8 @@ static int admit(struct gn_daemon *d, const struct gn_daemon_vm *vm)
 	struct gn_policy_vm newcomer;
 
 	gn_daemon_vm_describe(vm, &newcomer);
-	d->host.budget_bytes = gn_daemon_budget(d);
+	/* A reservation is for good, and savings are not. */
+	d->host.budget_bytes = gn_daemon_own_budget(d);
 	for (size_t i = 0; i < d->count; i++)
 		gn_daemon_vm_describe(d->vms[i], &d->policy_vms[i]);
 	return gn_policy_admit(&d->host, d->policy_vms, d->count, &newcomer);
@@ -244,7 +251,7 @@ void gn_daemon_register(void *ctx, struct gn_peer *p, const cJSON *arguments,
 	vm->guest_free_bytes = vm->guest_available_bytes = GN_POLICY_UNKNOWN;
 	vm->claims_trusted = true;
 	if (!check_registration(d, p, vm, arguments, reply)) {
-		gn_daemon_log_refused(d, vm->name, reply->error_class);
+		gn_refusals_note(&d->refusals, d->log, vm->name, reply->error_class);
 		free(vm);
 		return;
 	}
@@ -252,7 +259,7 @@ void gn_daemon_register(void *ctx, struct gn_peer *p, const cJSON *arguments,
 	vm->id = ++d->next_id;
 	vm->target_bytes = vm->actual_bytes;
 	vm->reported_ns = gn_now_ns();
-	gn_daemon_watch_process(vm);
+	vm->process_fd = gn_process_open(vm->pid);
 	lost = gn_daemon_find_lost(d, vm->name);
 	if (lost)
 		gn_daemon_drop_lost(d, lost);
@@ -260,7 +267,7 @@ void gn_daemon_register(void *ctx, struct gn_peer *p, const cJSON *arguments,
 	d->vms[d->count++] = vm;
 	d->admitted++;
 	gn_peer_set_tag(p, vm);
-	gn_daemon_step("admitted");
+	gn_step_pass("admitted");
 	gn_json_begin_object(w, "return");
 	gn_json_put_u64(w, "target_bytes", vm->target_bytes);
 	gn_json_put_u64(w, "serial", vm->serial);
@@ -327,7 +334,7 @@ static int take_report(struct gn_daemon *d, struct gn_daemon_vm *vm, const cJSON
 	vm->asks_bytes = asks;
 	vm->reported_ns = gn_now_ns();
 	vm->claims_trusted = is_believed(d, vm) && told_trusted;
-	gn_daemon_step("reported");
+	gn_step_pass("reported");
 	/* What cannot wait: a guest short of memory, and memory that somebody waits for. */
 	if (asks || (has_shrunk && d->is_waiting))
 		gn_daemon_want_round(d);

@@ -108,7 +108,8 @@ void host_kvm_print(const struct gn_kvm_host *kvm, struct table *t)
 	print_list(t, "KVM lacks", capabilities, sizeof(capabilities) / sizeof(capabilities[0]),
 		   false);
 	table_cell(t, TABLE_HEAD, "KVM limits");
-	table_cell(t, TABLE_PLAIN, "%u memory slots, %u vCPUs", kvm->memslots, kvm->max_vcpus);
+	table_cell(t, TABLE_PLAIN, "%u memory slots, %u vCPUs, %u mappings", kvm->memslots,
+		   kvm->max_vcpus, kvm->mappings_max);
 	print_peculiarities(kvm, t);
 	print_costs(kvm, t);
 }

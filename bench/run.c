@@ -27,6 +27,7 @@ struct run_options {
 	uint64_t repeat, size;
 	bool audit, quick, full;
 	struct run_control control;
+	struct run_sharing sharing;
 };
 
 enum {
@@ -58,13 +59,15 @@ static const struct argp_option options[] = {
 	{ 0 }
 };
 
-static const char doc[] = "Run one workload under one scheme and print every counter.\v"
-			  "Examples:\n"
-			  "  gnomon run ept random\n"
-			  "  gnomon run shadow fork-exec --size 200 --audit\n"
-			  "  gnomon run ept trace:sqlite.gntrace --cpu sapphire-rapids --json -\n"
-			  "  gnomon run ept phases --control /run/gnomon/balloond.sock --min 256M\n"
-			  "  gnomon run --backend kvm shadow fork-exec --audit";
+static const char doc[] =
+	"Run one workload under one scheme and print every counter.\v"
+	"Examples:\n"
+	"  gnomon run ept random\n"
+	"  gnomon run shadow fork-exec --size 200 --audit\n"
+	"  gnomon run ept trace:sqlite.gntrace --cpu sapphire-rapids --json -\n"
+	"  gnomon run ept phases --control /run/gnomon/balloond.sock --min 256M\n"
+	"  gnomon run ept phases --sharing /run/gnomon/shared.sock --sharing-domain web\n"
+	"  gnomon run --backend kvm shadow fork-exec --audit";
 
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
@@ -74,6 +77,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case ARGP_KEY_INIT:
 		state->child_inputs[0] = &o->machine;
 		state->child_inputs[1] = &o->control;
+		state->child_inputs[2] = &o->sharing;
 		return 0;
 	case OPT_SCHEME:
 		o->scheme = arg;
@@ -245,13 +249,15 @@ int run_command(int argc, char **argv)
 {
 	static const struct argp_child children[] = {
 		{ &machine_argp, 0, "Machine and guest:", 10 },
-		{ &run_control_argp, 0, "Memory shared with other VMs:", 20 },
+		{ &run_control_argp, 0, "Memory divided among VMs:", 20 },
+		{ &run_sharing_argp, 0, "Pages shared with other VMs:", 30 },
 		{ 0 }
 	};
 	static const struct argp argp = { options, parse, "SCHEME WORKLOAD", doc, children,
 					  NULL,	   NULL };
 	struct run_options o = { .repeat = 1 };
 	struct balloon_vm_stats memory = { 0 };
+	struct gn_share_agent_stats shared = { 0 };
 	struct gn_soft_stats stats;
 	struct progress progress;
 	struct run_request request;
@@ -270,10 +276,11 @@ int run_command(int argc, char **argv)
 	if (o.argument && strlen(o.argument) >= sizeof(((struct gn_guest_boot *)0)->argument))
 		cli_fail(EXIT_USAGE, "--argument: must be shorter than %zu characters",
 			 sizeof(((struct gn_guest_boot *)0)->argument));
-	run_control_complete(&o.control, &o.machine, o.scheme);
-	if (o.control.vm.socket && o.repeat > 1)
-		cli_fail(EXIT_USAGE, "--control: the daemon decides how a run goes; --repeat does "
-				     "not go with it");
+	run_control_complete(&o.control, &o.machine, o.scheme, o.sharing.socket != NULL);
+	run_sharing_complete(&o.sharing, &o.machine, o.control.vm.name);
+	if ((o.control.vm.socket || o.sharing.socket) && o.repeat > 1)
+		cli_fail(EXIT_USAGE, "--control, --sharing: the daemon decides how a run goes; "
+				     "--repeat does not go with it");
 	o.quick = machine_choose_quick(&o.machine, o.quick, o.full, o.size);
 	host_probe(&r.host);
 	r.quick = o.quick;
@@ -293,6 +300,8 @@ int run_command(int argc, char **argv)
 					.stats = &stats,
 					.control = o.control.vm.socket ? &o.control.vm : NULL,
 					.memory = &memory,
+					.sharing = o.sharing.socket ? &o.sharing : NULL,
+					.shared = &shared,
 					.rest_ms = o.control.rest_ms };
 	progress_begin(&progress, 1);
 	progress_step(&progress, o.workload);
@@ -308,6 +317,8 @@ int run_command(int argc, char **argv)
 		print_run(run, &stats, stdout, cli_may_colour(STDOUT_FILENO));
 	if (!err && o.control.vm.socket && !(o.json && !strcmp(o.json, "-")))
 		run_control_print(&memory, stdout);
+	if (!err && o.sharing.socket && !(o.json && !strcmp(o.json, "-")))
+		run_sharing_print(&shared, stdout);
 	if (o.json)
 		write_json(o.json, &r);
 	results_fini(&r);

@@ -66,7 +66,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		c->socket = arg;
 		return 0;
 	case OPT_NAME:
-		o->only_control = "name";
+		o->only_daemon = "name";
 		c->name = arg;
 		if (!*arg || strlen(arg) >= sizeof(o->name))
 			cli_fail(EXIT_USAGE, "--name \"%s\": must have 1 to %d characters", arg,
@@ -87,7 +87,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		c->shares = (uint32_t)value;
 		return 0;
 	case OPT_REST:
-		o->only_control = "rest";
+		o->only_daemon = "rest";
 		if (cli_parse_count(arg, 0, 86400, &value))
 			cli_fail(EXIT_USAGE, "--rest %s: must be 0 to 86400", arg);
 		o->rest_ms = (unsigned)value * 1000;
@@ -98,12 +98,15 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 const struct argp run_control_argp = { options, parse, NULL, NULL, NULL, NULL, NULL };
 
-void run_control_complete(struct run_control *o, const struct machine *machine, const char *scheme)
+void run_control_complete(struct run_control *o, const struct machine *machine, const char *scheme,
+			  bool has_other_daemon)
 {
 	struct balloon_vm_config *c = &o->vm;
 
 	if (!c->socket && o->only_control)
 		cli_fail(EXIT_USAGE, "--%s: goes with --control only", o->only_control);
+	if (!c->socket && !has_other_daemon && o->only_daemon)
+		cli_fail(EXIT_USAGE, "--%s: goes with --control or --sharing only", o->only_daemon);
 	if (!c->socket)
 		return;
 	c->backend = machine_backend_name(machine);

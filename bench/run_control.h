@@ -16,7 +16,8 @@ struct run_control {
 	struct balloon_vm_config vm; /* .socket NULL: no daemon */
 	unsigned rest_ms;	     /* the guest idles after each phase */
 	char name[64];		     /* where none was given */
-	const char *only_control; /* an option that was given and means nothing without --control */
+	/* An option that was given and means nothing without --control; without a daemon. */
+	const char *only_control, *only_daemon;
 };
 
 void run_control_init(struct run_control *control);
@@ -24,7 +25,7 @@ void run_control_init(struct run_control *control);
 extern const struct argp run_control_argp;
 /* Check it against the machine, and fill in what was not given. */
 void run_control_complete(struct run_control *control, const struct machine *machine,
-			  const char *scheme);
+			  const char *scheme, bool has_other_daemon);
 /* Be @vm one of the daemon's, and wait until it is admitted, before the guest's first access. 0: *out is to be attached
  * to the backend. -errno, and run->failure: no daemon (-ETIMEDOUT), or none that admits it; *out is to be destroyed too. */
 int run_control_join(const struct balloon_vm_config *config, struct gn_vm *vm,

@@ -157,7 +157,7 @@ static int run_once(const struct run_request *request, const struct workload *wo
 		    const struct workload_params *params, struct results_run *run)
 {
 	const struct machine *machine = request->machine;
-	const struct gn_soft_config config = {
+	struct gn_soft_config config = {
 		.vm = { .scheme = request->scheme,
 			.mem_bytes = machine->mem_bytes,
 			.vcpus = machine->vcpus,
@@ -173,11 +173,15 @@ static int run_once(const struct run_request *request, const struct workload *wo
 						  .balloon_pa = request->control
 									? GN_BALLOON_MMIO_GPA
 									: 0 };
+	struct gn_share_agent *sharer = NULL;
 	struct timespec begin, end;
 	const char *why = NULL;
 	struct gn_soft *soft;
-	int err = gn_soft_create(&config, &soft);
+	int err;
 
+	if (request->sharing)
+		run_sharing_prepare(request->sharing, &config.vm);
+	err = gn_soft_create(&config, &soft);
 	if (err) {
 		snprintf(run->failure, sizeof(run->failure), "the machine was not created: %s",
 			 strerror(-err));
@@ -188,6 +192,13 @@ static int run_once(const struct run_request *request, const struct workload *wo
 		if (err)
 			goto out;
 		gn_soft_set_mmio(soft, gn_balloon_mmio, balloon_vm_device(running.memory));
+	}
+	if (request->sharing) {
+		err = run_sharing_join(request->sharing, &config.vm, gn_soft_vm(soft), run,
+				       &sharer);
+		if (err)
+			goto out;
+		gn_soft_set_hypercalls(soft, run_sharing_hypercall, sharer);
 	}
 	clock_gettime(CLOCK_MONOTONIC, &begin);
 	err = workload_run_hosting(gn_soft_cpu(soft, 0), workload, params, &hosting, &why);
@@ -200,6 +211,8 @@ static int run_once(const struct run_request *request, const struct workload *wo
 			 why && *why ? why : strerror(-err));
 		goto out;
 	}
+	if (sharer)
+		gn_share_agent_stop(sharer);
 	read_machine(request, soft, run);
 	if (results_add_sample(run, seconds_between(&begin, &end)))
 		err = -ENOMEM;
@@ -207,7 +220,10 @@ static int run_once(const struct run_request *request, const struct workload *wo
 		err = run_audit(soft, run);
 	if (running.memory && request->memory)
 		balloon_vm_stats(running.memory, request->memory);
+	if (sharer && request->shared)
+		gn_share_agent_get_stats(sharer, request->shared);
 out:
+	gn_share_agent_destroy(sharer);
 	balloon_vm_destroy(running.memory);
 	gn_soft_destroy(soft);
 	return err;

@@ -8,6 +8,7 @@
 #include "balloon_vm.h"
 #include "machine.h"
 #include "results.h"
+#include "run_sharing.h"
 #include "workloads/workload.h"
 
 struct run_request {
@@ -24,6 +25,9 @@ struct run_request {
 	/* Be a VM of a gnomon-balloond; NULL: of none. How that went, filled in. */
 	const struct balloon_vm_config *control;
 	struct balloon_vm_stats *memory;
+	/* Be a VM of a gnomon-shared; NULL: of none. How that went, filled in. */
+	const struct run_sharing *sharing;
+	struct gn_share_agent_stats *shared;
 	unsigned rest_ms; /* the guest idles so long after each phase of its workload */
 };
 

@@ -44,7 +44,7 @@ static void shuffle(struct sharing_touch *items, size_t count, uint64_t random)
 	}
 }
 
-/* Of all pages, shuffled, the first ones of each kind: neither order nor place tells the kind. */
+/* Of all pages, shuffled, the first ones of each kind, shuffled again, since one kind ends first: neither order nor place tells the kind. */
 int sharing_touches_pick(const struct sharing_contents *contents, unsigned vm, size_t most,
 			 bool both, struct sharing_touches *out)
 {
@@ -68,6 +68,7 @@ int sharing_touches_pick(const struct sharing_contents *contents, unsigned vm, s
 	for (size_t i = 0; i < all; i++)
 		if (have[out->items[i].is_common]++ < want[out->items[i].is_common])
 			out->items[out->count++] = out->items[i];
+	shuffle(out->items, out->count, contents->seed + 78);
 	return 0;
 }
 

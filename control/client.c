@@ -39,6 +39,8 @@ struct gn_client {
 	uint64_t due_ns; /* away: of the next attempt; connected, not greeted: when patience ends */
 	unsigned random;
 	struct gn_lines in;
+	int fds[GN_CLIENT_FDS]; /* came, and were not taken */
+	size_t fd_count;
 	struct gn_json_writer out; /* [sent, bytes) is queued */
 	size_t sent;
 	struct call *call;
@@ -70,12 +72,19 @@ int gn_client_create(const struct gn_client_config *config, struct gn_client **o
 	return 0;
 }
 
+static void close_fds(struct gn_client *c)
+{
+	while (c->fd_count)
+		close(c->fds[--c->fd_count]);
+}
+
 void gn_client_destroy(struct gn_client *c)
 {
 	if (!c)
 		return;
 	if (c->fd >= 0)
 		close(c->fd);
+	close_fds(c);
 	gn_lines_fini(&c->in);
 	gn_json_fini(&c->out);
 	free(c);
@@ -109,6 +118,7 @@ static void hang_up(struct gn_client *c, int err, uint64_t now_ns)
 	if (c->fd >= 0)
 		close(c->fd);
 	c->fd = -1;
+	close_fds(c);
 	c->error = err;
 	c->is_greeted = false;
 	gn_lines_fini(&c->in);
@@ -122,6 +132,11 @@ static void hang_up(struct gn_client *c, int err, uint64_t now_ns)
 	plan_attempt(c, now_ns);
 	if (was_greeted && c->config.down)
 		c->config.down(c->config.ctx, c);
+}
+
+void gn_client_hang_up(struct gn_client *c)
+{
+	hang_up(c, -EPROTO, gn_now_ns());
 }
 
 static void try_connect(struct gn_client *c, uint64_t now_ns)
@@ -213,11 +228,67 @@ static void take_line(struct gn_client *c, const char *line, size_t bytes, uint6
 	gn_message_fini(&m);
 }
 
+size_t gn_client_take_fds(struct gn_client *c, int *fds, size_t max)
+{
+	size_t count = c->fd_count < max ? c->fd_count : max;
+
+	memcpy(fds, c->fds, count * sizeof(*fds));
+	c->fd_count -= count;
+	memmove(c->fds, c->fds + count, c->fd_count * sizeof(*fds));
+	return count;
+}
+
+/* Keep the descriptors of @m. False: there are too many. */
+static bool keep_fds(struct gn_client *c, struct msghdr *m)
+{
+	bool fit = !(m->msg_flags & MSG_CTRUNC);
+
+	for (struct cmsghdr *head = CMSG_FIRSTHDR(m); head; head = CMSG_NXTHDR(m, head)) {
+		size_t count = (head->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+
+		if (head->cmsg_level != SOL_SOCKET || head->cmsg_type != SCM_RIGHTS)
+			continue;
+		for (size_t i = 0; i < count; i++) {
+			int fd;
+
+			memcpy(&fd, CMSG_DATA(head) + i * sizeof(fd), sizeof(fd));
+			if (c->fd_count < GN_CLIENT_FDS) {
+				c->fds[c->fd_count++] = fd;
+			} else {
+				close(fd);
+				fit = false;
+			}
+		}
+	}
+	return fit;
+}
+
+/* As recv(), with descriptors. */
+static ssize_t receive_some(struct gn_client *c, char *to, size_t space)
+{
+	union {
+		struct cmsghdr head;
+		char space[CMSG_SPACE(sizeof(c->fds))];
+	} control;
+	struct iovec bytes = { to, space };
+	struct msghdr m = { .msg_iov = &bytes,
+			    .msg_iovlen = 1,
+			    .msg_control = &control,
+			    .msg_controllen = sizeof(control) };
+	ssize_t got = recvmsg(c->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+	if (got > 0 && !keep_fds(c, &m)) {
+		errno = EPROTO;
+		return -1;
+	}
+	return got;
+}
+
 static void receive(struct gn_client *c, uint64_t now_ns)
 {
 	size_t space, bytes;
 	char *to = gn_lines_space(&c->in, &space), *line;
-	ssize_t got = to ? recv(c->fd, to, space, MSG_DONTWAIT) : -1;
+	ssize_t got = to ? receive_some(c, to, space) : -1;
 	int more = 0;
 
 	if (got <= 0) {

@@ -45,6 +45,14 @@ bool gn_client_is_up(const struct gn_client *);
 /* Why the last attempt to connect failed: -errno, 0 if it did not. */
 int gn_client_error(const struct gn_client *);
 
+/* Descriptors that came with an answer are here when it is told. Up to @max of them, which are the caller's then; how
+ * many. What nobody takes is closed when the connection ends; a server that sends more than GN_CLIENT_FDS is none. */
+#define GN_CLIENT_FDS 8
+size_t gn_client_take_fds(struct gn_client *, int *fds, size_t max);
+
+/* The daemon makes no sense: end the connection, and look for it again as if it had gone. */
+void gn_client_hang_up(struct gn_client *);
+
 /* Queue whole lines. -ENOTCONN while the daemon is away; -EMSGSIZE: it does not read and too much is queued, the
  * connection is given up. */
 int gn_client_send(struct gn_client *, const char *lines, size_t bytes);

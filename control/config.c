@@ -68,12 +68,27 @@ static char *next_line(char *to, int bytes, void *stream)
 	return to;
 }
 
+/* The NAME of [SECTION NAME], where @key is of such sections; NULL: @section is none of them. */
+static const char *named_part(const struct gn_config_key *key, const char *section)
+{
+	const size_t length = strlen(key->section) - 1;
+
+	if (key->type != GN_CONFIG_NAMED || strncmp(section, key->section, length) != 0 ||
+	    !section[length])
+		return NULL;
+	return section + length;
+}
+
+static bool is_of(const struct gn_config_key *key, const char *section)
+{
+	return !strcmp(key->section, section) || named_part(key, section);
+}
+
 static const struct gn_config_key *find(const struct loading *l, const char *section,
 					const char *name)
 {
 	for (size_t i = 0; i < l->schema->count; i++)
-		if (!strcmp(l->schema->keys[i].section, section) &&
-		    !strcmp(l->schema->keys[i].name, name))
+		if (is_of(&l->schema->keys[i], section) && !strcmp(l->schema->keys[i].name, name))
 			return &l->schema->keys[i];
 	return NULL;
 }
@@ -86,7 +101,7 @@ static void list_known(const struct loading *l, const char *section, char *out, 
 
 	out[0] = '\0';
 	for (size_t i = 0; i < l->schema->count && at < bytes; i++)
-		if (!strcmp(l->schema->keys[i].section, section))
+		if (is_of(&l->schema->keys[i], section))
 			at += (size_t)snprintf(out + at, bytes - at, "%s%s", at ? ", " : "",
 					       l->schema->keys[i].name);
 	if (at)
@@ -102,9 +117,35 @@ static void list_known(const struct loading *l, const char *section, char *out, 
 static bool has_section(const struct loading *l, const char *section)
 {
 	for (size_t i = 0; i < l->schema->count; i++)
-		if (!strcmp(l->schema->keys[i].section, section))
+		if (is_of(&l->schema->keys[i], section))
 			return true;
 	return false;
+}
+
+static int take_named(struct loading *l, const struct gn_config_key *key, const char *section,
+		      const char *text)
+{
+	struct gn_config_names *names = (struct gn_config_names *)((char *)l->values + key->offset);
+	const char *name = named_part(key, section);
+
+	for (unsigned i = 0; name && i < names->count; i++)
+		if (!strcmp(names->of[i].name, name)) {
+			fail(l, l->line, "%s of [%s] was given already", key->name, section);
+			return 0;
+		}
+	if (!name || strlen(name) >= sizeof(names->of[0].name))
+		fail(l, l->line, "[%s]: the section needs a name of 1 to %zu bytes, as in [%sx]",
+		     section, sizeof(names->of[0].name) - 1, key->section);
+	else if (names->count == GN_CONFIG_NAMES)
+		fail(l, l->line, "[%s]: there can be %d such sections", section, GN_CONFIG_NAMES);
+	else if (strlen(text) >= sizeof(names->of[0].text))
+		fail(l, l->line, "%s: it takes a text of at most %zu bytes", key->name,
+		     sizeof(names->of[0].text) - 1);
+	if (l->failed)
+		return 0;
+	strcpy(names->of[names->count].name, name);
+	strcpy(names->of[names->count++].text, text);
+	return 1;
 }
 
 static int take(void *user, const char *section, const char *name, const char *text)
@@ -123,6 +164,8 @@ static int take(void *user, const char *section, const char *name, const char *t
 			     section, known);
 		return 0;
 	}
+	if (key->type == GN_CONFIG_NAMED)
+		return take_named(l, key, section, text);
 	index = (size_t)(key - l->schema->keys);
 	if (l->given[index]) {
 		fail(l, l->line, "%s was given in line %u already", name, l->given[index]);
@@ -154,7 +197,7 @@ static void check_required(struct loading *l)
 	for (size_t i = 0; i < l->schema->count; i++) {
 		const struct gn_config_key *key = &l->schema->keys[i];
 
-		if (key->fallback || l->given[i])
+		if (key->fallback || l->given[i] || key->type == GN_CONFIG_NAMED)
 			continue;
 		gn_config_value_expect(key, expected, sizeof(expected));
 		fail(l, 0, "%s in [%s] is missing; it takes %s", key->name, key->section, expected);

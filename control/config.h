@@ -25,6 +25,16 @@ enum gn_config_type {
 	GN_CONFIG_SWITCH, /* bool: on, off, yes, no, true, false */
 	GN_CONFIG_CHOICE, /* unsigned: index into choices */
 	GN_CONFIG_NUMBER, /* double */
+	GN_CONFIG_NAMED, /* struct gn_config_names: the text of this key in each section [SECTION NAME] */
+};
+
+/* Of sections that the file names. The section of such a key ends in " *"; there may be none of it. */
+#define GN_CONFIG_NAMES 32
+struct gn_config_names {
+	unsigned count;
+	struct {
+		char name[48], text[720];
+	} of[GN_CONFIG_NAMES];
 };
 
 struct gn_config_key {
@@ -43,7 +53,7 @@ struct gn_config_schema {
 	size_t values_bytes; /* of the daemon's struct; at most GN_CONFIG_MAX_BYTES */
 };
 
-#define GN_CONFIG_MAX_BYTES 4096
+#define GN_CONFIG_MAX_BYTES 32768
 
 /* Fill *values from the file at @path. 0; -EINVAL or -errno with a line in @why, and *values as it was. */
 int gn_config_load(const struct gn_config_schema *, const char *path, void *values, char *why,

@@ -164,6 +164,8 @@ int gn_config_value_parse(const struct gn_config_key *key, const char *text, voi
 		if (!err)
 			memcpy(to, &whole, sizeof(whole));
 		return err;
+	case GN_CONFIG_NAMED: /* config.c knows the section */
+		break;
 	}
 	return -EINVAL;
 }
@@ -218,6 +220,9 @@ void gn_config_value_expect(const struct gn_config_key *key, char *out, size_t b
 		break;
 	case GN_CONFIG_NUMBER:
 		snprintf(out, bytes, "a number from %g to %g", key->min, key->max);
+		break;
+	case GN_CONFIG_NAMED:
+		snprintf(out, bytes, "a text");
 		break;
 	}
 }

@@ -137,6 +137,12 @@ double gn_metric_value(const struct gn_metric *v)
 	return v ? v->value : 0;
 }
 
+void gn_metrics_put(struct gn_metrics *m, enum gn_metric_kind kind, const char *name,
+		    const char *help, double value)
+{
+	gn_metric_set(gn_metrics_get(m, kind, name, help, NULL, NULL), value);
+}
+
 void gn_metrics_forget(struct gn_metrics *m, const char *label, const char *value)
 {
 	for (struct family *f = m->first; f; f = f->next) {

@@ -33,6 +33,9 @@ struct gn_metric *gn_metrics_get(struct gn_metrics *, enum gn_metric_kind, const
 void gn_metric_set(struct gn_metric *, double value);
 void gn_metric_add(struct gn_metric *, double increment);
 double gn_metric_value(const struct gn_metric *);
+/* Get and set one without a label. */
+void gn_metrics_put(struct gn_metrics *, enum gn_metric_kind, const char *name, const char *help,
+		    double value);
 /* Drop the values that carry @label="@value" in every family. */
 void gn_metrics_forget(struct gn_metrics *, const char *label, const char *value);
 

@@ -7,7 +7,8 @@
  *
  * A pause is the answer to both kinds of greed. Who sends more messages than its bucket holds, and who does not
  * read what it asked for, is not read from until the tick finds tokens and room; its data waits in its own socket
- * buffer and its own send() blocks. The daemon keeps at most one line and one answer above the high water of it.
+ * buffer and its own send() blocks. The daemon keeps at most one line and one answer above the high water of it, and the
+ * descriptors of one answer.
  */
 #include "peer.h"
 
@@ -45,12 +46,43 @@ void gn_peer_drop(struct gn_peer *p)
 	sd_event_source_set_enabled(p->server->reaper, SD_EVENT_ONESHOT);
 }
 
+static void close_fds(struct gn_peer *p)
+{
+	while (p->fd_count)
+		close(p->fds[--p->fd_count]);
+}
+
+/* One send of what is pending: up to the line that brings descriptors, or with them. */
+static ssize_t send_some(struct gn_peer *p)
+{
+	union {
+		struct cmsghdr head;
+		char space[CMSG_SPACE(sizeof(p->fds))];
+	} control = { .head = { .cmsg_level = SOL_SOCKET,
+				.cmsg_type = SCM_RIGHTS,
+				.cmsg_len = CMSG_LEN(p->fd_count * sizeof(int)) } };
+	struct iovec bytes = { p->out + p->out_start, pending_bytes(p) };
+	struct msghdr m = { .msg_iov = &bytes, .msg_iovlen = 1 };
+	ssize_t sent;
+
+	if (p->fd_count && p->out_start < p->fds_at) {
+		bytes.iov_len = p->fds_at - p->out_start;
+	} else if (p->fd_count) {
+		memcpy(CMSG_DATA(&control.head), p->fds, p->fd_count * sizeof(int));
+		m.msg_control = &control;
+		m.msg_controllen = CMSG_SPACE(p->fd_count * sizeof(int));
+	}
+	sent = sendmsg(p->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+	if (sent > 0 && m.msg_control)
+		close_fds(p);
+	return sent;
+}
+
 /* Send what is pending, as far as it goes. */
 static void flush(struct gn_peer *p)
 {
 	while (pending_bytes(p)) {
-		ssize_t sent = send(p->fd, p->out + p->out_start, pending_bytes(p),
-				    MSG_NOSIGNAL | MSG_DONTWAIT);
+		ssize_t sent = send_some(p);
 
 		if (sent < 0 && errno == EINTR)
 			continue;
@@ -74,6 +106,7 @@ static bool append_out(struct gn_peer *p, const char *text, size_t bytes)
 
 	if (p->out_start) {
 		memmove(p->out, p->out + p->out_start, have);
+		p->fds_at -= p->fd_count ? p->out_start : 0;
 		p->out_start = 0;
 		p->out_end = have;
 	}
@@ -119,6 +152,24 @@ void gn_peer_send(struct gn_peer *p, const char *text, size_t bytes)
 	gn_server_want_tick(p->server);
 }
 
+void gn_peer_send_with(struct gn_peer *p, const char *text, size_t bytes, const int *fds,
+		       unsigned count)
+{
+	if (!pending_bytes(p))
+		p->stalled_since_ns = gn_now_ns();
+	memcpy(p->fds, fds, count * sizeof(*fds));
+	p->fd_count = count;
+	p->fds_at = p->out_end;
+	if (p->is_doomed || !append_out(p, text, bytes)) {
+		gn_peer_drop(p);
+		return;
+	}
+	flush(p);
+	update_interest(p);
+	if (pending_bytes(p))
+		gn_server_want_tick(p->server);
+}
+
 static bool take_token(struct gn_peer *p)
 {
 	double rate = p->server->config.messages_per_s;
@@ -149,7 +200,7 @@ static void run_lines(struct gn_peer *p)
 		size_t bytes;
 		int more;
 
-		if (pending_bytes(p) > GN_SERVER_HIGH_WATER || !take_token(p)) {
+		if (pending_bytes(p) > GN_SERVER_HIGH_WATER || p->fd_count || !take_token(p)) {
 			pause_reading(p);
 			return;
 		}
@@ -290,6 +341,7 @@ void gn_peer_destroy(struct gn_peer *p)
 	s->stats.peers--;
 	sd_event_source_disable_unref(p->source);
 	close(p->fd);
+	close_fds(p);
 	gn_lines_fini(&p->in);
 	free(p->out);
 	free(p);

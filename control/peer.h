@@ -22,6 +22,10 @@ struct gn_peer {
 	struct gn_lines in;
 	char *out; /* [out_start, out_end) is not sent yet */
 	size_t out_start, out_end, out_capacity;
+	/* Descriptors of the answer that begins at out[fds_at]; ours until they are sent. */
+	int fds[GN_REPLY_FDS];
+	unsigned fd_count;
+	size_t fds_at;
 	uint64_t stalled_since_ns; /* pending output, and no progress since then */
 	double tokens;
 	uint64_t tokens_at_ns;
@@ -52,6 +56,9 @@ bool gn_peer_tick(struct gn_peer *, uint64_t now_ns);
 void gn_server_run_line(struct gn_peer *, char *line, size_t bytes);
 void gn_server_want_tick(struct gn_server *);
 void gn_peer_send(struct gn_peer *, const char *text, size_t bytes);
+/* The same with descriptors, which it takes over. None of an earlier answer may be waiting. */
+void gn_peer_send_with(struct gn_peer *, const char *text, size_t bytes, const int *fds,
+		       unsigned count);
 
 #ifdef __cplusplus
 }

@@ -43,6 +43,16 @@ void gn_reply_fail(struct gn_reply *reply, const char *error_class, const char *
 	va_end(args);
 }
 
+int gn_reply_attach(struct gn_reply *reply, int fd)
+{
+	int copy = reply->fd_count < GN_REPLY_FDS ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : -1;
+
+	if (copy < 0)
+		return reply->fd_count < GN_REPLY_FDS ? -errno : -E2BIG;
+	reply->fds[reply->fd_count++] = copy;
+	return 0;
+}
+
 /* Whether @name is one of the words of @keys. */
 static bool has_word(const char *keys, const char *name)
 {
@@ -76,6 +86,63 @@ static bool check_arguments(const struct gn_server_command *command, const cJSON
 	return true;
 }
 
+static void query_version(struct gn_server *s, struct gn_json_writer *w)
+{
+	gn_json_begin_object(w, "return");
+	gn_json_put_text(w, "product", s->config.product);
+	gn_json_put_text(w, "release", s->config.release);
+	gn_json_put_u64(w, "protocol", 1);
+	gn_json_end_object(w);
+}
+
+static void query_commands(struct gn_server *s, struct gn_json_writer *w)
+{
+	gn_json_begin_array(w, "return");
+	for (size_t i = 0; i < s->config.command_count; i++)
+		gn_json_put_text(w, NULL, s->config.commands[i].name);
+	gn_json_put_text(w, NULL, "query-version");
+	gn_json_put_text(w, NULL, "query-commands");
+	gn_json_end_array(w);
+}
+
+/* What every server can be asked. */
+static const struct {
+	struct gn_server_command command;
+	void (*write)(struct gn_server *s, struct gn_json_writer *w);
+} own_commands[] = {
+	{ { "query-version", NULL, NULL }, query_version },
+	{ { "query-commands", NULL, NULL }, query_commands },
+};
+
+static void run_own(struct gn_server *s, const struct gn_message *m, struct gn_reply *reply)
+{
+	for (size_t i = 0; i < sizeof(own_commands) / sizeof(own_commands[0]); i++)
+		if (!strcmp(own_commands[i].command.name, m->name)) {
+			if (check_arguments(&own_commands[i].command, m->body, reply))
+				own_commands[i].write(s, reply->writer);
+			return;
+		}
+	gn_reply_fail(reply, "CommandNotFound", "no command \"%s\"", m->name);
+}
+
+/* The answer in the server's writer, with what it brings along. */
+static void send_reply(struct gn_peer *p, struct gn_reply *reply)
+{
+	struct gn_json_writer *w = reply->writer;
+	bool is_whole = !gn_json_finish(w);
+
+	if (is_whole && !reply->error_class && reply->fd_count) {
+		gn_peer_send_with(p, w->text, w->bytes, reply->fds, reply->fd_count);
+		return;
+	}
+	while (reply->fd_count)
+		close(reply->fds[--reply->fd_count]);
+	if (is_whole)
+		gn_peer_send(p, w->text, w->bytes);
+	else
+		gn_peer_drop(p);
+}
+
 static void execute(struct gn_peer *p, const struct gn_message *m)
 {
 	struct gn_server *s = p->server;
@@ -92,7 +159,7 @@ static void execute(struct gn_peer *p, const struct gn_message *m)
 	while (command < end && strcmp(command->name, m->name) != 0)
 		command++;
 	if (command == end)
-		gn_reply_fail(&reply, "CommandNotFound", "no command \"%s\"", m->name);
+		run_own(s, m, &reply);
 	else if (check_arguments(command, m->body, &reply))
 		command->run(s->config.ctx, p, m->body, &reply);
 	step(s, "executed");
@@ -105,10 +172,7 @@ static void execute(struct gn_peer *p, const struct gn_message *m)
 			gn_json_put_raw(w, "return", "{}", 2);
 		gn_protocol_end_return(w, m->id);
 	}
-	if (gn_json_finish(w))
-		gn_peer_drop(p);
-	else
-		gn_peer_send(p, w->text, w->bytes);
+	send_reply(p, &reply);
 	step(s, "replied");
 }
 

@@ -8,6 +8,9 @@
  * What a hostile peer can take is bounded: connections in number; a line in length; JSON in depth; messages by a
  * token bucket, beyond which its input waits in its own socket; output by refusing to read on from who does not
  * read (GN_SERVER_HIGH_WATER), and by dropping who has taken nothing for slow_ms or lets events pile up.
+ *
+ * An answer may bring descriptors (SCM_RIGHTS, with the first byte of its line). Those of one answer at most wait for
+ * a peer: until it has taken them it is not read from. What a peer sends along is not received: the kernel closes it.
  */
 #ifndef GN_CONTROL_SERVER_H
 #define GN_CONTROL_SERVER_H
@@ -28,13 +31,19 @@ struct gn_peer;
 
 /* The answer to one command. A handler either writes one value under the key "return" into @writer, or calls
  * gn_reply_fail(), or does neither: {"return": {}}. */
+#define GN_REPLY_FDS 4
 struct gn_reply {
 	struct gn_json_writer *writer;
 	const char *error_class; /* a constant string; NULL: no error */
 	char text[200];
+	int fds[GN_REPLY_FDS];
+	unsigned fd_count;
 };
 __attribute__((format(printf, 3, 4))) void gn_reply_fail(struct gn_reply *, const char *error_class,
 							 const char *format, ...);
+/* The answer brings a copy of @fd along, which is the client's then (gn_client_take_fds()). With an error none goes.
+ * -errno of copying it. */
+int gn_reply_attach(struct gn_reply *, int fd);
 
 typedef void gn_command_fn(void *ctx, struct gn_peer *, const cJSON *arguments, struct gn_reply *);
 
@@ -53,7 +62,7 @@ struct gn_server_config {
 	const char *const *capabilities;
 	size_t capability_count;
 	const struct gn_server_command *commands;
-	size_t command_count;
+	size_t command_count; /* query-version and query-commands are the server's */
 	/* A peer's event; may be NULL. What is wrong with it can only be counted (gn_server_stats.bad_events). */
 	int (*event)(void *ctx, struct gn_peer *, const char *name, const cJSON *data);
 	/* The peer is gone; its tag is for the last time there. May be NULL. */

@@ -44,7 +44,7 @@ struct leaf {
 	gfn_t start;
 	uint64_t pages;
 	pfn_t frame; /* of start */
-	bool writable, can_open;
+	bool writable, can_open, is_shared;
 };
 
 /* False: there is none (any more). */
@@ -70,6 +70,7 @@ static bool find_leaf(struct gn_kvm_nested *n, gfn_t at, struct leaf *out)
 	/* KVM logs dirty pages by itself, so the log's write protection of our leaves does not count. */
 	out->writable =
 		(walk.rights & GN_W) || (gn_dirty_is_logged(vm) && gn_p2m_word_grants(word, GN_W));
+	out->is_shared = gn_p2m_word_state(word) == GN_P2M_SHARED;
 	out->can_open = n->huge && level == BLOCK_LEVEL && out->writable &&
 			gn_p2m_word_level(word) >= BLOCK_LEVEL && out->frame.v == out->start.v &&
 			out->start.v + out->pages <= n->pages;
@@ -128,6 +129,17 @@ static int put(struct gn_kvm_nested *n, const struct leaf *leaf, uint64_t sequen
 	return err == -EAGAIN || !*done ? 0 : err;
 }
 
+/* The host has no mapping left for a page that shares its frame: it stops sharing, as if written. */
+static bool must_break(struct gn_kvm_nested *n, const struct leaf *leaf)
+{
+	bool must;
+
+	pthread_mutex_lock(&n->view_lock);
+	must = leaf->is_shared && !gn_kvm_view_has_room(n, leaf->start, leaf->frame);
+	pthread_mutex_unlock(&n->view_lock);
+	return must;
+}
+
 static void deny(struct gn_kvm_nested *n, struct gn_kvm_cpu *cpu, gfn_t at, bool is_write,
 		 const struct gn_fix *fix, int err, uint64_t sequence, bool *done)
 {
@@ -157,10 +169,9 @@ static void deny(struct gn_kvm_nested *n, struct gn_kvm_cpu *cpu, gfn_t at, bool
 static int resolve(struct gn_kvm_nested *n, struct gn_kvm_cpu *cpu, gfn_t at, bool is_write,
 		   bool may_deny, uint64_t *pages)
 {
-	const struct gn_fault fault = { .access = { .kind = is_write ? GN_WRITE : GN_READ,
-						    .size = 1 },
-					.nested = true,
-					.gpa = gfn_to_gpa(at) };
+	struct gn_fault fault = { .access = { .kind = is_write ? GN_WRITE : GN_READ, .size = 1 },
+				  .nested = true,
+				  .gpa = gfn_to_gpa(at) };
 	bool done = false;
 	int err = 0;
 
@@ -179,6 +190,11 @@ static int resolve(struct gn_kvm_nested *n, struct gn_kvm_cpu *cpu, gfn_t at, bo
 		}
 		if (!find_leaf(n, at, &leaf) || (is_write && !leaf.writable))
 			continue;
+		if (must_break(n, &leaf)) {
+			fault.access.kind = GN_WRITE;
+			cpu->stats.uffd_breaks++;
+			continue;
+		}
 		err = put(n, &leaf, sequence, &done);
 		if (err && may_deny)
 			deny(n, cpu, at, is_write, &fix, err, sequence, &done);

@@ -55,6 +55,9 @@ struct gn_kvm_nested {
 	int uffd; /* (c) */
 	uint64_t
 		*placed; /* [view_lock] a word a gfn: pfn + 1 its piece of the view maps, 0: home */
+	uint64_t
+		piece_ends; /* [view_lock] gfns whose frame does not follow that of the gfn before */
+	uint64_t piece_ends_max; /* (c) */
 	uint64_t *
 		open; /* [view_lock] a bit a 2 MiB block: taken from the userfaultfd, faults on its own */
 	uint64_t *
@@ -86,6 +89,8 @@ struct gn_kvm_nested {
 
 int gn_kvm_view_new(struct gn_kvm_nested *n, char *why, size_t why_bytes);
 void gn_kvm_view_destroy(struct gn_kvm_nested *n);
+/* @start may have @frame: it is there already, or at home, or a piece more is not one too many. */
+bool gn_kvm_view_has_room(const struct gn_kvm_nested *n, gfn_t start, pfn_t frame);
 /* Put [start, start + count) in, of frames from @frame on. Pages that are in already stay, made writable if they
  * shall be. -EAGAIN: the frames were not in the pool's page cache; -errno. */
 int gn_kvm_view_put(struct gn_kvm_nested *n, gfn_t start, uint64_t count, pfn_t frame,

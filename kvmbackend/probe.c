@@ -215,6 +215,20 @@ static bool has_shmem_collapse(void)
 	return works;
 }
 
+/* Linux's default if it does not say. */
+static unsigned mappings_max(void)
+{
+	FILE *file = fopen("/proc/sys/vm/max_map_count", "re");
+	unsigned count = 65530;
+
+	if (!file)
+		return count;
+	if (fscanf(file, "%u", &count) != 1)
+		count = 65530;
+	fclose(file);
+	return count;
+}
+
 static void refuse(struct gn_kvm_host *host, const char *what)
 {
 	snprintf(host->why, sizeof(host->why),
@@ -229,6 +243,7 @@ static void ask(const char *path, struct gn_kvm_host *host)
 	ask_module(host);
 	ask_hypervisor(host);
 	ask_userfaultfd(host);
+	host->mappings_max = mappings_max();
 	host->shmem_huge_pages = has_shmem_huge_pages();
 	host->shmem_collapse = host->shmem_huge_pages || has_shmem_collapse();
 	if (gn_kvm_sys_open(path, &fd, host->why, sizeof(host->why)))

@@ -14,6 +14,10 @@
  * for everybody who faults. The registration moves with it if UFFD_FEATURE_EVENT_REMAP is on; the kernel then waits until
  * somebody has read the event: fill.c's reader, which takes no lock for it.
  *
+ * How many. Neighbouring gfns with neighbouring frames are one mapping, for the kernel joins them; scattered ones are a
+ * mapping each, and a process may have so many (vm.max_map_count). Up to half of them are the view's; from there on a SHARED
+ * page that is not at home is not put in: it gets a frame of its own, which is its home if that is free.
+ *
  * Taking out leaves a piece where it is, empty. Only putting in moves pieces, and putting in may fail.
  *
  * 2 MiB. UFFDIO_CONTINUE makes small mappings only. A block whose 512 frames are its own, with all rights, needs no
@@ -36,6 +40,8 @@
 #define BLOCK_PAGES ((uint64_t)512)
 #define BLOCK_BYTES (BLOCK_PAGES * GN_PAGE_SIZE)
 #define WORD_BITS   64
+#define PIECES_PART                                                                                \
+	2 /* of the mappings that a process may have; the rest is for what else it maps, and for blocked pages */
 
 /* Newer than the headers of Debian 12: Linux 6.4, 5.18. */
 #define CONTINUE_MODE_WP      ((uint64_t)1 << 1)
@@ -168,6 +174,7 @@ int gn_kvm_view_new(struct gn_kvm_nested *n, char *why, size_t why_bytes)
 	n->reserved = reserved;
 	n->view = (uint8_t *)(((uintptr_t)reserved + BLOCK_BYTES - 1) & ~(BLOCK_BYTES - 1));
 	n->huge = n->kvm->vm->config.backing_level > 1;
+	n->piece_ends_max = n->kvm->host.mappings_max / PIECES_PART;
 	err = map_home(n);
 	if (err)
 		return gn_kvm_sys_fail(why, why_bytes, "mmap of guest memory", -err);
@@ -193,10 +200,26 @@ static uint64_t frame_at(const struct gn_kvm_nested *n, uint64_t at)
 	return n->placed[at] ? n->placed[at] - 1 : at;
 }
 
+/* How many pieces end in (start, end]: pages of the view whose frame the page before does not lead to. */
+static uint64_t ends_within(const struct gn_kvm_nested *n, uint64_t start, uint64_t end)
+{
+	uint64_t count = 0;
+
+	for (uint64_t at = start + 1; at <= end && at < n->pages; at++)
+		count += frame_at(n, at) != frame_at(n, at - 1) + 1;
+	return count;
+}
+
+bool gn_kvm_view_has_room(const struct gn_kvm_nested *n, gfn_t start, pfn_t frame)
+{
+	return frame_at(n, start.v) == frame.v || frame.v == start.v ||
+	       n->piece_ends < n->piece_ends_max;
+}
+
 /* [start, start + count) of the view shall be frames from @frame on. */
 static int place(struct gn_kvm_nested *n, uint64_t start, uint64_t count, uint64_t frame)
 {
-	uint64_t bytes = count * GN_PAGE_SIZE;
+	uint64_t bytes = count * GN_PAGE_SIZE, before = start ? start - 1 : 0;
 	void *piece = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
 			   n->kvm->pool.fd, (off_t)(frame * GN_PAGE_SIZE));
 	int err;
@@ -213,10 +236,12 @@ static int place(struct gn_kvm_nested *n, uint64_t start, uint64_t count, uint64
 		munmap(piece, bytes);
 		return err;
 	}
+	n->piece_ends -= ends_within(n, before, start + count);
 	for (uint64_t i = 0; i < count; i++) {
 		n->placed[start + i] = frame == start ? 0 : frame + i + 1;
 		bit_put(n->blocked, start + i, false);
 	}
+	n->piece_ends += ends_within(n, before, start + count);
 	return 0;
 }
 

@@ -19,8 +19,9 @@
  * whatever its size. All of it depends on the sequence of calls alone, never on time: frame numbers
  * are part of the deterministic result.
  *
- * Frames can be held in reserve, for the copies that writes to shared frames ask for: what sharing saved is a loan, and a guest
- * that wants all of it back at once must not be refused because others were quicker. Only then is it touched.
+ * Frames can be held in reserve, for the copies that writes to shared frames ask for, and for the tables that then map them: what
+ * sharing saved is a loan, and a guest that wants all of it back at once must not be refused because others were quicker to ask
+ * for more memory.
  *
  * A reference count is an atomic of its own; get() and put() of a frame in use take no lock.
  *
@@ -212,12 +213,19 @@ static bool find_highest(struct gn_frames_impl *impl, uint64_t *frame)
 	return true;
 }
 
-/* Frames that are free, and for which the reserve, if it is to be kept, is not needed. */
-static uint64_t count_spare(const struct gn_frames *frames, bool keep_reserve)
+/* What a frame is for. */
+enum purpose {
+	FOR_MEMORY, /* more of it; leaves the reserve alone */
+	FOR_TABLE,
+	FOR_COPY, /* of a shared one, filled by whoever asks for it */
+};
+
+/* Frames that are free for it. */
+static uint64_t count_spare(const struct gn_frames *frames, enum purpose purpose)
 {
 	const struct gn_frames_impl *impl = frames->impl;
 	uint64_t free_frames = frames->own_count - gn_frames_used(frames);
-	uint64_t kept = keep_reserve ? impl->reserve : 0;
+	uint64_t kept = purpose == FOR_MEMORY ? impl->reserve : 0;
 
 	return free_frames > kept ? free_frames - kept : 0;
 }
@@ -295,30 +303,40 @@ static void take_blocks(struct gn_frames *frames, uint64_t first, uint64_t count
 	count_used(impl, count * GN_BLOCK_FRAMES);
 }
 
+/* *frame: before, the home that is wished for. */
 typedef bool find_fn(struct gn_frames_impl *impl, uint64_t *frame);
 
-/* @for_copy: out of the reserve too, and it need not be clear. */
-static int alloc_frame(struct gn_frames *frames, find_fn *find, bool for_copy, pfn_t *out)
+/* Or else far from all homes, or it would drive another from its own, and so on. */
+static bool find_home(struct gn_frames_impl *impl, uint64_t *frame)
+{
+	if (*frame < impl->block_count * GN_BLOCK_FRAMES && !gn_bit_get(impl->taken, *frame))
+		return true;
+	return find_highest(impl, frame);
+}
+
+static int alloc_frame(struct gn_frames *frames, find_fn *find, pfn_t home, enum purpose purpose,
+		       pfn_t *out)
 {
 	struct gn_frames_impl *impl = frames->impl;
-	bool found, must_clear = false;
-	uint64_t frame, spare;
+	bool found, has_reserve, must_clear = false;
+	uint64_t frame = home.v, spare;
 
 	gn_lock(&impl->lock);
-	spare = count_spare(frames, !for_copy);
+	has_reserve = impl->reserve;
+	spare = count_spare(frames, purpose);
 	found = spare && find(impl, &frame);
 	if (found)
 		take_frame(impl, frame, &must_clear);
-	if (found && for_copy && spare - 1 < impl->reserve_low)
+	if (found && purpose == FOR_COPY && spare - 1 < impl->reserve_low)
 		impl->reserve_low = spare - 1;
 	gn_unlock(&impl->lock);
 	if (!found) {
 		gn_log(GN_LOG_WARN, "host frame pool is full: all %llu frames are taken%s",
 		       (unsigned long long)frames->own_count,
-		       for_copy ? "" : ", or reserved for copies of shared ones");
+		       has_reserve ? ", or reserved for copies of shared ones" : "");
 		return -ENOMEM;
 	}
-	if (must_clear && !for_copy)
+	if (must_clear && purpose != FOR_COPY)
 		memset(gn_frames_at(frames, pfn_to_hpa(pfn(frame))), 0, GN_PAGE_SIZE);
 	*out = pfn(frame);
 	return 0;
@@ -331,7 +349,7 @@ static int alloc_block(struct gn_frames *frames, unsigned level, pfn_t *out)
 	bool found;
 
 	gn_lock(&impl->lock);
-	found = count_spare(frames, true) >= gn_level_pages(level) &&
+	found = count_spare(frames, FOR_MEMORY) >= gn_level_pages(level) &&
 		(level == 2 ? find_block(impl, &block) : find_gib(impl, &block));
 	if (found)
 		take_blocks(frames, block, gn_level_pages(level) / GN_BLOCK_FRAMES);
@@ -355,7 +373,7 @@ int gn_frames_alloc(struct gn_frames *frames, unsigned level, pfn_t *out)
 	GN_BUG_ON(level < 1 || level > 3);
 	if (gn_alloc_should_fail())
 		return -ENOMEM;
-	err = level == 1 ? alloc_frame(frames, find_lowest, false, &frame)
+	err = level == 1 ? alloc_frame(frames, find_lowest, pfn(0), FOR_MEMORY, &frame)
 			 : alloc_block(frames, level, &frame);
 	if (err)
 		return err;
@@ -368,51 +386,27 @@ static bool take_home(struct gn_frames *frames, unsigned level, pfn_t home)
 {
 	struct gn_frames_impl *impl = frames->impl;
 	uint64_t pages = gn_level_pages(level), block = home.v / GN_BLOCK_FRAMES;
-	bool is_free = home.v + pages <= frames->own_count, must_clear = false;
+	bool is_free = home.v + pages <= frames->own_count;
 
 	gn_lock(&impl->lock);
-	is_free &= count_spare(frames, true) >= pages;
-	if (is_free && level == 1) {
-		is_free = !gn_bit_get(impl->taken, home.v);
-		if (is_free)
-			take_frame(impl, home.v, &must_clear);
-	} else if (is_free) {
-		for (uint64_t i = 0; is_free && i < pages / GN_BLOCK_FRAMES; i++)
-			is_free = !gn_bit_get(impl->used, block + i);
-		if (is_free)
-			take_blocks(frames, block, pages / GN_BLOCK_FRAMES);
-	}
+	is_free &= count_spare(frames, FOR_MEMORY) >= pages;
+	for (uint64_t i = 0; is_free && i < pages / GN_BLOCK_FRAMES; i++)
+		is_free = !gn_bit_get(impl->used, block + i);
+	if (is_free)
+		take_blocks(frames, block, pages / GN_BLOCK_FRAMES);
 	gn_unlock(&impl->lock);
-	if (must_clear)
-		memset(gn_frames_at(frames, pfn_to_hpa(home)), 0, GN_PAGE_SIZE);
 	return is_free;
 }
 
-int gn_frames_alloc_home(struct gn_frames *frames, unsigned level, pfn_t home, pfn_t *out)
-{
-	GN_BUG_ON(level < 1 || level > 3 || home.v % gn_level_pages(level));
-	if (gn_alloc_should_fail())
-		return -ENOMEM;
-	if (!take_home(frames, level, home)) {
-		/* Far from all homes, or it would drive another from its own, and so on. */
-		int err = level == 1 ? alloc_frame(frames, find_highest, false, &home) : -ENOMEM;
-
-		if (err)
-			return err;
-	}
-	reference(frames, home, gn_level_pages(level));
-	*out = home;
-	return 0;
-}
-
-static int alloc_one(struct gn_frames *frames, find_fn *find, bool for_copy, pfn_t *out)
+static int alloc_one(struct gn_frames *frames, find_fn *find, pfn_t home, enum purpose purpose,
+		     pfn_t *out)
 {
 	pfn_t frame;
 	int err;
 
 	if (gn_alloc_should_fail())
 		return -ENOMEM;
-	err = alloc_frame(frames, find, for_copy, &frame);
+	err = alloc_frame(frames, find, home, purpose, &frame);
 	if (err)
 		return err;
 	reference(frames, frame, 1);
@@ -420,14 +414,27 @@ static int alloc_one(struct gn_frames *frames, find_fn *find, bool for_copy, pfn
 	return 0;
 }
 
-int gn_frames_alloc_table(struct gn_frames *frames, pfn_t *out)
+int gn_frames_alloc_home(struct gn_frames *frames, unsigned level, pfn_t home, pfn_t *out)
 {
-	return alloc_one(frames, find_highest, false, out);
+	GN_BUG_ON(level < 1 || level > 3 || home.v % gn_level_pages(level));
+	if (level == 1)
+		return alloc_one(frames, find_home, home, FOR_MEMORY, out);
+	if (gn_alloc_should_fail() || !take_home(frames, level, home))
+		return -ENOMEM;
+	reference(frames, home, gn_level_pages(level));
+	*out = home;
+	return 0;
 }
 
-int gn_frames_alloc_copy(struct gn_frames *frames, bool highest, pfn_t *out)
+int gn_frames_alloc_table(struct gn_frames *frames, pfn_t *out)
 {
-	return alloc_one(frames, highest ? find_highest : find_lowest, true, out);
+	return alloc_one(frames, find_highest, pfn(0), FOR_TABLE, out);
+}
+
+int gn_frames_alloc_copy(struct gn_frames *frames, const pfn_t *home, pfn_t *out)
+{
+	return alloc_one(frames, home ? find_home : find_lowest, home ? *home : pfn(0), FOR_COPY,
+			 out);
 }
 
 void gn_frames_set_reserve(struct gn_frames *frames, uint64_t pages)

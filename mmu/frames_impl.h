@@ -19,7 +19,7 @@ struct gn_window_part {
 	uint64_t first, count; /* frames, from the window's first on; no count: none */
 	uint64_t lent;	       /* frames with a reference */
 };
-#define GN_WINDOW_PARTS 8
+#define GN_WINDOW_PARTS 128
 
 struct gn_frames_impl {
 	struct gn_lock lock;
@@ -41,7 +41,7 @@ struct gn_frames_impl {
 	uint64_t *leaving_blocks;      /* [give_lock] a bit a block: some frame is leaving */
 	_Atomic(uint32_t) *refs;       /* (a) one a frame, the window's too */
 	_Atomic(uint64_t) used_frames; /* (a) own ones; written under lock */
-	uint64_t reserve;	       /* [lock] frames that are for copies of shared ones alone */
+	uint64_t reserve;	       /* [lock] frames that are not for more guest memory */
 	uint64_t reserve_low;	       /* [lock] the fewest that a copy left */
 	struct gn_window_part parts[GN_WINDOW_PARTS]; /* [lock] */
 	uint64_t

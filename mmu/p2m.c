@@ -282,13 +282,14 @@ static int alloc_away(struct gn_vm *vm, unsigned level, pfn_t *out)
 						    : gn_frames_alloc(vm->frames, level, out);
 }
 
-int gn_p2m_alloc_copy(struct gn_vm *vm, pfn_t *out)
+int gn_p2m_alloc_copy(struct gn_vm *vm, gfn_t at, pfn_t *out)
 {
 	const uint64_t drains = gn_retire_drains(vm);
-	int err = gn_frames_alloc_copy(vm->frames, vm->config.home_frames, out);
+	const pfn_t place = pfn(at.v), *home = vm->config.home_frames ? &place : NULL;
+	int err = gn_frames_alloc_copy(vm->frames, home, out);
 
 	if (err == -ENOMEM && gn_retire_drain_since(vm, drains))
-		err = gn_frames_alloc_copy(vm->frames, vm->config.home_frames, out);
+		err = gn_frames_alloc_copy(vm->frames, home, out);
 	return err;
 }
 

@@ -62,7 +62,7 @@ static bool find_own(const struct gn_vm *vm, gfn_t start, pfn_t *base)
 {
 	*base = pfn(start.v);
 	if (vm->config.home_frames)
-		return gn_frames_valid(vm->frames, pfn(start.v + BLOCK_PAGES - 1));
+		return gn_frames_is_own(vm->frames, pfn(start.v + BLOCK_PAGES - 1));
 	for (uint64_t i = 0; i < BLOCK_PAGES; i++) {
 		p2m_word_t w = word_of(vm, start, i);
 

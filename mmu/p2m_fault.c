@@ -97,7 +97,7 @@ int gn_p2m_unshare(struct gn_vm *vm, gfn_t at)
 	GN_BUG_ON(gn_p2m_word_state(w) != GN_P2M_SHARED);
 	if (take_over(vm, at, old))
 		return 0;
-	err = gn_p2m_alloc_copy(vm, &own);
+	err = gn_p2m_alloc_copy(vm, at, &own);
 	/* The others' references may only have been waiting to be put. */
 	if (err == -ENOMEM && take_over(vm, at, old))
 		return 0;

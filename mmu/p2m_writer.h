@@ -56,8 +56,8 @@ void gn_p2m_change_end(struct gn_vm *vm);
 /* A zeroed frame or block. Waits for retired frames before it says -ENOMEM. */
 int gn_p2m_alloc(struct gn_vm *vm, unsigned level, pfn_t *out);
 
-/* A frame to copy a shared one to, as gn_frames_alloc_copy() has it. */
-int gn_p2m_alloc_copy(struct gn_vm *vm, pfn_t *out);
+/* A frame to copy @at's shared one to, as gn_frames_alloc_copy() has it. */
+int gn_p2m_alloc_copy(struct gn_vm *vm, gfn_t at, pfn_t *out);
 
 /* Frames for the UNBACKED gfn @at: a block of the backing level if the block around @at is unbacked as a
  * whole and the pool has one, else smaller. Nothing below @floor is given: it has frames in a plan that no

@@ -8,8 +8,8 @@
  * out again before a drain (<= frame_count entries); or as a sharer's, that was dropped by a copy on write,
  * which took a frame that stays out of the pool just as long (<= frame_count more, on top of the
  * gfn_count sharers there can be to begin with). Hence 2 * frame_count + gfn_count. A run of frames is one entry. A page that
- * goes from one shared frame to another takes nothing out of the pool: merging asks for room first, and the list is drained
- * if it has frame_count entries. So that many more, and a batch.
+ * goes from one shared frame to another takes nothing out of the pool: merging asks for room first, and a list with
+ * MERGED_MAX entries is drained. So as many more, and a batch.
  *
  * A drain swaps the two lists under the list's lock, waits, and puts what it took; frames retired
  * meanwhile belong to the next drain, since the grace period may have begun before they were unmapped.
@@ -27,6 +27,8 @@
 
 #include "vm.h"
 
+#define MERGED_MAX 32768
+
 #ifdef GN_TSAN
 char gn_grace_token;
 #endif
@@ -35,7 +37,8 @@ int gn_retire_init(struct gn_vm *vm)
 {
 	struct gn_retire *r = &vm->retire;
 
-	r->capacity = 3 * vm->frames->frame_count + vm->p2m.gfn_count + GN_RETIRE_MERGE_RUNS;
+	r->capacity =
+		2 * vm->frames->frame_count + vm->p2m.gfn_count + MERGED_MAX + GN_RETIRE_MERGE_RUNS;
 	r->list = gn_arena_zalloc(vm->arena, r->capacity * sizeof(struct gn_frame_run));
 	if (!r->list)
 		return -ENOMEM;
@@ -120,8 +123,7 @@ void gn_retire_drain(struct gn_vm *vm)
 void gn_retire_make_room(struct gn_vm *vm)
 {
 	gn_lock_assert_held(&vm->p2m.lock);
-	if (GN_UNLIKELY(__atomic_load_n(&vm->retire.count, __ATOMIC_RELAXED) >=
-			vm->frames->frame_count))
+	if (GN_UNLIKELY(__atomic_load_n(&vm->retire.count, __ATOMIC_RELAXED) >= MERGED_MAX))
 		gn_retire_drain(vm);
 }
 

@@ -11,8 +11,8 @@
  * The count tells where a frame is, and so it goes from none to one and from one to none under the lock, with what is known of
  * the frame besides. All other steps are free of it.
  *
- * Up to eight memories are in the window at a time: an owner that died has a successor, with another memory, while guests still
- * use what they have of the former.
+ * Up to GN_WINDOW_PARTS memories are in the window at a time: an owner may have several, and one that died has a successor while
+ * guests still use what they have of the former.
  *
  * Deliberately absent: trust. That the contents stand still is the owner's promise (mmu/p2m_merge.c compares; it can't know what
  * comes later), that the file does not shrink is its seal's.

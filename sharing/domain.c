@@ -173,7 +173,7 @@ static int member_new(struct gn_domain *d, unsigned number, struct gn_vm *vm,
 
 int gn_domain_add(struct gn_domain *domain, struct gn_vm *vm)
 {
-	struct gn_member *m;
+	struct gn_member *m = NULL;
 	unsigned number = 0;
 	int err;
 

@@ -173,6 +173,8 @@ struct gn_soft {
 	bool deprivileged;     /* (c) config */
 	gn_soft_mmio_fn *mmio; /* (c) while a CPU runs */
 	void *mmio_ctx;
+	gn_soft_hypercall_fn *hypercall; /* as mmio */
+	void *hypercall_ctx;
 };
 
 /* flush.c */

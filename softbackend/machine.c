@@ -274,6 +274,12 @@ void gn_soft_set_mmio(struct gn_soft *soft, gn_soft_mmio_fn *fn, void *ctx)
 	soft->mmio_ctx = ctx;
 }
 
+void gn_soft_set_hypercalls(struct gn_soft *soft, gn_soft_hypercall_fn *fn, void *ctx)
+{
+	soft->hypercall = fn;
+	soft->hypercall_ctx = ctx;
+}
+
 struct gn_vm *gn_soft_vm(struct gn_soft *soft)
 {
 	return soft->vm;

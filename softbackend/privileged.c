@@ -212,14 +212,13 @@ void gn_soft_set_ac(struct gn_soft_cpu *cpu, bool ac)
 
 uint64_t gn_soft_hypercall(struct gn_soft_cpu *cpu, uint64_t nr, uint64_t arg)
 {
-	(void)nr;
-	(void)arg;
 	if (!become_privileged(cpu))
 		return ~(uint64_t)0;
 	gn_soft_compute(cpu, 1);
 	if (!cpu->is_native)
 		gn_soft_charge_exit(cpu, GN_EXIT_HYPERCALL, cpu->cost.vmm_other);
-	return (uint64_t)-ENOSYS; /* none is defined yet */
+	return cpu->soft->hypercall ? cpu->soft->hypercall(cpu->soft->hypercall_ctx, nr, arg)
+				    : (uint64_t)-ENOSYS;
 }
 
 void gn_soft_enter_kernel(struct gn_soft_cpu *cpu)

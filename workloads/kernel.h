@@ -27,7 +27,15 @@
 #define K_PAGE	     ((uint64_t)4096)
 #define K_LARGE_PAGE ((uint64_t)2 << 20)
 
-enum { K_EPERM = -1, K_ESRCH = -3, K_EAGAIN = -11, K_ENOMEM = -12, K_EFAULT = -14, K_EINVAL = -22 };
+enum {
+	K_ENOSYS = -38,
+	K_EPERM = -1,
+	K_ESRCH = -3,
+	K_EAGAIN = -11,
+	K_ENOMEM = -12,
+	K_EFAULT = -14,
+	K_EINVAL = -22
+};
 
 struct kernel_config {
 	uint64_t mem_bytes;	 /* guest RAM, from physical 0; at most 4 GiB is used */

@@ -21,12 +21,17 @@
  * evicted, so nothing stale can be read. A frame that a fault is about to map or copy is *pinned*: the allocation in
  * between might otherwise evict it. Reclaim itself allocates nothing.
  *
+ * What is read from a file is probably in other guests' caches, too. The machine is told of it, by runs of frames, as long as it
+ * listens; it may find equal pages sooner, and makes nothing else of it.
+ *
  * Absent: dirty pages, read-ahead, eviction of executables' pages and of index tables.
  */
 #include "kernel_state.h"
 
-#define WAS_HERE    ((uint64_t)1)
-#define SPREAD_PART 8 /* the front hand leads by this part of the resident pages */
+#define WAS_HERE	  ((uint64_t)1)
+#define SHARING_IS_LIKELY 1 /* enum gn_share_hint */
+#define TOLD_MAX	  64u
+#define SPREAD_PART	  8 /* the front hand leads by this part of the resident pages */
 
 static struct file *file_at(int number)
 {
@@ -68,6 +73,26 @@ static uint64_t slot_make(const struct file *f, uint64_t page)
 	return slot_of(f, page);
 }
 
+static void tell_read(struct cache *c)
+{
+	uint64_t hint = gn_guest_share_hint(k_gpa(c->read_first) / K_PAGE, c->read_count,
+					    SHARING_IS_LIKELY);
+
+	c->is_untold = cpu_hypercall(GN_GUEST_HYPERCALL_SHARE_HINT, hint) == (uint64_t)K_ENOSYS;
+	c->read_count = 0;
+}
+
+static void note_read(struct cache *c, uint32_t frame)
+{
+	if (c->is_untold)
+		return;
+	if (c->read_count && (frame != c->read_first + c->read_count || c->read_count == TOLD_MAX))
+		tell_read(c);
+	if (!c->read_count)
+		c->read_first = frame;
+	c->read_count++;
+}
+
 static uint32_t read_page(const struct file *f, uint64_t page)
 {
 	uint32_t frame = k_frame_alloc_cleared();
@@ -77,6 +102,7 @@ static uint32_t read_page(const struct file *f, uint64_t page)
 		cpu_store64(k_va(k_gpa(frame)) + line * 64, kernel_image_word(f->seed, page, line));
 	k_now->stats.file_reads++;
 	k_now->stats.cache_pages++;
+	note_read(&k_now->cache, frame);
 	return frame;
 }
 

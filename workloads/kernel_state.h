@@ -125,8 +125,10 @@ struct clock_hand {
 struct cache {
 	struct file files[K_FILE_MAX];
 	struct clock_hand front, back;
-	uint64_t lead_pages; /* of the front hand, in resident pages */
-	uint32_t pinned;     /* a frame that must stay as it is; 0: none */
+	uint64_t lead_pages;		 /* of the front hand, in resident pages */
+	uint32_t pinned;		 /* a frame that must stay as it is; 0: none */
+	uint32_t read_first, read_count; /* frames read and not yet told of */
+	bool is_untold;			 /* the machine does not want to be */
 };
 
 /* A virtio device by its registers, and a split queue of one. */

@@ -346,8 +346,8 @@ int gn_p2m_publish(struct gn_vm *vm, struct gn_merge *pages, size_t count,
 int gn_p2m_merge(struct gn_vm *vm, struct gn_merge *merges, size_t count,
 		 enum gn_share_access access, uint64_t *merged_pages);
 
-/* What sharing saved is a loan: @pages of a pool stay free for the copies that accesses to SHARED gfns make; every other allocation
- * fails sooner. And the fewest free frames that such a copy has left since then (the size of the pool: there was none). Any
+/* What sharing saved is a loan: @pages of a pool stay free for the copies that accesses to SHARED gfns make, and for tables of
+ * the VMM's own; more memory for a guest is refused sooner (-ENOMEM). And the fewest free frames that such a copy has left since then (the size of the pool: there was none). Any
  * thread. */
 void gn_frames_set_reserve(struct gn_frames *frames, uint64_t pages);
 uint64_t gn_frames_reserve_low(struct gn_frames *frames);
@@ -355,7 +355,7 @@ uint64_t gn_frames_reserve_low(struct gn_frames *frames);
 /* Frames of another process's memory, to be merged into. Show @bytes of the memfd @fd, read-only, in the window; its first page
  * is the frame *first. The file can't shrink (F_SEAL_SHRINK), or a read of a page that is gone would be a signal. The caller's @fd may
  * be closed afterwards. -EINVAL: a size that is no multiple of 4 KiB, or more than the file has; -EPERM: no such seal; -ENOSPC: no room
- * is left in the window, or eight memories are in it; -errno of fcntl(), fstat() and mmap(). Any thread, as for all of them. */
+ * is left in the window, or 128 memories are in it; -errno of fcntl(), fstat() and mmap(). Any thread, as for all of them. */
 int gn_frames_attach(struct gn_frames *frames, int fd, uint64_t bytes, pfn_t *first);
 /* Forget what was attached at @first. -EBUSY: one of its frames is still referenced; -EINVAL: nothing was. */
 int gn_frames_detach(struct gn_frames *frames, pfn_t first);

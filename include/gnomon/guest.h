@@ -51,6 +51,18 @@ enum gn_guest_call {
 	GN_GUEST_CALL_REST, /* between phases, with a balloon: call_result 1 = tick and ask again, 0 = go on */
 };
 
+/* Hypercalls (cpu_hypercall()). One that nobody serves gives -ENOSYS. */
+enum gn_guest_hypercall {
+	/* What sharing may make of a run of gfns: gn_guest_share_hint(). 0 or -errno. */
+	GN_GUEST_HYPERCALL_SHARE_HINT = 1,
+};
+#define GN_GUEST_SHARE_HINT_MAX_PAGES 1024
+/* @hint: enum gn_share_hint. @count: 1..GN_GUEST_SHARE_HINT_MAX_PAGES. */
+static inline uint64_t gn_guest_share_hint(uint64_t gfn, uint64_t count, unsigned hint)
+{
+	return gfn << 12 | (count - 1) << 2 | hint;
+}
+
 enum gn_guest_exit {
 	GN_GUEST_EXIT_GOOD = 0,
 	GN_GUEST_EXIT_FAILED = 1, /* a self-check of the workload; boot->why */

@@ -66,6 +66,7 @@ struct gn_kvm_host {
 		uffd_missing, uffd_minor_shmem, uffd_wp_shmem, memory_fault_exit, shmem_huge_pages,
 		shmem_collapse, binary_stats, emulation_exit;
 	unsigned memslots, dirty_ring_entries, max_vcpus;
+	unsigned mappings_max; /* that this process may have (vm.max_map_count) */
 	/* Measured cost of each kind of exit, there and back. */
 	uint64_t ns_ioctl, ns_run_immediate, ns_hlt, ns_io, ns_mmio, ns_cpuid, ns_trap;
 };
@@ -164,14 +165,16 @@ int gn_kvm_pause(struct gn_kvm *kvm, int (*fn)(void *ctx), void *ctx);
 /* ---- Results ------------------------------------------------------------------------------------------------ */
 struct gn_kvm_stats {
 	uint64_t exits_by[GN_EXIT_REASONS], ns_by[GN_EXIT_REASONS];
-	uint64_t runs;		     /* KVM_RUN calls */
-	uint64_t stub_operations;    /* table downgrades and flushes carried out inside the guest */
-	uint64_t reflected;	     /* exceptions handed on to the guest's own IDT */
-	uint64_t emulated;	     /* privileged instructions */
-	uint64_t denied;	     /* stores to read-only memory, touches of ballooned memory */
-	uint64_t uffd_faults;	     /* nested: demand population */
-	uint64_t uffd_bytes;	     /* given by them */
-	uint64_t emulation_failures; /* KVM's emulator gave up, this room's did not */
+	uint64_t runs;		  /* KVM_RUN calls */
+	uint64_t stub_operations; /* table downgrades and flushes carried out inside the guest */
+	uint64_t reflected;	  /* exceptions handed on to the guest's own IDT */
+	uint64_t emulated;	  /* privileged instructions */
+	uint64_t denied;	  /* stores to read-only memory, touches of ballooned memory */
+	uint64_t uffd_faults;	  /* nested: demand population */
+	uint64_t uffd_bytes;	  /* given by them */
+	uint64_t
+		uffd_breaks; /* of them, shared pages that got a frame of their own for want of mappings */
+	uint64_t emulation_failures;  /* KVM's emulator gave up, this room's did not */
 	uint64_t switches, switch_ns; /* live exchanges of the scheme, time of the pause */
 };
 void gn_kvm_stats(struct gn_kvm *kvm, struct gn_kvm_stats *sum);

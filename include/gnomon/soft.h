@@ -155,6 +155,9 @@ void gn_soft_cold(struct gn_soft_cpu *cpu, bool data_caches);
 typedef bool gn_soft_mmio_fn(void *ctx, unsigned cpu, uint64_t at, unsigned bytes, bool is_write,
 			     uint64_t *value);
 void gn_soft_set_mmio(struct gn_soft *soft, gn_soft_mmio_fn *fn, void *ctx);
+/* What gn_soft_hypercall() answers. Called and set as the devices; NULL: -ENOSYS to all. */
+typedef uint64_t gn_soft_hypercall_fn(void *ctx, uint64_t nr, uint64_t arg);
+void gn_soft_set_hypercalls(struct gn_soft *soft, gn_soft_hypercall_fn *fn, void *ctx);
 
 /* Every guest operation as text-free records, for twin tests: called before the operation takes effect. */
 enum gn_soft_op_kind {

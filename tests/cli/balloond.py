@@ -9,160 +9,33 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 
+import daemons
+from daemons import Daemon, LIMIT_S, check, check_configuration, port_free, run_tests, until
+
 BALLOOND, GNOMON = (os.path.realpath(p) for p in sys.argv[1:3])
 MIB = 1 << 20
-passed = failed = 0
+Daemon.program = BALLOOND
 
 
-def check(holds, what):
-    global passed, failed
-    if holds:
-        passed += 1
-    else:
-        failed += 1
-        print("FAIL:", what)
-
-
-# What is to happen happens in milliseconds; so long it may take where the machine has other work.
-LIMIT_S = 30
-
-
-def until(condition, seconds=LIMIT_S):
-    """What @condition says as soon as it is true; or what it said at the end."""
-    end = time.monotonic() + seconds
-    while not (value := condition()) and time.monotonic() < end:
-        time.sleep(0.02)
-    return value
-
-
-class Peer:
-    """One connection; with a name, a VM that obeys at once."""
-
-    def __init__(self, path):
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(LIMIT_S)
-        self.socket.connect(path)
-        self.buffer = b""
-        self.events = []
-        self.greeting = self.read()
-
-    def read(self):
-        """One message; TimeoutError."""
-        while b"\n" not in self.buffer:
-            got = self.socket.recv(65536)
-            if not got:
-                raise ConnectionError("hung up")
-            self.buffer += got
-        line, self.buffer = self.buffer.split(b"\n", 1)
-        return json.loads(line)
-
-    def write(self, message):
-        self.socket.sendall(json.dumps(message).encode() + b"\n")
-
-    def ask(self, command, **arguments):
-        self.socket.settimeout(LIMIT_S)
-        self.write({"execute": command, "arguments": arguments, "id": 1})
-        while True:
-            answer = self.read()
-            if "event" not in answer:
-                return answer
-            self.events.append(answer)
-
-    def report(self, **data):
-        self.write({"event": "REPORT", "data": data})
+class Peer(daemons.Peer):
+    """With a name, a VM that obeys at once."""
 
     def rounds_pass(self, count):
         """Until the daemon has made so many more rounds."""
         end = self.ask("query-policy")["return"]["rounds"] + count
         return until(lambda: self.ask("query-policy")["return"]["rounds"] >= end)
 
-    def event(self, name, seconds=LIMIT_S):
-        """The next event of that name, or None."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            for i, event in enumerate(self.events):
-                if event["event"] == name:
-                    return self.events.pop(i)["data"]
-            self.socket.settimeout(max(0.01, end - time.monotonic()))
-            try:
-                self.events.append(self.read())
-            except OSError:
-                return None
-        return None
-
     def register(self, name, mem, low, actual, **more):
         return self.ask("register", name=name, mem_bytes=mem * MIB, min_bytes=low * MIB, actual_bytes=actual * MIB, **more)
 
-    def close(self):
-        """As a VM that ends in order: we live on, so that has to be said."""
-        self.ask("unregister")
-        self.socket.close()
-
-
-class Daemon:
-    started = []
-
-    def __init__(self, folder, config, *options):
-        self.folder, self.path = folder, os.path.join(folder, "s")
-        self.ini = os.path.join(folder, "ini")
-        self.write(config)
-        self.err = open(os.path.join(folder, "err"), "w+")
-        self.process = subprocess.Popen([BALLOOND, "--config", self.ini, *options], stderr=self.err, stdout=self.err)
-        Daemon.started.append(self.process)
-        until(self.answers)
-
-    def answers(self):
-        try:
-            Peer(self.path).socket.close()
-            return True
-        except OSError:
-            return False
-
-    def write(self, config):
-        with open(self.ini, "w") as file:
-            file.write(f"[daemon]\nsocket = {self.path}\nevent_log = {self.folder}/log\n" + config)
-
-    def said(self):
-        self.err.seek(0)
-        return self.err.read()
-
-    def logged(self, event):
-        with open(os.path.join(self.folder, "log")) as file:
-            return [line for line in map(json.loads, file) if line["event"] == event]
-
-    def end(self, how=signal.SIGTERM):
-        self.process.send_signal(how)
-        return self.process.wait(LIMIT_S)
-
-
-def run(*arguments):
-    done = subprocess.run([BALLOOND, *arguments], capture_output=True, text=True, timeout=LIMIT_S)
-    return done.returncode, done.stdout + done.stderr
-
 
 def configuration(folder):
-    sample = os.path.join(os.path.dirname(__file__), "../../packaging/balloond.ini")
-    check(run("--check-config", "-c", sample)[0] == 0, "the sample configuration is right")
-    for text, wanted in [("[memory]\nbudget=1G\n[policy]\ntua=1\n", ":4: no key \"tua\""), ("[memory]\nbudget=12Q\n", ":2: budget"),
-                         ("", "budget in [memory] is missing"), ("nonsense", ":1: neither")]:
-        path = os.path.join(folder, "wrong.ini")
-        with open(path, "w") as file:
-            file.write(text)
-        for options in (["--check-config"], []):
-            code, said = run(*options, "-c", path)
-            check(code == 2 and wanted in said and said.count("\n") == 1, f"{text!r}: {code} {said!r}")
-    check(run("-c", "/nonexistent")[0] == 2, "no configuration")
-    check(run("--frobnicate")[0] == 2 and run("stray")[0] == 2, "wrong use")
-
-
-def port_free():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    check_configuration(folder, "balloond.ini",
+                        [("[memory]\nbudget=1G\n[policy]\ntua=1\n", ":4: no key \"tua\""), ("[memory]\nbudget=12Q\n", ":2: budget"),
+                         ("", "budget in [memory] is missing"), ("nonsense", ":1: neither")])
 
 
 def commands(folder):
@@ -412,6 +285,51 @@ def slow(folder):
     check(d.end() == 0, "ends")
 
 
+def savings(folder):
+    """What a sharing daemon saves is divided too, less its reserve, as long as it answers; no reservation rests on it."""
+    said = {"saved_bytes": 300 * MIB, "reserve_bytes": 100 * MIB}
+    path = os.path.join(folder, "shared")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        listening.listen(1)
+        listening.settimeout(LIMIT_S)
+        d = Daemon(folder, f"[memory]\nbudget = 512M\nsharing_socket = {path}\n[policy]\nname = static\nsettle = 0s\nperiod = 50ms\n")
+        tool, vm, other = (Peer(d.path) for _ in range(3))
+        peer = listening.accept()[0]
+        peer.settimeout(LIMIT_S)
+        lines = peer.makefile("rw")
+
+        def say(message):
+            lines.write(json.dumps(message) + "\n")
+            lines.flush()
+
+        def answer():
+            asked = json.loads(lines.readline())
+            check(asked == {"execute": "query-sharing"}, f"it asks: {asked}")
+            say({"return": said})
+
+        say({"gnomon": {"version": {"product": "s", "release": "0", "protocol": 1}, "capabilities": []}})
+        answer()
+        check(until(lambda: tool.ask("query-host")["return"]["saved_bytes"] == 200 * MIB), "savings less the reserve")
+        check("return" in vm.register("a", 2048, 256, 100), "a VM")
+
+        def target():
+            return tool.ask("query-vms")["return"][0]["target_bytes"]
+
+        check(until(lambda: target() > 512 * MIB) and target() <= 712 * MIB, f"is given of it: {target() / MIB}")
+        check(other.register("b", 2048, 300, 0)["error"]["class"] == "NoRoom", "no reservation is")
+        said["saved_bytes"] = 0
+        answer()
+        check(until(lambda: target() <= 512 * MIB), "guests wrote their pages, and it is gone")
+        said["saved_bytes"] = 300 * MIB
+        answer()
+        check(until(lambda: target() > 512 * MIB), "it is there again")
+        lines.close()
+        peer.close()
+        check(until(lambda: target() <= 512 * MIB), "who does not answer saves nothing")
+    check(d.end() == 0, "ends")
+
+
 def dry_run(folder):
     d = Daemon(folder, "[memory]\nbudget = 1G\n[policy]\nsettle = 0s\nperiod = 100ms\n", "--dry-run")
     a = Peer(d.path)
@@ -422,15 +340,4 @@ def dry_run(folder):
     check(d.end() == 0, "ends")
 
 
-for test in (configuration, commands, textfile, signals, settling, settled, lost, trust, slow, dry_run):
-    with tempfile.TemporaryDirectory() as where:
-        try:
-            test(where)
-        except Exception as error:  # the count must be printed whatever happens
-            check(False, f"{test.__name__}: {error!r}")
-        finally:
-            for process in Daemon.started:
-                process.kill()  # one that has ended does not mind
-                process.wait()
-print(f"{passed} passed, {failed} failed")
-sys.exit(failed != 0)
+run_tests((configuration, commands, textfile, signals, settling, settled, lost, trust, slow, savings, dry_run))

@@ -64,7 +64,7 @@ static void guest_look(struct guest *g, const cJSON *vm)
 /* What the daemon says of all. */
 static void look(const struct fake_host *h)
 {
-	cJSON *list = fake_ask(h, "query-vms");
+	cJSON *list = daemon_ask(h->socket, "query-vms");
 	const cJSON *vm;
 	double promised = 0;
 

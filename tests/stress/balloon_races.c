@@ -7,8 +7,8 @@
  * then. One is another vCPU that reads and notifies. One is the host: targets, statistics, hints,
  * questions. One changes the p2m of the same pages: fills, discards, protects, and balloons a few
  * for itself, so that what the device has checked is no longer so when it changes it. The last is a
- * vCPU that touches the same pages: denied while they are in the balloon, or, on the second device,
- * granted, so that they leave it between the device's check and its change.
+ * vCPU that touches the same pages, as the driver does at times: denied while they are in the balloon, or, on the
+ * second device, granted, so that they leave it between the device's check and its change.
  *
  * After each round the device holds exactly the pages that are ballooned and that the fourth thread
  * did not take, and what went in has come out by deflation, by a reset or by a touch. Where touches
@@ -77,6 +77,14 @@ static void on_event(void *ctx, unsigned what)
 	atomic_fetch_add(&events, 1);
 }
 
+static void touch_page(uint64_t page, bool write)
+{
+	const gpa_t at = gfn_to_gpa(gfn(page));
+	uint8_t byte = 0;
+
+	(void)(write ? gn_vm_write(vm, at, &byte, 1) : gn_vm_read(vm, at, &byte, 1));
+}
+
 static void *drive(void *ctx)
 {
 	struct worker *w = (struct worker *)ctx;
@@ -86,6 +94,8 @@ static void *drive(void *ctx)
 		uint32_t first = FIRST + (uint32_t)(r >> 8) % (PAGES - FIRST - RUN_PAGES);
 
 		(void)driver_tell_pages(&driver, r & 1, first, 1 + (uint32_t)(r >> 32) % RUN_PAGES);
+		if (r >> 62 == 0)
+			touch_page(first, true); /* the other thread may never find one */
 		if (r >> 54 == 0)
 			(void)driver_start(&driver, FEATURES);
 		sched_yield(); /* let the others in between */
@@ -161,13 +171,11 @@ static void *change(void *ctx)
 static void *touch(void *ctx)
 {
 	struct worker *w = (struct worker *)ctx;
-	uint8_t byte = 0;
 
 	while (!atomic_load(&stop)) {
-		uint64_t r = next(w), at = gfn_to_gpa(gfn(FIRST + (r >> 8) % (PAGES - FIRST))).v;
+		uint64_t r = next(w);
 
-		(void)(r & 1 ? gn_vm_read(vm, gpa(at), &byte, 1)
-			     : gn_vm_write(vm, gpa(at), &byte, 1));
+		touch_page(FIRST + (r >> 8) % (PAGES - FIRST), r & 1);
 		sched_yield();
 	}
 	return NULL;

@@ -20,23 +20,12 @@
 	"[policy]\nperiod = 50ms\nsettle = 1s\nheartbeat = 200ms\ndeadline = 100ms\n"              \
 	"reversal = 0s\ncalm_shrink = 10\n"
 
-static unsigned passed, failed;
 static uint64_t seed = 0x5eed;
 
 static unsigned draw(unsigned below)
 {
 	seed = seed * 6364136223846793005u + 1442695040888963407u;
 	return (unsigned)(seed >> 33) % below;
-}
-
-static void check(bool holds, const char *step, const char *what)
-{
-	if (holds) {
-		passed++;
-		return;
-	}
-	failed++;
-	printf("FAIL: %s: %s\n", step, what);
 }
 
 static void shake(struct fake_vm *vms)
@@ -109,20 +98,21 @@ static void kill_at(const char *step, unsigned count)
 	for (unsigned i = 0; i < VMS; i++)
 		ready &= !fake_vm_init(&vms[i], &h, i + 1, VM_MEM, VM_MIN);
 	ready = ready && !fake_daemon_start(&h, at);
-	check(ready, at, "set up");
+	daemon_check(ready, at, "set up");
 	run_until_registered(&h, vms);
 	provoke(step, &h, vms);
-	check(run_until_death(&h, vms, LIMIT_MS), at, "the daemon dies there");
-	check(fake_await_away(vms, VMS, LIMIT_MS), at, "all see it");
-	check(!fake_daemon_start(&h, NULL), at, "restart");
-	check(fake_await_registered(vms, VMS, LIMIT_MS), at, "all are back");
+	daemon_check(run_until_death(&h, vms, LIMIT_MS), at, "the daemon dies there");
+	daemon_check(fake_await_away(vms, VMS, LIMIT_MS), at, "all see it");
+	daemon_check(!fake_daemon_start(&h, NULL), at, "restart");
+	daemon_check(fake_await_registered(vms, VMS, LIMIT_MS), at, "all are back");
 	vms[2].is_stubborn = false;
 	for (unsigned i = 0; i < 60; i++) {
 		shake(vms);
 		fake_turn(vms, VMS, 10);
 	}
-	check(fake_books_agree(&h, vms, VMS, LIMIT_MS), at, "the new daemon knows what is so");
-	check(!h.overdrafts, at, "never more than there is");
+	daemon_check(fake_books_agree(&h, vms, VMS, LIMIT_MS), at,
+		     "the new daemon knows what is so");
+	daemon_check(!h.overdrafts, at, "never more than there is");
 	for (unsigned i = 0; i < VMS; i++)
 		fake_vm_fini(&vms[i]);
 	fake_host_fini(&h);
@@ -139,7 +129,7 @@ static void vm_dies(void)
 	for (unsigned i = 0; i < VMS; i++)
 		ready &= !fake_vm_init(&vms[i], &h, i + 1, VM_MEM, VM_MIN);
 	ready = ready && !fake_daemon_start(&h, NULL) && fake_await_registered(vms, VMS, LIMIT_MS);
-	check(ready, "vm dies", "set up");
+	daemon_check(ready, "vm dies", "set up");
 	for (unsigned i = 0; i < VMS; i++) {
 		vms[i].active_pages = vms[i].asks_pages = VM_MEM;
 		gn_agent_kick(vms[i].agent);
@@ -147,17 +137,17 @@ static void vm_dies(void)
 	start = gn_now_ns();
 	while (h.free_pages && gn_now_ns() - start < LIMIT_MS * (uint64_t)1000000)
 		fake_turn(vms, VMS, 10);
-	check(!h.free_pages, "vm dies", "all memory is in use");
+	daemon_check(!h.free_pages, "vm dies", "all memory is in use");
 	for (unsigned i = 0; i < VMS / 2; i++)
 		fake_vm_fini(&vms[i]);
 	start = gn_now_ns();
 	while (h.free_pages && gn_now_ns() - start < LIMIT_MS * (uint64_t)1000000)
 		fake_turn(vms, VMS, 10);
 	took_ms = (gn_now_ns() - start) / 1000000;
-	check(!h.free_pages, "vm dies", "the living have it");
+	daemon_check(!h.free_pages, "vm dies", "the living have it");
 	printf("memory of 4 dead VMs was in use again after %llu ms\n",
 	       (unsigned long long)took_ms);
-	check(!h.overdrafts, "vm dies", "never more than there is");
+	daemon_check(!h.overdrafts, "vm dies", "never more than there is");
 	for (unsigned i = VMS / 2; i < VMS; i++)
 		fake_vm_fini(&vms[i]);
 	fake_host_fini(&h);
@@ -184,24 +174,25 @@ static void budget_is_cut(void)
 	for (unsigned i = 0; i < VMS; i++)
 		ready &= !fake_vm_init(&vms[i], &h, i + 1, VM_MEM, VM_MIN);
 	ready = ready && !fake_daemon_start(&h, NULL) && fake_await_registered(vms, VMS, LIMIT_MS);
-	check(ready, what, "set up");
+	daemon_check(ready, what, "set up");
 	start = gn_now_ns();
 	while (least_pages(vms) <= VM_MIN && gn_now_ns() - start < LIMIT_MS * (uint64_t)1000000)
 		fake_turn(vms, VMS, 10);
-	check(least_pages(vms) > VM_MIN, what, "all have more than they must");
+	daemon_check(least_pages(vms) > VM_MIN, what, "all have more than they must");
 	fake_daemon_kill(&h);
-	check(fake_await_away(vms, VMS, LIMIT_MS), what, "all see that their daemon is gone");
-	check(!fake_configure(&h, CUT_PAGES, CONFIG) && !fake_daemon_start(&h, NULL), what,
-	      "restart");
-	check(fake_await_registered(vms, VMS, LIMIT_MS), what, "all are taken in");
+	daemon_check(fake_await_away(vms, VMS, LIMIT_MS), what,
+		     "all see that their daemon is gone");
+	daemon_check(!fake_configure(&h, CUT_PAGES, CONFIG) && !fake_daemon_start(&h, NULL), what,
+		     "restart");
+	daemon_check(fake_await_registered(vms, VMS, LIMIT_MS), what, "all are taken in");
 	start = gn_now_ns();
 	while (PAGES - h.free_pages > VMS * VM_MIN &&
 	       gn_now_ns() - start < LIMIT_MS * (uint64_t)1000000)
 		fake_turn(vms, VMS, 10);
-	check(PAGES - h.free_pages == VMS * VM_MIN, what, "all shrink to their minima");
-	check(fake_ask_number(&h, "query-host", "reserved_bytes") ==
-		      (double)(VMS * VM_MIN * FAKE_PAGE_BYTES),
-	      what, "all are charged");
+	daemon_check(PAGES - h.free_pages == VMS * VM_MIN, what, "all shrink to their minima");
+	daemon_check(fake_ask_number(&h, "query-host", "reserved_bytes") ==
+			     (double)(VMS * VM_MIN * FAKE_PAGE_BYTES),
+		     what, "all are charged");
 	for (unsigned i = 0; i < VMS; i++)
 		fake_vm_fini(&vms[i]);
 	fake_host_fini(&h);
@@ -210,7 +201,7 @@ static void budget_is_cut(void)
 int main(void)
 {
 	const char *step, *scale = getenv("GN_TEST_SCALE");
-	const bool is_full = !scale || atoi(scale) >= 100;
+	const bool is_full = !scale || atoi(scale) >= 25;
 
 	for (unsigned i = 0; (step = gn_daemon_step_at(i)); i++) {
 		kill_at(step, 1);
@@ -220,6 +211,5 @@ int main(void)
 	}
 	vm_dies();
 	budget_is_cut();
-	printf("%u passed, %u failed\n", passed, failed);
-	return failed != 0;
+	return daemon_counts_print();
 }

@@ -16,7 +16,7 @@ static bool await_each(struct fake_host *h, struct fake_vm *vms, const char *key
 	bool all = false;
 
 	while (!all && gn_now_ns() < end) {
-		cJSON *list = fake_ask(h, "query-vms");
+		cJSON *list = daemon_ask(h->socket, "query-vms");
 		const cJSON *entry;
 
 		all = cJSON_GetArraySize(list) == VMS;

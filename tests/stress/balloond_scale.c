@@ -4,7 +4,7 @@
  * takes; and how soon a VM has 256 MiB that others must first give back.
  *
  * What hangs on time is printed beside its goal and held by nobody: this is no benchmark of a quiet machine. Memory is
- * held. GN_TEST_SCALE below 100 (the sanitizers' builds) runs fewer VMs and holds no memory either.
+ * held. GN_TEST_SCALE below 25 (the sanitizers' builds) runs fewer VMs and holds no memory either.
  */
 #include "support/fake_vms.h"
 
@@ -155,7 +155,7 @@ static void spikes(unsigned count)
 int main(void)
 {
 	const char *scale = getenv("GN_TEST_SCALE");
-	const bool is_full = !scale || atoi(scale) >= 100;
+	const bool is_full = !scale || atoi(scale) >= 25;
 
 	many(is_full ? 1000 : 50, is_full);
 	spikes(is_full ? SPIKES : 2);

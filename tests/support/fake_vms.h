@@ -9,17 +9,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "balloon/agent.h"
-#include "control/client.h"
 #include "control/clock.h"
+#include "daemon_process.h"
 
 #define FAKE_PAGE_BYTES ((uint64_t)1 << 20)
 
@@ -143,46 +140,17 @@ static inline int fake_host_init(struct fake_host *h, size_t pages, const char *
 	return fake_configure(h, pages, lines);
 }
 
-/* The answer to a command, for the caller to delete; NULL: none within 5 s. */
-static inline cJSON *fake_ask(const struct fake_host *h, const char *command)
-{
-	struct gn_client_config config = { .path = h->socket };
-	struct gn_client *client;
-	cJSON *answer = NULL;
-
-	if (gn_client_create(&config, &client))
-		return NULL;
-	if (gn_client_call(client, command, NULL, 5000, &answer)) {
-		cJSON_Delete(answer);
-		answer = NULL;
-	}
-	gn_client_destroy(client);
-	return answer;
-}
-
-/* One number of an answer; negative: it is not there. */
 static inline double fake_ask_number(const struct fake_host *h, const char *command,
 				     const char *key)
 {
-	cJSON *answer = fake_ask(h, command);
-	const cJSON *item = cJSON_GetObjectItem(answer, key);
-	double value = cJSON_IsNumber(item) ? cJSON_GetNumberValue(item) : -1;
-
-	cJSON_Delete(answer);
-	return value;
+	return daemon_ask_number(h->socket, command, key);
 }
 
 /* @die_at: GN_DIE_AT, or NULL. */
 static inline int fake_daemon_start(struct fake_host *h, const char *die_at)
 {
-	h->daemon = fork();
-	if (h->daemon)
-		return h->daemon < 0 ? -errno : 0;
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (die_at)
-		setenv("GN_DIE_AT", die_at, 1);
-	execl(GN_BALLOOND, "gnomon-balloond", "--config", h->config, NULL);
-	_exit(127);
+	h->daemon = daemon_spawn(GN_BALLOOND, h->config, die_at);
+	return h->daemon < 0 ? (int)h->daemon : 0;
 }
 
 /* Until it answers, or @ms are over. */
@@ -198,14 +166,9 @@ static inline bool fake_await_daemon(const struct fake_host *h, uint64_t ms)
 	return true;
 }
 
-/* SIGKILL; the exit status is thrown away. */
 static inline void fake_daemon_kill(struct fake_host *h)
 {
-	if (h->daemon > 0) {
-		kill(h->daemon, SIGKILL);
-		waitpid(h->daemon, NULL, 0);
-	}
-	h->daemon = 0;
+	daemon_kill(&h->daemon);
 }
 
 static inline void fake_host_fini(struct fake_host *h)
@@ -351,7 +314,7 @@ static inline bool fake_books_agree(const struct fake_host *h, struct fake_vm *v
 	bool agree = false, is_kept = true;
 
 	while (!agree && is_kept && gn_now_ns() < end) {
-		cJSON *list = fake_ask(h, "query-vms");
+		cJSON *list = daemon_ask(h->socket, "query-vms");
 		double promised = 0;
 		size_t living = 0;
 		const cJSON *entry;

@@ -8,7 +8,9 @@
 #include <string.h>
 
 #include <criterion/criterion.h>
+#include <gnomon/guest.h>
 #include <gnomon/schemes.h>
+#include <gnomon/sharing.h>
 #include <gnomon/soft.h>
 
 #include "workloads/hosted.h"
@@ -363,6 +365,69 @@ Test(kernel_cache, phases_is_slower_with_less_memory_and_never_wrong, .init = re
 	/* Anonymous memory cannot be dropped. */
 	cr_assert_eq(run_phases(8 * MIB, schedule, &told, &tight, &slow, why), -ECANCELED);
 	cr_assert_not_null(strstr(why, "out of memory"), "%s", why);
+}
+
+struct hints {
+	unsigned calls;
+	uint64_t pages, limit_gfn;
+	uint64_t answer;
+	bool is_wrong;
+};
+
+static uint64_t on_hypercall(void *ctx, uint64_t nr, uint64_t arg)
+{
+	struct hints *h = ctx;
+	uint64_t first = arg >> 12, count = (arg >> 2) % GN_GUEST_SHARE_HINT_MAX_PAGES + 1;
+
+	h->calls++;
+	h->pages += count;
+	h->is_wrong |= nr != GN_GUEST_HYPERCALL_SHARE_HINT || (arg & 3) != GN_SHARE_LIKELY ||
+		       first + count > h->limit_gfn;
+	return h->answer;
+}
+
+static int read_a_file(const struct workload_params *params, const char **why)
+{
+	int file = sys_file(200, 31);
+	uint64_t at = sys_mmap_image(file, 0, 200 * K_PAGE, K_READ);
+
+	(void)params;
+	(void)why;
+	check_file(at, 31, 0, 200);
+	return 0;
+}
+
+static void run_hinted(struct hints *hints)
+{
+	const struct gn_soft_config config = {
+		.vm = { .scheme = "ept", .mem_bytes = RAM, .vcpus = 1 }
+	};
+	const struct workload workload = { .name = "case", .run = read_a_file };
+	struct workload_params params = { .size = MIB, .mem_bytes = RAM };
+	struct workload_hosting hosting = { .phase = NULL };
+	struct gn_soft *soft;
+	const char *why;
+
+	hints->limit_gfn = RAM / K_PAGE;
+	cr_assert_eq(gn_soft_create(&config, &soft), 0);
+	gn_soft_set_hypercalls(soft, on_hypercall, hints);
+	cr_assert_eq(workload_run_hosting(gn_soft_cpu(soft, 0), &workload, &params, &hosting, &why),
+		     0, "%s", why);
+	gn_soft_destroy(soft);
+}
+
+/* All but the last run of frames, to which more may be added yet. */
+Test(kernel_cache, what_is_read_is_told_by_runs, .init = register_schemes)
+{
+	struct hints listens = { .answer = 0 }, does_not = { .answer = (uint64_t)-ENOSYS };
+
+	run_hinted(&listens);
+	cr_assert(!listens.is_wrong);
+	cr_assert(listens.pages >= 200 - 64 && listens.pages <= 200, "%llu pages",
+		  (unsigned long long)listens.pages);
+	cr_assert_leq(listens.calls, 20);
+	run_hinted(&does_not);
+	cr_assert_eq(does_not.calls, 1);
 }
 
 Test(kernel_cache, phases_refuses_what_is_no_schedule, .init = register_schemes)

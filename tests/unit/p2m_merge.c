@@ -225,6 +225,27 @@ Test(p2m_merge, from_one_shared_frame_to_another)
 	gn_frames_put(vm->frames, a);
 }
 
+/* References that others retired and nobody drained: they are put before merging adds to them. */
+Test(p2m_merge, room_is_made_for_retired_frames)
+{
+	pfn_t frame;
+
+	rig_make(4 * MIB, 1);
+	rig_fill(0, 9);
+	frame = publish(0);
+	for (unsigned i = 0; i < 32768; i++) {
+		gn_frames_get(vm->frames, frame);
+		gn_retire_frame(vm, frame);
+		if (i == 1000) {
+			cr_assert_eq(merge(0, frame), 0);
+			cr_assert_eq(gn_frames_refs(vm->frames, frame), 1001 + 2, "not yet");
+		}
+	}
+	cr_assert_eq(merge(0, frame), 0);
+	cr_assert_eq(gn_frames_refs(vm->frames, frame), 2);
+	gn_frames_put(vm->frames, frame);
+}
+
 Test(p2m_merge, what_somebody_else_holds_stays)
 {
 	pfn_t frame, held;

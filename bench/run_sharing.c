@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * run_sharing.c - parse them; join the daemon.
+ */
+#include "run_sharing.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <gnomon/guest.h>
+
+#include "cli.h"
+#include "control/clock.h"
+#include "sharing/pool.h"
+
+#define ADMISSION_NS UINT64_C(10000000000)
+#define AWAIT_NS     2000000
+/* Address space, not memory. */
+#define WINDOW_BYTES (64 * GN_SEGMENT_BYTES)
+
+enum { OPT_SHARING = 0x500, OPT_DOMAIN };
+
+static const struct argp_option options[] = {
+	{ "sharing", OPT_SHARING, "SOCKET", 0,
+	  "soft: share equal pages under the gnomon-shared that serves this socket", 30 },
+	{ "sharing-domain", OPT_DOMAIN, "NAME", 0,
+	  "with the VMs of this domain, if the daemon's configuration names this one there "
+	  "(--name); "
+	  "else within itself only",
+	  30 },
+	{ 0 }
+};
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+	struct run_sharing *o = state->input;
+
+	switch (key) {
+	case OPT_SHARING:
+		o->socket = arg;
+		return 0;
+	case OPT_DOMAIN:
+		if (!*arg || strlen(arg) > 47)
+			cli_fail(EXIT_USAGE,
+				 "--sharing-domain \"%s\": must have 1 to 47 characters", arg);
+		o->domain = arg;
+		return 0;
+	}
+	return ARGP_ERR_UNKNOWN;
+}
+
+const struct argp run_sharing_argp = { options, parse, NULL, NULL, NULL, NULL, NULL };
+
+void run_sharing_complete(struct run_sharing *o, const struct machine *machine, const char *name)
+{
+	if (o->domain && !o->socket)
+		cli_fail(EXIT_USAGE, "--sharing-domain: goes with --sharing only");
+	if (!o->socket)
+		return;
+	if (machine->backend != MACHINE_SOFT)
+		cli_fail(EXIT_USAGE, "--sharing: goes with the soft backend only");
+	snprintf(o->own_name, sizeof(o->own_name), "%d", (int)getpid());
+	o->name = name ? name : o->own_name;
+}
+
+void run_sharing_prepare(const struct run_sharing *sharing, struct gn_vm_config *config)
+{
+	if (sharing->domain)
+		config->window_bytes = WINDOW_BYTES;
+}
+
+static bool await_registration(const struct gn_share_agent *agent)
+{
+	const struct timespec pause = { .tv_nsec = AWAIT_NS };
+	const uint64_t end_ns = gn_now_ns() + ADMISSION_NS;
+
+	while (!gn_share_agent_is_registered(agent) && gn_now_ns() < end_ns)
+		nanosleep(&pause, NULL);
+	return gn_share_agent_is_registered(agent);
+}
+
+int run_sharing_join(const struct run_sharing *sharing, const struct gn_vm_config *config,
+		     struct gn_vm *vm, struct results_run *run, struct gn_share_agent **out)
+{
+	const struct gn_share_agent_config agent = { .socket = sharing->socket,
+						     .name = sharing->name,
+						     .group = sharing->domain,
+						     .backend = "soft",
+						     .scheme = config->scheme,
+						     .mem_bytes = config->mem_bytes,
+						     .vm = vm };
+	int err = gn_share_agent_create(&agent, out);
+
+	if (!err)
+		err = gn_share_agent_start(*out);
+	if (!err && !await_registration(*out))
+		err = -ETIMEDOUT;
+	if (err)
+		snprintf(run->failure, sizeof(run->failure), "no daemon at %.120s takes it: %s",
+			 sharing->socket,
+			 err == -ETIMEDOUT
+				 ? "is one there, and does its configuration name this VM?"
+				 : strerror(-err));
+	return err;
+}
+
+uint64_t run_sharing_hypercall(void *ctx, uint64_t nr, uint64_t arg)
+{
+	if (nr != GN_GUEST_HYPERCALL_SHARE_HINT)
+		return (uint64_t)-ENOSYS;
+	return (uint64_t)(int64_t)gn_share_agent_hint(
+		(struct gn_share_agent *)ctx, gfn(arg >> 12),
+		(arg >> 2) % GN_GUEST_SHARE_HINT_MAX_PAGES + 1, (enum gn_share_hint)(arg & 3));
+}
+
+void run_sharing_print(const struct gn_share_agent_stats *s, FILE *to)
+{
+	char zeros[32], shared[32];
+
+	fprintf(to,
+		"sharing: %s of pages in shared frames at the end, %s of zeros given back; %" PRIu64
+		" pages hashed in %" PRIu64 " sweeps, %" PRIu64 " merged, %.3f s of CPU time\n",
+		cli_format_bytes(s->pages_sharing * GN_PAGE_SIZE, shared, sizeof(shared)),
+		cli_format_bytes(s->zero_pages * GN_PAGE_SIZE, zeros, sizeof(zeros)),
+		s->pages_scanned, s->full_scans, s->merged, (double)s->cpu_ns / 1e9);
+}

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * run_sharing.h - a run as a VM of gnomon-shared: the options, and its agent.
+ */
+#ifndef GN_BENCH_RUN_SHARING_H
+#define GN_BENCH_RUN_SHARING_H
+
+#include <argp.h>
+#include <stdio.h>
+
+#include "machine.h"
+#include "results.h"
+#include "sharing/agent.h"
+
+struct run_sharing {
+	const char *socket; /* NULL: no daemon */
+	const char *domain; /* NULL: one of its own */
+	const char *name;
+	char own_name[64]; /* where none was given */
+};
+
+/* An argp child whose input is a struct run_sharing. */
+extern const struct argp run_sharing_argp;
+/* Check it against the machine. @name: given for the VM, or NULL. */
+void run_sharing_complete(struct run_sharing *sharing, const struct machine *machine,
+			  const char *name);
+/* What @config of the VM must have for it. */
+void run_sharing_prepare(const struct run_sharing *sharing, struct gn_vm_config *config);
+/* Before the guest's first access: registered. 0, or -errno and run->failure (-ETIMEDOUT: no daemon takes it); *out is to be
+ * destroyed in any case, after the last look at the VM's memory. */
+int run_sharing_join(const struct run_sharing *sharing, const struct gn_vm_config *config,
+		     struct gn_vm *vm, struct results_run *run, struct gn_share_agent **out);
+/* A gn_soft_hypercall_fn: @ctx is the agent. */
+uint64_t run_sharing_hypercall(void *ctx, uint64_t nr, uint64_t arg);
+/* What came of it. */
+void run_sharing_print(const struct gn_share_agent_stats *stats, FILE *to);
+
+#endif

@@ -1,0 +1,397 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * agent.c - connection, registration, reports, and the thread.
+ *
+ * A registration that is refused is tried again: the daemon's configuration may come to name this VM. An exchange that makes no
+ * sense ends the session; the agent registers anew over a new connection.
+ */
+#include "agent.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "agent_impl.h"
+#include "control/clock.h"
+#include "mmu/vm.h"
+
+#define MS_NS ((uint64_t)1000000)
+
+enum { RETRY_MS = 250, REPORT_MS = 1000, UNREGISTER_MS = 1000, SESSION_FDS = 3, POLL_FDS = 3 };
+
+/* ---- Saying ------------------------------------------------------------------------------------------------------ */
+
+static void send_line(struct gn_share_agent *a, struct gn_json_writer *w)
+{
+	if (!gn_json_finish(w))
+		gn_client_send(a->client, w->text, w->bytes);
+	gn_json_fini(w);
+}
+
+static void send_registration(struct gn_share_agent *a)
+{
+	struct gn_json_writer w = { .text = NULL };
+
+	a->register_at_ns = 0;
+	gn_json_begin_object(&w, NULL);
+	gn_json_put_text(&w, "execute", "register");
+	gn_json_begin_object(&w, "arguments");
+	gn_json_put_text(&w, "name", a->name);
+	gn_json_put_u64(&w, "mem_bytes", a->config.mem_bytes);
+	if (a->group[0])
+		gn_json_put_text(&w, "domain", a->group);
+	if (a->backend[0])
+		gn_json_put_text(&w, "backend", a->backend);
+	if (a->scheme[0])
+		gn_json_put_text(&w, "scheme", a->scheme);
+	gn_json_end_object(&w);
+	gn_json_put_text(&w, "id", "register");
+	gn_json_end_object(&w);
+	w.needs_comma = false;
+	gn_json_put_raw(&w, NULL, "\n", 1);
+	send_line(a, &w);
+}
+
+static void send_report(struct gn_share_agent *a, uint64_t now_ns)
+{
+	struct gn_json_writer w = { .text = NULL };
+
+	a->report_at_ns = now_ns + REPORT_MS * MS_NS;
+	gn_protocol_begin_event(&w, "REPORT");
+	gn_json_put_u64(&w, "pages_sharing", atomic_load(&a->pages_sharing));
+	gn_json_put_u64(&w, "pages_shared", atomic_load(&a->pages_shared));
+	gn_json_put_u64(&w, "pages_scanned", atomic_load(&a->pages_scanned));
+	gn_json_put_u64(&w, "full_scans", atomic_load(&a->full_scans));
+	gn_json_put_u64(&w, "zero_pages", atomic_load(&a->zero_pages));
+	gn_json_put_u64(&w, "cpu_us", atomic_load(&a->cpu_ns) / 1000);
+	gn_protocol_end_event(&w, 0);
+	send_line(a, &w);
+}
+
+/* ---- Hearing ----------------------------------------------------------------------------------------------------- */
+
+static void on_up(void *ctx, struct gn_client *c)
+{
+	struct gn_share_agent *a = ctx;
+
+	(void)c;
+	a->register_at_ns = a->shy_until_ns ? a->shy_until_ns : gn_now_ns();
+	a->shy_until_ns = 0;
+}
+
+static void on_down(void *ctx, struct gn_client *c)
+{
+	struct gn_share_agent *a = ctx;
+
+	(void)c;
+	atomic_store(&a->is_registered, false);
+	if (a->exchange)
+		gn_share_session_end(a);
+}
+
+static void take_settings(struct gn_share_agent *a, const cJSON *from)
+{
+	struct gn_json_errors e = { .failed = false };
+	uint64_t sweep_ms = a->sweep_ns / MS_NS;
+
+	gn_json_get_u64(&e, from, "cpu_ppm", GN_JSON_OPTIONAL, 1000000, &a->cpu_ppm);
+	gn_json_get_u64(&e, from, "sweep_ms", GN_JSON_OPTIONAL, 3600000, &sweep_ms);
+	a->sweep_ns = (sweep_ms ? sweep_ms : 1) * MS_NS;
+}
+
+static void take_registration(struct gn_share_agent *a, const cJSON *body)
+{
+	int fds[SESSION_FDS];
+	const size_t count = gn_client_take_fds(a->client, fds, SESSION_FDS);
+	int err = 0;
+
+	if (a->group[0] && count == SESSION_FDS) {
+		err = gn_share_session_begin(a, fds);
+	} else {
+		err = a->group[0] || count ? -EPROTO : 0;
+		for (size_t i = 0; i < count; i++)
+			close(fds[i]);
+	}
+	if (err) {
+		a->is_broken = true;
+		return;
+	}
+	a->sweep_ns = 1000 * MS_NS;
+	take_settings(a, body);
+	a->refilled_ns = a->sweep_at_ns = gn_now_ns();
+	atomic_store(&a->is_registered, true);
+	send_report(a, gn_now_ns());
+}
+
+static void take_segment_answer(struct gn_share_agent *a, bool is_given)
+{
+	int fd = -1;
+
+	if (is_given && gn_client_take_fds(a->client, &fd, 1) != 1)
+		fd = -1;
+	gn_share_take_segment(a, fd);
+	if (fd >= 0)
+		close(fd);
+}
+
+static void on_message(void *ctx, struct gn_client *c, const struct gn_message *m)
+{
+	struct gn_share_agent *a = ctx;
+	const bool is_return = m->kind == GN_MESSAGE_RETURN;
+
+	(void)c;
+	if (m->kind == GN_MESSAGE_EVENT) {
+		if (!strcmp(m->name, "SETTINGS"))
+			take_settings(a, m->body);
+	} else if (!strcmp(m->id, "\"register\"") && !atomic_load(&a->is_registered)) {
+		if (is_return)
+			take_registration(a, m->body);
+		else
+			a->register_at_ns = gn_now_ns() + RETRY_MS * MS_NS;
+	} else if (!strcmp(m->id, "\"segment\"") && a->exchange) {
+		take_segment_answer(a, is_return);
+	}
+}
+
+/* ---- Life -------------------------------------------------------------------------------------------------------- */
+
+static int copy_name(char *to, size_t bytes, const char *from)
+{
+	return (size_t)snprintf(to, bytes, "%s", from ? from : "") < bytes ? 0 : -ENAMETOOLONG;
+}
+
+static int copy_names(struct gn_share_agent *a, const struct gn_share_agent_config *c)
+{
+	int err = copy_name(a->name, sizeof(a->name), c->name);
+
+	if (!err)
+		err = copy_name(a->group, sizeof(a->group), c->group);
+	if (!err)
+		err = copy_name(a->backend, sizeof(a->backend), c->backend);
+	if (!err)
+		err = copy_name(a->scheme, sizeof(a->scheme), c->scheme);
+	return err;
+}
+
+/* What it shares with: a window for the frames of others, or a domain of its own. */
+static int make_sharing(struct gn_share_agent *a)
+{
+	struct gn_domain_config domain = { .frames = a->config.vm->frames, .max_pages = a->pages };
+	int err;
+
+	if (a->group[0])
+		return gn_share_window_init(&a->window, a->config.vm->frames);
+	err = gn_domain_create(&domain, &a->domain);
+	return err ? err : gn_domain_add(a->domain, a->config.vm);
+}
+
+int gn_share_agent_create(const struct gn_share_agent_config *config, struct gn_share_agent **out)
+{
+	struct gn_client_config client = { .path = config->socket,
+					   .max_pause_ms = config->max_pause_ms,
+					   .up = on_up,
+					   .down = on_down,
+					   .message = on_message };
+	struct gn_share_agent *a;
+	int err;
+
+	if (!config->name || !config->name[0] || !config->vm ||
+	    config->mem_bytes / GN_PAGE_SIZE != config->vm->p2m.gfn_count)
+		return -EINVAL;
+	a = calloc(1, sizeof(*a));
+	if (!a)
+		return -ENOMEM;
+	a->config = *config;
+	a->pages = config->mem_bytes / GN_PAGE_SIZE;
+	a->daemon_fd = a->orders_fd = -1;
+	pthread_mutex_init(&a->hints_lock, NULL);
+	a->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	err = a->kick_fd < 0 ? -errno : copy_names(a, config);
+	if (!err)
+		err = make_sharing(a);
+	client.ctx = a;
+	if (!err)
+		err = gn_client_create(&client, &a->client);
+	if (err)
+		gn_share_agent_destroy(a);
+	else
+		*out = a;
+	return err;
+}
+
+/* The daemon is to know that we end, and not only our thread. */
+static void unregister(struct gn_share_agent *a)
+{
+	cJSON *answer = NULL;
+
+	if (!gn_client_call(a->client, "unregister", NULL, UNREGISTER_MS, &answer))
+		cJSON_Delete(answer);
+}
+
+void gn_share_agent_stop(struct gn_share_agent *a)
+{
+	if (!a->has_thread)
+		return;
+	atomic_store(&a->is_stopping, true);
+	/* Full means kicked already. */
+	(void)eventfd_write(a->kick_fd, 1);
+	pthread_join(a->thread, NULL);
+	a->has_thread = false;
+}
+
+void gn_share_agent_destroy(struct gn_share_agent *a)
+{
+	if (!a)
+		return;
+	gn_share_agent_stop(a);
+	if (atomic_exchange(&a->is_registered, false))
+		unregister(a);
+	if (a->exchange)
+		gn_share_session_end(a);
+	gn_client_destroy(a->client);
+	if (a->domain)
+		gn_domain_remove(a->domain, a->config.vm);
+	gn_domain_destroy(a->domain);
+	gn_share_window_fini(&a->window);
+	if (a->kick_fd >= 0)
+		close(a->kick_fd);
+	pthread_mutex_destroy(&a->hints_lock);
+	free(a);
+}
+
+bool gn_share_agent_is_registered(const struct gn_share_agent *a)
+{
+	return atomic_load(&a->is_registered);
+}
+
+/* ---- Hints ------------------------------------------------------------------------------------------------------- */
+
+int gn_share_agent_hint(struct gn_share_agent *a, gfn_t start, uint64_t count,
+			enum gn_share_hint hint)
+{
+	int err = -EAGAIN;
+
+	if (hint > GN_SHARE_NEVER || start.v > a->pages || count > a->pages - start.v)
+		return -EINVAL;
+	pthread_mutex_lock(&a->hints_lock);
+	if (a->hint_count < GN_SHARE_HINTS) {
+		a->hints[a->hint_count++] = (struct gn_share_hint_run){ start, count, hint };
+		err = 0;
+	}
+	pthread_mutex_unlock(&a->hints_lock);
+	return err;
+}
+
+static void hear_hints(struct gn_share_agent *a)
+{
+	struct gn_share_hint_run hints[GN_SHARE_HINTS];
+	size_t count;
+
+	pthread_mutex_lock(&a->hints_lock);
+	count = a->hint_count;
+	memcpy(hints, a->hints, count * sizeof(hints[0]));
+	a->hint_count = 0;
+	pthread_mutex_unlock(&a->hints_lock);
+	for (size_t i = 0; i < count; i++) {
+		if (a->domain)
+			(void)gn_domain_hint(a->domain, a->config.vm, hints[i].start,
+					     hints[i].count, hints[i].hint);
+		else
+			gn_scanner_hint(a->scanner, hints[i].start, hints[i].count, hints[i].hint);
+	}
+}
+
+void gn_share_agent_get_stats(struct gn_share_agent *a, struct gn_share_agent_stats *out)
+{
+	*out = (struct gn_share_agent_stats){
+		.pages_sharing = atomic_load(&a->pages_sharing),
+		.pages_shared = atomic_load(&a->pages_shared),
+		.pages_scanned = atomic_load(&a->pages_scanned),
+		.full_scans = atomic_load(&a->full_scans),
+		.zero_pages = atomic_load(&a->zero_pages),
+		.merged = atomic_load(&a->merged),
+		.refused = atomic_load(&a->refused),
+		.shown = atomic_load(&a->shown),
+		.returned = atomic_load(&a->returned),
+		.cpu_ns = atomic_load(&a->cpu_ns),
+	};
+}
+
+/* ---- The thread -------------------------------------------------------------------------------------------------- */
+
+static int sooner(int a_ms, int b_ms)
+{
+	return a_ms < 0 || (b_ms >= 0 && b_ms < a_ms) ? b_ms : a_ms;
+}
+
+static int until(uint64_t due_ns, uint64_t now_ns)
+{
+	return due_ns <= now_ns ? 0 : (int)((due_ns - now_ns) / MS_NS) + 1;
+}
+
+/* What is due now. Milliseconds until something is. */
+static int work(struct gn_share_agent *a)
+{
+	const uint64_t now_ns = gn_now_ns();
+	int wait_ms = -1;
+
+	if (!atomic_load(&a->is_registered)) {
+		if (gn_client_is_up(a->client) && a->register_at_ns && now_ns >= a->register_at_ns)
+			send_registration(a);
+		return a->register_at_ns ? until(a->register_at_ns, now_ns) : -1;
+	}
+	hear_hints(a);
+	if (a->exchange)
+		gn_share_obey(a);
+	wait_ms = gn_share_scan(a, now_ns);
+	if (a->exchange)
+		gn_share_session_kick(a);
+	if (now_ns >= a->report_at_ns)
+		send_report(a, now_ns);
+	return sooner(wait_ms, until(a->report_at_ns, now_ns));
+}
+
+static void wait_and_hear(struct gn_share_agent *a, int wait_ms)
+{
+	struct pollfd fds[POLL_FDS] = { { .fd = a->kick_fd, .events = POLLIN },
+					{ .fd = a->orders_fd, .events = POLLIN } };
+	eventfd_t kicks;
+
+	wait_ms = sooner(wait_ms, gn_client_prepare(a->client, &fds[2], gn_now_ns()));
+	if (poll(fds, POLL_FDS, wait_ms) < 0)
+		fds[1].revents = fds[2].revents = 0;
+	/* One that is empty after all: nothing is due. */
+	if (fds[1].revents & POLLIN)
+		(void)eventfd_read(a->orders_fd, &kicks);
+	gn_client_step(a->client, fds[2].revents, gn_now_ns());
+}
+
+static void *run(void *ctx)
+{
+	struct gn_share_agent *a = ctx;
+
+	while (!atomic_load(&a->is_stopping)) {
+		const int wait_ms = work(a);
+
+		if (a->is_broken) {
+			a->is_broken = false;
+			a->shy_until_ns = gn_now_ns() + RETRY_MS * MS_NS;
+			gn_client_hang_up(a->client);
+		}
+		wait_and_hear(a, wait_ms);
+	}
+	return NULL;
+}
+
+int gn_share_agent_start(struct gn_share_agent *a)
+{
+	int err = pthread_create(&a->thread, NULL, run, a);
+
+	if (!err)
+		a->has_thread = true;
+	return -err;
+}

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * agent_impl.h - the agent's insides, for agent*.c only.
+ *
+ * Fields: (c) const after create, (t) the agent's thread, (a) atomic.
+ */
+#ifndef GN_SHARING_AGENT_IMPL_H
+#define GN_SHARING_AGENT_IMPL_H
+
+#include <pthread.h>
+
+#include <gnomon/sharing.h>
+
+#include "agent.h"
+#include "agent_window.h"
+#include "control/client.h"
+#include "mmu/atomics.h"
+#include "exchange.h"
+#include "scanner.h"
+
+#define GN_SHARE_RETURNS 256
+#define GN_SHARE_HINTS	 64
+
+struct gn_share_agent {
+	struct gn_share_agent_config config; /* (c) */
+	char name[64], group[64], backend[16], scheme[24];
+	uint64_t pages;		  /* (c) */
+	struct gn_client *client; /* (t) */
+	int kick_fd;		  /* (c) to stop */
+	pthread_t thread;
+	bool has_thread;
+	_Atomic(bool) is_stopping, is_registered; /* (a) */
+	uint64_t register_at_ns;		  /* (t) 0: not */
+	uint64_t shy_until_ns; /* (t) after a daemon that made no sense; 0: not */
+	uint64_t report_at_ns; /* (t) */
+
+	/* The budget, and where the scan is. (t) */
+	uint64_t cpu_ppm, sweep_ns;
+	int64_t tokens_ns;
+	uint64_t refilled_ns, sweep_at_ns;
+	bool is_sweeping;
+	struct gn_domain *domain; /* (t) of a VM without a group */
+
+	/* What the guest said and the thread has not heard yet. */
+	pthread_mutex_t hints_lock;
+	struct gn_share_hint_run {
+		gfn_t start;
+		uint64_t count;
+		enum gn_share_hint hint;
+	} hints[GN_SHARE_HINTS]; /* [hints_lock] */
+	size_t hint_count;	 /* [hints_lock] */
+
+	/* Of a VM of a group. (t) */
+	struct gn_share_window window;
+	struct gn_exchange *exchange; /* NULL: no session */
+	int daemon_fd, orders_fd;     /* eventfds: we kick, we are kicked */
+	struct gn_hasher hasher;
+	struct gn_scanner *scanner;
+	bool has_put;	/* something, since the daemon was kicked */
+	bool is_broken; /* the daemon makes no sense: the session ends */
+	struct gn_exchange_order held_back;
+	bool is_held_back;	  /* an order that waits for its segment */
+	bool is_asking;		  /* for it */
+	unsigned refused_segment; /* the answer was an error; UINT_MAX: none */
+	pfn_t returns[GN_SHARE_RETURNS];
+	size_t return_count; /* taken from the engine, not yet told */
+
+	/* Told; the scanner's of earlier sessions are not in. (a) */
+	_Atomic(uint64_t) pages_sharing, pages_shared, pages_scanned, full_scans, zero_pages,
+		merged, refused, shown, returned, cpu_ns;
+};
+
+/* agent_session.c: one registration with a group. */
+/* From the registration's answer: @fds are the exchange and two eventfds, which it takes over also on error. */
+int gn_share_session_begin(struct gn_share_agent *agent, const int fds[3]);
+void gn_share_session_end(struct gn_share_agent *agent);
+/* Tell the daemon that something was put. */
+void gn_share_session_kick(struct gn_share_agent *agent);
+
+/* agent_orders.c: obeying, and returning. */
+void gn_share_obey(struct gn_share_agent *agent);
+/* The segment that was asked for: its descriptor, or -1. */
+void gn_share_take_segment(struct gn_share_agent *agent, int fd);
+
+/* agent_scan.c: the budget, and looking. */
+/* Go on within the budget. Milliseconds until there is something to do. */
+int gn_share_scan(struct gn_share_agent *agent, uint64_t now_ns);
+gn_scanner_offers_fn gn_share_offer;
+
+#endif

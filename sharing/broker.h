@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * broker.h - one domain of several VM processes, on the daemon's side: who has which page, and who is to merge what.
+ *
+ *     offer   a VM says that a page has a tag. Nobody else has it: the page is a candidate. A frame has it: the VM is
+ *             ordered to merge. Another candidate has it: the VM is ordered to show its page.
+ *     show    the VM copies the page into a slot; we copy that into a fresh frame, once, and hash the copy. Has it the
+ *             tag, the frame is in the index from now on and all candidates are ordered to merge. If not, the page
+ *             has changed, or the VM lies; the next candidate is asked.
+ *     merge   the VM compares under protection and takes the frame, or refuses.
+ *     return  the VM's last use of a frame is gone.
+ *
+ * Two rules keep contents right. A frame is written once, before anybody has its number. And it is not written again
+ * while anybody may use it: a VM is charged with a reference from the moment an order names the frame until it has
+ * refused, or, having merged, returned it, or is dead. The books are ours (a bit a VM and frame); what a VM says can only
+ * take away its own charge.
+ *
+ * What a VM says is wrong at worst about its own pages. One whose exchange makes no sense is given up by the owner
+ * (gn_broker_serve(): -EPROTO) and stays charged until its process is dead.
+ *
+ * One thread. Nothing here sleeps.
+ */
+#ifndef GN_SHARING_BROKER_H
+#define GN_SHARING_BROKER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "exchange.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct gn_broker;
+struct gn_broker_vm;
+
+struct gn_broker_config {
+	uint64_t pool_bytes;  /* of frames, at most */
+	uint64_t index_pages; /* pages the index has room for, 21 bytes each */
+	bool is_dry;	      /* count what could be shared, order nothing */
+	unsigned tag_bits;    /* 0: all; fewer in tests, so that different pages meet */
+	/* Steps, for fault injection: "ordering", "ordered", "offered", "shown", "published", "merged", "returned",
+	 * "retired". May be NULL. */
+	void (*step)(const char *name);
+};
+
+/* -ENOMEM, -errno. */
+int gn_broker_create(const struct gn_broker_config *config, struct gn_broker **out);
+/* With all its VMs. */
+void gn_broker_destroy(struct gn_broker *broker);
+
+/* A VM of @pages pages. -ENOSPC: there are too many; -ENOMEM, -errno. */
+int gn_broker_add(struct gn_broker *broker, uint64_t pages, struct gn_broker_vm **out);
+/* Nobody can use what it was charged with any more: its process is dead, or it says so. */
+void gn_broker_remove(struct gn_broker_vm *vm);
+/* What the VM is given: borrowed. */
+int gn_broker_vm_exchange_fd(const struct gn_broker_vm *vm);
+/* A segment of the pool for the VM: a borrowed descriptor to read through. -ENOENT: no such segment now. */
+int gn_broker_view(struct gn_broker_vm *vm, unsigned segment);
+
+/* Take about @max records of what the VM has put. How many; -EPROTO: its exchange is broken. */
+int gn_broker_serve(struct gn_broker_vm *vm, unsigned max);
+/* Put what it is to be ordered, as far as there is room. Whether it has new orders since this was last asked: kick it. */
+bool gn_broker_vm_take_kick(struct gn_broker_vm *vm);
+/* Now and then: let go of frames and segments that nobody uses. */
+void gn_broker_tidy(struct gn_broker *broker);
+
+struct gn_broker_stats {
+	uint64_t vms;
+	uint64_t pages_shared; /* frames in the index */
+	uint64_t offers, candidates, index_full;
+	uint64_t shows, shows_differing, shows_failed;
+	uint64_t merges_ordered, merged, refused_differing, refused_busy, refused_state;
+	uint64_t returns, bad_records;
+	uint64_t could_merge; /* dry: offers that had met an equal tag */
+	uint64_t pool_full, pool_used_pages, pool_resident_pages, index_entries;
+	uint64_t live_segments, retired_segments, retirements;
+};
+void gn_broker_get_stats(const struct gn_broker *broker, struct gn_broker_stats *out);
+struct gn_broker_vm_stats {
+	uint64_t charged_pages; /* frames that it may use */
+	uint64_t offers, merged, refused, returns, bad_records;
+};
+void gn_broker_vm_get_stats(const struct gn_broker_vm *vm, struct gn_broker_vm_stats *out);
+
+/* Prove the books right, slowly: a frame's references are those of the index, the VMs and the orders. 0; -EBADMSG with
+ * the first difference in @why. */
+int gn_broker_audit(const struct gn_broker *broker, char *why, size_t bytes);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * broker_orders.c - from what a VM should do to what it is told, and which answer belongs to what.
+ *
+ * What is wanted waits in a queue of the VM, because others make work for it whatever room its ring has. Under way are at
+ * most GN_BROKER_ORDERS, so that all answers find room. An order is numbered by its place and the place's generation:
+ * an answer that comes twice, or late, or out of the air, names none.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "broker_impl.h"
+#include "entry.h"
+
+static bool grow(struct gn_broker_vm *vm)
+{
+	size_t capacity = vm->wanted_capacity ? 2 * vm->wanted_capacity : 64;
+	struct gn_broker_order *wanted = malloc(capacity * sizeof(*wanted));
+
+	if (!wanted)
+		return false;
+	for (size_t i = 0; i < vm->wanted_count; i++)
+		wanted[i] = vm->wanted[(vm->wanted_head + i) % vm->wanted_capacity];
+	free(vm->wanted);
+	vm->wanted = wanted;
+	vm->wanted_head = 0;
+	vm->wanted_capacity = capacity;
+	return true;
+}
+
+static bool enqueue(struct gn_broker_vm *vm, const struct gn_broker_order *order)
+{
+	if (vm->is_broken || (vm->wanted_count == vm->wanted_capacity && !grow(vm)))
+		return false;
+	vm->wanted[(vm->wanted_head + vm->wanted_count++) % vm->wanted_capacity] = *order;
+	return true;
+}
+
+void gn_broker_want_show(struct gn_broker_vm *vm, uint64_t gfn, struct gn_tag tag)
+{
+	const struct gn_broker_order order = { .kind = GN_ORDER_SHOW, .gfn = gfn, .tag = tag };
+
+	if (!enqueue(vm, &order))
+		gn_broker_drop_pending(vm, gfn, tag);
+}
+
+void gn_broker_want_merge(struct gn_broker_vm *vm, uint64_t gfn, uint64_t frame, struct gn_tag tag)
+{
+	const struct gn_broker_order order = {
+		.kind = GN_ORDER_MERGE, .gfn = gfn, .frame = frame, .tag = tag
+	};
+
+	if (!enqueue(vm, &order))
+		return;
+	gn_share_pool_get(vm->broker->pool, frame);
+	vm->broker->stats.merges_ordered++;
+}
+
+void gn_broker_want_reoffer(struct gn_broker_vm *vm, uint64_t gfn)
+{
+	const struct gn_broker_order order = { .kind = GN_ORDER_REOFFER, .gfn = gfn };
+
+	/* If it cannot be told, the page stays unshared until it is written. */
+	(void)enqueue(vm, &order);
+}
+
+void gn_broker_want_detach(struct gn_broker_vm *vm, unsigned segment)
+{
+	const struct gn_broker_order order = { .kind = GN_ORDER_DETACH,
+					       .frame = (uint64_t)segment * GN_SEGMENT_FRAMES };
+
+	/* If it cannot be told, the segment waits for the VM's end. */
+	(void)enqueue(vm, &order);
+}
+
+/* A place for @order, and a slot if it needs one. False: there is none now. */
+static bool find_place(struct gn_broker_vm *vm, struct gn_broker_order *order, unsigned *place)
+{
+	if (vm->order_count == GN_BROKER_ORDERS ||
+	    (order->kind == GN_ORDER_SHOW && !vm->free_slots))
+		return false;
+	while (vm->orders[vm->place_hint].kind)
+		vm->place_hint = (vm->place_hint + 1) % GN_BROKER_ORDERS;
+	*place = vm->place_hint;
+	if (order->kind == GN_ORDER_SHOW)
+		order->slot = (uint8_t)__builtin_ctzll(vm->free_slots);
+	return true;
+}
+
+static void note_issued(struct gn_broker_vm *vm, const struct gn_broker_order *order,
+			unsigned place)
+{
+	const uint16_t generation = (uint16_t)(vm->orders[place].generation + 1);
+
+	vm->orders[place] = *order;
+	vm->orders[place].generation = generation;
+	vm->order_count++;
+	if (order->kind == GN_ORDER_SHOW)
+		vm->free_slots &= ~((uint64_t)1 << order->slot);
+}
+
+void gn_broker_issue(struct gn_broker_vm *vm)
+{
+	while (vm->wanted_count && !vm->is_broken) {
+		struct gn_broker_order order = vm->wanted[vm->wanted_head];
+		struct gn_exchange_order record = { .kind = order.kind,
+						    .gfn = order.gfn,
+						    .frame = order.frame };
+		unsigned place = 0;
+		int err;
+
+		if (!find_place(vm, &order, &place))
+			return;
+		record.slot = order.slot;
+		record.number = place | (uint32_t)(uint16_t)(vm->orders[place].generation + 1)
+						<< 16;
+		gn_broker_step(vm->broker, "ordering");
+		err = gn_exchange_put(vm->exchange, GN_EXCHANGE_ORDERS, &record);
+		vm->is_broken |= err == -EPROTO;
+		if (err)
+			return;
+		note_issued(vm, &order, place);
+		vm->wanted_head = (vm->wanted_head + 1) % vm->wanted_capacity;
+		vm->wanted_count--;
+		vm->needs_kick = true;
+		gn_broker_step(vm->broker, "ordered");
+	}
+}
+
+bool gn_broker_finish(struct gn_broker_vm *vm, uint32_t number, struct gn_broker_order *out)
+{
+	const unsigned place = number & 0xffff;
+
+	if (place >= GN_BROKER_ORDERS || !vm->orders[place].kind ||
+	    vm->orders[place].generation != number >> 16)
+		return false;
+	*out = vm->orders[place];
+	vm->orders[place].kind = 0;
+	vm->order_count--;
+	if (out->kind == GN_ORDER_SHOW)
+		vm->free_slots |= (uint64_t)1 << out->slot;
+	return true;
+}
+
+static void cancel_one(struct gn_broker_vm *vm, const struct gn_broker_order *order)
+{
+	struct gn_broker *b = vm->broker;
+
+	if (order->kind == GN_ORDER_MERGE) {
+		gn_share_pool_put(b->pool, order->frame);
+		gn_broker_give_up(b, order->frame);
+	} else if (order->kind == GN_ORDER_SHOW) {
+		gn_broker_drop_pending(vm, order->gfn, order->tag);
+		gn_broker_elect(b, order->tag);
+	}
+}
+
+void gn_broker_cancel(struct gn_broker_vm *vm)
+{
+	for (unsigned i = 0; i < GN_BROKER_ORDERS; i++) {
+		cancel_one(vm, &vm->orders[i]);
+		vm->orders[i].kind = 0;
+	}
+	for (; vm->wanted_count; vm->wanted_count--) {
+		cancel_one(vm, &vm->wanted[vm->wanted_head]);
+		vm->wanted_head = (vm->wanted_head + 1) % vm->wanted_capacity;
+	}
+	vm->order_count = 0;
+}

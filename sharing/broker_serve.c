@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * broker_serve.c - what VMs say, and what comes of it.
+ *
+ * Of a record nothing is believed. A gfn is held against the VM's size; an answer has to name an order under way, and is
+ * taken for the kind of that order; a frame that comes back must be charged to who returns it.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "broker_impl.h"
+#include "entry.h"
+
+#define PAGE_BYTES 4096u
+/* So much may wait to be ordered before a VM's next offers are looked at. */
+#define WANTED_MAX 1024
+
+static void note_bad(struct gn_broker_vm *vm)
+{
+	vm->stats.bad_records++;
+	vm->broker->stats.bad_records++;
+}
+
+static void take_offer(struct gn_broker_vm *vm, const struct gn_exchange_offer *offer)
+{
+	struct gn_broker *b = vm->broker;
+	const struct gn_tag tag = { .bits = offer->tag & b->hasher.tag_mask,
+				    .check = offer->check };
+	const uint64_t gfn = offer->gfn;
+	const uint64_t value = gn_entry_value(GN_ENTRY_CANDIDATE, vm->id, gfn, tag.check);
+	bool is_met = false;
+
+	if (gfn >= vm->pages) {
+		note_bad(vm);
+		return;
+	}
+	b->stats.offers++;
+	vm->stats.offers++;
+	vm->checks[gfn] = tag.check;
+	for (struct gn_index_entry *e = gn_index_next(&b->index, tag.bits, NULL); e;
+	     e = gn_index_next(&b->index, tag.bits, e)) {
+		if (gn_entry_check_of(e->value) != tag.check)
+			continue;
+		if (gn_entry_kind_of(e->value) == GN_ENTRY_FRAME) {
+			gn_broker_want_merge(vm, gfn, gn_entry_number_of(e->value), tag);
+			return;
+		}
+		if (gn_entry_vm_of(e->value) == vm->id && gn_entry_number_of(e->value) == gfn)
+			return;
+		is_met = true;
+	}
+	if (!gn_broker_enter(b, tag, value)) {
+		/* So many of its like wait already; when one is a frame there is room again. */
+		if (is_met && !b->config.is_dry)
+			gn_broker_want_reoffer(vm, gfn);
+		return;
+	}
+	gn_broker_step(b, "offered");
+	b->stats.candidates++;
+	b->stats.could_merge += b->config.is_dry && is_met;
+	if (!b->config.is_dry && is_met)
+		gn_broker_elect(b, tag);
+}
+
+/* @frame has the contents of @tag for good: it is in the index, and who is a candidate merges. */
+static void publish(struct gn_broker *b, uint64_t frame, struct gn_tag tag)
+{
+	struct gn_index_entry *e;
+
+	for (e = gn_index_next(&b->index, tag.bits, NULL); e;
+	     e = gn_index_next(&b->index, tag.bits, e)) {
+		const uint64_t value = e->value;
+		struct gn_broker_vm *vm = b->vms[gn_entry_vm_of(value)];
+
+		if (gn_entry_check_of(value) != tag.check ||
+		    gn_entry_kind_of(value) == GN_ENTRY_FRAME)
+			continue;
+		gn_index_erase(&b->index, e);
+		if (vm)
+			gn_broker_want_merge(vm, gn_entry_number_of(value), frame, tag);
+	}
+	if (gn_broker_enter(b, tag, gn_entry_value(GN_ENTRY_FRAME, 0, frame, tag.check)))
+		b->stats.pages_shared++;
+	else
+		gn_share_pool_put(b->pool, frame); /* no index entry: the orders have it alone */
+	gn_broker_step(b, "published");
+}
+
+/* The slot's page into a frame of ours. 0; -EAGAIN: it is not what was offered; else there is no frame. */
+static int take_shown(struct gn_broker_vm *vm, const struct gn_broker_order *order, uint64_t *frame)
+{
+	struct gn_broker *b = vm->broker;
+	struct gn_tag tag;
+	int err = gn_share_pool_alloc(b->pool, frame);
+
+	if (err)
+		return err;
+	memcpy(gn_share_pool_at(b->pool, *frame), gn_exchange_slot(vm->exchange, order->slot),
+	       PAGE_BYTES);
+	gn_broker_step(b, "shown");
+	tag = gn_hasher_tag(&b->hasher, gn_share_pool_at(b->pool, *frame));
+	if (tag.bits == order->tag.bits && tag.check == order->tag.check)
+		return 0;
+	gn_share_pool_put(b->pool, *frame);
+	return -EAGAIN;
+}
+
+static void on_shown(struct gn_broker_vm *vm, const struct gn_broker_order *order, int result)
+{
+	struct gn_broker *b = vm->broker;
+	uint64_t frame;
+	int err;
+
+	b->stats.shows++;
+	if (result) {
+		b->stats.shows_failed++;
+		gn_broker_drop_pending(vm, order->gfn, order->tag);
+		gn_broker_elect(b, order->tag);
+		return;
+	}
+	err = take_shown(vm, order, &frame);
+	if (!err) {
+		publish(b, frame, order->tag);
+		return;
+	}
+	b->stats.shows_differing += err == -EAGAIN;
+	b->stats.pool_full += err != -EAGAIN;
+	gn_broker_drop_pending(vm, order->gfn, order->tag);
+	/* Without room in the pool the others could not be shown either. They wait for the next offer. */
+	if (err == -EAGAIN)
+		gn_broker_elect(b, order->tag);
+}
+
+/* Another frame of the same tag, after @frame in the index. */
+static void try_next_frame(struct gn_broker_vm *vm, const struct gn_broker_order *order)
+{
+	const uint64_t value = gn_entry_value(GN_ENTRY_FRAME, 0, order->frame, order->tag.check);
+	struct gn_index *index = &vm->broker->index;
+	struct gn_index_entry *e = gn_broker_find(vm->broker, order->tag, value);
+
+	while (e && (e = gn_index_next(index, order->tag.bits, e)))
+		if (gn_entry_kind_of(e->value) == GN_ENTRY_FRAME &&
+		    gn_entry_check_of(e->value) == order->tag.check) {
+			gn_broker_want_merge(vm, order->gfn, gn_entry_number_of(e->value),
+					     order->tag);
+			return;
+		}
+}
+
+static bool bit_get(const uint64_t *bits, uint64_t n)
+{
+	return bits[n / 64] >> (n % 64) & 1;
+}
+
+static void on_merged(struct gn_broker_vm *vm, const struct gn_broker_order *order, int result)
+{
+	struct gn_broker *b = vm->broker;
+
+	if (!result) {
+		b->stats.merged++;
+		vm->stats.merged++;
+	} else {
+		b->stats.refused_differing += result == -EAGAIN;
+		b->stats.refused_busy += result == -EBUSY;
+		b->stats.refused_state += result != -EAGAIN && result != -EBUSY;
+		vm->stats.refused++;
+	}
+	if (result == -EAGAIN)
+		try_next_frame(vm, order);
+	if (!result && !bit_get(vm->charged, order->frame)) {
+		/* The order's reference is the VM's. */
+		vm->charged[order->frame / 64] |= (uint64_t)1 << (order->frame % 64);
+		vm->stats.charged_pages++;
+	} else {
+		gn_share_pool_put(b->pool, order->frame);
+		gn_broker_give_up(b, order->frame);
+	}
+	gn_broker_step(b, "merged");
+}
+
+static void on_detached(struct gn_broker_vm *vm, const struct gn_broker_order *order)
+{
+	const unsigned segment = (unsigned)(order->frame / GN_SEGMENT_FRAMES);
+
+	vm->views[segment / 64] &= ~((uint64_t)1 << (segment % 64));
+	gn_share_pool_unview(vm->broker->pool, segment);
+}
+
+static void on_returned(struct gn_broker_vm *vm, uint64_t frame)
+{
+	struct gn_broker *b = vm->broker;
+
+	if (frame >= (uint64_t)gn_share_pool_segments(b->pool) * GN_SEGMENT_FRAMES ||
+	    !bit_get(vm->charged, frame)) {
+		note_bad(vm);
+		return;
+	}
+	vm->charged[frame / 64] &= ~((uint64_t)1 << (frame % 64));
+	vm->stats.charged_pages--;
+	vm->stats.returns++;
+	b->stats.returns++;
+	gn_share_pool_put(b->pool, frame);
+	gn_broker_give_up(b, frame);
+	gn_broker_step(b, "returned");
+}
+
+static void take_answer(struct gn_broker_vm *vm, const struct gn_exchange_answer *answer)
+{
+	struct gn_broker_order order;
+
+	if (answer->kind == GN_ANSWER_RETURNED)
+		on_returned(vm, answer->frame);
+	else if (answer->kind != GN_ANSWER_DONE || !gn_broker_finish(vm, answer->number, &order))
+		note_bad(vm);
+	else if (order.kind == GN_ORDER_SHOW)
+		on_shown(vm, &order, answer->result);
+	else if (order.kind == GN_ORDER_MERGE)
+		on_merged(vm, &order, answer->result);
+	else if (order.kind == GN_ORDER_DETACH && !answer->result)
+		on_detached(vm, &order);
+}
+
+int gn_broker_serve(struct gn_broker_vm *vm, unsigned max)
+{
+	unsigned count = 0;
+	int more = 1;
+
+	while (count < max && more > 0) {
+		struct gn_exchange_answer answer;
+
+		more = gn_exchange_take(vm->exchange, GN_EXCHANGE_ANSWERS, &answer);
+		if (more > 0) {
+			take_answer(vm, &answer);
+			count++;
+		}
+	}
+	while (count < max && more >= 0 && vm->wanted_count < WANTED_MAX) {
+		struct gn_exchange_offer offer;
+
+		more = gn_exchange_take(vm->exchange, GN_EXCHANGE_OFFERS, &offer);
+		if (more <= 0)
+			break;
+		take_offer(vm, &offer);
+		count++;
+	}
+	vm->is_broken |= more < 0;
+	return vm->is_broken ? -EPROTO : (int)count;
+}

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * daemon.h - gnomon-shared: which pages of many VM processes are equal, and what that may cost.
+ *
+ * Each VM process has an agent (agent.h), which scans its own guest. A VM that names no domain is one of its own and needs of
+ * us only its share of the CPU budget. VMs of a domain that both they and our configuration name share through a broker
+ * (broker.h), which this daemon feeds with what they put into their exchanges.
+ *
+ * No state matters: killed at any moment, the daemon leaves VMs with frames that live as long as they have them mapped, and that
+ * nobody can write any more. The next daemon begins with nothing, and VMs come to it as new ones.
+ *
+ * A VM is charged with frames until its process is dead or it has unregistered. A connection that ends says neither; such a VM
+ * is *lost*: nothing more is taken from its exchange, nothing ordered, and its charges stay.
+ *
+ * One thread, one event loop.
+ */
+#ifndef GN_SHARING_DAEMON_H
+#define GN_SHARING_DAEMON_H
+
+#include "broker.h"
+#include "control/event_log.h"
+#include "control/metrics_http.h"
+#include "control/report.h"
+#include "control/service.h"
+#include "daemon_config.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define GN_SHARED_RELEASE "0.1.0"
+
+/* VMs that share; it is there as long as it has any. */
+struct gn_shared_domain {
+	char name[48];
+	struct gn_broker *broker;
+	unsigned vm_count; /* lost ones too */
+	struct gn_shared_domain *next;
+};
+
+struct gn_shared_vm {
+	struct gn_shared *daemon;
+	struct gn_shared_vm *next;
+	struct gn_peer *peer; /* NULL: lost */
+	char name[64], backend[16], scheme[24];
+	pid_t pid;	/* by the kernel's word */
+	int process_fd; /* -1: not known */
+	sd_event_source *death;
+	uint64_t mem_bytes;
+	struct gn_shared_domain *domain; /* NULL: one of its own */
+	struct gn_broker_vm *broker_vm;
+	int daemon_fd, vm_fd;	/* eventfds: the VM kicks us, we kick it; -1: none */
+	sd_event_source *kicks; /* of daemon_fd */
+	/* What it last told. */
+	uint64_t pages_sharing, pages_shared, pages_scanned, full_scans, zero_pages, cpu_us;
+};
+
+struct gn_shared {
+	struct gn_shared_config config;
+	const char *config_path;
+	bool is_dry, is_paused, is_stopping;
+	void (*say)(const char *text); /* a line for people */
+	struct gn_service *service;
+	struct gn_server *server;
+	struct gn_event_log *log;
+	struct gn_metrics *metrics;
+	struct gn_metrics_http *http;
+	sd_event_source *period, *rest;
+	struct gn_shared_vm *vms; /* lost ones too */
+	struct gn_shared_domain *domains;
+	unsigned vm_count; /* with a connection */
+	uint64_t told_ppm; /* the share that VMs know */
+	/* Our own share of the budget: a bucket of CPU time. */
+	int64_t tokens_ns;
+	uint64_t refilled_ns, cpu_ns;
+	bool is_resting;
+	struct gn_refusals refusals;
+	struct gn_textfile textfile;
+	uint64_t started_ns, admitted, gones, broken, rests, reloads, refused_reloads;
+	/* Of VMs that are gone, so that sums never fall. */
+	uint64_t gone_scanned, gone_zero_pages;
+};
+
+/* -errno, having said why through @say. @dry: count what could be shared, order nothing. */
+int gn_shared_create(const char *config_path, bool dry, void (*say)(const char *text),
+		     struct gn_shared **out);
+void gn_shared_destroy(struct gn_shared *daemon);
+/* Until SIGTERM or quit. The exit code. */
+int gn_shared_run(struct gn_shared *daemon);
+void gn_shared_stop(struct gn_shared *daemon);
+__attribute__((format(printf, 2, 3))) void gn_shared_say(struct gn_shared *daemon,
+							 const char *format, ...);
+
+/* daemon_vm.c: the books. */
+gn_command_fn gn_shared_register, gn_shared_unregister, gn_shared_get_segment;
+int gn_shared_on_event(void *daemon, struct gn_peer *peer, const char *name, const cJSON *data);
+void gn_shared_on_gone(void *daemon, struct gn_peer *peer);
+/* Its process is dead, or the daemon ends. */
+void gn_shared_forget(struct gn_shared_vm *vm);
+/* VMs that the configuration names in their domain no more are let go. */
+void gn_shared_recheck(struct gn_shared *daemon);
+
+/* daemon_domain.c: domains, and what their VMs put. */
+/* The domain @name, made if need be. NULL: out of memory. */
+struct gn_shared_domain *gn_shared_domain_get(struct gn_shared *daemon, const char *name);
+/* One VM less; without any it is gone. */
+void gn_shared_domain_leave(struct gn_shared *daemon, struct gn_shared_domain *domain);
+/* The VM's eventfd is readable. */
+int gn_shared_on_kick(sd_event_source *source, int fd, uint32_t events, void *vm);
+/* Tell what is to be ordered. */
+void gn_shared_domain_order(struct gn_shared *daemon, const struct gn_shared_domain *domain);
+
+/* daemon_budget.c: who may use how much CPU time. */
+/* Parts per million of a core, of each VM and of the daemon. */
+uint64_t gn_shared_share_ppm(const struct gn_shared *daemon);
+/* Tell VMs if that has changed, or if @always. */
+void gn_shared_tell_budget(struct gn_shared *daemon, bool always);
+/* Charge what was used since this was last asked. False: the budget is used up, and all VMs' kicks wait. */
+bool gn_shared_may_work(struct gn_shared *daemon);
+int gn_shared_budget_start(struct gn_shared *daemon);
+
+/* Of all domains; what is saved is what guests have beyond what there is. */
+struct gn_shared_sums {
+	struct gn_broker_stats brokers;
+	uint64_t pages_shared, pages_sharing; /* KSM's: frames; pages beyond them */
+	uint64_t pages_scanned, zero_pages, full_scans;
+	uint64_t saved_bytes, lost_vms;
+};
+void gn_shared_sum(const struct gn_shared *daemon, struct gn_shared_sums *out);
+
+extern const struct gn_server_command gn_shared_commands[];
+extern const size_t gn_shared_command_count;
+
+void gn_shared_update_metrics(void *daemon);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * daemon_config.c - the daemon's keys.
+ */
+#include "daemon_config.h"
+
+#include <fnmatch.h>
+#include <stddef.h>
+#include <string.h>
+
+#define AT(field)   offsetof(struct gn_shared_config, field)
+#define TEXT(field) AT(field), 0, sizeof(((struct gn_shared_config *)0)->field), NULL
+
+static const struct gn_config_key keys[] = {
+	{ "daemon", "socket", GN_CONFIG_TEXT, TEXT(socket), "/run/gnomon/shared.sock",
+	  "the control socket" },
+	{ "daemon", "event_log", GN_CONFIG_TEXT, TEXT(event_log), "",
+	  "file of events, one JSON object per line; empty: none" },
+	{ "daemon", "connections", GN_CONFIG_COUNT, AT(max_peers), 1, 100000, NULL, "4096",
+	  "of VMs and tools together" },
+	{ "daemon", "messages_per_s", GN_CONFIG_COUNT, AT(messages_per_s), 1, 1000000, NULL, "1000",
+	  "of one connection; beyond, it waits" },
+	{ "sharing", "cpu_percent", GN_CONFIG_NUMBER, AT(cpu_percent), 0.01, 10000, NULL, "10",
+	  "of one core, for the daemon and all VMs' scanning together" },
+	{ "sharing", "sweep", GN_CONFIG_MS, AT(sweep_ms), 10, 3600000, NULL, "500ms",
+	  "how often VMs learn which pages were written; a page is looked at after two" },
+	{ "sharing", "pool", GN_CONFIG_SIZE, AT(pool_bytes), 0x1p20, 0x1p44, NULL, "4G",
+	  "frames of one domain, at most" },
+	{ "sharing", "index", GN_CONFIG_SIZE, AT(index_bytes), 0x1p20, 0x1p44, NULL, "32G",
+	  "memory of one domain's VMs that its index has room for, at 21 bytes a page" },
+	{ "sharing", "reserve", GN_CONFIG_SIZE, AT(reserve_bytes), 0, 0x1p52, NULL, "256M",
+	  "of what is saved, not to be given away: guests may take it back at any moment" },
+	{ "metrics", "port", GN_CONFIG_COUNT, AT(metrics_port), 0, 65535, NULL, "0",
+	  "of http://127.0.0.1/metrics; 0: none" },
+	{ "metrics", "textfile", GN_CONFIG_TEXT, TEXT(textfile), "",
+	  "for the node exporter, each second; empty: none" },
+	{ "domain *", "vms", GN_CONFIG_NAMED, AT(domains), 0, 0, NULL, NULL,
+	  "names, or patterns like web-*, of the VMs that may share with each other" },
+};
+
+const struct gn_config_schema gn_shared_schema = { keys, sizeof(keys) / sizeof(keys[0]),
+						   sizeof(struct gn_shared_config) };
+
+static bool has_match(const char *patterns, const char *name)
+{
+	char text[sizeof(((struct gn_config_names *)0)->of[0].text)], *rest = text;
+
+	strcpy(text, patterns);
+	for (char *one; (one = strsep(&rest, " \t,"));)
+		if (*one && !fnmatch(one, name, 0))
+			return true;
+	return false;
+}
+
+bool gn_shared_config_allows(const struct gn_shared_config *c, const char *domain, const char *name)
+{
+	for (unsigned i = 0; i < c->domains.count; i++)
+		if (!strcmp(c->domains.of[i].name, domain))
+			return has_match(c->domains.of[i].text, name);
+	return false;
+}

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * daemon_config.h - what gnomon-shared can be told. docs/shared.md explains the keys.
+ */
+#ifndef GN_SHARING_DAEMON_CONFIG_H
+#define GN_SHARING_DAEMON_CONFIG_H
+
+#include "control/config.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct gn_shared_config {
+	char socket[108], event_log[256], textfile[256];
+	uint64_t max_peers, messages_per_s, metrics_port;
+	double cpu_percent; /* of one core, all together */
+	uint64_t sweep_ms;
+	uint64_t pool_bytes,
+		index_bytes; /* of a domain: its frames, and the memory its index has room for */
+	uint64_t reserve_bytes;
+	struct gn_config_names domains; /* the VMs of each, as patterns */
+};
+
+extern const struct gn_config_schema gn_shared_schema;
+
+/* Whether [domain @domain] names the VM @name. */
+bool gn_shared_config_allows(const struct gn_shared_config *config, const char *domain,
+			     const char *name);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

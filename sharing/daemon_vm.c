@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * daemon_vm.c - how a VM comes into the books, what it tells, and how it leaves them.
+ *
+ * A name belongs to one connection. A VM that comes back while its former self is lost is a new one: the frames that the
+ * former was charged with are mapped in the same process still, so that stays charged until the process dies.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "control/process.h"
+#include "control/step.h"
+#include "daemon.h"
+
+#define PAGE_BYTES 4096
+
+static struct gn_shared_vm *find(struct gn_shared *d, const char *name)
+{
+	struct gn_shared_vm *vm = d->vms;
+
+	while (vm && (!vm->peer || strcmp(vm->name, name) != 0))
+		vm = vm->next;
+	return vm;
+}
+
+static void log_vm(struct gn_shared *d, const char *event, const struct gn_shared_vm *vm)
+{
+	struct gn_json_writer *w = gn_event_log_begin(d->log, event);
+
+	gn_json_put_text(w, "vm", vm->name);
+	if (vm->domain)
+		gn_json_put_text(w, "domain", vm->domain->name);
+	gn_event_log_end(d->log);
+}
+
+/* ---- Leaving ----------------------------------------------------------------------------------------------------- */
+
+/* Nobody has what it was charged with. */
+static void release(struct gn_shared_vm *vm)
+{
+	sd_event_source_disable_unref(vm->death);
+	sd_event_source_disable_unref(vm->kicks);
+	if (vm->broker_vm)
+		gn_broker_remove(vm->broker_vm);
+	if (vm->domain) {
+		vm->domain->vm_count--;
+		gn_shared_domain_leave(vm->daemon, vm->domain);
+	}
+	if (vm->process_fd >= 0)
+		close(vm->process_fd);
+	if (vm->daemon_fd >= 0)
+		close(vm->daemon_fd);
+	if (vm->vm_fd >= 0)
+		close(vm->vm_fd);
+	free(vm);
+}
+
+void gn_shared_forget(struct gn_shared_vm *vm)
+{
+	struct gn_shared *d = vm->daemon;
+	struct gn_shared_vm **at = &d->vms;
+
+	while (*at != vm)
+		at = &(*at)->next;
+	*at = vm->next;
+	d->gones++;
+	d->gone_scanned += vm->pages_scanned;
+	d->gone_zero_pages += vm->zero_pages;
+	if (!find(d, vm->name))
+		gn_metrics_forget(d->metrics, "vm", vm->name);
+	log_vm(d, "gone", vm);
+	release(vm);
+	gn_step_pass("gone");
+}
+
+static int on_death(sd_event_source *source, int fd, uint32_t events, void *ctx)
+{
+	(void)source;
+	(void)fd;
+	(void)events;
+	gn_shared_forget(ctx);
+	return 0;
+}
+
+/* The connection has ended, and the process lives. */
+static bool lose(struct gn_shared_vm *vm)
+{
+	struct gn_shared *d = vm->daemon;
+
+	if (!vm->broker_vm || !gn_process_lives(vm->process_fd) ||
+	    sd_event_add_io(gn_service_event(d->service), &vm->death, vm->process_fd, EPOLLIN,
+			    on_death, vm) < 0)
+		return false;
+	vm->peer = NULL;
+	vm->kicks = sd_event_source_disable_unref(vm->kicks);
+	log_vm(d, "lost", vm);
+	return true;
+}
+
+void gn_shared_on_gone(void *ctx, struct gn_peer *p)
+{
+	struct gn_shared *d = ctx;
+	struct gn_shared_vm *vm = gn_peer_tag(p);
+
+	if (!vm)
+		return;
+	d->vm_count--;
+	if (d->is_stopping || !lose(vm))
+		gn_shared_forget(vm);
+	if (!d->is_stopping)
+		gn_shared_tell_budget(d, false);
+}
+
+void gn_shared_unregister(void *ctx, struct gn_peer *p, const cJSON *arguments,
+			  struct gn_reply *reply)
+{
+	struct gn_shared *d = ctx;
+	struct gn_shared_vm *vm = gn_peer_tag(p);
+
+	(void)arguments;
+	if (!vm) {
+		gn_reply_fail(reply, "NotRegistered", "this connection is no VM's");
+		return;
+	}
+	gn_peer_set_tag(p, NULL);
+	d->vm_count--;
+	gn_shared_forget(vm);
+	gn_shared_tell_budget(d, false);
+}
+
+void gn_shared_recheck(struct gn_shared *d)
+{
+	for (struct gn_shared_vm *vm = d->vms; vm; vm = vm->next)
+		if (vm->peer && vm->domain &&
+		    !gn_shared_config_allows(&d->config, vm->domain->name, vm->name))
+			gn_peer_drop(vm->peer);
+}
+
+/* ---- Coming ------------------------------------------------------------------------------------------------------ */
+
+/* What a VM of a domain has beside its entry. */
+static int join(struct gn_shared *d, struct gn_shared_vm *vm, const char *domain,
+		struct gn_reply *reply)
+{
+	int err;
+
+	vm->domain = gn_shared_domain_get(d, domain);
+	if (!vm->domain)
+		return -ENOMEM;
+	vm->domain->vm_count++;
+	err = gn_broker_add(vm->domain->broker, vm->mem_bytes / PAGE_BYTES, &vm->broker_vm);
+	if (err)
+		return err;
+	vm->daemon_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	vm->vm_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (vm->daemon_fd < 0 || vm->vm_fd < 0)
+		return -errno;
+	err = gn_reply_attach(reply, gn_broker_vm_exchange_fd(vm->broker_vm));
+	if (!err)
+		err = gn_reply_attach(reply, vm->daemon_fd);
+	if (!err)
+		err = gn_reply_attach(reply, vm->vm_fd);
+	if (!err)
+		err = sd_event_add_io(gn_service_event(d->service), &vm->kicks, vm->daemon_fd,
+				      EPOLLIN, gn_shared_on_kick, vm);
+	/* Whoever asks something waits for no VM's offers. */
+	if (err >= 0)
+		err = sd_event_source_set_priority(vm->kicks, SD_EVENT_PRIORITY_IDLE);
+	return err < 0 ? err : 0;
+}
+
+static void read_registration(struct gn_shared *d, struct gn_peer *p, struct gn_shared_vm *vm,
+			      const cJSON *a, char *domain, size_t bytes, struct gn_reply *reply)
+{
+	struct gn_json_errors e = { .failed = false };
+
+	gn_json_get_text(&e, a, "name", GN_JSON_REQUIRED, vm->name, sizeof(vm->name));
+	gn_json_get_u64(&e, a, "mem_bytes", GN_JSON_REQUIRED, (uint64_t)1 << 50, &vm->mem_bytes);
+	gn_json_get_text(&e, a, "domain", GN_JSON_OPTIONAL, domain, bytes);
+	gn_json_get_text(&e, a, "backend", GN_JSON_OPTIONAL, vm->backend, sizeof(vm->backend));
+	gn_json_get_text(&e, a, "scheme", GN_JSON_OPTIONAL, vm->scheme, sizeof(vm->scheme));
+	if (e.failed)
+		gn_reply_fail(reply, "InvalidArgument", "%s", e.why);
+	else if (vm->mem_bytes < PAGE_BYTES)
+		gn_reply_fail(reply, "InvalidArgument", "mem_bytes must be a page at least");
+	else if (gn_peer_tag(p))
+		gn_reply_fail(reply, "AlreadyRegistered", "this connection is a VM's already");
+	else if (find(d, vm->name))
+		gn_reply_fail(reply, "NameTaken", "a VM named %s is registered", vm->name);
+	else if (d->is_stopping)
+		gn_reply_fail(reply, "TryAgain", "the daemon is stopping");
+	else if (domain[0] && !gn_shared_config_allows(&d->config, domain, vm->name))
+		gn_reply_fail(reply, "NotInDomain",
+			      "[domain %s] of the configuration does not name %s", domain,
+			      vm->name);
+}
+
+static void admit(struct gn_shared *d, struct gn_peer *p, struct gn_shared_vm *vm,
+		  struct gn_json_writer *w)
+{
+	vm->peer = p;
+	vm->next = d->vms;
+	d->vms = vm;
+	d->vm_count++;
+	d->admitted++;
+	gn_peer_set_tag(p, vm);
+	gn_step_pass("admitted");
+	gn_json_begin_object(w, "return");
+	gn_json_put_u64(w, "cpu_ppm", gn_shared_share_ppm(d));
+	gn_json_put_u64(w, "sweep_ms", d->config.sweep_ms);
+	gn_json_end_object(w);
+	log_vm(d, "registered", vm);
+	gn_shared_tell_budget(d, false);
+}
+
+void gn_shared_register(void *ctx, struct gn_peer *p, const cJSON *arguments,
+			struct gn_reply *reply)
+{
+	struct gn_shared *d = ctx;
+	struct gn_shared_vm *vm = calloc(1, sizeof(*vm));
+	char domain[sizeof(((struct gn_shared_domain *)0)->name)] = "";
+	int err = 0;
+
+	if (!vm) {
+		gn_reply_fail(reply, "OutOfMemory", "the daemon is out of memory");
+		return;
+	}
+	vm->daemon = d;
+	vm->daemon_fd = vm->vm_fd = vm->process_fd = -1;
+	vm->pid = gn_peer_pid(p);
+	read_registration(d, p, vm, arguments, domain, sizeof(domain), reply);
+	if (!reply->error_class && domain[0])
+		err = join(d, vm, domain, reply);
+	if (err)
+		gn_reply_fail(reply, err == -ENOSPC ? "NoRoom" : "OutOfMemory",
+			      "the domain takes no VM more: %s", strerror(-err));
+	if (reply->error_class) {
+		gn_refusals_note(&d->refusals, d->log, vm->name, reply->error_class);
+		release(vm);
+		return;
+	}
+	vm->process_fd = gn_process_open(vm->pid);
+	admit(d, p, vm, reply->writer);
+}
+
+void gn_shared_get_segment(void *ctx, struct gn_peer *p, const cJSON *arguments,
+			   struct gn_reply *reply)
+{
+	struct gn_shared_vm *vm = gn_peer_tag(p);
+	struct gn_json_errors e = { .failed = false };
+	uint64_t segment = 0;
+	int fd;
+
+	(void)ctx;
+	gn_json_get_u64(&e, arguments, "segment", GN_JSON_REQUIRED, UINT32_MAX, &segment);
+	if (e.failed) {
+		gn_reply_fail(reply, "InvalidArgument", "%s", e.why);
+		return;
+	}
+	if (!vm || !vm->broker_vm) {
+		gn_reply_fail(reply, "NotRegistered", "this connection is no VM's of a domain");
+		return;
+	}
+	fd = gn_broker_view(vm->broker_vm, (unsigned)segment);
+	gn_step_pass("viewed");
+	if (fd < 0)
+		gn_reply_fail(reply, "NoSegment", "there is no segment %u now", (unsigned)segment);
+	else if (gn_reply_attach(reply, fd))
+		gn_reply_fail(reply, "OutOfMemory", "descriptors have run out");
+}
+
+/* ---- Telling ----------------------------------------------------------------------------------------------------- */
+
+int gn_shared_on_event(void *ctx, struct gn_peer *p, const char *name, const cJSON *data)
+{
+	struct gn_shared_vm *vm = gn_peer_tag(p);
+	struct gn_json_errors e = { .failed = false };
+	struct gn_shared_vm told;
+
+	(void)ctx;
+	if (!vm || strcmp(name, "REPORT") != 0)
+		return -EINVAL;
+	told = *vm;
+	/* No more than it has. */
+	gn_json_get_u64(&e, data, "pages_sharing", GN_JSON_REQUIRED, vm->mem_bytes / PAGE_BYTES,
+			&told.pages_sharing);
+	gn_json_get_u64(&e, data, "pages_shared", GN_JSON_OPTIONAL, told.pages_sharing,
+			&told.pages_shared);
+	gn_json_get_u64(&e, data, "pages_scanned", GN_JSON_OPTIONAL, UINT64_MAX,
+			&told.pages_scanned);
+	gn_json_get_u64(&e, data, "full_scans", GN_JSON_OPTIONAL, UINT64_MAX, &told.full_scans);
+	gn_json_get_u64(&e, data, "zero_pages", GN_JSON_OPTIONAL, UINT64_MAX, &told.zero_pages);
+	gn_json_get_u64(&e, data, "cpu_us", GN_JSON_OPTIONAL, UINT64_MAX, &told.cpu_us);
+	if (e.failed)
+		return -EINVAL;
+	*vm = told;
+	gn_step_pass("reported");
+	return 0;
+}

@@ -1,0 +1,242 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""shared.py SHARED GNOMON - gnomon-shared as its operator and its VMs meet it: configuration, domains by both sides, commands, metrics,
+reload, CPU budget, dry run, VMs that are lost; and VMs of `gnomon run --sharing`, whose guests notice nothing. Last line: N passed, N failed."""
+import array
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+import urllib.request
+
+import daemons
+from daemons import Daemon, LIMIT_S, check, check_configuration, port_free, run_tests, until
+
+SHARED, GNOMON = (os.path.realpath(p) for p in sys.argv[1:3])
+MIB = 1 << 20
+Daemon.program = SHARED
+EAGER = "[sharing]\ncpu_percent = 200\nsweep = 20ms\n"
+
+
+class Peer(daemons.Peer):
+    """With a name, a VM that has no pages to offer."""
+
+    def __init__(self, path):
+        self.fds = []
+        super().__init__(path)
+
+    def read(self):
+        while b"\n" not in self.buffer:
+            got, control, _, _ = self.socket.recvmsg(65536, socket.CMSG_SPACE(16))
+            if not got:
+                raise ConnectionError("hung up")
+            for level, kind, data in control:
+                check(level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS, "descriptors, and nothing else")
+                self.fds += list(array.array("i", data))
+            self.buffer += got
+        return super().read()
+
+    def register(self, name, **more):
+        return self.ask("register", name=name, mem_bytes=MIB, **more)
+
+
+def configuration(folder):
+    check_configuration(folder, "shared.ini",
+                        [("[sharing]\ncpu = 1\n", ":2: no key \"cpu\""), ("[domain ]\nvms = a\n", ":2:"), ("[domain a]\nvm = a\n", ":2: no key \"vm\""),
+                         ("[domain a]\nvms = a\n[domain a]\nvms = b\n", ":4: vms of [domain a] was given already"),
+                         ("[sharing]\ncpu_percent = 0\n", ":2: cpu_percent"), ("nonsense", ":1: neither")])
+
+
+def domains_need_both(folder):
+    d = Daemon(folder, "[domain web]\nvms = web-* db\n[domain other]\nvms = o\n")
+    tool, a, b, c, alone = (Peer(d.path) for _ in range(5))
+    for name, domain in (("web", "web"), ("db", "other"), ("db", "none"), ("o", "web")):
+        check(a.register(name, domain=domain)["error"]["class"] == "NotInDomain", f"{name} is not of {domain}")
+    check("return" in a.register("web-1", domain="web") and len(a.fds) == 3, "one that both name")
+    check("return" in b.register("db", domain="web") and len(b.fds) == 3, "another")
+    check("return" in c.register("o", domain="other"), "one of another domain")
+    check("return" in alone.register("alone") and not alone.fds, "one of its own domain has no descriptors to share by")
+    check(Peer(d.path).register("db", domain="web")["error"]["class"] == "NameTaken", "a name is one VM's")
+    check(alone.ask("get-segment", segment=0)["error"]["class"] == "NotRegistered", "nor segments")
+    check(a.ask("get-segment", segment=0)["error"]["class"] == "NoSegment", "there is none yet")
+    vms = {vm["name"]: vm for vm in tool.ask("query-vms")["return"]}
+    check({n: vm.get("domain") for n, vm in vms.items()} == {"web-1": "web", "db": "web", "o": "other", "alone": None}, f"who is where: {vms}")
+    check({(x["name"], x["vms"]) for x in tool.ask("query-domains")["return"]} == {("web", 2), ("other", 1)}, "domains")
+    check(tool.ask("audit") == {"return": {}, "id": 1}, "books")
+    refused = [(e["vm"], e["class"]) for e in d.logged("refused")]
+    check(refused[:2] == [("web", "NotInDomain"), ("db", "NotInDomain")], f"which is logged: {refused}")
+    b.close()
+    check(until(lambda: {(x["name"], x["vms"]) for x in tool.ask("query-domains")["return"]} == {("web", 1), ("other", 1)}), "db has left")
+    d.write("[domain web]\nvms = nobody\n[domain other]\nvms = o\n")
+    d.process.send_signal(signal.SIGHUP)
+    check(until(lambda: "web-1" not in {vm["name"] for vm in tool.ask("query-vms")["return"] if not vm["lost"]}),
+          "a VM that the configuration names no more is let go")
+    check({vm["name"]: vm["lost"] for vm in tool.ask("query-vms")["return"]} == {"web-1": True, "o": False, "alone": False},
+          "and charged until its process ends")
+    check(Peer(d.path).register("web-1", domain="web")["error"]["class"] == "NotInDomain", "and not taken again")
+    check(d.end() == 0, "ends")
+
+
+def descriptors(folder):
+    """What a VM is given can't be resized by it; an exchange that makes no sense is the end."""
+    d = Daemon(folder, "[domain g]\nvms = *\n")
+    tool, vm = Peer(d.path), Peer(d.path)
+    check("return" in vm.register("v", domain="g"), "registered")
+    exchange, kick, _ = vm.fds
+    for size in (0, 1 << 30):
+        try:
+            os.ftruncate(exchange, size)
+            check(False, "an exchange was resized")
+        except OSError:
+            check(True, "its size is sealed")
+    os.pwrite(exchange, struct.pack("<I", 1 << 31), 64)
+    os.write(kick, struct.pack("<Q", 1))
+    try:
+        vm.ask("query-sharing")
+        vm.ask("query-sharing")
+        while True:
+            vm.read()
+    except (ConnectionError, TimeoutError) as error:
+        check(isinstance(error, ConnectionError), f"a broken exchange ends its connection: {error!r}")
+    check([e["vm"] for e in d.logged("broken")] == ["v"], "which is logged")
+    check(tool.ask("query-sharing")["return"]["vms"] == 0, "and nobody else minds")
+    for fd in vm.fds:
+        os.close(fd)
+    check(d.end() == 0, "ends")
+
+
+def budget(folder):
+    d = Daemon(folder, "[sharing]\ncpu_percent = 3\nsweep = 40ms\n[domain g]\nvms = *\n")
+    tool, a, b = (Peer(d.path) for _ in range(3))
+    told = a.register("a")["return"]
+    check(told == {"cpu_ppm": 15000, "sweep_ms": 40}, f"half for the daemon, half for the VM: {told}")
+    b.register("b")
+    check(until(lambda: (a.event("SETTINGS") or {}).get("cpu_ppm") == 10000), "a third each")
+    tool.ask("pause")
+    check(until(lambda: (a.event("SETTINGS") or {}).get("cpu_ppm") == 0), "a pause is no time at all")
+    tool.ask("resume")
+    check(until(lambda: (a.event("SETTINGS") or {}).get("cpu_ppm") == 10000), "and ends")
+    d.write("[sharing]\ncpu_percent = 6\nsweep = 80ms\n")
+    d.process.send_signal(signal.SIGHUP)
+    told = until(lambda: (e := a.event("SETTINGS")) and e["cpu_ppm"] == 20000 and e)
+    check(told and told["sweep_ms"] == 80, f"a reload is told: {told}")
+    d.write("[sharing]\ncpu_percent = many\n")
+    d.process.send_signal(signal.SIGHUP)
+    check(until(lambda: "cpu_percent" in d.said()) and tool.ask("query-sharing")["return"]["cpu_percent"] == 6, "a wrong one is refused, and said")
+    check("return" in tool.ask("quit") and d.process.wait(LIMIT_S) == 0, "quit")
+
+
+def start_vm(folder, name, *options, phases="50/20/20000x4"):
+    return subprocess.Popen([GNOMON, "run", "ept", "phases", "--mem", "32M", "--size", "12M", "--argument", phases, "--rest", "1", "--audit",
+                             "--sharing", os.path.join(folder, "s"), "--name", name, *options],
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def check_ends(name, guest):
+    out, err = guest.communicate(timeout=300)
+    check(guest.returncode == 0 and "sharing: " in out, f"{name} ends well: {guest.returncode} {err}")
+    sums = [line.split()[1] for line in out.splitlines() if line.startswith("memory_sum")]
+    return sums[0] if sums else None
+
+
+def metrics(tool):
+    port = tool.ask("query-sharing")["return"]["metrics_port"]
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=LIMIT_S) as page:
+        return {line.split()[0]: float(line.split()[1]) for line in page.read().decode().splitlines() if line[0] != "#"}
+
+
+def vms_share(folder):
+    """Clones of a group share across processes, one of none within itself; the daemon dies meanwhile. All compute what they would alone."""
+    rest = EAGER + f"[metrics]\nport = {port_free()}\n[domain g]\nvms = a b\n"
+    d = Daemon(folder, rest)
+    tool = Peer(d.path)
+    alone = subprocess.run([GNOMON, "run", "ept", "phases", "--mem", "32M", "--size", "12M", "--argument", "50/20/20000x4"],
+                           capture_output=True, text=True, timeout=300).stdout
+    expected = [line.split()[1].rstrip(";") for line in alone.splitlines() if line.startswith("memory_sum")]
+    guests = {"a": start_vm(folder, "a", "--sharing-domain", "g"), "b": start_vm(folder, "b", "--sharing-domain", "g"), "c": start_vm(folder, "c")}
+    stranger = start_vm(folder, "d", "--sharing-domain", "g")
+
+    def merged():
+        return {vm["name"]: vm["merged"] for vm in tool.ask("query-vms")["return"]}
+
+    try:
+        check(until(lambda: min(merged().get("a", 0), merged().get("b", 0)) > 500), f"a and b share: {merged()}")
+        figures = until(lambda: (m := metrics(tool)) and m["gnomon_pages_sharing"] > 0 and m)
+        check(figures and figures["gnomon_pages_shared"] > 100 and figures["gnomon_saved_bytes"] > 0, f"as the metrics say: {figures}")
+        check(figures and figures['gnomon_mechanism_vms{mechanism="p2m"}'] >= 3 and figures['gnomon_vm_pages_sharing{vm="a"}'] > 0, "by VM and mechanism")
+        check("return" in tool.ask("audit"), "books")
+        d.process.kill()
+        d.process.wait()
+        check(all(guest.poll() is None for guest in guests.values()), "guests run on without a daemon")
+        d = Daemon(folder, rest)
+        tool = Peer(d.path)
+        check(until(lambda: min(merged().get("a", 0), merged().get("b", 0)) > 0), f"and share under the next: {merged()}")
+        sums = {name: check_ends(name, guest) for name, guest in guests.items()}
+        check(all(s and s.rstrip(";") == expected[0] for s in sums.values()), f"memory is what it would be: {sums} {expected}")
+        check(until(lambda: not tool.ask("query-vms")["return"]), "all have left")
+        check(not tool.ask("query-domains")["return"], "and their domain with them")
+        out, err = stranger.communicate(timeout=300)
+        check(stranger.returncode == 3 and err.count("\n") == 1 and "name this VM" in err, f"who is not named does not run: {stranger.returncode} {err}")
+    finally:
+        for guest in (*guests.values(), stranger):
+            guest.kill()
+    check(d.end() == 0, "ends")
+
+
+def lost(folder):
+    """A VM that is stopped is charged until it is dead."""
+    d = Daemon(folder, EAGER + "[domain g]\nvms = a b\n")
+    tool = Peer(d.path)
+    guests = {n: start_vm(folder, n, "--sharing-domain", "g", phases="50/20/20000x30") for n in "ab"}
+
+    def vm(name):
+        return {vm["name"]: vm for vm in tool.ask("query-vms")["return"]}.get(name)
+
+    try:
+        check(until(lambda: vm("a") and vm("a")["charged_pages"] > 100), "they share")
+        guests["a"].send_signal(signal.SIGSTOP)
+        d.write(EAGER + "[domain g]\nvms = b\n")
+        d.process.send_signal(signal.SIGHUP)
+        check(until(lambda: vm("a")["lost"]), "a is let go while it is stopped")
+        charged = vm("a")["charged_pages"]
+        time.sleep(0.3)
+        check(vm("a")["charged_pages"] == charged > 0 and "return" in tool.ask("audit"), "and what it may use stays")
+        guests["a"].kill()
+        guests["a"].wait()
+        check(until(lambda: not vm("a")), "dead, it is forgotten")
+        check("return" in tool.ask("audit"), "books")
+        guests["b"].kill()
+        guests["b"].wait()
+        check(until(lambda: not tool.ask("query-domains")["return"]), "nobody, nothing")
+    finally:
+        for guest in guests.values():
+            guest.kill()
+    check(d.end() == 0, "ends")
+
+
+def dry_run(folder):
+    d = Daemon(folder, EAGER + "[domain g]\nvms = a b\n", "--dry-run")
+    tool = Peer(d.path)
+    guests = {n: start_vm(folder, n, "--sharing-domain", "g") for n in "ab"}
+    try:
+        check(until(lambda: sum(x["could_merge"] for x in tool.ask("query-domains")["return"]) > 100), "it counts what could be shared")
+        domain = tool.ask("query-domains")["return"][0]
+        check(domain["merges_ordered"] == domain["shows"] == 0, f"and orders nothing: {domain}")
+        for name, guest in guests.items():
+            check_ends(name, guest)
+    finally:
+        for guest in guests.values():
+            guest.kill()
+    check(d.end() == 0, "ends")
+
+
+def usage(folder):
+    for options in (["--sharing-domain", "g"], ["--sharing", "s", "--repeat", "2"], ["--sharing", "s", "--backend", "kvm"], ["--name", "x"]):
+        done = subprocess.run([GNOMON, "run", "ept", "random", *options], capture_output=True, text=True, timeout=LIMIT_S)
+        check(done.returncode in (2, 3) and done.stderr.count("\n") == 1, f"{options}: {done.returncode} {done.stderr}")
+
+
+run_tests((configuration, domains_need_both, descriptors, budget, vms_share, lost, dry_run, usage))

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * sharing.c - guests on /dev/kvm whose pages share frames: merged while the guest writes them, broken by its stores, and
+ * with no more mappings than the host allows.
+ */
+#include "kvm/nested_guest.h"
+#include "kvmbackend/nested.h"
+
+/* Over and over: rcx pages from rbx go from one number to the next, in their first word. One that does not hold what was stored
+ * the last time ends with 1; a word at rsi that is not 0 with 0. */
+RIG_CODE(renumber, "xor %r8d, %r8d\n"
+		   "1: mov %r8, %r9\n inc %r8\n mov %rbx, %rdi\n mov %rcx, %rdx\n"
+		   "2: cmp %r9, (%rdi)\n jne 3f\n mov %r8, (%rdi)\n"
+		   "add $4096, %rdi\n dec %rdx\n jnz 2b\n"
+		   "cmpq $0, (%rsi)\n je 1b\n xor %eax, %eax\n int3\n"
+		   "3: mov $1, %eax\n int3")
+/* Each page's first word becomes rsi. */
+RIG_CODE(fill_pages, "1: mov %rsi, (%rbx)\n add $4096, %rbx\n dec %rcx\n jnz 1b\n"
+		     "xor %eax, %eax\n int3")
+
+#define AT (32 * MIB)
+
+static unsigned count_shared(struct gn_vm *vm, uint64_t pages)
+{
+	unsigned count = 0;
+
+	for (uint64_t i = 0; i < pages; i++) {
+		struct gn_p2m_info info;
+
+		RIG_CHECK(!gn_p2m_query(vm, gfn((AT >> 12) + i), &info), "query");
+		count += info.state == GN_P2M_SHARED;
+	}
+	return count;
+}
+
+#define MOST_PAGES 64
+
+/* The first page is published, and those of the others that hold the same are merged into it. Returns how many gave up a frame. */
+static uint64_t merge_all(struct gn_vm *vm, uint64_t pages)
+{
+	struct gn_merge first = { .at = gfn(AT >> 12) }, rest[MOST_PAGES];
+	uint64_t merged = 0;
+
+	RIG_CHECK(!gn_p2m_publish(vm, &first, 1, GN_SHARE_READ), "publish");
+	if (first.result == -EINVAL)
+		return 0; /* the guest has not used it yet */
+	RIG_CHECK(!first.result, "publish: %d", first.result);
+	for (uint64_t i = 1; i < pages; i++)
+		rest[i - 1] = (struct gn_merge){ gfn((AT >> 12) + i), first.frame, 0 };
+	RIG_CHECK(!gn_p2m_merge(vm, rest, pages - 1, GN_SHARE_READ, &merged), "merge");
+	gn_frames_put(vm->frames, first.frame);
+	return merged;
+}
+
+/* What is equal at the moment is merged under a guest that runs; its stores break that, and it misses none. */
+static void merged_while_it_runs(const char *scheme)
+{
+	const uint64_t pages = 32, wanted = 200;
+	struct gn_kvm_config config = plain();
+	struct gn_audit_report report;
+	struct runner r;
+	struct gn_kvm *kvm;
+	uint64_t merged = 0;
+
+	config.vm.scheme = scheme;
+	kvm = rig_new(&config);
+	if (!kvm)
+		return;
+	rig_program(kvm, 0, 3, renumber, renumber_end, AT, pages, RIG_DATA);
+	start(&r, kvm, 0);
+	for (unsigned i = 0; i < PATIENCE && merged < wanted && !atomic_load(&r.is_done); i++) {
+		merged += merge_all(gn_kvm_vm(kvm), pages);
+		pause_ms(1 + i % 10);
+	}
+	RIG_CHECK(merged >= wanted, "%llu merges", (unsigned long long)merged);
+	rig_word(kvm, RIG_DATA, 1);
+	RIG_EXPECT_EXIT(kvm, finish(&r), 0);
+	RIG_CHECK(!gn_audit(gn_kvm_vm(kvm), &report), "%s", report.first);
+	gn_kvm_destroy(kvm);
+}
+
+/* Pages that all share one frame are a mapping each. Those beyond what there may be stop sharing when they are used, in
+ * their old places, and the guest sees what it wrote. */
+static void mappings_have_a_ceiling(void)
+{
+	const uint64_t pages = MOST_PAGES, most = 8;
+	struct gn_kvm_config config = plain();
+	struct gn_kvm_stats stats;
+	struct gn_kvm *kvm = rig_new(&config);
+	struct gn_kvm_nested *n;
+	unsigned shared;
+
+	if (!kvm)
+		return;
+	n = kvm->nested;
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, fill_pages, AT, pages, 7), 0);
+	RIG_CHECK(!n->piece_ends, "%llu pieces of what is at home",
+		  (unsigned long long)n->piece_ends);
+	RIG_CHECK(merge_all(gn_kvm_vm(kvm), pages) == pages - 1, "not all were merged");
+	n->piece_ends_max = most;
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, AT, pages, 0), 7 * pages);
+	gn_kvm_stats(kvm, &stats);
+	shared = count_shared(gn_kvm_vm(kvm), pages);
+	RIG_CHECK(n->piece_ends <= most + 1, "%llu pieces", (unsigned long long)n->piece_ends);
+	RIG_CHECK(shared > 2 && shared + stats.uffd_breaks == pages, "%u shared, %llu broken",
+		  shared, (unsigned long long)stats.uffd_breaks);
+
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, fill_pages, AT, pages, 9), 0);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, AT, pages, 0), 9 * pages);
+	RIG_CHECK(!count_shared(gn_kvm_vm(kvm), pages), "a store left a page shared");
+	/* But the one whose frame the others took, and the last of them, which has it now. */
+	RIG_CHECK(n->piece_ends <= 4, "%llu pieces after each page got its home back",
+		  (unsigned long long)n->piece_ends);
+	gn_kvm_destroy(kvm);
+}
+
+int main(void)
+{
+	if (rig_start(&host)) {
+		PART(merged_while_it_runs("shadow"));
+		if (!host.uffd_minor_shmem) {
+			rig_skip("nested mode",
+				 "no userfaultfd with minor faults on shared memory");
+		} else {
+			PART(merged_while_it_runs("ept"));
+			PART(mappings_have_a_ceiling());
+		}
+	}
+	return rig_end();
+}
