@@ -68,7 +68,9 @@ static int measure(const struct setting *setting, const struct sharing_contents 
 	const struct sharing_rig_config config = { .contents = contents,
 						   .scheme = "ept",
 						   .is_apart = setting->is_apart,
-						   .quiet = setting->is_quiet };
+						   .quiet = setting->is_quiet,
+						   /* In quiet mode each touch needs a frame. */
+						   .reserve_pages = TOUCHES };
 	struct sharing_rig rig;
 	int err = sharing_rig_init(&rig, &config);
 
