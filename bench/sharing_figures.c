@@ -29,9 +29,6 @@ static void add(struct sharing_results *r, const struct sharing_case_result *c,
 static void compare_savings(struct sharing_results *r, const struct sharing_case_result *c,
 			    enum sharing_side side)
 {
-	double cpu = sharing_median(c, side, sharing_cpu_per_gib),
-	       wall = sharing_median(c, side, sharing_wall);
-
 	if (!r->no_ksm[0]) {
 		add(r, c, side, "CPU per GiB freed over KSM's", "x",
 		    sharing_ratio(c, side, SHARING_KSM, sharing_cpu_per_gib), SHARING_AT_MOST,
@@ -47,12 +44,23 @@ static void compare_savings(struct sharing_results *r, const struct sharing_case
 	    sharing_median(c, side, sharing_first_part), SHARING_AT_LEAST, GOAL_FIRST_PART);
 	add(r, c, side, "of the oracle's, in the end", "",
 	    sharing_median(c, side, sharing_last_part), SHARING_AT_LEAST, GOAL_LAST_PART);
-	if (r->setup.repeat >= SPREAD_REPEATS) {
-		add(r, c, side, "CPU per GiB, most over median", "x",
-		    sharing_most(c, side, sharing_cpu_per_gib) / cpu, SHARING_AT_MOST, GOAL_SPREAD);
-		add(r, c, side, "time, most over median", "x",
-		    sharing_most(c, side, sharing_wall) / wall, SHARING_AT_MOST, GOAL_SPREAD);
-	}
+}
+
+/* The others' spread, on which there is no promise, tells how much of ours is the machine's. */
+static void compare_spread(struct sharing_results *r, const struct sharing_case_result *c,
+			   enum sharing_side side)
+{
+	enum sharing_promise promise = sharing_side_scheme(side) ? SHARING_AT_MOST : SHARING_SHOWN;
+
+	if (r->setup.repeat < SPREAD_REPEATS || !c->runs[side][0].is_there)
+		return;
+	add(r, c, side, "CPU per GiB, most over median", "x",
+	    sharing_most(c, side, sharing_cpu_per_gib) /
+		    sharing_median(c, side, sharing_cpu_per_gib),
+	    promise, GOAL_SPREAD);
+	add(r, c, side, "time, most over median", "x",
+	    sharing_most(c, side, sharing_wall) / sharing_median(c, side, sharing_wall), promise,
+	    GOAL_SPREAD);
 }
 
 /* Nothing to save: a pass may cost what hashing costs, the next ones nothing. */
@@ -69,18 +77,22 @@ static void compare_passes(struct sharing_results *r, const struct sharing_case_
 	    GOAL_NEXT_PASS);
 }
 
+static void compare_case(struct sharing_results *r, const struct sharing_case_result *c)
+{
+	for (unsigned side = 0; side < SHARING_SIDES; side++) {
+		bool is_ours = sharing_side_scheme((enum sharing_side)side);
+
+		if (is_ours && c->runs[side][0].is_there && c->oracle.saved_pages)
+			compare_savings(r, c, (enum sharing_side)side);
+		else if (is_ours && c->runs[side][0].is_there)
+			compare_passes(r, c, (enum sharing_side)side);
+	}
+	for (unsigned side = 0; side < SHARING_SIDES && c->oracle.saved_pages; side++)
+		compare_spread(r, c, (enum sharing_side)side);
+}
+
 void sharing_compare_sides(struct sharing_results *r)
 {
 	for (size_t i = 0; i < r->setup.case_count; i++)
-		for (unsigned side = 0; side < SHARING_SIDES; side++) {
-			const struct sharing_case_result *c = &r->cases[i];
-
-			if (!sharing_side_scheme((enum sharing_side)side) ||
-			    !c->runs[side][0].is_there)
-				continue;
-			if (c->oracle.saved_pages)
-				compare_savings(r, c, (enum sharing_side)side);
-			else
-				compare_passes(r, c, (enum sharing_side)side);
-		}
+		compare_case(r, &r->cases[i]);
 }

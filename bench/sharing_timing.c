@@ -13,11 +13,9 @@
 #include "sharing_touch.h"
 
 #define GROUP	    "what timing tells (0.5: a guess)"
-#define BYTES	    ((uint64_t)1280 << 20) /* 100,000 pages of both kinds in VM 0 */
-#define QUICK	    ((uint64_t)48 << 20)
 #define GOAL_ACROSS 0.52
 #define GOAL_QUIET  0.55
-enum { TOUCHES = 100000 };
+enum { TOUCHES = 100000, PAGES = 131072, QUICK_PAGES = 6144, EXTENT_PAGES = 16 };
 
 struct setting {
 	const char *name;
@@ -70,7 +68,9 @@ static int measure(const struct setting *setting, const struct sharing_contents 
 	const struct sharing_rig_config config = { .contents = contents,
 						   .scheme = "ept",
 						   .is_apart = setting->is_apart,
-						   .quiet = setting->is_quiet };
+						   .quiet = setting->is_quiet,
+						   /* In quiet mode each touch needs a frame. */
+						   .reserve_pages = TOUCHES };
 	struct sharing_rig rig;
 	int err = sharing_rig_init(&rig, &config);
 
@@ -108,16 +108,28 @@ static int measure_ksm(struct sharing_results *r, struct sharing_ksm *ksm,
 	return err;
 }
 
+/* Extents of either kind by the toss of a coin: as many of each, and as densely touched. */
+static uint64_t number_of(const void *ctx, unsigned vm, uint64_t page)
+{
+	uint64_t random = page / EXTENT_PAGES;
+
+	(void)ctx;
+	return sharing_random(&random) & 1 ? sharing_common_number(page)
+					   : sharing_own_number(vm, page);
+}
+
 static int run_probe(struct sharing_results *r, struct sharing_ksm *ksm)
 {
 	struct outcome outcomes[SETTINGS];
 	struct sharing_contents contents;
 	struct sharing_oracle oracle;
-	int err = sharing_probe_contents(r, BYTES, QUICK, &contents, &oracle);
+	int err = sharing_contents_init_by(&contents, 2, r->setup.quick ? QUICK_PAGES : PAGES,
+					   r->setup.seed, number_of, NULL);
 
 	if (err)
 		return err;
-	if (ksm)
+	err = sharing_contents_oracle(&contents, &oracle);
+	if (!err && ksm)
 		err = measure_ksm(r, ksm, &contents, &oracle);
 	for (size_t i = 0; i < SETTINGS && !err; i++) {
 		err = measure(&settings[i], &contents, &oracle, &outcomes[i]);

@@ -33,35 +33,42 @@ static size_t least(size_t a, size_t b)
 	return a < b ? a : b;
 }
 
+static void shuffle(struct sharing_touch *items, size_t count, uint64_t random)
+{
+	for (size_t i = count; i > 1; i--) {
+		size_t other = sharing_random(&random) % i;
+		struct sharing_touch kept = items[i - 1];
+
+		items[i - 1] = items[other];
+		items[other] = kept;
+	}
+}
+
+/* Of all pages, shuffled, the first ones of each kind, shuffled again, since one kind ends first: neither order nor place tells the kind. */
 int sharing_touches_pick(const struct sharing_contents *contents, unsigned vm, size_t most,
 			 bool both, struct sharing_touches *out)
 {
-	size_t there[2], want[2] = { 0, most }, have[2] = { 0, 0 };
-	uint64_t random = contents->seed + 77;
+	size_t there[2], want[2] = { 0, most }, have[2] = { 0, 0 }, all = 0;
 
-	out->count = 0;
-	out->items = malloc((most + 1) * sizeof(*out->items));
-	if (!out->items)
-		return -ENOMEM;
 	count_kinds(contents, vm, there);
 	if (both)
 		want[0] = want[1] = least(most / 2, least(there[0], there[1]));
+	out->count = 0;
+	out->items = malloc((there[0] + there[1] + 1) * sizeof(*out->items));
+	if (!out->items)
+		return -ENOMEM;
 	for (uint64_t page = contents->hot_pages; page < contents->vm_pages; page++) {
 		uint64_t number = sharing_page(contents, vm, page);
-		bool is_common = sharing_page_is_common(number);
 
-		if (number && have[is_common] < want[is_common]) {
-			have[is_common]++;
-			out->items[out->count++] = (struct sharing_touch){ page, is_common, 0 };
-		}
+		if (number)
+			out->items[all++] =
+				(struct sharing_touch){ page, sharing_page_is_common(number), 0 };
 	}
-	for (size_t i = out->count; i > 1; i--) {
-		size_t other = sharing_random(&random) % i;
-		struct sharing_touch kept = out->items[i - 1];
-
-		out->items[i - 1] = out->items[other];
-		out->items[other] = kept;
-	}
+	shuffle(out->items, all, contents->seed + 77);
+	for (size_t i = 0; i < all; i++)
+		if (have[out->items[i].is_common]++ < want[out->items[i].is_common])
+			out->items[out->count++] = out->items[i];
+	shuffle(out->items, out->count, contents->seed + 78);
 	return 0;
 }
 

@@ -231,7 +231,7 @@ ksm_settings() { cat $ksm/run $ksm/sleep_millisecs $ksm/pages_to_scan $ksm/use_z
 if [ ! -w $ksm/run ]; then
 	expect 3 "sharing, no KSM" overcommit sharing --quick --peer ksm
 	one_line "sharing, no KSM"
-elif [ "$(cat $ksm/run)" = 0 ]; then
+elif flock -n $ksm/run true && [ "$(cat $ksm/run)" = 0 ]; then # and nobody else measures it
 	before=$(ksm_settings)
 	"$gnomon" overcommit sharing --mem 256M --peer ksm >out 2>err &
 	bench=$!

@@ -69,30 +69,44 @@ Test(sharing_touch, median_and_p99_are_of_the_kind)
 	sharing_touches_fini(&touches);
 }
 
-/* As many of each kind, each page once, none that is hot or zero. */
+/* As many of each kind, each page once, none that is hot or zero; and neither place nor order tells the kind. */
+static void check_pick(const struct sharing_contents *c, size_t most)
+{
+	size_t common = 0, common_in_first_half = 0, common_below = 0, below = 0;
+	uint8_t *seen = calloc(c->vm_pages, 1);
+	struct sharing_touches touches;
+
+	cr_assert_eq(sharing_touches_pick(c, 0, most, true, &touches), 0);
+	cr_assert_gt(touches.count, 1000);
+	for (size_t i = 0; i < touches.count; i++) {
+		const struct sharing_touch *touch = &touches.items[i];
+		uint64_t number = sharing_page(c, 0, touch->page);
+
+		cr_assert(touch->page >= c->hot_pages && number && !seen[touch->page]++);
+		cr_assert_eq(touch->is_common, sharing_page_is_common(number));
+		common += touch->is_common;
+		below += touch->page < c->vm_pages / 2;
+		common_below += touch->is_common && touch->page < c->vm_pages / 2;
+		common_in_first_half += touch->is_common && i < touches.count / 2;
+	}
+	cr_assert_eq(common * 2, touches.count);
+	cr_assert(fabs((double)common_in_first_half / (double)common - 0.5) < 0.06,
+		  "%zu: the order tells", most);
+	cr_assert(fabs((double)common_below / (double)below - 0.5) < 0.06, "%zu: the place tells",
+		  most);
+	free(seen);
+	sharing_touches_fini(&touches);
+}
+
 Test(sharing_touch, what_is_touched_gives_nothing_away)
 {
 	struct sharing_contents c;
 	struct sharing_touches touches;
-	size_t common = 0, common_in_first_half = 0;
-	uint8_t *seen;
 
 	cr_assert_eq(sharing_contents_init(&c, sharing_case_find("mixed"), 64 << 20, 1), 0);
-	cr_assert_eq(sharing_touches_pick(&c, 0, 1000000, true, &touches), 0);
-	seen = calloc(c.vm_pages, 1);
-	for (size_t i = 0; i < touches.count; i++) {
-		const struct sharing_touch *touch = &touches.items[i];
-		uint64_t number = sharing_page(&c, 0, touch->page);
-
-		cr_assert(touch->page >= c.hot_pages && number && !seen[touch->page]++);
-		cr_assert_eq(touch->is_common, sharing_page_is_common(number));
-		common += touch->is_common;
-		common_in_first_half += touch->is_common && i < touches.count / 2;
-	}
-	cr_assert_eq(common * 2, touches.count);
-	cr_assert(fabs((double)common_in_first_half / (double)common - 0.5) < 0.03);
-	free(seen);
-	sharing_touches_fini(&touches);
+	check_pick(&c, 2000);
+	check_pick(&c, 6000);
+	check_pick(&c, 1000000);
 	cr_assert_eq(sharing_touches_pick(&c, 0, 10, false, &touches), 0);
 	cr_assert_eq(touches.count, 10);
 	for (size_t i = 0; i < 10; i++)
