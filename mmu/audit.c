@@ -174,7 +174,7 @@ static int audit_p2m(struct gn_vm *vm, struct gn_audit_report *report)
 
 		backed += gn_p2m_word_has_frame(word);
 		ballooned += gn_p2m_word_state(word) == GN_P2M_BALLOONED;
-		if (word.v != GN_P2M_UNBACKED)
+		if ((word.v & ~GN_P2M_LENT) != GN_P2M_UNBACKED)
 			audit_word(vm, gfn(i), word, named, report);
 	}
 	compare_counts(report, "have a frame", backed, &vm->p2m.backed_pages);

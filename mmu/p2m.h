@@ -40,7 +40,9 @@ typedef struct p2m_word {
 #define GN_P2M_RIGHTS_SHIFT 3 /* 3 bits: GN_R, GN_W, GN_X */
 #define GN_P2M_LEVEL_SHIFT  6 /* 2 bits: 1..3, 0 without a frame */
 #define GN_P2M_SEALED	    ((uint64_t)1 << 8)
-#define GN_P2M_PFN_SHIFT    12 /* the frame number, 40 bits */
+#define GN_P2M_LENT                                                                                \
+	((uint64_t)1 << 9)  /* UNBACKED: its zeros were taken, see gn_frames_set_reserve() */
+#define GN_P2M_PFN_SHIFT 12 /* the frame number, 40 bits */
 
 static inline enum gn_p2m_state gn_p2m_word_state(p2m_word_t w)
 {

@@ -47,6 +47,20 @@ static int alloc_for(struct gn_vm *vm, gfn_t at, unsigned level, pfn_t *out)
 				      : gn_frames_alloc(vm->frames, level, out);
 }
 
+/* What was taken from a guest that did not ask for it comes back out of the reserve, if need be. */
+static int alloc_page(struct gn_vm *vm, gfn_t at, pfn_t *out)
+{
+	const pfn_t place = pfn(at.v);
+	int err;
+
+	if (!(gn_p2m_get(&vm->p2m, at).v & GN_P2M_LENT))
+		return alloc_for(vm, at, 1, out);
+	err = gn_frames_alloc_copy(vm->frames, vm->config.home_frames ? &place : NULL, out);
+	if (!err)
+		memset(gn_frames_at(vm->frames, pfn_to_hpa(*out)), 0, GN_PAGE_SIZE);
+	return err;
+}
+
 int gn_p2m_fill_alloc(struct gn_vm *vm, gfn_t at, gfn_t floor, struct gn_p2m_fill *out)
 {
 	const uint64_t drains = gn_retire_drains(vm);
@@ -55,10 +69,10 @@ int gn_p2m_fill_alloc(struct gn_vm *vm, gfn_t at, gfn_t floor, struct gn_p2m_fil
 	while (level > 1 && alloc_for(vm, at, level, &out->frame))
 		level--;
 	if (level == 1) {
-		int err = alloc_for(vm, at, 1, &out->frame);
+		int err = alloc_page(vm, at, &out->frame);
 
 		if (err == -ENOMEM && gn_retire_drain_since(vm, drains))
-			err = alloc_for(vm, at, 1, &out->frame);
+			err = alloc_page(vm, at, &out->frame);
 		if (err)
 			return err;
 	}

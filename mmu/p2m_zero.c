@@ -137,7 +137,7 @@ static bool is_as_it_was(const struct gn_vm *vm, const struct gn_gfn_run *run)
 /* Within the change, when contents stand still. Returns how many pages went. */
 static uint64_t drop_zeroes(struct gn_vm *vm, const struct gn_gfn_run *run)
 {
-	const p2m_word_t none = gn_p2m_word(GN_P2M_UNBACKED, 0, 0, pfn(0));
+	const p2m_word_t none = { .v = GN_P2M_UNBACKED | GN_P2M_LENT };
 	const uint64_t end = run->start.v + run->count;
 	uint64_t dropped = 0;
 

@@ -12,8 +12,8 @@
  * change needs it rarely.
  *
  * A home is the tag's high bits scaled to the number of buckets, which thus need not be a power of two: 21 bytes a page mean
- * 21 bytes. At a fill of three quarters, which that is with an entry for every page, one entry in three million finds
- * no place within its eight buckets.
+ * 21 bytes. At a fill of three quarters, which that is with an entry for every page, eight buckets would not do for one
+ * page in 250; within 32 hardly one in a hundred thousand finds no place.
  *
  * The table asks for huge pages: it is hit at random, and a look-up should cost one miss and not two.
  */

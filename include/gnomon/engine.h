@@ -346,9 +346,9 @@ int gn_p2m_publish(struct gn_vm *vm, struct gn_merge *pages, size_t count,
 int gn_p2m_merge(struct gn_vm *vm, struct gn_merge *merges, size_t count,
 		 enum gn_share_access access, uint64_t *merged_pages);
 
-/* What sharing saved is a loan: @pages of a pool stay free for the copies that accesses to SHARED gfns make, and for tables of
- * the VMM's own; more memory for a guest is refused sooner (-ENOMEM). And the fewest free frames that such a copy has left since then (the size of the pool: there was none). Any
- * thread. */
+/* What sharing saved is a loan: @pages of a pool stay free for the copies that accesses to SHARED gfns make, for pages whose
+ * zeros were taken (gn_p2m_discard_zeroes()), and for tables, without which neither can be mapped; every other allocation fails sooner.
+ * And the fewest free frames that such a copy or page has left since then (the size of the pool: there was none). Any thread. */
 void gn_frames_set_reserve(struct gn_frames *frames, uint64_t pages);
 uint64_t gn_frames_reserve_low(struct gn_frames *frames);
 

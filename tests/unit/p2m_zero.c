@@ -66,6 +66,33 @@ Test(p2m_zero, every_state_of_zeros)
 	cr_assert_eq(take(0, 4 * MIB / GN_PAGE_SIZE), 0, "nothing is left to take");
 }
 
+/* Whoever did not ask to give them finds them again, when others find no memory. */
+Test(p2m_zero, zeros_that_were_taken_come_back_out_of_the_reserve)
+{
+	const uint64_t taken = 8;
+	uint64_t spare;
+
+	rig_make(4 * MIB, 1);
+	for (uint64_t i = 0; i < taken; i++)
+		rig_fill(i, 0);
+	cr_assert_eq(take(0, taken), taken);
+	spare = vm->frames->own_count - gn_frames_used(vm->frames);
+	gn_frames_set_reserve(vm->frames, spare);
+	cr_assert_eq(gn_p2m_populate(vm, gfn(taken), 1), -ENOMEM);
+	for (uint64_t i = 0; i < taken; i++) {
+		put(i, 100, 1);
+		cr_assert_eq(rig_state(i), GN_P2M_PRIVATE);
+		put(i, 100, 0);
+		cr_assert(is_all(i, 0));
+		cr_assert_eq(gn_frames_reserve_low(vm->frames), spare - i - 1);
+	}
+	/* Given away knowingly, it is like any other. */
+	cr_assert_eq(take(0, 1), 1);
+	cr_assert_eq(gn_p2m_balloon(vm, gfn(0), 1), 0);
+	cr_assert_eq(gn_p2m_unballoon(vm, gfn(0), 1), 0);
+	cr_assert_eq(gn_p2m_populate(vm, gfn(0), 1), -ENOMEM);
+}
+
 Test(p2m_zero, one_byte_keeps_a_page)
 {
 	static const uint64_t offsets[] = { 0, 1, 7, 8, 63, 64, 2048, 4088, 4095 };
