@@ -23,13 +23,13 @@ struct gn_donor {
 	unsigned member;
 	gfn_t at;
 	uint8_t check;
-	pfn_t frame; /* once it is published */
 	bool is_published, was_taken;
 };
 
 /* A page of the member being scanned that is to have another's frame. */
 struct gn_taker {
 	struct gn_index_entry *entry; /* FRAME, or its donor's */
+	struct gn_donor *donor;	      /* NULL: it was FRAME from the start */
 	gfn_t at;
 	bool is_careful;
 };

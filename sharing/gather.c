@@ -45,10 +45,14 @@ void gn_gather_taker(struct gn_domain *d, struct gn_index_entry *entry,
 		     const struct gn_offer *offer)
 {
 	struct gn_gathering *g = d->gathering;
+	const bool is_pending = gn_entry_kind_of(entry->value) == GN_ENTRY_PENDING;
 
-	g->takers[g->taker_count++] = (struct gn_taker){ .entry = entry,
-							 .at = offer->at,
-							 .is_careful = offer->is_careful };
+	g->takers[g->taker_count++] = (struct gn_taker){
+		.entry = entry,
+		.donor = is_pending ? &g->donors[gn_entry_number_of(entry->value)] : NULL,
+		.at = offer->at,
+		.is_careful = offer->is_careful
+	};
 	d->is_gathering = true;
 }
 
@@ -96,7 +100,6 @@ static void settle_donor(struct gn_domain *d, struct gn_donor *donor, const stru
 			gn_scanner_reoffer(m->scanner, donor->at, false);
 		return;
 	}
-	donor->frame = merge->frame;
 	donor->is_published = true;
 	donor->entry->value = gn_entry_value(GN_ENTRY_FRAME, 0, merge->frame.v, donor->check);
 	d->frame_entries++;
@@ -153,6 +156,8 @@ static void settle_taker(struct gn_member *m, const struct gn_taker *taker,
 	case 0:
 		gn_scanner_set_shared(m->scanner, taker->at);
 		gn_blocks_note_small(m, taker->at);
+		if (taker->donor)
+			taker->donor->was_taken = true;
 		break;
 	case -EAGAIN:
 		d->sums.pages_differed++;
@@ -207,7 +212,7 @@ static void merge(struct gn_member *m)
 	erase_wrong(d, count);
 }
 
-/* Donors nobody took: one more user than the index is none. */
+/* Donors nobody took save nothing. */
 static void give_up_donors(struct gn_domain *d)
 {
 	struct gn_gathering *g = d->gathering;
@@ -215,9 +220,8 @@ static void give_up_donors(struct gn_domain *d)
 	for (size_t i = 0; i < g->donor_count; i++) {
 		struct gn_donor *donor = &g->donors[i];
 
-		if (!donor->is_published ||
-		    gn_entry_kind_of(donor->entry->value) != GN_ENTRY_FRAME ||
-		    gn_frames_refs(d->frames, donor->frame) > 2)
+		if (!donor->is_published || donor->was_taken ||
+		    gn_entry_kind_of(donor->entry->value) != GN_ENTRY_FRAME)
 			continue;
 		gn_match_erase_frame(d, donor->entry);
 		gn_scanner_reoffer(d->members[donor->member]->scanner, donor->at, false);

@@ -22,7 +22,7 @@
 #define PREFETCH_LINES 4
 /* What a step does, at most: areas where nothing waits cost a few words of bits each. */
 #define AREAS_A_STEP 2048
-#define WORDS_A_STEP 64 /* of bits with pages that wait */
+#define WORDS_A_STEP 16 /* of bits with pages that wait */
 
 /* ---- Zeros --------------------------------------------------------------------------------------- */
 
@@ -35,6 +35,11 @@ __attribute__((no_sanitize("thread"))) static bool is_zero_line(const uint64_t *
 	return !any;
 }
 
+static uint64_t least(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
 static bool seems_zero(const uint64_t *words)
 {
 	const uint64_t *end = words + PAGE_WORDS;
@@ -44,25 +49,31 @@ static bool seems_zero(const uint64_t *words)
 	return words == end;
 }
 
+/* The frames of what was noted go, unless it was written since. Not inside a read section. */
 static void drop_zeroes(struct gn_scanner *s)
 {
-	const uint64_t left = s->page_count - s->zero_base;
 	uint64_t spared[GN_ZERO_WINDOW_PAGES / 64], freed = 0;
+	unsigned end = GN_ZERO_WINDOW_PAGES / 64, first = 0;
 
-	if (!s->any_zero)
+	while (end && !s->zeroes[end - 1])
+		end--;
+	if (!end)
 		return;
-	for (unsigned i = 0; i < GN_ZERO_WINDOW_PAGES / 64; i++)
+	while (!s->zeroes[first])
+		first++;
+	/* Blocks go as a whole, so the range ends where one does. */
+	first -= first % GN_AREA_WORDS;
+	for (unsigned i = first; i < GN_ZERO_WINDOW_PAGES / 64; i++)
 		spared[i] = ~s->zeroes[i];
 	/* The range lies in RAM, so this does not fail. */
-	(void)gn_p2m_discard_zeroes(s->vm, gfn(s->zero_base),
-				    left < GN_ZERO_WINDOW_PAGES ? left : GN_ZERO_WINDOW_PAGES,
-				    (const uint8_t *)spared, &freed);
+	(void)gn_p2m_discard_zeroes(s->vm, gfn(s->zero_base + first * 64),
+				    least(end * 64, s->page_count - s->zero_base) - first * 64,
+				    (const uint8_t *)&spared[first], &freed);
 	s->zero_pages += freed;
 	memset(s->zeroes, 0, sizeof(s->zeroes));
-	s->any_zero = false;
 }
 
-/* @page's area can be noted. Not inside a read section. */
+/* The pages of @page's area can be noted. Not inside a read section. */
 static void move_window(struct gn_scanner *s, uint64_t page)
 {
 	if (page >= s->zero_base && page - s->zero_base < GN_ZERO_WINDOW_PAGES)
@@ -75,7 +86,6 @@ static void move_window(struct gn_scanner *s, uint64_t page)
 static void note_zero(struct gn_scanner *s, uint64_t page)
 {
 	s->zeroes[(page - s->zero_base) / 64] |= (uint64_t)1 << (page % 64);
-	s->any_zero = true;
 }
 
 /* ---- Offers -------------------------------------------------------------------------------------- */
@@ -227,14 +237,21 @@ static void look_at_block_word(struct gn_scanner *s, uint64_t first)
 	rcu_read_unlock();
 }
 
-/* A block of zeros goes as a whole. */
-static bool is_all_zero(const struct gn_scanner *s)
+static size_t count_zeroes(const struct gn_scanner *s)
 {
 	size_t zeroes = 0;
 
 	for (size_t i = 0; i < s->offer_count; i++)
 		zeroes += s->offers[i].is_zero;
-	return zeroes == GN_AREA_PAGES;
+	return zeroes;
+}
+
+/* What was gathered is not offered: the pages wait as before. */
+static void withdraw_offers(struct gn_scanner *s)
+{
+	for (size_t i = 0; i < s->offer_count; i++)
+		gn_scanner_set_state(s, s->offers[i].at.v, GN_PAGE_AGING);
+	s->offer_count = 0;
 }
 
 static void look_at_block(struct gn_scanner *s, uint64_t first)
@@ -244,14 +261,14 @@ static void look_at_block(struct gn_scanner *s, uint64_t first)
 	deliver(s, false);
 	for (uint64_t page = first; page < first + GN_AREA_PAGES; page += 64)
 		look_at_block_word(s, page);
-	if (!is_all_zero(s)) {
-		deliver(s, s->offer_count == GN_AREA_PAGES);
-		return;
-	}
-	s->offer_count = 0;
-	for (uint64_t page = first; page < first + GN_AREA_PAGES; page++) {
-		gn_scanner_set_state(s, page, GN_PAGE_AGING);
-		note_zero(s, page);
+	if (s->offer_count < GN_AREA_PAGES) { /* it was split just now */
+		withdraw_offers(s);
+	} else if (count_zeroes(s) == GN_AREA_PAGES) { /* it goes as a whole */
+		withdraw_offers(s);
+		for (uint64_t page = first; page < first + GN_AREA_PAGES; page++)
+			note_zero(s, page);
+	} else {
+		deliver(s, true);
 	}
 }
 
@@ -309,6 +326,7 @@ bool gn_scanner_step(struct gn_scanner *scanner)
 			scanner->full_scans++;
 	}
 	deliver(scanner, false);
-	drop_zeroes(scanner);
+	if (!scanner->to_look)
+		drop_zeroes(scanner);
 	return !scanner->to_look;
 }

@@ -76,7 +76,8 @@ int gn_domain_hint(struct gn_domain *domain, struct gn_vm *vm, gfn_t start, uint
 /* Begin a sweep: learn what was written since the last. Pages the last one did not get to come first in this one. The first error
  * of a VM; the others were swept all the same. */
 int gn_domain_sweep(struct gn_domain *domain);
-/* Go on with the sweep for about @cpu_ns of this thread's CPU time (0: one step, some 100 us). *done: it is complete. */
+/* Go on with the sweep for about @cpu_ns of this thread's CPU time (0: one step; a step takes some 200 us, or up to 3 ms
+ * if all it meets is merged). *done: it is complete. */
 int gn_domain_scan(struct gn_domain *domain, uint64_t cpu_ns, bool *done);
 /* Frames nobody uses but the index go back to the host now. A scan does it by itself, bit by bit, and at once when less than the
  * reserve is free. Returns how many went. */
