@@ -43,9 +43,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		o->socket = arg;
 		return 0;
 	case OPT_DOMAIN:
-		if (!*arg || strlen(arg) > 47)
+		if (!*arg || strlen(arg) > 42)
 			cli_fail(EXIT_USAGE,
-				 "--sharing-domain \"%s\": must have 1 to 47 characters", arg);
+				 "--sharing-domain \"%s\": must have 1 to 42 characters", arg);
 		o->domain = arg;
 		return 0;
 	}

@@ -17,7 +17,8 @@
 
 #include "config_value.h"
 
-enum { MAX_KEYS = 64, MAX_FILE_BYTES = 256 * 1024 };
+/* Of a section inih keeps 49 bytes, and says nothing of the rest. */
+enum { MAX_KEYS = 64, MAX_FILE_BYTES = 256 * 1024, MAX_SECTION_BYTES = 49 };
 
 struct loading {
 	const struct gn_config_schema *schema;
@@ -48,6 +49,12 @@ __attribute__((format(printf, 3, 4))) static void fail(struct loading *l, unsign
 	va_end(args);
 }
 
+static bool is_long_section(const char *line)
+{
+	line += strspn(line, " \t");
+	return *line == '[' && strcspn(line, "]\n") > MAX_SECTION_BYTES + 1;
+}
+
 static char *next_line(char *to, int bytes, void *stream)
 {
 	struct loading *l = stream;
@@ -65,6 +72,10 @@ static char *next_line(char *to, int bytes, void *stream)
 	memcpy(to, l->at, length);
 	to[length] = '\0';
 	l->at += length;
+	if (is_long_section(to)) {
+		fail(l, l->line, "a section's name has at most %d bytes", MAX_SECTION_BYTES);
+		return NULL;
+	}
 	return to;
 }
 

@@ -42,6 +42,7 @@ static void send_registration(struct gn_share_agent *a)
 	gn_json_begin_object(&w, "arguments");
 	gn_json_put_text(&w, "name", a->name);
 	gn_json_put_u64(&w, "mem_bytes", a->config.mem_bytes);
+	gn_json_put_text(&w, "mechanism", "p2m"); /* gn_p2m_merge() */
 	if (a->group[0])
 		gn_json_put_text(&w, "domain", a->group);
 	if (a->backend[0])
@@ -64,6 +65,8 @@ static void send_report(struct gn_share_agent *a, uint64_t now_ns)
 	gn_protocol_begin_event(&w, "REPORT");
 	gn_json_put_u64(&w, "pages_sharing", atomic_load(&a->pages_sharing));
 	gn_json_put_u64(&w, "pages_shared", atomic_load(&a->pages_shared));
+	gn_json_put_u64(&w, "pages_unshared", atomic_load(&a->pages_unshared));
+	gn_json_put_u64(&w, "pages_volatile", atomic_load(&a->pages_volatile));
 	gn_json_put_u64(&w, "pages_scanned", atomic_load(&a->pages_scanned));
 	gn_json_put_u64(&w, "full_scans", atomic_load(&a->full_scans));
 	gn_json_put_u64(&w, "zero_pages", atomic_load(&a->zero_pages));

@@ -66,8 +66,8 @@ struct gn_share_agent {
 	size_t return_count; /* taken from the engine, not yet told */
 
 	/* Told; the scanner's of earlier sessions are not in. (a) */
-	_Atomic(uint64_t) pages_sharing, pages_shared, pages_scanned, full_scans, zero_pages,
-		merged, refused, shown, returned, cpu_ns;
+	_Atomic(uint64_t) pages_sharing, pages_shared, pages_unshared, pages_volatile,
+		pages_scanned, full_scans, zero_pages, merged, refused, shown, returned, cpu_ns;
 };
 
 /* agent_session.c: one registration with a group. */

@@ -87,6 +87,8 @@ static void publish_scanner(struct gn_share_agent *a)
 
 	gn_scanner_stats(a->scanner, &s);
 	atomic_store(&a->pages_sharing, s.pages_shared);
+	atomic_store(&a->pages_unshared, s.pages_offered);
+	atomic_store(&a->pages_volatile, s.pages_aging);
 	atomic_store(&a->pages_scanned, s.pages_hashed);
 	atomic_store(&a->full_scans, s.full_scans);
 	atomic_store(&a->zero_pages, s.zero_pages);
@@ -99,6 +101,8 @@ static void publish_domain(struct gn_share_agent *a)
 	gn_domain_stats(a->domain, &s);
 	atomic_store(&a->pages_shared, s.pages_shared);
 	atomic_store(&a->pages_sharing, s.pages_sharing + s.pages_shared);
+	atomic_store(&a->pages_unshared, s.pages_unshared);
+	atomic_store(&a->pages_volatile, s.pages_volatile);
 	atomic_store(&a->pages_scanned, s.pages_scanned);
 	atomic_store(&a->full_scans, s.full_scans);
 	atomic_store(&a->zero_pages, s.zero_pages);

@@ -61,6 +61,8 @@ void gn_shared_sum(const struct gn_shared *d, struct gn_shared_sums *out)
 	for (const struct gn_shared_vm *vm = d->vms; vm; vm = vm->next) {
 		*(vm->domain ? &in_domains : &alone) += vm->pages_sharing;
 		alone_frames += vm->domain ? 0 : vm->pages_shared;
+		out->pages_unshared += vm->pages_unshared;
+		out->pages_volatile += vm->pages_volatile;
 		out->pages_scanned += vm->pages_scanned;
 		out->zero_pages += vm->zero_pages;
 		out->full_scans += vm->full_scans;

@@ -43,8 +43,9 @@ struct gn_shared_vm {
 	struct gn_shared_vm *next;
 	struct gn_peer *peer; /* NULL: lost */
 	char name[64], backend[16], scheme[24];
-	pid_t pid;	/* by the kernel's word */
-	int process_fd; /* -1: not known */
+	char mechanism[16]; /* how its pages are merged */
+	pid_t pid;	    /* by the kernel's word */
+	int process_fd;	    /* -1: not known */
 	sd_event_source *death;
 	uint64_t mem_bytes;
 	struct gn_shared_domain *domain; /* NULL: one of its own */
@@ -52,7 +53,8 @@ struct gn_shared_vm {
 	int daemon_fd, vm_fd;	/* eventfds: the VM kicks us, we kick it; -1: none */
 	sd_event_source *kicks; /* of daemon_fd */
 	/* What it last told. */
-	uint64_t pages_sharing, pages_shared, pages_scanned, full_scans, zero_pages, cpu_us;
+	uint64_t pages_sharing, pages_shared, pages_unshared, pages_volatile;
+	uint64_t pages_scanned, full_scans, zero_pages, cpu_us;
 };
 
 struct gn_shared {
@@ -122,7 +124,8 @@ int gn_shared_budget_start(struct gn_shared *daemon);
 /* Of all domains; what is saved is what guests have beyond what there is. */
 struct gn_shared_sums {
 	struct gn_broker_stats brokers;
-	uint64_t pages_shared, pages_sharing; /* KSM's: frames; pages beyond them */
+	uint64_t pages_shared, pages_sharing;	 /* KSM's: frames; pages beyond them */
+	uint64_t pages_unshared, pages_volatile; /* KSM's */
 	uint64_t pages_scanned, zero_pages, full_scans;
 	uint64_t saved_bytes, lost_vms;
 };

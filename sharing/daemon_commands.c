@@ -14,7 +14,8 @@ static void put_vm(struct gn_json_writer *w, const struct gn_shared_vm *vm)
 	gn_json_begin_object(w, NULL);
 	gn_json_put_text(w, "name", vm->name);
 	gn_json_put_u64(w, "pid", (uint64_t)vm->pid);
-	gn_json_put_text(w, "mechanism", "p2m");
+	if (vm->mechanism[0])
+		gn_json_put_text(w, "mechanism", vm->mechanism);
 	if (vm->domain)
 		gn_json_put_text(w, "domain", vm->domain->name);
 	if (vm->backend[0])
@@ -24,6 +25,8 @@ static void put_vm(struct gn_json_writer *w, const struct gn_shared_vm *vm)
 	gn_json_put_u64(w, "mem_bytes", vm->mem_bytes);
 	gn_json_put_u64(w, "pages_sharing", vm->pages_sharing);
 	gn_json_put_u64(w, "pages_shared", vm->pages_shared);
+	gn_json_put_u64(w, "pages_unshared", vm->pages_unshared);
+	gn_json_put_u64(w, "pages_volatile", vm->pages_volatile);
 	gn_json_put_u64(w, "pages_scanned", vm->pages_scanned);
 	gn_json_put_u64(w, "full_scans", vm->full_scans);
 	gn_json_put_u64(w, "zero_pages", vm->zero_pages);
@@ -106,6 +109,8 @@ static void query_sharing(void *ctx, struct gn_peer *p, const cJSON *a, struct g
 	gn_json_begin_object(w, "return");
 	gn_json_put_u64(w, "pages_shared", sums.pages_shared);
 	gn_json_put_u64(w, "pages_sharing", sums.pages_sharing);
+	gn_json_put_u64(w, "pages_unshared", sums.pages_unshared);
+	gn_json_put_u64(w, "pages_volatile", sums.pages_volatile);
 	gn_json_put_u64(w, "saved_bytes", sums.saved_bytes);
 	gn_json_put_u64(w, "reserve_bytes", d->config.reserve_bytes);
 	gn_json_put_u64(w, "vms", d->vm_count);
@@ -168,7 +173,7 @@ static void quit(void *ctx, struct gn_peer *p, const cJSON *a, struct gn_reply *
 }
 
 const struct gn_server_command gn_shared_commands[] = {
-	{ "register", gn_shared_register, "name mem_bytes domain backend scheme" },
+	{ "register", gn_shared_register, "name mem_bytes domain mechanism backend scheme" },
 	{ "unregister", gn_shared_unregister, NULL },
 	{ "get-segment", gn_shared_get_segment, "segment" },
 	{ "query-vms", query_vms, NULL },

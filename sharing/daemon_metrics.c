@@ -25,6 +25,12 @@ static void put_sums(struct gn_shared *d, const struct gn_shared_sums *s)
 		  (double)s->pages_shared },
 		{ GN_METRIC_GAUGE, "gnomon_pages_sharing",
 		  "Pages beyond those that have such a frame (KSM's).", (double)s->pages_sharing },
+		{ GN_METRIC_GAUGE, "gnomon_pages_unshared",
+		  "Pages whose like was not found, unchanged since (KSM's).",
+		  (double)s->pages_unshared },
+		{ GN_METRIC_GAUGE, "gnomon_pages_volatile",
+		  "Pages that did not stand still for long enough yet (KSM's).",
+		  (double)s->pages_volatile },
 		{ GN_METRIC_COUNTER, "gnomon_pages_scanned_total", "Pages hashed (KSM's).",
 		  (double)s->pages_scanned },
 		{ GN_METRIC_COUNTER, "gnomon_full_scans_total",
@@ -101,12 +107,25 @@ static void put_vm(struct gn_shared *d, const struct gn_shared_vm *vm)
 		      (double)vm->cpu_us * 1e-6);
 }
 
-/* The mechanism is there to be seen: a label whose value is how many VMs use it. */
+/* How pages are merged is there to be seen: of each mechanism that VMs named, how many use it. */
 static void put_mechanisms(struct gn_shared *d)
 {
-	gn_metric_set(gn_metrics_get(d->metrics, GN_METRIC_GAUGE, "gnomon_mechanism_vms",
-				     "VMs by how their pages are merged.", "mechanism", "p2m"),
-		      (double)d->vm_count);
+	static const char name[] = "gnomon_mechanism_vms", label[] = "mechanism";
+
+	for (unsigned is_counting = 0; is_counting < 2; is_counting++)
+		for (const struct gn_shared_vm *vm = d->vms; vm; vm = vm->next) {
+			struct gn_metric *m =
+				vm->mechanism[0]
+					? gn_metrics_get(d->metrics, GN_METRIC_GAUGE, name,
+							 "VMs by how their pages are merged.",
+							 label, vm->mechanism)
+					: NULL;
+
+			if (!is_counting)
+				gn_metric_set(m, 0);
+			else if (vm->peer)
+				gn_metric_add(m, 1);
+		}
 }
 
 void gn_shared_update_metrics(void *ctx)

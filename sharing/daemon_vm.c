@@ -72,6 +72,8 @@ void gn_shared_forget(struct gn_shared_vm *vm)
 	d->gone_zero_pages += vm->zero_pages;
 	if (!find(d, vm->name))
 		gn_metrics_forget(d->metrics, "vm", vm->name);
+	/* Of others it is made again when somebody looks. */
+	gn_metrics_forget(d->metrics, "mechanism", vm->mechanism);
 	log_vm(d, "gone", vm);
 	release(vm);
 	gn_step_pass("gone");
@@ -182,6 +184,8 @@ static void read_registration(struct gn_shared *d, struct gn_peer *p, struct gn_
 	gn_json_get_u64(&e, a, "mem_bytes", GN_JSON_REQUIRED, (uint64_t)1 << 50, &vm->mem_bytes);
 	gn_json_get_text(&e, a, "domain", GN_JSON_OPTIONAL, domain, bytes);
 	gn_json_get_text(&e, a, "backend", GN_JSON_OPTIONAL, vm->backend, sizeof(vm->backend));
+	gn_json_get_text(&e, a, "mechanism", GN_JSON_OPTIONAL, vm->mechanism,
+			 sizeof(vm->mechanism));
 	gn_json_get_text(&e, a, "scheme", GN_JSON_OPTIONAL, vm->scheme, sizeof(vm->scheme));
 	if (e.failed)
 		gn_reply_fail(reply, "InvalidArgument", "%s", e.why);
@@ -290,6 +294,10 @@ int gn_shared_on_event(void *ctx, struct gn_peer *p, const char *name, const cJS
 			&told.pages_sharing);
 	gn_json_get_u64(&e, data, "pages_shared", GN_JSON_OPTIONAL, told.pages_sharing,
 			&told.pages_shared);
+	gn_json_get_u64(&e, data, "pages_unshared", GN_JSON_OPTIONAL, vm->mem_bytes / PAGE_BYTES,
+			&told.pages_unshared);
+	gn_json_get_u64(&e, data, "pages_volatile", GN_JSON_OPTIONAL, vm->mem_bytes / PAGE_BYTES,
+			&told.pages_volatile);
 	gn_json_get_u64(&e, data, "pages_scanned", GN_JSON_OPTIONAL, UINT64_MAX,
 			&told.pages_scanned);
 	gn_json_get_u64(&e, data, "full_scans", GN_JSON_OPTIONAL, UINT64_MAX, &told.full_scans);

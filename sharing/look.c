@@ -237,14 +237,21 @@ static void look_at_block_word(struct gn_scanner *s, uint64_t first)
 	rcu_read_unlock();
 }
 
-/* A block of zeros goes as a whole. */
-static bool is_all_zero(const struct gn_scanner *s)
+static size_t count_zeroes(const struct gn_scanner *s)
 {
 	size_t zeroes = 0;
 
 	for (size_t i = 0; i < s->offer_count; i++)
 		zeroes += s->offers[i].is_zero;
-	return zeroes == GN_AREA_PAGES;
+	return zeroes;
+}
+
+/* What was gathered is not offered: the pages wait as before. */
+static void withdraw_offers(struct gn_scanner *s)
+{
+	for (size_t i = 0; i < s->offer_count; i++)
+		gn_scanner_set_state(s, s->offers[i].at.v, GN_PAGE_AGING);
+	s->offer_count = 0;
 }
 
 static void look_at_block(struct gn_scanner *s, uint64_t first)
@@ -254,14 +261,14 @@ static void look_at_block(struct gn_scanner *s, uint64_t first)
 	deliver(s, false);
 	for (uint64_t page = first; page < first + GN_AREA_PAGES; page += 64)
 		look_at_block_word(s, page);
-	if (!is_all_zero(s)) {
-		deliver(s, s->offer_count == GN_AREA_PAGES);
-		return;
-	}
-	s->offer_count = 0;
-	for (uint64_t page = first; page < first + GN_AREA_PAGES; page++) {
-		gn_scanner_set_state(s, page, GN_PAGE_AGING);
-		note_zero(s, page);
+	if (s->offer_count < GN_AREA_PAGES) { /* it was split just now */
+		withdraw_offers(s);
+	} else if (count_zeroes(s) == GN_AREA_PAGES) { /* it goes as a whole */
+		withdraw_offers(s);
+		for (uint64_t page = first; page < first + GN_AREA_PAGES; page++)
+			note_zero(s, page);
+	} else {
+		deliver(s, true);
 	}
 }
 

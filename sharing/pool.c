@@ -21,7 +21,8 @@ struct segment {
 	int fd;	       /* only to read */
 	uint32_t used_count, touched_count;
 	unsigned viewer_count;
-	uint64_t taken[WORDS], touched[WORDS];
+	bool is_touched[WORDS];
+	uint64_t taken[WORDS];
 	uint32_t refs[GN_SEGMENT_FRAMES];
 };
 
@@ -134,6 +135,19 @@ static struct segment *live_segment(const struct gn_share_pool *p, unsigned numb
 	return s && s->base ? s : NULL;
 }
 
+/* 64 pages at a time: a fault for each would cost more than all else that is done with it. Where the host has no more, the
+ * write that follows finds out. */
+static void touch(struct gn_share_pool *p, struct segment *s, unsigned word)
+{
+	if (s->is_touched[word])
+		return;
+	s->is_touched[word] = true;
+	s->touched_count += 64;
+	p->stats.resident_pages += 64;
+	(void)madvise(s->base + (size_t)word * 64 * PAGE_BYTES, (size_t)64 * PAGE_BYTES,
+		      MADV_POPULATE_WRITE);
+}
+
 static void take(struct gn_share_pool *p, struct segment *s, unsigned place)
 {
 	const uint64_t bit = (uint64_t)1 << (place % 64);
@@ -142,11 +156,7 @@ static void take(struct gn_share_pool *p, struct segment *s, unsigned place)
 		p->empty_count--;
 	p->stats.used_pages++;
 	s->taken[place / 64] |= bit;
-	if (!(s->touched[place / 64] & bit)) {
-		s->touched[place / 64] |= bit;
-		s->touched_count++;
-		p->stats.resident_pages++;
-	}
+	touch(p, s, place / 64);
 	s->refs[place] = 1;
 }
 

@@ -137,3 +137,40 @@ Test(control_config, files)
 	cr_assert_not_null(strstr(why, path));
 	cr_assert_eq(gn_config_load(&schema, "/tmp", &v, why, sizeof(why)), -EIO);
 }
+
+/* Sections that the file names: each is told with its name, and only once. */
+Test(control_config, named_sections)
+{
+	static const struct gn_config_key named_keys[] = {
+		{ "group *", "members", GN_CONFIG_NAMED, 0, 0, 0, NULL, NULL, "" },
+	};
+	static const struct gn_config_schema named = { named_keys, 1,
+						       sizeof(struct gn_config_names) };
+	static const char *const wrong[][2] = {
+		{ "[group ]\nmembers = a\n", "unknown section" },
+		{ "[group *]\nmember = a\n", "no key" },
+		{ "[groups]\nmembers = a\n", "unknown section" },
+		{ "[group x]\nmembers = a\n[group x]\nmembers = b\n", "given already" },
+		{ "[group a-name-of-more-than-forty-seven-bytes-is-too-long]\nmembers = a\n",
+		  "at most 49 bytes" },
+	};
+	static struct gn_config_names names;
+	char why[300];
+
+	cr_assert_eq(gn_config_parse(&named, "f",
+				     "[group a]\nmembers = x y*\n[group b c]\nmembers=\n", &names,
+				     why, sizeof(why)),
+		     0, "%s", why);
+	cr_assert_eq(names.count, 2);
+	cr_assert_str_eq(names.of[0].name, "a");
+	cr_assert_str_eq(names.of[0].text, "x y*");
+	cr_assert_str_eq(names.of[1].name, "b c");
+	cr_assert_str_eq(names.of[1].text, "");
+	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+		cr_assert_eq(gn_config_parse(&named, "f", wrong[i][0], &names, why, sizeof(why)),
+			     -EINVAL);
+		cr_assert(strstr(why, wrong[i][1]), "%s", why);
+	}
+	cr_assert_eq(gn_config_parse(&named, "f", "", &names, why, sizeof(why)), 0);
+	cr_assert_eq(names.count, 0, "there may be none");
+}
