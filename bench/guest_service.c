@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "run_control.h"
+#include "run_sharing.h"
 #include "workloads/trace_serve.h"
 
 #define BOOT_FIELD(field) gpa(GN_GUEST_BOOT_PA + offsetof(struct gn_guest_boot, field))
@@ -20,6 +21,19 @@
 static int answer(struct guest_service *service, uint64_t result)
 {
 	return gn_vm_write(service->vm, BOOT_FIELD(call_result), &result, sizeof(result));
+}
+
+/* As on the software machine. */
+static int hypercall(struct guest_service *service)
+{
+	uint64_t nr, argument;
+
+	if (!service->sharer)
+		return answer(service, (uint64_t)-ENOSYS);
+	if (gn_vm_read(service->vm, BOOT_FIELD(call_nr), &nr, sizeof(nr)) ||
+	    gn_vm_read(service->vm, BOOT_FIELD(call_argument), &argument, sizeof(argument)))
+		return -EFAULT;
+	return answer(service, run_sharing_hypercall(service->sharer, nr, argument));
 }
 
 /* A tick of it; false: it is over. */
@@ -61,8 +75,7 @@ bool guest_service_port(void *ctx, struct gn_kvm *kvm, unsigned vcpu, uint16_t p
 	case GN_GUEST_CALL_REST:
 		return !answer(service, rest(service));
 	case GN_GUEST_CALL_HYPERCALL:
-		return !answer(service,
-			       (uint64_t)-ENOSYS); /* none is defined, as on the software machine */
+		return !hypercall(service);
 	}
 	return false;
 }

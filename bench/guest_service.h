@@ -13,6 +13,7 @@
 #include "tsc.h"
 #include "workloads/workload.h"
 
+struct gn_share_agent;
 struct trace_serve;
 
 /* Of one guest; used by the thread that runs its vCPU. */
@@ -20,6 +21,7 @@ struct guest_service {
 	const struct workload_params *params;
 	struct gn_vm *vm;
 	struct trace_serve *trace;
+	struct gn_share_agent *sharer; /* NULL: nobody hears hypercalls */
 	unsigned rest_ms,
 		rested_ms; /* the guest idles after each phase; since the last one ended */
 	/* The measured part: when it began (the counters were reset then) and ended, and what was counted in it. */

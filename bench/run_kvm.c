@@ -29,7 +29,8 @@ struct guest {
 	struct gn_vm *vm;
 	struct gn_guest_boot boot;
 	struct guest_service service;
-	struct balloon_vm *memory; /* NULL: all of it, always */
+	struct balloon_vm *memory;     /* NULL: all of it, always */
+	struct gn_share_agent *sharer; /* NULL: it shares nothing */
 	struct tsc_stamp begin, end;
 };
 
@@ -82,6 +83,12 @@ static int guest_create(struct guest *g, struct results_run *run)
 			return err;
 		gn_kvm_set_mmio(g->kvm, gn_balloon_mmio, balloon_vm_device(g->memory));
 		g->boot.balloon_pa = GN_BALLOON_MMIO_GPA;
+	}
+	if (g->request->sharing) {
+		err = run_sharing_join(g->request->sharing, &config.vm, g->vm, run, &g->sharer);
+		if (err)
+			return err;
+		g->service.sharer = g->sharer;
 	}
 	err = gn_kvm_load(g->kvm, &gn_guest_image, &g->boot);
 	if (err)
@@ -224,6 +231,8 @@ static int run_once(const struct run_request *request, const struct workload_par
 	stop = gn_kvm_run(g.kvm, 0, &status);
 	g.end = tsc_now();
 	guest_watcher_end(&watcher);
+	if (g.sharer)
+		gn_share_agent_stop(g.sharer);
 	err = gn_vm_read(g.vm, gpa(GN_GUEST_BOOT_PA), &g.boot, sizeof(g.boot));
 	if (!err)
 		err = judge(&g, stop, status, run);
@@ -243,7 +252,10 @@ static int run_once(const struct run_request *request, const struct workload_par
 		snprintf(run->failure, sizeof(run->failure), "%s", strerror(-err));
 	if (g.memory && request->memory)
 		balloon_vm_stats(g.memory, request->memory);
+	if (g.sharer && request->shared)
+		gn_share_agent_get_stats(g.sharer, request->shared);
 out:
+	gn_share_agent_destroy(g.sharer);
 	balloon_vm_destroy(g.memory);
 	if (g.kvm)
 		gn_kvm_destroy(g.kvm);

@@ -25,9 +25,9 @@ enum { OPT_SHARING = 0x500, OPT_DOMAIN };
 
 static const struct argp_option options[] = {
 	{ "sharing", OPT_SHARING, "SOCKET", 0,
-	  "soft: share equal pages under the gnomon-shared that serves this socket", 30 },
+	  "share equal pages under the gnomon-shared that serves this socket", 30 },
 	{ "sharing-domain", OPT_DOMAIN, "NAME", 0,
-	  "with the VMs of this domain, if the daemon's configuration names this one there "
+	  "soft: with the VMs of this domain, if the daemon's configuration names this one there "
 	  "(--name); "
 	  "else within itself only",
 	  30 },
@@ -60,8 +60,10 @@ void run_sharing_complete(struct run_sharing *o, const struct machine *machine, 
 		cli_fail(EXIT_USAGE, "--sharing-domain: goes with --sharing only");
 	if (!o->socket)
 		return;
-	if (machine->backend != MACHINE_SOFT)
-		cli_fail(EXIT_USAGE, "--sharing: goes with the soft backend only");
+	if (machine->backend != MACHINE_SOFT && o->domain)
+		cli_fail(EXIT_USAGE, "--sharing-domain: goes with the soft backend only; under kvm "
+				     "a VM shares within itself (--sharing alone)");
+	o->backend = machine_backend_name(machine);
 	snprintf(o->own_name, sizeof(o->own_name), "%d", (int)getpid());
 	o->name = name ? name : o->own_name;
 }
@@ -88,7 +90,7 @@ int run_sharing_join(const struct run_sharing *sharing, const struct gn_vm_confi
 	const struct gn_share_agent_config agent = { .socket = sharing->socket,
 						     .name = sharing->name,
 						     .group = sharing->domain,
-						     .backend = "soft",
+						     .backend = sharing->backend,
 						     .scheme = config->scheme,
 						     .mem_bytes = config->mem_bytes,
 						     .vm = vm };

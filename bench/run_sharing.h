@@ -15,7 +15,7 @@
 struct run_sharing {
 	const char *socket; /* NULL: no daemon */
 	const char *domain; /* NULL: one of its own */
-	const char *name;
+	const char *name, *backend;
 	char own_name[64]; /* where none was given */
 };
 

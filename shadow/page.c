@@ -298,7 +298,8 @@ void gn_shadow_page_set_reserved(struct gn_shadow *s, struct gn_shadow_page *pag
 void gn_shadow_page_empty(struct gn_shadow *s, struct gn_shadow_page *page)
 {
 	for (unsigned i = 0; page->present_count && i < GN_TABLE_ENTRIES; i++)
-		if (gn_fmt_is_present(s->fmt, page->key.role.level, page->entries[i]))
+		if (gn_fmt_is_present(s->fmt, page->key.role.level,
+				      gn_entry_get(&page->entries[i])))
 			gn_shadow_entry_drop(s, page, i);
 	GN_BUG_ON(page->present_count);
 	memset(page->unsync_below, 0, sizeof(page->unsync_below));

@@ -3,6 +3,8 @@
  * sharing.c - guests on /dev/kvm whose pages share frames: merged while the guest writes them, broken by its stores, and
  * with no more mappings than the host allows.
  */
+#include <gnomon/sharing.h>
+
 #include "kvm/nested_guest.h"
 #include "kvmbackend/nested.h"
 
@@ -114,15 +116,80 @@ static void mappings_have_a_ceiling(void)
 	gn_kvm_destroy(kvm);
 }
 
+/* ---- A domain --------------------------------------------------------------------------------------------------- */
+
+static void sweep(struct gn_domain *domain)
+{
+	bool is_done = false;
+
+	RIG_CHECK(!gn_domain_sweep(domain), "sweep");
+	while (!is_done)
+		RIG_CHECK(!gn_domain_scan(domain, 1000000, &is_done), "scan");
+}
+
+/* Pages that stand still are found. Where slots have to follow what is shared, a merge has all that they held count as written
+ * once more (kvmbackend/layout.c). */
+static void settle(struct gn_domain *domain, struct gn_vm *vm, uint64_t pages)
+{
+	struct gn_sharing_stats stats = { .pages_sharing = 0 };
+
+	for (unsigned i = 0; i < 20 && stats.pages_sharing < pages * 99 / 100; i++) {
+		sweep(domain);
+		gn_domain_stats(domain, &stats);
+	}
+	RIG_CHECK(stats.pages_sharing >= pages * 99 / 100, "%llu pages are saved",
+		  (unsigned long long)stats.pages_sharing);
+	RIG_CHECK(count_shared(vm, pages) == pages, "not all are shared");
+}
+
+/* A scanner finds pages that are alike by KVM's dirty log, and again others while the guest writes them anew. */
+static void a_domain_finds_its_pages(const char *scheme)
+{
+	const uint64_t pages = 256;
+	struct gn_kvm_config config = plain();
+	struct gn_audit_report report;
+	struct gn_domain *domain;
+	struct runner r;
+	struct gn_kvm *kvm;
+
+	config.vm.scheme = scheme;
+	kvm = rig_new(&config);
+	if (!kvm)
+		return;
+	RIG_CHECK(!gn_domain_create(&(struct gn_domain_config){ .frames = gn_kvm_vm(kvm)->frames,
+								.max_pages = MEM_BYTES / PAGE },
+				    &domain),
+		  "create");
+	RIG_CHECK(!gn_domain_add(domain, gn_kvm_vm(kvm)), "add");
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, fill_pages, AT, pages, 7), 0);
+	settle(domain, gn_kvm_vm(kvm), pages);
+
+	rig_program(kvm, 0, 3, fill_pages, fill_pages_end, AT, pages, 9);
+	start(&r, kvm, 0);
+	for (unsigned i = 0; i < PATIENCE && !atomic_load(&r.is_done); i++) {
+		sweep(domain);
+		pause_ms(10);
+	}
+	RIG_EXPECT_EXIT(kvm, finish(&r), 0);
+	settle(domain, gn_kvm_vm(kvm), pages);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, AT, pages, 0), 9 * pages);
+	RIG_CHECK(!gn_audit(gn_kvm_vm(kvm), &report), "%s", report.first);
+	gn_domain_remove(domain, gn_kvm_vm(kvm));
+	gn_domain_destroy(domain);
+	gn_kvm_destroy(kvm);
+}
+
 int main(void)
 {
 	if (rig_start(&host)) {
 		PART(merged_while_it_runs("shadow"));
+		PART(a_domain_finds_its_pages("shadow"));
 		if (!host.uffd_minor_shmem) {
 			rig_skip("nested mode",
 				 "no userfaultfd with minor faults on shared memory");
 		} else {
 			PART(merged_while_it_runs("ept"));
+			PART(a_domain_finds_its_pages("ept"));
 			PART(mappings_have_a_ceiling());
 		}
 	}

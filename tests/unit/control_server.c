@@ -671,8 +671,10 @@ Test(control_server, client_comes_back)
 
 static void ask_gift(void *ctx, struct gn_client *c)
 {
+	static const char twice[] = "{\"execute\": \"gift\"}\n{\"execute\": \"gift\"}\n";
+
 	(void)ctx;
-	gn_client_send(c, "{\"execute\": \"gift\"}\n{\"execute\": \"gift\"}\n", 44);
+	gn_client_send(c, twice, strlen(twice));
 }
 
 static void take_gift(void *ctx, struct gn_client *c, const struct gn_message *m)
