@@ -154,8 +154,8 @@ static int take_named(struct loading *l, const struct gn_config_key *key, const 
 		     sizeof(names->of[0].text) - 1);
 	if (l->failed)
 		return 0;
-	strcpy(names->of[names->count].name, name);
-	strcpy(names->of[names->count++].text, text);
+	memcpy(names->of[names->count].name, name, strlen(name) + 1);
+	memcpy(names->of[names->count++].text, text, strlen(text) + 1);
 	return 1;
 }
 

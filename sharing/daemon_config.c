@@ -6,6 +6,7 @@
 
 #include <fnmatch.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
 #define AT(field)   offsetof(struct gn_shared_config, field)
@@ -45,7 +46,7 @@ static bool has_match(const char *patterns, const char *name)
 {
 	char text[sizeof(((struct gn_config_names *)0)->of[0].text)], *rest = text;
 
-	strcpy(text, patterns);
+	snprintf(text, sizeof(text), "%s", patterns);
 	for (char *one; (one = strsep(&rest, " \t,"));)
 		if (*one && !fnmatch(one, name, 0))
 			return true;
