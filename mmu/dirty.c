@@ -99,7 +99,8 @@ static int start(struct gn_vm *vm)
 	int err = 0;
 
 	gn_lock(&vm->p2m.lock);
-	if (vm->vcpus[0].hw.kind == GN_HW_GUEST) {
+	/* (A scheme that keeps tables is none such, and its vCPUs may be writing what they run on.) */
+	if (!vm->ops->keeps_tables && vm->vcpus[0].hw.kind == GN_HW_GUEST) {
 		err = -EOPNOTSUPP;
 		goto out;
 	}
