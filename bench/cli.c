@@ -221,6 +221,29 @@ const char *cli_nearest(const char *text, const char *(*name)(unsigned index))
 	return best;
 }
 
+void cli_parse_names(const char *option, const char *arg, const char *(*name)(unsigned index),
+		     const char *hint, struct cli_list *out)
+{
+	cli_list_fini(out);
+	if (cli_parse_list(arg, out))
+		cli_fail(EXIT_CANNOT, "out of memory");
+	if (!out->count)
+		cli_fail(EXIT_USAGE, "%s \"%s\": none is named", option, arg);
+	for (size_t i = 0; i < out->count; i++) {
+		const char *near = cli_nearest(out->items[i], name);
+		unsigned n = 0;
+
+		while (name(n) && strcmp(name(n), out->items[i]) != 0)
+			n++;
+		if (name(n))
+			continue;
+		if (near)
+			cli_fail(EXIT_USAGE, "%s \"%s\": no such one; did you mean \"%s\"?", option,
+				 out->items[i], near);
+		cli_fail(EXIT_USAGE, "%s \"%s\": no such one; %s", option, out->items[i], hint);
+	}
+}
+
 const char *cli_format_bytes(uint64_t bytes, char *out, size_t out_bytes)
 {
 	static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB" };

@@ -43,6 +43,10 @@ void cli_list_fini(struct cli_list *list);
 /* Of @count names (name(i)), the one nearest to @text by edit distance, or NULL when none is near. */
 const char *cli_nearest(const char *text, const char *(*name)(unsigned index));
 
+/* "a,b,c", each one of the names name(i). Ends the command otherwise: with none named, or with the nearest or @hint. */
+void cli_parse_names(const char *option, const char *arg, const char *(*name)(unsigned index),
+		     const char *hint, struct cli_list *out);
+
 /* "512 MiB", "1.5 GiB", "4 KiB": into @out, returned. */
 const char *cli_format_bytes(uint64_t bytes, char *out, size_t out_bytes);
 

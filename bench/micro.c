@@ -18,7 +18,7 @@
 
 #include "cli.h"
 #include "commands.h"
-#include "emit.h"
+#include "emit_json.h"
 #include "host_json.h"
 #include "machine_kvm.h"
 #include "progress.h"
@@ -151,8 +151,6 @@ static void against_to_json(cJSON *to, const struct micro_result *r)
 static void write_json(const char *path, const struct micro_result *results, size_t count)
 {
 	cJSON *json = cJSON_CreateObject(), *list;
-	struct emit e;
-	char *text;
 	int err;
 
 	cJSON_AddStringToObject(json, "schema", "gnomon.micro/1");
@@ -181,18 +179,9 @@ static void write_json(const char *path, const struct micro_result *results, siz
 		side_to_json(item, "limit", &r->micro->limit, r->limit.median);
 		side_to_json(item, "peer", &r->micro->peer, r->peer.median);
 	}
-	text = cJSON_Print(json);
-	cJSON_Delete(json);
-	if (!text)
-		cli_fail(EXIT_CANNOT, "out of memory");
-	err = emit_open(&e, path);
-	if (!err) {
-		fprintf(e.file, "%s\n", text);
-		err = emit_commit(&e);
-	}
+	err = emit_json(json, path);
 	if (err)
 		cli_fail(EXIT_CANNOT, "--json %s: %s", path, strerror(-err));
-	free(text);
 }
 
 static bool meets_target(const struct micro_result *r)

@@ -80,28 +80,6 @@ static const char *policy_name(unsigned i)
 	return ops ? ops->name : NULL;
 }
 
-static void parse_policies(struct overcommit_options *o, const char *arg)
-{
-	const char *near;
-
-	cli_list_fini(&o->policies);
-	if (cli_parse_list(arg, &o->policies))
-		cli_fail(EXIT_CANNOT, "out of memory");
-	if (!o->policies.count)
-		cli_fail(EXIT_USAGE, "--policies: no policy named");
-	for (size_t i = 0; i < o->policies.count; i++) {
-		const char *name = o->policies.items[i];
-
-		if (gn_policy_find(name))
-			continue;
-		near = cli_nearest(name, policy_name);
-		if (near)
-			cli_fail(EXIT_USAGE, "no policy \"%s\"; did you mean \"%s\"?", name, near);
-		cli_fail(EXIT_USAGE, "no policy \"%s\"; there are esx, static, mom and ksmtuned",
-			 name);
-	}
-}
-
 static double parse_real(const char *option, const char *arg, double min, double max)
 {
 	char *end;
@@ -128,7 +106,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 	switch (key) {
 	case OPT_POLICIES:
-		parse_policies(o, arg);
+		cli_parse_names("--policies", arg, policy_name,
+				"there are esx, static, mom and ksmtuned", &o->policies);
 		return 0;
 	case OPT_VMS:
 		o->setup.vms = (unsigned)parse_count("--vms", arg, 2, OVERCOMMIT_MAX_VMS);

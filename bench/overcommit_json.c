@@ -2,24 +2,11 @@
 /*
  * overcommit_json.c - results as JSON, schema gnomon.overcommit/1; docs/results.md is the reference.
  */
-#include <errno.h>
 #include <math.h>
-#include <stdlib.h>
 
-#include <cjson/cJSON.h>
-
-#include "emit.h"
+#include "emit_json.h"
 #include "host_json.h"
 #include "overcommit.h"
-
-/* What is not known, or never came, is null. */
-static void add_number(cJSON *to, const char *key, double value)
-{
-	if (isfinite(value))
-		cJSON_AddNumberToObject(to, key, value);
-	else
-		cJSON_AddNullToObject(to, key);
-}
 
 static void add_params(cJSON *to, const struct overcommit_setup *s)
 {
@@ -57,7 +44,7 @@ static void add_vm(cJSON *list, const struct overcommit_vm *vm,
 	cJSON_AddItemToArray(list, json);
 	cJSON_AddNumberToObject(json, "low_bytes", (double)demand->low_bytes);
 	cJSON_AddNumberToObject(json, "high_bytes", (double)demand->high_bytes);
-	add_number(json, "slowdown", vm->slowdown);
+	emit_json_number(json, "slowdown", vm->slowdown);
 	cJSON_AddNumberToObject(json, "refaults", (double)vm->refaults);
 	cJSON_AddNumberToObject(json, "oom_kills", vm->oom_kills);
 	cJSON_AddNumberToObject(json, "turns_per_minute", vm->turns_per_minute);
@@ -80,15 +67,15 @@ static void add_run(cJSON *list, const struct overcommit_results *r,
 	cJSON_AddItemToArray(list, json);
 	cJSON_AddStringToObject(json, "policy", run->policy);
 	cJSON_AddStringToObject(json, "summary", run->summary);
-	add_number(json, "worst_slowdown", overcommit_worst_slowdown(r, run));
+	emit_json_number(json, "worst_slowdown", overcommit_worst_slowdown(r, run));
 	if (against > 0)
-		add_number(json, "against_oracle", against);
+		emit_json_number(json, "against_oracle", against);
 	grants = cJSON_AddObjectToObject(json, "grants");
 	cJSON_AddNumberToObject(grants, "asks", (double)run->asks);
 	cJSON_AddNumberToObject(grants, "unmet", (double)run->asks_unmet);
-	add_number(grants, "p50_ms", overcommit_wait_ms(run, 0.5));
-	add_number(grants, "p99_ms", overcommit_wait_ms(run, 0.99));
-	add_number(grants, "max_ms", overcommit_wait_ms(run, 1));
+	emit_json_number(grants, "p50_ms", overcommit_wait_ms(run, 0.5));
+	emit_json_number(grants, "p99_ms", overcommit_wait_ms(run, 0.99));
+	emit_json_number(grants, "max_ms", overcommit_wait_ms(run, 1));
 	cJSON_AddNumberToObject(json, "oom_kills", overcommit_oom_kills(r, run));
 	cJSON_AddNumberToObject(json, "reservations_broken", (double)run->reservations_broken);
 	cJSON_AddNumberToObject(json, "over_budget", (double)run->over_budget);
@@ -105,9 +92,6 @@ static void add_run(cJSON *list, const struct overcommit_results *r,
 int overcommit_write_json(const struct overcommit_results *r, const char *path)
 {
 	cJSON *json = cJSON_CreateObject(), *list;
-	struct emit e;
-	char *text;
-	int err;
 
 	cJSON_AddStringToObject(json, "schema", OVERCOMMIT_SCHEMA);
 	cJSON_AddStringToObject(json, "kind", "balloon");
@@ -118,15 +102,5 @@ int overcommit_write_json(const struct overcommit_results *r, const char *path)
 	list = cJSON_AddArrayToObject(json, "runs");
 	for (size_t i = 0; i < r->run_count; i++)
 		add_run(list, r, &r->runs[i]);
-	text = cJSON_PrintUnformatted(json);
-	cJSON_Delete(json);
-	if (!text)
-		return -ENOMEM;
-	err = emit_open(&e, path);
-	if (!err) {
-		fprintf(e.file, "%s\n", text);
-		err = emit_commit(&e);
-	}
-	free(text);
-	return err;
+	return emit_json(json, path);
 }

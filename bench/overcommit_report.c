@@ -13,7 +13,6 @@
 #include <string.h>
 
 #include "cli.h"
-#include "emit.h"
 #include "overcommit.h"
 #include "plot.h"
 #include "report.h"
@@ -104,8 +103,9 @@ static void write_figure(const struct overcommit_results *r, size_t first, size_
 	free(svg);
 }
 
-static void write_page(const struct overcommit_results *r, const char *plots, FILE *html)
+static void write_page(const void *results, const char *plots, FILE *html)
 {
+	const struct overcommit_results *r = results;
 	char name[64];
 
 	report_html_begin("Gnomon: memory overcommitted by ballooning", html);
@@ -127,30 +127,14 @@ static void write_page(const struct overcommit_results *r, const char *plots, FI
 	report_html_end(html);
 }
 
+static int write_json(const void *results, const char *path)
+{
+	return overcommit_write_json(results, path);
+}
+
 void overcommit_report(const struct overcommit_results *r, const char *directory)
 {
-	char *plots, *json, *page;
-	struct emit e;
-	int err;
+	static const struct report_folder folder = { "overcommit.json", write_json, write_page };
 
-	if (asprintf(&plots, "%s/plots", directory) < 0 ||
-	    asprintf(&json, "%s/overcommit.json", directory) < 0 ||
-	    asprintf(&page, "%s/index.html", directory) < 0)
-		cli_fail(EXIT_CANNOT, "out of memory");
-	err = emit_make_directory(plots);
-	if (err)
-		cli_fail(EXIT_CANNOT, "%s: %s", plots, strerror(-err));
-	err = overcommit_write_json(r, json);
-	if (err)
-		cli_fail(EXIT_CANNOT, "%s: %s", json, strerror(-err));
-	err = emit_open(&e, page);
-	if (err)
-		cli_fail(EXIT_CANNOT, "%s: %s", page, strerror(-err));
-	write_page(r, plots, e.file);
-	err = emit_commit(&e);
-	if (err)
-		cli_fail(EXIT_CANNOT, "%s: %s", page, strerror(-err));
-	free(plots);
-	free(json);
-	free(page);
+	report_folder_write(&folder, r, directory);
 }

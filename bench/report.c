@@ -215,6 +215,27 @@ void report_write(const struct results *r, const char *directory)
 	free(page);
 }
 
+void report_folder_write(const struct report_folder *folder, const void *results,
+			 const char *directory)
+{
+	char *plots = join(directory, "plots", ""), *json = join(directory, folder->json_name, ""),
+	     *page = join(directory, "index", ".html");
+	int err = emit_make_directory(plots);
+	struct emit e;
+
+	if (err)
+		cli_fail(EXIT_CANNOT, "%s: %s", plots, strerror(-err));
+	err = folder->write_json(results, json);
+	if (err)
+		cli_fail(EXIT_CANNOT, "%s: %s", json, strerror(-err));
+	open_file(&e, page);
+	folder->write_page(results, plots, e.file);
+	commit_file(&e, page);
+	free(plots);
+	free(json);
+	free(page);
+}
+
 struct report_options {
 	const char *file, *directory;
 };

@@ -27,6 +27,17 @@ void report_files_open(struct report_files *files, const char *directory, const 
 char *report_files_plot(struct report_files *files);
 void report_files_abort(struct report_files *files); /* there is nothing to show */
 
+/* The folder of a command that has results of its own kind: them as JSON, its pictures, a page. Whatever fails ends the
+ * command. */
+struct report_folder {
+	const char *json_name;					  /* of the file */
+	int (*write_json)(const void *results, const char *path); /* -errno */
+	void (*write_page)(const void *results, const char *plots,
+			   FILE *html); /* @plots: their folder */
+};
+void report_folder_write(const struct report_folder *folder, const void *results,
+			 const char *directory);
+
 /* One picture: its data file and gnuplot script are written, gnuplot makes the SVG. */
 struct report_plot {
 	const char *name; /* of the files: NAME.dat, NAME.gp, NAME.svg */

@@ -77,27 +77,6 @@ static const char *probe_name(unsigned i)
 	return probe ? probe->name : NULL;
 }
 
-static void parse_names(const char *option, const char *arg, const char *(*name)(unsigned),
-			struct cli_list *out)
-{
-	cli_list_fini(out);
-	if (cli_parse_list(arg, out))
-		cli_fail(EXIT_CANNOT, "out of memory");
-	for (size_t i = 0; i < out->count; i++) {
-		const char *near = cli_nearest(out->items[i], name);
-		unsigned n = 0;
-
-		while (name(n) && strcmp(name(n), out->items[i]) != 0)
-			n++;
-		if (name(n))
-			continue;
-		if (near)
-			cli_fail(EXIT_USAGE, "%s %s: no such one; did you mean \"%s\"?", option,
-				 out->items[i], near);
-		cli_fail(EXIT_USAGE, "%s %s: no such one; see --help", option, out->items[i]);
-	}
-}
-
 static void parse_peer(struct sharing_options *o, const char *arg)
 {
 	o->needs_ksm = !strcmp(arg, "ksm");
@@ -113,7 +92,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 	switch (key) {
 	case OPT_CASE:
-		parse_names("--case", arg, case_name, &o->cases);
+		cli_parse_names("--case", arg, case_name, "see --help", &o->cases);
 		if (!o->cases.count)
 			cli_fail(EXIT_USAGE, "--case: none named");
 		return 0;
@@ -121,7 +100,10 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		parse_peer(o, arg);
 		return 0;
 	case OPT_PROBE:
-		parse_names("--probe", strcmp(arg, "none") != 0 ? arg : "", probe_name, &o->probes);
+		if (strcmp(arg, "none") != 0)
+			cli_parse_names("--probe", arg, probe_name, "see --help", &o->probes);
+		else
+			cli_list_fini(&o->probes);
 		return 0;
 	case OPT_MEM:
 		if (cli_parse_size(arg, &o->setup.mem_bytes) || o->setup.mem_bytes < (64u << 20) ||

@@ -2,24 +2,11 @@
 /*
  * sharing_json.c - results as JSON, schema gnomon.sharing/1; docs/results.md is the reference.
  */
-#include <errno.h>
 #include <math.h>
-#include <stdlib.h>
 
-#include <cjson/cJSON.h>
-
-#include "emit.h"
+#include "emit_json.h"
 #include "host_json.h"
 #include "sharing.h"
-
-/* What is not known, or never came, is null. */
-static void add_number(cJSON *to, const char *key, double value)
-{
-	if (isfinite(value))
-		cJSON_AddNumberToObject(to, key, value);
-	else
-		cJSON_AddNullToObject(to, key);
-}
 
 static void add_params(cJSON *to, const struct sharing_setup *s)
 {
@@ -62,14 +49,14 @@ static void add_run(cJSON *list, const struct sharing_case_result *c, enum shari
 	cJSON_AddStringToObject(json, "side", sharing_side_name(side));
 	if (sharing_side_scheme(side))
 		cJSON_AddStringToObject(json, "scheme", sharing_side_scheme(side));
-	add_number(json, "cpu_s_per_gib", sharing_cpu_per_gib(c, run));
-	add_number(json, "time_s", sharing_wall(c, run));
-	add_number(json, "first_pass_part", sharing_first_part(c, run));
-	add_number(json, "part", sharing_last_part(c, run));
+	emit_json_number(json, "cpu_s_per_gib", sharing_cpu_per_gib(c, run));
+	emit_json_number(json, "time_s", sharing_wall(c, run));
+	emit_json_number(json, "first_pass_part", sharing_first_part(c, run));
+	emit_json_number(json, "part", sharing_last_part(c, run));
 	cJSON_AddNumberToObject(json, "saved_pages", (double)run->saved_pages);
-	add_number(json, "first_pass_cpu_s", run->first_pass_cpu_s);
+	emit_json_number(json, "first_pass_cpu_s", run->first_pass_cpu_s);
 	if (sharing_side_scheme(side))
-		add_number(json, "next_pass_cpu_s", run->next_pass_cpu_s);
+		emit_json_number(json, "next_pass_cpu_s", run->next_pass_cpu_s);
 	add_points(json, run);
 }
 
@@ -100,7 +87,7 @@ static void add_figure(cJSON *list, const struct sharing_figure *f)
 	cJSON_AddStringToObject(json, "group", f->group);
 	cJSON_AddStringToObject(json, "name", f->name);
 	cJSON_AddStringToObject(json, "unit", f->unit);
-	add_number(json, "value", f->value);
+	emit_json_number(json, "value", f->value);
 	if (f->promise == SHARING_SHOWN)
 		return;
 	cJSON_AddStringToObject(json, "promise",
@@ -112,9 +99,6 @@ static void add_figure(cJSON *list, const struct sharing_figure *f)
 int sharing_write_json(const struct sharing_results *r, const char *path)
 {
 	cJSON *json = cJSON_CreateObject(), *list;
-	struct emit e;
-	char *text;
-	int err;
 
 	cJSON_AddStringToObject(json, "schema", SHARING_SCHEMA);
 	cJSON_AddStringToObject(json, "kind", "sharing");
@@ -129,15 +113,5 @@ int sharing_write_json(const struct sharing_results *r, const char *path)
 	list = cJSON_AddArrayToObject(json, "figures");
 	for (size_t i = 0; i < r->figure_count; i++)
 		add_figure(list, &r->figures[i]);
-	text = cJSON_PrintUnformatted(json);
-	cJSON_Delete(json);
-	if (!text)
-		return -ENOMEM;
-	err = emit_open(&e, path);
-	if (!err) {
-		fprintf(e.file, "%s\n", text);
-		err = emit_commit(&e);
-	}
-	free(text);
-	return err;
+	return emit_json(json, path);
 }

@@ -11,7 +11,6 @@
 #include <string.h>
 
 #include "cli.h"
-#include "emit.h"
 #include "report.h"
 #include "sharing.h"
 
@@ -111,8 +110,10 @@ static void write_figure(const struct sharing_results *r, const char *plots, FIL
 	free(svg);
 }
 
-static void write_page(const struct sharing_results *r, const char *plots, FILE *html)
+static void write_page(const void *results, const char *plots, FILE *html)
 {
+	const struct sharing_results *r = results;
+
 	report_html_begin("Gnomon: equal pages shared", html);
 	fputs("<h1>Equal pages shared</h1>\n<p><b>Measured on this host, guests running; times are "
 	      "CPU time of "
@@ -134,30 +135,14 @@ static void write_page(const struct sharing_results *r, const char *plots, FILE 
 	report_html_end(html);
 }
 
+static int write_json(const void *results, const char *path)
+{
+	return sharing_write_json(results, path);
+}
+
 void sharing_report(const struct sharing_results *r, const char *directory)
 {
-	char *plots, *json, *page;
-	struct emit e;
-	int err;
+	static const struct report_folder folder = { "sharing.json", write_json, write_page };
 
-	if (asprintf(&plots, "%s/plots", directory) < 0 ||
-	    asprintf(&json, "%s/sharing.json", directory) < 0 ||
-	    asprintf(&page, "%s/index.html", directory) < 0)
-		cli_fail(EXIT_CANNOT, "out of memory");
-	err = emit_make_directory(plots);
-	if (err)
-		cli_fail(EXIT_CANNOT, "%s: %s", plots, strerror(-err));
-	err = sharing_write_json(r, json);
-	if (err)
-		cli_fail(EXIT_CANNOT, "%s: %s", json, strerror(-err));
-	err = emit_open(&e, page);
-	if (err)
-		cli_fail(EXIT_CANNOT, "%s: %s", page, strerror(-err));
-	write_page(r, plots, e.file);
-	err = emit_commit(&e);
-	if (err)
-		cli_fail(EXIT_CANNOT, "%s: %s", page, strerror(-err));
-	free(plots);
-	free(json);
-	free(page);
+	report_folder_write(&folder, r, directory);
 }
