@@ -14,12 +14,6 @@
 #ifndef GN_BALLOON_DAEMON_H
 #define GN_BALLOON_DAEMON_H
 
-#include "control/event_log.h"
-#include "control/metrics.h"
-#include "control/metrics_http.h"
-#include "control/report.h"
-#include "control/server.h"
-#include "control/service.h"
 #include "daemon_config.h"
 #include "daemon_trust.h"
 
@@ -60,21 +54,15 @@ struct gn_daemon_vm {
 };
 
 struct gn_daemon {
+	struct gn_base base;
 	struct gn_daemon_config config;
-	const char *config_path;
-	bool is_dry, is_paused, is_stopping,
-		is_waiting;	       /* waiting: somebody is owed memory that has to arrive */
-	void (*say)(const char *text); /* a line for people */
-	struct gn_service *service;
-	struct gn_server *server;
-	struct gn_event_log *log;
-	struct gn_metrics *metrics;
-	struct gn_metrics_http *http;
+	bool is_waiting; /* somebody is owed memory that has to arrive */
 	struct gn_policy *policy;
+	struct gn_policy *fresh_policy; /* of a configuration that is about to come into force */
 	sd_event_source *period, *soon;
 	bool is_soon; /* a round is planned ahead of its time; while it settles, the first of all */
 	bool is_settling; /* no round has been made yet, for VMs have to have time to come back */
-	uint64_t started_ns, round_ns, stop_by_ns;
+	uint64_t round_ns, stop_by_ns;
 	uint64_t last_round_took_ns, longest_round_ns,
 		costliest_round_ns; /* the last: of CPU time */
 	struct gn_daemon_vm **vms;  /* with a connection */
@@ -85,22 +73,10 @@ struct gn_daemon {
 	uint64_t next_id;
 	struct gn_policy_host host;
 	struct gn_daemon_sharing *sharing; /* NULL: no sharing daemon is configured */
-	struct gn_refusals refusals;
-	struct gn_textfile textfile;
-	uint64_t rounds, early_rounds, failed_rounds, admitted, targets_told, lates, gones, asks,
-		reloads, refused_reloads;
+	uint64_t rounds, early_rounds, failed_rounds, admitted, targets_told, lates, gones, asks;
 };
 
-/* -errno, having said why through @say. @dry: decide, and tell nobody but the log. */
-int gn_daemon_create(const char *config_path, bool dry, void (*say)(const char *text),
-		     struct gn_daemon **);
-void gn_daemon_destroy(struct gn_daemon *);
-/* Until SIGTERM or quit. The exit code. */
-int gn_daemon_run(struct gn_daemon *);
-/* Begin to stop, as SIGTERM does. */
-void gn_daemon_stop(struct gn_daemon *);
-__attribute__((format(printf, 2, 3))) void gn_daemon_say(struct gn_daemon *, const char *format,
-							 ...);
+extern const struct gn_base_ops gn_daemon_ops;
 
 /* daemon_vm.c: the books. */
 gn_command_fn gn_daemon_register;
@@ -149,12 +125,9 @@ void gn_daemon_tell(struct gn_daemon *, struct gn_daemon_vm *vm, uint64_t target
 
 /* daemon_commands.c */
 extern const struct gn_server_command gn_daemon_commands[];
-extern const size_t gn_daemon_command_count;
 
 /* daemon_metrics.c */
 void gn_daemon_update_metrics(void *daemon);
-/* If there is to be one. A failure is counted, and said once. */
-void gn_daemon_write_textfile(struct gn_daemon *);
 
 #ifdef __cplusplus
 }

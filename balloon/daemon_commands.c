@@ -81,11 +81,7 @@ static void query_host(void *ctx, struct gn_peer *p, const cJSON *a, struct gn_r
 	gn_json_put_double(w, "psi_some", d->host.psi_some);
 	gn_json_put_double(w, "psi_full", d->host.psi_full);
 	gn_json_put_bool(w, "settling", d->is_settling);
-	gn_json_put_bool(w, "paused", d->is_paused);
-	gn_json_put_bool(w, "dry_run", d->is_dry);
-	gn_json_put_u64(w, "uptime_ms", (gn_now_ns() - d->started_ns) / 1000000);
-	if (d->http)
-		gn_json_put_u64(w, "metrics_port", gn_metrics_http_port(d->http));
+	gn_base_put_state(&d->base, w);
 	gn_json_end_object(w);
 }
 
@@ -150,39 +146,6 @@ static void set_vm(void *ctx, struct gn_peer *p, const cJSON *a, struct gn_reply
 	gn_daemon_want_round(d);
 }
 
-static void set_paused(struct gn_daemon *d, bool is_paused)
-{
-	d->is_paused = is_paused;
-	gn_event_log_begin(d->log, is_paused ? "paused" : "resumed");
-	gn_event_log_end(d->log);
-	if (!is_paused)
-		gn_daemon_want_round(d);
-}
-
-static void pause_rounds(void *ctx, struct gn_peer *p, const cJSON *a, struct gn_reply *reply)
-{
-	(void)p;
-	(void)a;
-	(void)reply;
-	set_paused(ctx, true);
-}
-
-static void resume_rounds(void *ctx, struct gn_peer *p, const cJSON *a, struct gn_reply *reply)
-{
-	(void)p;
-	(void)a;
-	(void)reply;
-	set_paused(ctx, false);
-}
-
-static void quit(void *ctx, struct gn_peer *p, const cJSON *a, struct gn_reply *reply)
-{
-	(void)p;
-	(void)a;
-	(void)reply;
-	gn_daemon_stop(ctx);
-}
-
 const struct gn_server_command gn_daemon_commands[] = {
 	{ "register", gn_daemon_register,
 	  "name mem_bytes min_bytes max_bytes shares actual_bytes backend scheme resumed" },
@@ -191,8 +154,5 @@ const struct gn_server_command gn_daemon_commands[] = {
 	{ "query-host", query_host, NULL },
 	{ "query-policy", query_policy, NULL },
 	{ "set-vm", set_vm, "vm min_bytes max_bytes shares" },
-	{ "pause", pause_rounds, NULL },
-	{ "resume", resume_rounds, NULL },
-	{ "quit", quit, NULL },
+	{ NULL, NULL, NULL },
 };
-const size_t gn_daemon_command_count = sizeof(gn_daemon_commands) / sizeof(gn_daemon_commands[0]);

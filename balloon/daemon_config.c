@@ -16,18 +16,11 @@ static const char *const policies[] = { "esx", "static", "mom", "ksmtuned", NULL
 static const char *const stops[] = { "hold", "deflate", NULL };
 
 static const struct gn_config_key keys[] = {
-	{ "daemon", "socket", GN_CONFIG_TEXT, TEXT(socket), "/run/gnomon/balloond.sock",
-	  "the control socket" },
-	{ "daemon", "event_log", GN_CONFIG_TEXT, TEXT(event_log), "",
-	  "file of events, one JSON object per line; empty: none" },
+	GN_BASE_KEYS("/run/gnomon/balloond.sock"),
 	{ "daemon", "stop", GN_CONFIG_CHOICE, AT(stop), 0, 0, stops, "hold",
 	  "at SIGTERM: leave balloons as they are, or give all memory back first" },
 	{ "daemon", "stop_timeout", GN_CONFIG_MS, AT(stop_timeout_ms), 0, 600000, NULL, "5s",
 	  "how long stop = deflate waits for the VMs" },
-	{ "daemon", "connections", GN_CONFIG_COUNT, AT(max_peers), 1, 100000, NULL, "4096",
-	  "of VMs and tools together" },
-	{ "daemon", "messages_per_s", GN_CONFIG_COUNT, AT(messages_per_s), 1, 1000000, NULL, "1000",
-	  "of one connection; beyond, it waits" },
 	{ "memory", "budget", GN_CONFIG_SIZE, AT(budget_bytes), 0x1p20, 0x1p52, NULL, NULL,
 	  "memory of all VMs together" },
 	{ "memory", "sharing_socket", GN_CONFIG_TEXT, TEXT(sharing_socket), "",
@@ -55,10 +48,6 @@ static const struct gn_config_key keys[] = {
 	  "between two changes of direction, of esx" },
 	{ "policy", "refaults", GN_CONFIG_NUMBER, AT(refaults_per_s), 0.001, 1e9, NULL, "50",
 	  "per second; from here on a guest is short of memory, of esx" },
-	{ "metrics", "port", GN_CONFIG_COUNT, AT(metrics_port), 0, 65535, NULL, "0",
-	  "of http://127.0.0.1/metrics; 0: none" },
-	{ "metrics", "textfile", GN_CONFIG_TEXT, TEXT(textfile), "",
-	  "for the node exporter, each round; empty: none" },
 };
 
 const struct gn_config_schema gn_daemon_schema = { keys, sizeof(keys) / sizeof(keys[0]),

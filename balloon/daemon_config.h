@@ -5,7 +5,7 @@
 #ifndef GN_BALLOON_DAEMON_CONFIG_H
 #define GN_BALLOON_DAEMON_CONFIG_H
 
-#include "control/config.h"
+#include "control/base.h"
 #include "policy.h"
 
 #ifdef __cplusplus
@@ -15,10 +15,10 @@ extern "C" {
 enum gn_daemon_stop { GN_STOP_HOLD, GN_STOP_DEFLATE };
 
 struct gn_daemon_config {
-	char socket[108], event_log[256], textfile[256], sharing_socket[108];
+	struct gn_base_config base;
+	char sharing_socket[108];
 	uint64_t budget_bytes;
 	uint64_t period_ms, deadline_ms, settle_ms, heartbeat_ms, stop_timeout_ms;
-	uint64_t max_peers, messages_per_s, metrics_port;
 	unsigned policy; /* index, of gn_policy_at() */
 	unsigned stop;	 /* enum gn_daemon_stop */
 	double tau, reserve_fraction, dead_band_fraction, calm_shrink_per_s;

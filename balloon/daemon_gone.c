@@ -23,11 +23,11 @@
 
 static void log_leave(struct gn_daemon *d, const char *event, const struct gn_daemon_vm *vm)
 {
-	struct gn_json_writer *w = gn_event_log_begin(d->log, event);
+	struct gn_json_writer *w = gn_event_log_begin(d->base.log, event);
 
 	gn_json_put_text(w, "vm", vm->name);
 	gn_json_put_u64(w, "actual_bytes", vm->actual_bytes);
-	gn_event_log_end(d->log);
+	gn_event_log_end(d->base.log);
 }
 
 void gn_daemon_vm_free(struct gn_daemon_vm *vm)
@@ -42,11 +42,11 @@ void gn_daemon_vm_free(struct gn_daemon_vm *vm)
 static void forget(struct gn_daemon *d, struct gn_daemon_vm *vm)
 {
 	d->gones++;
-	gn_metrics_forget(d->metrics, "vm", vm->name);
+	gn_metrics_forget(d->base.metrics, "vm", vm->name);
 	log_leave(d, "gone", vm);
 	gn_daemon_vm_free(vm);
 	gn_step_pass("gone");
-	if (!d->is_stopping)
+	if (!d->base.is_stopping)
 		gn_daemon_want_round(d);
 }
 
@@ -84,7 +84,7 @@ static int on_death(sd_event_source *source, int fd, uint32_t events, void *ctx)
 static bool lose(struct gn_daemon *d, struct gn_daemon_vm *vm)
 {
 	if (!gn_process_lives(vm->process_fd) ||
-	    sd_event_add_io(gn_service_event(d->service), &vm->death, vm->process_fd, EPOLLIN,
+	    sd_event_add_io(gn_service_event(d->base.service), &vm->death, vm->process_fd, EPOLLIN,
 			    on_death, vm) < 0)
 		return false;
 	vm->daemon = d;
@@ -103,7 +103,7 @@ void gn_daemon_on_gone(void *ctx, struct gn_peer *p)
 	if (!vm)
 		return;
 	take_out(d, vm);
-	if (d->is_stopping || !lose(d, vm))
+	if (d->base.is_stopping || !lose(d, vm))
 		forget(d, vm);
 }
 

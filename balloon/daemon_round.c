@@ -45,14 +45,14 @@ static void read_pressure(struct gn_policy_host *host)
 static void log_target(struct gn_daemon *d, const char *event, const struct gn_daemon_vm *vm,
 		       uint64_t target_bytes)
 {
-	struct gn_json_writer *w = gn_event_log_begin(d->log, event);
+	struct gn_json_writer *w = gn_event_log_begin(d->base.log, event);
 
 	gn_json_put_text(w, "vm", vm->name);
 	gn_json_put_u64(w, "from_bytes", vm->target_bytes);
 	gn_json_put_u64(w, "target_bytes", target_bytes);
 	gn_json_put_u64(w, "actual_bytes", vm->actual_bytes);
 	gn_json_put_text(w, "reason", gn_policy_reason_text(vm->decision.reason));
-	gn_event_log_end(d->log);
+	gn_event_log_end(d->base.log);
 }
 
 static void set_deadline(const struct gn_daemon *d, struct gn_daemon_vm *vm, uint64_t now)
@@ -74,7 +74,7 @@ void gn_daemon_tell(struct gn_daemon *d, struct gn_daemon_vm *vm, uint64_t targe
 {
 	struct gn_json_writer *w;
 
-	if (d->is_dry) {
+	if (d->base.is_dry) {
 		log_target(d, "would-target", vm, target_bytes);
 		return;
 	}
@@ -145,7 +145,7 @@ static void decide(struct gn_daemon *d)
 		struct gn_daemon_vm *vm = d->vms[i];
 		bool changes = d->decisions[i].target_bytes != vm->target_bytes;
 		bool repeats =
-			d->is_dry && d->decisions[i].target_bytes == vm->decision.target_bytes;
+			d->base.is_dry && d->decisions[i].target_bytes == vm->decision.target_bytes;
 
 		vm->decision = d->decisions[i];
 		if (vm->decision.wished_now_bytes > vm->decision.target_bytes)
@@ -160,15 +160,15 @@ static void make_round(struct gn_daemon *d)
 {
 	uint64_t start = gn_now_ns(), cpu_ns = gn_clock_ns(CLOCK_THREAD_CPUTIME_ID);
 
-	if (d->is_stopping)
+	if (d->base.is_stopping)
 		return;
 	gn_step_pass("round");
 	d->round_ns = start;
 	d->rounds++;
-	if (!d->is_dry)
+	if (!d->base.is_dry)
 		for (size_t i = 0; i < d->count; i++)
 			watch_deadline(d, d->vms[i], start);
-	if (!d->is_paused)
+	if (!d->base.is_paused)
 		decide(d);
 	d->last_round_took_ns = gn_now_ns() - start;
 	if (d->last_round_took_ns > d->longest_round_ns)
@@ -206,16 +206,15 @@ void gn_daemon_want_round(struct gn_daemon *d)
 
 	if (apart_ns < SOON_NS)
 		apart_ns = SOON_NS;
-	if (!d->is_soon && !d->is_stopping)
+	if (!d->is_soon && !d->base.is_stopping)
 		plan_round(d, since_ns < apart_ns ? apart_ns - since_ns : 0);
 }
 
 static void tell_status(struct gn_daemon *d)
 {
-	gn_service_status(d->service, "%zu VMs, %llu of %llu MiB%s%s", d->count,
-			  (unsigned long long)(gn_daemon_sum_actual(d) >> 20),
-			  (unsigned long long)(d->config.budget_bytes >> 20),
-			  d->is_paused ? ", paused" : "", d->is_dry ? ", dry run" : "");
+	gn_base_status(&d->base, "%zu VMs, %llu of %llu MiB", d->count,
+		       (unsigned long long)(gn_daemon_sum_actual(d) >> 20),
+		       (unsigned long long)(d->config.budget_bytes >> 20));
 }
 
 void gn_daemon_restart_period(struct gn_daemon *d)
@@ -236,13 +235,13 @@ static int on_period(sd_event_source *source, uint64_t usec, void *ctx)
 	if (!d->is_settling)
 		make_round(d);
 	tell_status(d);
-	gn_daemon_write_textfile(d);
+	gn_base_write_textfile(&d->base);
 	return 0;
 }
 
 int gn_daemon_rounds_start(struct gn_daemon *d)
 {
-	sd_event *event = gn_service_event(d->service);
+	sd_event *event = gn_service_event(d->base.service);
 	int err = sd_event_add_time_relative(event, &d->period, CLOCK_MONOTONIC,
 					     d->config.period_ms * 1000, 1000, on_period, d);
 
@@ -252,7 +251,6 @@ int gn_daemon_rounds_start(struct gn_daemon *d)
 		err = sd_event_source_set_enabled(d->soon, SD_EVENT_OFF);
 	if (err < 0)
 		return err;
-	d->started_ns = gn_now_ns();
 	d->is_settling = d->config.settle_ms > 0;
 	if (d->is_settling)
 		plan_round(d, d->config.settle_ms * 1000000);

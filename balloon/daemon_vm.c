@@ -174,10 +174,11 @@ static bool check_registration(struct gn_daemon *d, struct gn_peer *p, struct gn
 		gn_reply_fail(reply, "AlreadyRegistered", "this connection is a VM's already");
 	else if (gn_daemon_find(d, vm->name) || (lost && lost->pid != vm->pid))
 		gn_reply_fail(reply, "NameTaken", "a VM named %s is registered", vm->name);
-	else if (d->is_stopping || (!is_resumed && d->is_settling))
+	else if (d->base.is_stopping || (!is_resumed && d->is_settling))
 		gn_reply_fail(reply, "TryAgain",
-			      d->is_stopping ? "the daemon is stopping"
-					     : "the daemon waits for the VMs of the one before it");
+			      d->base.is_stopping
+				      ? "the daemon is stopping"
+				      : "the daemon waits for the VMs of the one before it");
 	else if (!grow(d))
 		gn_reply_fail(reply, "OutOfMemory", "the daemon is out of memory");
 	else if ((err = admit(d, vm)) == -ENOSPC && !is_resumed)
@@ -193,15 +194,18 @@ static bool check_registration(struct gn_daemon *d, struct gn_peer *p, struct gn
 
 static void make_metrics(struct gn_daemon *d, struct gn_daemon_vm *vm)
 {
-	vm->target_metric = gn_metrics_get(d->metrics, GN_METRIC_GAUGE, "gnomon_vm_target_bytes",
-					   "Memory the VM was told to have.", "vm", vm->name);
-	vm->actual_metric = gn_metrics_get(d->metrics, GN_METRIC_GAUGE, "gnomon_vm_actual_bytes",
-					   "Memory the VM has.", "vm", vm->name);
-	vm->active_metric = gn_metrics_get(d->metrics, GN_METRIC_GAUGE, "gnomon_vm_active_bytes",
-					   "Working set by sampling.", "vm", vm->name);
-	vm->reclaimed_metric =
-		gn_metrics_get(d->metrics, GN_METRIC_COUNTER, "gnomon_vm_reclaimed_bytes_total",
-			       "Memory the host side took unasked.", "vm", vm->name);
+	vm->target_metric =
+		gn_metrics_get(d->base.metrics, GN_METRIC_GAUGE, "gnomon_vm_target_bytes",
+			       "Memory the VM was told to have.", "vm", vm->name);
+	vm->actual_metric =
+		gn_metrics_get(d->base.metrics, GN_METRIC_GAUGE, "gnomon_vm_actual_bytes",
+			       "Memory the VM has.", "vm", vm->name);
+	vm->active_metric =
+		gn_metrics_get(d->base.metrics, GN_METRIC_GAUGE, "gnomon_vm_active_bytes",
+			       "Working set by sampling.", "vm", vm->name);
+	vm->reclaimed_metric = gn_metrics_get(d->base.metrics, GN_METRIC_COUNTER,
+					      "gnomon_vm_reclaimed_bytes_total",
+					      "Memory the host side took unasked.", "vm", vm->name);
 }
 
 void gn_daemon_tell_settings(struct gn_daemon *d, struct gn_daemon_vm *vm)
@@ -219,19 +223,19 @@ void gn_daemon_tell_settings(struct gn_daemon *d, struct gn_daemon_vm *vm)
 
 static void log_registered(struct gn_daemon *d, const struct gn_daemon_vm *vm)
 {
-	struct gn_json_writer *w = gn_event_log_begin(d->log, "registered");
+	struct gn_json_writer *w = gn_event_log_begin(d->base.log, "registered");
 	uint64_t over = gn_daemon_over_reserved(d);
 
 	gn_json_put_text(w, "vm", vm->name);
 	gn_json_put_u64(w, "pid", (uint64_t)vm->pid);
 	gn_json_put_u64(w, "actual_bytes", vm->actual_bytes);
-	gn_event_log_end(d->log);
+	gn_event_log_end(d->base.log);
 	if (!over)
 		return;
-	w = gn_event_log_begin(d->log, "over-reserved");
+	w = gn_event_log_begin(d->base.log, "over-reserved");
 	gn_json_put_text(w, "vm", vm->name);
 	gn_json_put_u64(w, "over_bytes", over);
-	gn_event_log_end(d->log);
+	gn_event_log_end(d->base.log);
 }
 
 void gn_daemon_register(void *ctx, struct gn_peer *p, const cJSON *arguments,
@@ -251,7 +255,7 @@ void gn_daemon_register(void *ctx, struct gn_peer *p, const cJSON *arguments,
 	vm->guest_free_bytes = vm->guest_available_bytes = GN_POLICY_UNKNOWN;
 	vm->claims_trusted = true;
 	if (!check_registration(d, p, vm, arguments, reply)) {
-		gn_refusals_note(&d->refusals, d->log, vm->name, reply->error_class);
+		gn_refusals_note(&d->base.refusals, d->base.log, vm->name, reply->error_class);
 		free(vm);
 		return;
 	}

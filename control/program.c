@@ -38,19 +38,19 @@ static error_t parse(int key, char *text, struct argp_state *state)
 	}
 }
 
-static const struct gn_program *running;
+static const struct gn_base_ops *running;
 
 static void say(const char *text)
 {
 	fprintf(stderr, "%s: %s\n", running->name, text);
 }
 
-static int check(const struct gn_program *program, const char *path)
+static int check(const struct gn_base_ops *ops, const char *path)
 {
 	_Alignas(max_align_t) char values[GN_CONFIG_MAX_BYTES];
 	char why[400];
 
-	if (gn_config_load(program->schema, path, values, why, sizeof(why))) {
+	if (gn_config_load(ops->schema, path, values, why, sizeof(why))) {
 		say(why);
 		return EXIT_USAGE_OR_CONFIG;
 	}
@@ -58,22 +58,22 @@ static int check(const struct gn_program *program, const char *path)
 	return 0;
 }
 
-static int serve(const struct gn_program *program, const struct arguments *a)
+static int serve(const struct gn_base_ops *ops, const struct arguments *a)
 {
-	void *daemon;
-	int err = program->create(a->config, a->dry, say, &daemon);
+	struct gn_base *daemon;
+	int err = gn_base_create(ops, a->config, a->dry, say, &daemon);
 
 	if (err)
 		return err == -EINVAL || err == -ENOENT || err == -EACCES ? EXIT_USAGE_OR_CONFIG
 									  : EXIT_CANNOT;
-	err = program->run(daemon);
-	program->destroy(daemon);
+	err = gn_base_run(daemon);
+	gn_base_destroy(daemon);
 	return err < 0 ? EXIT_CANNOT : err;
 }
 
-int gn_program_main(const struct gn_program *program, int argc, char **argv)
+int gn_program_main(const struct gn_base_ops *ops, int argc, char **argv)
 {
-	struct arguments a = { .config = program->config_path };
+	struct arguments a = { .config = ops->config_path };
 	char version[64], doc[512], config_doc[128];
 	struct argp_option options[] = {
 		{ "config", 'c', "FILE", 0, config_doc, 0 },
@@ -85,16 +85,15 @@ int gn_program_main(const struct gn_program *program, int argc, char **argv)
 	};
 	const struct argp argp = { options, parse, NULL, doc, NULL, NULL, NULL };
 
-	running = program;
-	snprintf(version, sizeof(version), "%s %s", program->name, program->release);
-	snprintf(config_doc, sizeof(config_doc), "configuration (default: %s)",
-		 program->config_path);
+	running = ops;
+	snprintf(version, sizeof(version), "%s %s", ops->name, ops->release);
+	snprintf(config_doc, sizeof(config_doc), "configuration (default: %s)", ops->config_path);
 	snprintf(doc, sizeof(doc),
 		 "%s\vSIGHUP reloads the configuration and reopens the event log; SIGTERM stops.\n"
 		 "Exit codes: 0 fine, 2 usage or configuration, 3 it cannot run here.",
-		 program->summary);
+		 ops->summary);
 	argp_program_version = version;
 	argp_err_exit_status = EXIT_USAGE_OR_CONFIG;
 	argp_parse(&argp, argc, argv, 0, NULL, &a);
-	return a.check ? check(program, a.config) : serve(program, &a);
+	return a.check ? check(ops, a.config) : serve(ops, &a);
 }

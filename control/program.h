@@ -5,26 +5,14 @@
 #ifndef GN_CONTROL_PROGRAM_H
 #define GN_CONTROL_PROGRAM_H
 
-#include "config.h"
+#include "base.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-struct gn_program {
-	const char *name, *release;
-	const char *summary;	 /* one sentence, for --help */
-	const char *config_path; /* where it is by default */
-	const struct gn_config_schema *schema;
-	/* As the daemon's: -EINVAL, -ENOENT and -EACCES are the configuration's. @say: a line for people. */
-	int (*create)(const char *config_path, bool dry, void (*say)(const char *text),
-		      void **daemon);
-	int (*run)(void *daemon); /* until it is stopped; its exit code, or -errno */
-	void (*destroy)(void *daemon);
-};
-
 /* What main() returns. One program a process. */
-int gn_program_main(const struct gn_program *program, int argc, char **argv);
+int gn_program_main(const struct gn_base_ops *ops, int argc, char **argv);
 
 #ifdef __cplusplus
 }

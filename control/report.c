@@ -50,42 +50,6 @@ void gn_metrics_put_cpu(struct gn_metrics *m)
 			       1e-6 * (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec));
 }
 
-static int say_why(void (*say)(const char *text), const char *what, const char *path, int err)
-{
-	char text[512];
-
-	snprintf(text, sizeof(text), "%s%s: %s", what, path,
-		 err == -EADDRINUSE && !*what ? "another daemon serves it" : strerror(-err));
-	if (err)
-		say(text);
-	return err;
-}
-
-int gn_start_log(const char *path, void (*say)(const char *text), struct gn_event_log **out)
-{
-	return say_why(say, "event_log ", path, gn_event_log_open(path, out));
-}
-
-int gn_start_metrics(sd_event *event, uint16_t port, void (*before)(void *ctx), void *ctx,
-		     void (*say)(const char *text), struct gn_metrics **out,
-		     struct gn_metrics_http **http)
-{
-	char number[8];
-	int err = gn_metrics_create(out);
-
-	if (err || !port)
-		return err;
-	snprintf(number, sizeof(number), "%u", port);
-	return say_why(say, "metrics on port ", number,
-		       gn_metrics_http_create(event, *out, port, before, ctx, http));
-}
-
-int gn_start_server(sd_event *event, const struct gn_server_config *config,
-		    void (*say)(const char *text), struct gn_server **out)
-{
-	return say_why(say, "", config->path, gn_server_create(event, config, out));
-}
-
 void gn_textfile_write(struct gn_textfile *t, const struct gn_metrics *m, const char *path,
 		       struct gn_event_log *log, void (*say)(const char *text))
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * report.h - what every daemon reports of itself: log, metrics and server at its start; the server's figures and its CPU
- * time as metrics; the textfile; refusals that are logged once in a while.
+ * report.h - what every daemon reports of itself: the server's figures and its CPU time as metrics; the textfile; refusals
+ * that are logged once in a while.
  */
 #ifndef GN_CONTROL_REPORT_H
 #define GN_CONTROL_REPORT_H
@@ -11,7 +11,6 @@
 
 #include "event_log.h"
 #include "metrics.h"
-#include "metrics_http.h"
 #include "server.h"
 
 #ifdef __cplusplus
@@ -21,15 +20,6 @@ extern "C" {
 void gn_server_put_metrics(const struct gn_server *, struct gn_metrics *);
 /* gnomon_cpu_seconds_total: of this process. */
 void gn_metrics_put_cpu(struct gn_metrics *);
-
-/* What a daemon opens at its start. Each says why it could not through @say. -errno. */
-int gn_start_log(const char *path, void (*say)(const char *text), struct gn_event_log **out);
-/* @port 0: no HTTP, and *http stays NULL. */
-int gn_start_metrics(sd_event *event, uint16_t port, void (*before)(void *ctx), void *ctx,
-		     void (*say)(const char *text), struct gn_metrics **out,
-		     struct gn_metrics_http **http);
-int gn_start_server(sd_event *event, const struct gn_server_config *config,
-		    void (*say)(const char *text), struct gn_server **out);
 
 struct gn_textfile {
 	uint64_t failures;

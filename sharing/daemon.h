@@ -18,10 +18,6 @@
 #define GN_SHARING_DAEMON_H
 
 #include "broker.h"
-#include "control/event_log.h"
-#include "control/metrics_http.h"
-#include "control/report.h"
-#include "control/service.h"
 #include "daemon_config.h"
 
 #ifdef __cplusplus
@@ -58,15 +54,8 @@ struct gn_shared_vm {
 };
 
 struct gn_shared {
+	struct gn_base base;
 	struct gn_shared_config config;
-	const char *config_path;
-	bool is_dry, is_paused, is_stopping;
-	void (*say)(const char *text); /* a line for people */
-	struct gn_service *service;
-	struct gn_server *server;
-	struct gn_event_log *log;
-	struct gn_metrics *metrics;
-	struct gn_metrics_http *http;
 	sd_event_source *period, *rest;
 	struct gn_shared_vm *vms; /* lost ones too */
 	struct gn_shared_domain *domains;
@@ -76,22 +65,13 @@ struct gn_shared {
 	int64_t tokens_ns;
 	uint64_t refilled_ns, cpu_ns;
 	bool is_resting;
-	struct gn_refusals refusals;
-	struct gn_textfile textfile;
-	uint64_t started_ns, admitted, gones, broken, rests, reloads, refused_reloads;
+	uint64_t admitted, gones, broken, rests;
 	/* Of VMs that are gone, so that sums never fall. */
 	uint64_t gone_scanned, gone_zero_pages;
 };
 
-/* -errno, having said why through @say. @dry: count what could be shared, order nothing. */
-int gn_shared_create(const char *config_path, bool dry, void (*say)(const char *text),
-		     struct gn_shared **out);
-void gn_shared_destroy(struct gn_shared *daemon);
-/* Until SIGTERM or quit. The exit code. */
-int gn_shared_run(struct gn_shared *daemon);
-void gn_shared_stop(struct gn_shared *daemon);
-__attribute__((format(printf, 2, 3))) void gn_shared_say(struct gn_shared *daemon,
-							 const char *format, ...);
+/* A dry run counts what could be shared and orders nothing. */
+extern const struct gn_base_ops gn_shared_ops;
 
 /* daemon_vm.c: the books. */
 gn_command_fn gn_shared_register, gn_shared_unregister, gn_shared_get_segment;
@@ -132,7 +112,6 @@ struct gn_shared_sums {
 void gn_shared_sum(const struct gn_shared *daemon, struct gn_shared_sums *out);
 
 extern const struct gn_server_command gn_shared_commands[];
-extern const size_t gn_shared_command_count;
 
 void gn_shared_update_metrics(void *daemon);
 

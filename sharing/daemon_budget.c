@@ -15,7 +15,7 @@ uint64_t gn_shared_share_ppm(const struct gn_shared *d)
 {
 	const double ppm = d->config.cpu_percent * 10000 / (d->vm_count + 1);
 
-	if (d->is_paused)
+	if (d->base.is_paused)
 		return 0;
 	return ppm < 1 ? 1 : ppm > 1000000 ? 1000000 : (uint64_t)ppm;
 }
@@ -80,7 +80,7 @@ bool gn_shared_may_work(struct gn_shared *d)
 
 int gn_shared_budget_start(struct gn_shared *d)
 {
-	int err = sd_event_add_time(gn_service_event(d->service), &d->rest, CLOCK_MONOTONIC, 0,
+	int err = sd_event_add_time(gn_service_event(d->base.service), &d->rest, CLOCK_MONOTONIC, 0,
 				    1000, on_rested, d);
 
 	if (err >= 0)

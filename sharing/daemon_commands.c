@@ -117,11 +117,7 @@ static void query_sharing(void *ctx, struct gn_peer *p, const cJSON *a, struct g
 	gn_json_put_u64(w, "lost_vms", sums.lost_vms);
 	gn_json_put_double(w, "cpu_percent", d->config.cpu_percent);
 	gn_json_put_u64(w, "vm_cpu_ppm", gn_shared_share_ppm(d));
-	gn_json_put_bool(w, "paused", d->is_paused);
-	gn_json_put_bool(w, "dry_run", d->is_dry);
-	gn_json_put_u64(w, "uptime_ms", (gn_now_ns() - d->started_ns) / 1000000);
-	if (d->http)
-		gn_json_put_u64(w, "metrics_port", gn_metrics_http_port(d->http));
+	gn_base_put_state(&d->base, w);
 	gn_json_end_object(w);
 }
 
@@ -140,38 +136,6 @@ static void audit(void *ctx, struct gn_peer *p, const cJSON *a, struct gn_reply 
 		}
 }
 
-static void set_paused(struct gn_shared *d, bool is_paused)
-{
-	d->is_paused = is_paused;
-	gn_event_log_begin(d->log, is_paused ? "paused" : "resumed");
-	gn_event_log_end(d->log);
-	gn_shared_tell_budget(d, true);
-}
-
-static void pause_sharing(void *ctx, struct gn_peer *p, const cJSON *a, struct gn_reply *reply)
-{
-	(void)p;
-	(void)a;
-	(void)reply;
-	set_paused(ctx, true);
-}
-
-static void resume_sharing(void *ctx, struct gn_peer *p, const cJSON *a, struct gn_reply *reply)
-{
-	(void)p;
-	(void)a;
-	(void)reply;
-	set_paused(ctx, false);
-}
-
-static void quit(void *ctx, struct gn_peer *p, const cJSON *a, struct gn_reply *reply)
-{
-	(void)p;
-	(void)a;
-	(void)reply;
-	gn_shared_stop(ctx);
-}
-
 const struct gn_server_command gn_shared_commands[] = {
 	{ "register", gn_shared_register, "name mem_bytes domain mechanism backend scheme" },
 	{ "unregister", gn_shared_unregister, NULL },
@@ -180,8 +144,5 @@ const struct gn_server_command gn_shared_commands[] = {
 	{ "query-domains", query_domains, NULL },
 	{ "query-sharing", query_sharing, NULL },
 	{ "audit", audit, NULL },
-	{ "pause", pause_sharing, NULL },
-	{ "resume", resume_sharing, NULL },
-	{ "quit", quit, NULL },
+	{ NULL, NULL, NULL },
 };
-const size_t gn_shared_command_count = sizeof(gn_shared_commands) / sizeof(gn_shared_commands[0]);

@@ -9,18 +9,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#define AT(field)   offsetof(struct gn_shared_config, field)
-#define TEXT(field) AT(field), 0, sizeof(((struct gn_shared_config *)0)->field), NULL
+#define AT(field) offsetof(struct gn_shared_config, field)
 
 static const struct gn_config_key keys[] = {
-	{ "daemon", "socket", GN_CONFIG_TEXT, TEXT(socket), "/run/gnomon/shared.sock",
-	  "the control socket" },
-	{ "daemon", "event_log", GN_CONFIG_TEXT, TEXT(event_log), "",
-	  "file of events, one JSON object per line; empty: none" },
-	{ "daemon", "connections", GN_CONFIG_COUNT, AT(max_peers), 1, 100000, NULL, "4096",
-	  "of VMs and tools together" },
-	{ "daemon", "messages_per_s", GN_CONFIG_COUNT, AT(messages_per_s), 1, 1000000, NULL, "1000",
-	  "of one connection; beyond, it waits" },
+	GN_BASE_KEYS("/run/gnomon/shared.sock"),
 	{ "sharing", "cpu_percent", GN_CONFIG_NUMBER, AT(cpu_percent), 0.01, 10000, NULL, "10",
 	  "of one core, for the daemon and all VMs' scanning together" },
 	{ "sharing", "sweep", GN_CONFIG_MS, AT(sweep_ms), 10, 3600000, NULL, "500ms",
@@ -31,10 +23,6 @@ static const struct gn_config_key keys[] = {
 	  "memory of one domain's VMs that its index has room for, at 21 bytes a page" },
 	{ "sharing", "reserve", GN_CONFIG_SIZE, AT(reserve_bytes), 0, 0x1p52, NULL, "256M",
 	  "of what is saved, not to be given away: guests may take it back at any moment" },
-	{ "metrics", "port", GN_CONFIG_COUNT, AT(metrics_port), 0, 65535, NULL, "0",
-	  "of http://127.0.0.1/metrics; 0: none" },
-	{ "metrics", "textfile", GN_CONFIG_TEXT, TEXT(textfile), "",
-	  "for the node exporter, each second; empty: none" },
 	{ "domain *", "vms", GN_CONFIG_NAMED, AT(domains), 0, 0, NULL, NULL,
 	  "names, or patterns like web-*, of the VMs that may share with each other" },
 };

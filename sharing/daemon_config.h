@@ -5,15 +5,14 @@
 #ifndef GN_SHARING_DAEMON_CONFIG_H
 #define GN_SHARING_DAEMON_CONFIG_H
 
-#include "control/config.h"
+#include "control/base.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 struct gn_shared_config {
-	char socket[108], event_log[256], textfile[256];
-	uint64_t max_peers, messages_per_s, metrics_port;
+	struct gn_base_config base;
 	double cpu_percent; /* of one core, all together */
 	uint64_t sweep_ms;
 	uint64_t pool_bytes,

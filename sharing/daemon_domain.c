@@ -18,7 +18,7 @@ static int make_broker(struct gn_shared *d, struct gn_broker **out)
 {
 	const struct gn_broker_config config = { .pool_bytes = d->config.pool_bytes,
 						 .index_pages = d->config.index_bytes / PAGE_BYTES,
-						 .is_dry = d->is_dry,
+						 .is_dry = d->base.is_dry,
 						 .step = gn_step_pass };
 
 	return gn_broker_create(&config, out);
@@ -70,8 +70,8 @@ static void give_up(struct gn_shared_vm *vm)
 	struct gn_shared *d = vm->daemon;
 
 	d->broken++;
-	gn_json_put_text(gn_event_log_begin(d->log, "broken"), "vm", vm->name);
-	gn_event_log_end(d->log);
+	gn_json_put_text(gn_event_log_begin(d->base.log, "broken"), "vm", vm->name);
+	gn_event_log_end(d->base.log);
 	gn_peer_drop(vm->peer);
 	sd_event_source_set_enabled(vm->kicks, SD_EVENT_OFF);
 }

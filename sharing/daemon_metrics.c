@@ -14,7 +14,7 @@ struct figure {
 static void put_all(struct gn_shared *d, const struct figure *figures, size_t count)
 {
 	for (size_t i = 0; i < count; i++)
-		gn_metrics_put(d->metrics, figures[i].kind, figures[i].name, figures[i].help,
+		gn_metrics_put(d->base.metrics, figures[i].kind, figures[i].name, figures[i].help,
 			       figures[i].value);
 }
 
@@ -44,8 +44,6 @@ static void put_sums(struct gn_shared *d, const struct gn_shared_sums *s)
 		  "VMs without a connection that may use frames.", (double)s->lost_vms },
 		{ GN_METRIC_COUNTER, "gnomon_vms_admitted_total", "Registrations.",
 		  (double)d->admitted },
-		{ GN_METRIC_COUNTER, "gnomon_vms_refused_total", "Registrations refused.",
-		  (double)d->refusals.count },
 		{ GN_METRIC_COUNTER, "gnomon_vms_gone_total", "VMs whose frames came back.",
 		  (double)d->gones },
 		{ GN_METRIC_COUNTER, "gnomon_vms_broken_total", "VMs whose exchange made no sense.",
@@ -54,14 +52,6 @@ static void put_sums(struct gn_shared *d, const struct gn_shared_sums *s)
 		  (double)d->rests },
 		{ GN_METRIC_GAUGE, "gnomon_vm_cpu_ratio", "CPU time granted to each VM's scanning.",
 		  (double)gn_shared_share_ppm(d) * 1e-6 },
-		{ GN_METRIC_COUNTER, "gnomon_reloads_total", "Configurations taken over.",
-		  (double)d->reloads },
-		{ GN_METRIC_COUNTER, "gnomon_reloads_refused_total", "Configurations refused.",
-		  (double)d->refused_reloads },
-		{ GN_METRIC_COUNTER, "gnomon_textfile_failures_total",
-		  "Times the textfile was not written.", (double)d->textfile.failures },
-		{ GN_METRIC_COUNTER, "gnomon_event_log_lost_total", "Lines the event log lost.",
-		  (double)gn_event_log_lost(d->log) },
 	};
 
 	put_all(d, figures, sizeof(figures) / sizeof(figures[0]));
@@ -99,10 +89,11 @@ static void put_brokers(struct gn_shared *d, const struct gn_broker_stats *s)
 
 static void put_vm(struct gn_shared *d, const struct gn_shared_vm *vm)
 {
-	gn_metric_set(gn_metrics_get(d->metrics, GN_METRIC_GAUGE, "gnomon_vm_pages_sharing",
+	gn_metric_set(gn_metrics_get(d->base.metrics, GN_METRIC_GAUGE, "gnomon_vm_pages_sharing",
 				     "Pages that have a shared frame.", "vm", vm->name),
 		      (double)vm->pages_sharing);
-	gn_metric_set(gn_metrics_get(d->metrics, GN_METRIC_COUNTER, "gnomon_vm_cpu_seconds_total",
+	gn_metric_set(gn_metrics_get(d->base.metrics, GN_METRIC_COUNTER,
+				     "gnomon_vm_cpu_seconds_total",
 				     "CPU time of the VM's scanning.", "vm", vm->name),
 		      (double)vm->cpu_us * 1e-6);
 }
@@ -116,7 +107,7 @@ static void put_mechanisms(struct gn_shared *d)
 		for (const struct gn_shared_vm *vm = d->vms; vm; vm = vm->next) {
 			struct gn_metric *m =
 				vm->mechanism[0]
-					? gn_metrics_get(d->metrics, GN_METRIC_GAUGE, name,
+					? gn_metrics_get(d->base.metrics, GN_METRIC_GAUGE, name,
 							 "VMs by how their pages are merged.",
 							 label, vm->mechanism)
 					: NULL;
@@ -137,8 +128,7 @@ void gn_shared_update_metrics(void *ctx)
 	put_sums(d, &sums);
 	put_brokers(d, &sums.brokers);
 	put_mechanisms(d);
-	gn_server_put_metrics(d->server, d->metrics);
-	gn_metrics_put_cpu(d->metrics);
+	gn_base_put_metrics(&d->base);
 	for (const struct gn_shared_vm *vm = d->vms; vm; vm = vm->next)
 		if (vm->peer)
 			put_vm(d, vm);

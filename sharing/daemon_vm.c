@@ -29,12 +29,12 @@ static struct gn_shared_vm *find(struct gn_shared *d, const char *name)
 
 static void log_vm(struct gn_shared *d, const char *event, const struct gn_shared_vm *vm)
 {
-	struct gn_json_writer *w = gn_event_log_begin(d->log, event);
+	struct gn_json_writer *w = gn_event_log_begin(d->base.log, event);
 
 	gn_json_put_text(w, "vm", vm->name);
 	if (vm->domain)
 		gn_json_put_text(w, "domain", vm->domain->name);
-	gn_event_log_end(d->log);
+	gn_event_log_end(d->base.log);
 }
 
 /* ---- Leaving ----------------------------------------------------------------------------------------------------- */
@@ -71,9 +71,9 @@ void gn_shared_forget(struct gn_shared_vm *vm)
 	d->gone_scanned += vm->pages_scanned;
 	d->gone_zero_pages += vm->zero_pages;
 	if (!find(d, vm->name))
-		gn_metrics_forget(d->metrics, "vm", vm->name);
+		gn_metrics_forget(d->base.metrics, "vm", vm->name);
 	/* Of others it is made again when somebody looks. */
-	gn_metrics_forget(d->metrics, "mechanism", vm->mechanism);
+	gn_metrics_forget(d->base.metrics, "mechanism", vm->mechanism);
 	log_vm(d, "gone", vm);
 	release(vm);
 	gn_step_pass("gone");
@@ -94,7 +94,7 @@ static bool lose(struct gn_shared_vm *vm)
 	struct gn_shared *d = vm->daemon;
 
 	if (!vm->broker_vm || !gn_process_lives(vm->process_fd) ||
-	    sd_event_add_io(gn_service_event(d->service), &vm->death, vm->process_fd, EPOLLIN,
+	    sd_event_add_io(gn_service_event(d->base.service), &vm->death, vm->process_fd, EPOLLIN,
 			    on_death, vm) < 0)
 		return false;
 	vm->peer = NULL;
@@ -111,9 +111,9 @@ void gn_shared_on_gone(void *ctx, struct gn_peer *p)
 	if (!vm)
 		return;
 	d->vm_count--;
-	if (d->is_stopping || !lose(vm))
+	if (d->base.is_stopping || !lose(vm))
 		gn_shared_forget(vm);
-	if (!d->is_stopping)
+	if (!d->base.is_stopping)
 		gn_shared_tell_budget(d, false);
 }
 
@@ -167,7 +167,7 @@ static int join(struct gn_shared *d, struct gn_shared_vm *vm, const char *domain
 	if (!err)
 		err = gn_reply_attach(reply, vm->vm_fd);
 	if (!err)
-		err = sd_event_add_io(gn_service_event(d->service), &vm->kicks, vm->daemon_fd,
+		err = sd_event_add_io(gn_service_event(d->base.service), &vm->kicks, vm->daemon_fd,
 				      EPOLLIN, gn_shared_on_kick, vm);
 	/* Whoever asks something waits for no VM's offers. */
 	if (err >= 0)
@@ -195,7 +195,7 @@ static void read_registration(struct gn_shared *d, struct gn_peer *p, struct gn_
 		gn_reply_fail(reply, "AlreadyRegistered", "this connection is a VM's already");
 	else if (find(d, vm->name))
 		gn_reply_fail(reply, "NameTaken", "a VM named %s is registered", vm->name);
-	else if (d->is_stopping)
+	else if (d->base.is_stopping)
 		gn_reply_fail(reply, "TryAgain", "the daemon is stopping");
 	else if (domain[0] && !gn_shared_config_allows(&d->config, domain, vm->name))
 		gn_reply_fail(reply, "NotInDomain",
@@ -243,7 +243,7 @@ void gn_shared_register(void *ctx, struct gn_peer *p, const cJSON *arguments,
 		gn_reply_fail(reply, err == -ENOSPC ? "NoRoom" : "OutOfMemory",
 			      "the domain takes no VM more: %s", strerror(-err));
 	if (reply->error_class) {
-		gn_refusals_note(&d->refusals, d->log, vm->name, reply->error_class);
+		gn_refusals_note(&d->base.refusals, d->base.log, vm->name, reply->error_class);
 		release(vm);
 		return;
 	}
