@@ -23,7 +23,8 @@
 #include "control/client.h"
 #include "control/clock.h"
 
-#define MS_NS ((uint64_t)1000000)
+#define MS_NS	    ((uint64_t)1000000)
+#define REGISTER_ID "\"register\""
 
 enum {
 	MOVING_MS = 10,
@@ -63,13 +64,6 @@ static void take_sample(struct gn_agent *a, struct gn_agent_sample *out)
 	a->config.ops->sample(a->config.ctx, out);
 }
 
-static void send_line(struct gn_agent *a, struct gn_json_writer *w)
-{
-	if (!gn_json_finish(w))
-		gn_client_send(a->client, w->text, w->bytes);
-	gn_json_fini(w);
-}
-
 static void send_registration(struct gn_agent *a)
 {
 	const struct gn_agent_config *c = &a->config;
@@ -78,8 +72,7 @@ static void send_registration(struct gn_agent *a)
 
 	a->register_at_ns = 0;
 	take_sample(a, &now);
-	gn_json_begin_object(&w, NULL);
-	gn_json_put_text(&w, "execute", "register");
+	gn_protocol_begin_command(&w, "register");
 	gn_json_begin_object(&w, "arguments");
 	gn_json_put_text(&w, "name", a->name);
 	gn_json_put_u64(&w, "mem_bytes", c->mem_bytes);
@@ -93,11 +86,8 @@ static void send_registration(struct gn_agent *a)
 		gn_json_put_text(&w, "scheme", a->scheme);
 	gn_json_put_bool(&w, "resumed", a->was_registered);
 	gn_json_end_object(&w);
-	gn_json_put_text(&w, "id", "register");
-	gn_json_end_object(&w);
-	w.needs_comma = false;
-	gn_json_put_raw(&w, NULL, "\n", 1);
-	send_line(a, &w);
+	gn_protocol_end_command(&w, REGISTER_ID);
+	(void)gn_client_submit(a->client, &w);
 }
 
 static void put_known(struct gn_json_writer *w, const char *key, uint64_t bytes)
@@ -131,7 +121,7 @@ static void send_report(struct gn_agent *a, const struct gn_agent_sample *s, uin
 	if (!s->claims_trusted)
 		gn_json_put_bool(&w, "claims_trusted", false);
 	gn_protocol_end_event(&w, 0);
-	send_line(a, &w);
+	(void)gn_client_submit(a->client, &w);
 }
 
 static bool differs(const struct gn_agent *a, uint64_t x, uint64_t y)
@@ -271,9 +261,9 @@ static void on_message(void *ctx, struct gn_client *c, const struct gn_message *
 	struct gn_agent *a = ctx;
 
 	(void)c;
-	if (m->kind == GN_MESSAGE_RETURN && !strcmp(m->id, "\"register\""))
+	if (m->kind == GN_MESSAGE_RETURN && !strcmp(m->id, REGISTER_ID))
 		take_registration(a, m->body);
-	else if (m->kind == GN_MESSAGE_ERROR && !strcmp(m->id, "\"register\""))
+	else if (m->kind == GN_MESSAGE_ERROR && !strcmp(m->id, REGISTER_ID))
 		a->register_at_ns = gn_now_ns() + RETRY_MS * MS_NS;
 	else if (m->kind == GN_MESSAGE_EVENT && atomic_load(&a->is_registered))
 		take_event(a, m);
@@ -319,16 +309,6 @@ int gn_agent_create(const struct gn_agent_config *config, struct gn_agent **out)
 	return err;
 }
 
-/* Our process may live on, so that we end has to be said, and heard. */
-static void unregister(struct gn_agent *a)
-{
-	cJSON *answer = NULL;
-
-	/* A daemon that does not answer will see our process end. */
-	if (!gn_client_call(a->client, "unregister", NULL, UNREGISTER_MS, &answer))
-		cJSON_Delete(answer);
-}
-
 void gn_agent_destroy(struct gn_agent *a)
 {
 	if (!a)
@@ -338,8 +318,9 @@ void gn_agent_destroy(struct gn_agent *a)
 		gn_agent_kick(a);
 		pthread_join(a->thread, NULL);
 	}
+	/* Our process may live on, so that we end has to be said, and heard; who does not answer will see it end. */
 	if (atomic_exchange(&a->is_registered, false))
-		unregister(a);
+		gn_client_tell(a->client, "unregister", UNREGISTER_MS);
 	gn_client_destroy(a->client);
 	if (a->kick_fd >= 0)
 		close(a->kick_fd);

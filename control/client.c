@@ -326,6 +326,16 @@ void gn_client_step(struct gn_client *c, short revents, uint64_t now_ns)
 		hang_up(c, -ETIMEDOUT, now_ns);
 }
 
+int gn_client_submit(struct gn_client *c, struct gn_json_writer *w)
+{
+	int err = gn_json_finish(w);
+
+	if (!err)
+		err = gn_client_send(c, w->text, w->bytes);
+	gn_json_fini(w);
+	return err;
+}
+
 /* One turn of poll, at most until @end_ns. */
 static void turn(struct gn_client *c, uint64_t end_ns)
 {
@@ -367,19 +377,12 @@ int gn_client_call(struct gn_client *c, const char *command, const char *argumen
 	if (err)
 		return err;
 	snprintf(call.id, sizeof(call.id), "%u", ++c->call_count);
-	gn_json_begin_object(&w, NULL);
-	gn_json_put_text(&w, "execute", command);
+	gn_protocol_begin_command(&w, command);
 	if (arguments)
 		gn_json_put_raw(&w, "arguments", arguments, strlen(arguments));
-	gn_json_put_raw(&w, "id", call.id, strlen(call.id));
-	gn_json_end_object(&w);
-	w.needs_comma = false;
-	gn_json_put_raw(&w, NULL, "\n", 1);
-	err = gn_json_finish(&w);
+	gn_protocol_end_command(&w, call.id);
 	c->call = &call;
-	if (!err)
-		err = gn_client_send(c, w.text, w.bytes);
-	gn_json_fini(&w);
+	err = gn_client_submit(c, &w);
 	while (!err && !call.is_answered) {
 		if (gn_now_ns() >= end_ns)
 			err = -ETIMEDOUT;
@@ -391,4 +394,12 @@ int gn_client_call(struct gn_client *c, const char *command, const char *argumen
 		return err;
 	*out = call.answer;
 	return call.err;
+}
+
+void gn_client_tell(struct gn_client *c, const char *command, unsigned timeout_ms)
+{
+	cJSON *answer = NULL;
+
+	(void)gn_client_call(c, command, NULL, timeout_ms, &answer);
+	cJSON_Delete(answer);
 }

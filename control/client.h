@@ -57,10 +57,15 @@ void gn_client_hang_up(struct gn_client *);
  * connection is given up. */
 int gn_client_send(struct gn_client *, const char *lines, size_t bytes);
 
+/* Queue what was written to @w, which is empty then. -ENOMEM of writing it, or as gn_client_send(). */
+int gn_client_submit(struct gn_client *, struct gn_json_writer *w);
+
 /* Connect if need be, ask, and wait for the answer. @arguments: JSON text or NULL. The caller deletes *out.
  * 0; -EREMOTEIO: the daemon answered with an error (*out is its error object); -ETIMEDOUT; -errno of connecting. */
 int gn_client_call(struct gn_client *, const char *command, const char *arguments,
 		   unsigned timeout_ms, cJSON **out);
+/* The same for a command whose answer does not matter, only that there is one. */
+void gn_client_tell(struct gn_client *, const char *command, unsigned timeout_ms);
 
 #ifdef __cplusplus
 }

@@ -190,6 +190,18 @@ void gn_protocol_put_error(struct gn_json_writer *w, const char *id, const char 
 	end_line(w);
 }
 
+void gn_protocol_begin_command(struct gn_json_writer *w, const char *name)
+{
+	begin_line(w);
+	gn_json_put_text(w, "execute", name);
+}
+
+void gn_protocol_end_command(struct gn_json_writer *w, const char *id)
+{
+	put_id(w, id);
+	end_line(w);
+}
+
 void gn_protocol_begin_return(struct gn_json_writer *w)
 {
 	begin_line(w);

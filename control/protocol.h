@@ -53,6 +53,9 @@ void gn_protocol_put_greeting(struct gn_json_writer *, const char *product, cons
 			      const char *const *capabilities, size_t count);
 void gn_protocol_put_error(struct gn_json_writer *, const char *id, const char *class_name,
 			   const char *text);
+/* A client's request. Members of the line follow, as a rule one, "arguments". */
+void gn_protocol_begin_command(struct gn_json_writer *, const char *name);
+void gn_protocol_end_command(struct gn_json_writer *, const char *id);
 void gn_protocol_begin_return(struct gn_json_writer *);
 void gn_protocol_end_return(struct gn_json_writer *, const char *id);
 /* @wall_us: the timestamp, 0 for none (a client's event). Members of "data" follow. */

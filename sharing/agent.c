@@ -19,26 +19,19 @@
 #include "control/clock.h"
 #include "mmu/vm.h"
 
-#define MS_NS ((uint64_t)1000000)
+#define MS_NS	    ((uint64_t)1000000)
+#define REGISTER_ID "\"register\""
 
 enum { RETRY_MS = 250, REPORT_MS = 1000, UNREGISTER_MS = 1000, SESSION_FDS = 3, POLL_FDS = 3 };
 
 /* ---- Saying ------------------------------------------------------------------------------------------------------ */
-
-static void send_line(struct gn_share_agent *a, struct gn_json_writer *w)
-{
-	if (!gn_json_finish(w))
-		gn_client_send(a->client, w->text, w->bytes);
-	gn_json_fini(w);
-}
 
 static void send_registration(struct gn_share_agent *a)
 {
 	struct gn_json_writer w = { .text = NULL };
 
 	a->register_at_ns = 0;
-	gn_json_begin_object(&w, NULL);
-	gn_json_put_text(&w, "execute", "register");
+	gn_protocol_begin_command(&w, "register");
 	gn_json_begin_object(&w, "arguments");
 	gn_json_put_text(&w, "name", a->name);
 	gn_json_put_u64(&w, "mem_bytes", a->config.mem_bytes);
@@ -50,11 +43,8 @@ static void send_registration(struct gn_share_agent *a)
 	if (a->scheme[0])
 		gn_json_put_text(&w, "scheme", a->scheme);
 	gn_json_end_object(&w);
-	gn_json_put_text(&w, "id", "register");
-	gn_json_end_object(&w);
-	w.needs_comma = false;
-	gn_json_put_raw(&w, NULL, "\n", 1);
-	send_line(a, &w);
+	gn_protocol_end_command(&w, REGISTER_ID);
+	(void)gn_client_submit(a->client, &w);
 }
 
 static void send_report(struct gn_share_agent *a, uint64_t now_ns)
@@ -72,7 +62,7 @@ static void send_report(struct gn_share_agent *a, uint64_t now_ns)
 	gn_json_put_u64(&w, "zero_pages", atomic_load(&a->zero_pages));
 	gn_json_put_u64(&w, "cpu_us", atomic_load(&a->cpu_ns) / 1000);
 	gn_protocol_end_event(&w, 0);
-	send_line(a, &w);
+	(void)gn_client_submit(a->client, &w);
 }
 
 /* ---- Hearing ----------------------------------------------------------------------------------------------------- */
@@ -150,7 +140,7 @@ static void on_message(void *ctx, struct gn_client *c, const struct gn_message *
 	if (m->kind == GN_MESSAGE_EVENT) {
 		if (!strcmp(m->name, "SETTINGS"))
 			take_settings(a, m->body);
-	} else if (!strcmp(m->id, "\"register\"") && !atomic_load(&a->is_registered)) {
+	} else if (!strcmp(m->id, REGISTER_ID) && !atomic_load(&a->is_registered)) {
 		if (is_return)
 			take_registration(a, m->body);
 		else
@@ -226,15 +216,6 @@ int gn_share_agent_create(const struct gn_share_agent_config *config, struct gn_
 	return err;
 }
 
-/* The daemon is to know that we end, and not only our thread. */
-static void unregister(struct gn_share_agent *a)
-{
-	cJSON *answer = NULL;
-
-	if (!gn_client_call(a->client, "unregister", NULL, UNREGISTER_MS, &answer))
-		cJSON_Delete(answer);
-}
-
 void gn_share_agent_stop(struct gn_share_agent *a)
 {
 	if (!a->has_thread)
@@ -251,8 +232,9 @@ void gn_share_agent_destroy(struct gn_share_agent *a)
 	if (!a)
 		return;
 	gn_share_agent_stop(a);
+	/* Our process may live on, so that we end has to be said, and heard; who does not answer will see it end. */
 	if (atomic_exchange(&a->is_registered, false))
-		unregister(a);
+		gn_client_tell(a->client, "unregister", UNREGISTER_MS);
 	if (a->exchange)
 		gn_share_session_end(a);
 	gn_client_destroy(a->client);
