@@ -73,19 +73,15 @@ static int break_own(const struct sharing_contents *contents, const struct shari
 static int break_ksm(struct sharing_ksm *ksm, const struct sharing_contents *contents,
 		     const struct sharing_oracle *oracle, struct sharing_touches *touches)
 {
-	struct sharing_run run = { 0 };
 	struct sharing_peer peer;
-	int err = sharing_peer_init(&peer, ksm, contents);
+	int err = sharing_peer_init_converged(&peer, ksm, contents, oracle);
 
+	sharing_ksm_stop(ksm);
 	if (err)
 		return err;
-	err = sharing_peer_converge(&peer, oracle, &run);
-	sharing_ksm_stop(ksm);
-	if (!err)
-		sharing_touches_native(touches, peer.memory[0], true);
-	sharing_run_fini(&run);
+	sharing_touches_native(touches, peer.memory[0], true);
 	sharing_peer_fini(&peer);
-	return err;
+	return 0;
 }
 
 static int measure(struct sharing_results *r, struct sharing_ksm *ksm,

@@ -149,6 +149,22 @@ int sharing_peer_converge(struct sharing_peer *peer, const struct sharing_oracle
 	return err;
 }
 
+int sharing_peer_init_converged(struct sharing_peer *peer, struct sharing_ksm *ksm,
+				const struct sharing_contents *contents,
+				const struct sharing_oracle *oracle)
+{
+	struct sharing_run run = { 0 };
+	int err = sharing_peer_init(peer, ksm, contents);
+
+	if (err)
+		return err;
+	err = sharing_peer_converge(peer, oracle, &run);
+	sharing_run_fini(&run);
+	if (err)
+		sharing_peer_fini(peer);
+	return err;
+}
+
 int sharing_ksm_run(struct sharing_ksm *ksm, const struct sharing_contents *contents,
 		    const struct sharing_oracle *oracle, struct sharing_run *run)
 {

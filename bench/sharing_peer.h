@@ -22,6 +22,10 @@ void sharing_peer_fini(struct sharing_peer *peer);
 /* Start KSM and watch until it finds nothing more; it goes on running. -errno. */
 int sharing_peer_converge(struct sharing_peer *peer, const struct sharing_oracle *oracle,
 			  struct sharing_run *run);
+/* Both, for who wants to know nothing of the way there: KSM runs, and the peer has no guests. -errno, as init. */
+int sharing_peer_init_converged(struct sharing_peer *peer, struct sharing_ksm *ksm,
+				const struct sharing_contents *contents,
+				const struct sharing_oracle *oracle);
 int sharing_peer_stop_guests(struct sharing_peer *peer);
 
 #endif

@@ -85,17 +85,14 @@ static int measure_ksm(struct sharing_results *r, struct sharing_ksm *ksm,
 		       const struct sharing_contents *contents, const struct sharing_oracle *oracle)
 {
 	struct sharing_touches touches = { NULL, 0 };
-	struct sharing_run run = { 0 };
 	struct sharing_peer peer;
 	double accuracy = NAN;
-	int err = sharing_peer_init(&peer, ksm, contents);
+	int err = sharing_peer_init_converged(&peer, ksm, contents, oracle);
 
+	sharing_ksm_stop(ksm);
 	if (err)
 		return err;
-	err = sharing_peer_converge(&peer, oracle, &run);
-	sharing_ksm_stop(ksm);
-	if (!err)
-		err = sharing_touches_pick(contents, 0, TOUCHES, true, &touches);
+	err = sharing_touches_pick(contents, 0, TOUCHES, true, &touches);
 	if (!err) {
 		sharing_touches_native(&touches, peer.memory[0], true);
 		err = sharing_touches_tell(&touches, &accuracy);
@@ -103,7 +100,6 @@ static int measure_ksm(struct sharing_results *r, struct sharing_ksm *ksm,
 	if (!err)
 		sharing_add_figure(r, GROUP, "KSM, stores", "", accuracy, SHARING_SHOWN, 0);
 	sharing_touches_fini(&touches);
-	sharing_run_fini(&run);
 	sharing_peer_fini(&peer);
 	return err;
 }

