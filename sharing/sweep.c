@@ -19,7 +19,9 @@
 #define MUCH_PAGES	  64 /* of 512 */
 #define STREAK_OF_WAITING 3
 #define WAIT_SHIFT_MAX	  4
-#define LOOK_AFTER_PERIOD 8 /* sweeps */
+/* Sweeps. To look after reads a count for each shared page, anywhere in the pool; without a log it is how writes are seen. */
+#define LOOK_AFTER_PERIOD 32
+#define HASH_AGAIN_PERIOD 8
 
 /* ---- Harvest ------------------------------------------------------------------------------------- */
 
@@ -169,8 +171,10 @@ static void look_after_area(struct gn_scanner *s, uint64_t index, bool with_all)
 
 static void look_after(struct gn_scanner *s)
 {
+	const unsigned period = s->by_hash ? HASH_AGAIN_PERIOD : LOOK_AFTER_PERIOD;
+
 	for (uint64_t i = 0; i < s->area_count; i++) {
-		bool is_turn = i % LOOK_AFTER_PERIOD == s->sweeps % LOOK_AFTER_PERIOD;
+		bool is_turn = i % period == s->sweeps % period;
 
 		if (is_turn || s->config.quiet)
 			look_after_area(s, i, is_turn);
