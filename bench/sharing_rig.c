@@ -18,6 +18,7 @@
 #define SLICE_NS       5000000
 #define PASS_PAUSE_NS  10000000
 #define GUEST_PAUSE_NS 2000000
+#define STOCK_PART     1024 /* of the memory, as an agent keeps it */
 /* Without gain, until it is believed. */
 enum { IDLE_PASSES = 4, MOST_PASSES = 200 };
 
@@ -56,6 +57,7 @@ uint64_t sharing_rig_saved(const struct sharing_rig *rig)
 	for (unsigned vm = 0; vm < rig->config.contents->vms; vm++)
 		gn_retire_drain(sharing_rig_vm(rig, vm));
 	used = gn_frames_used(rig->frames) - table_pages(rig);
+	used += gn_frames_stock(rig->frames); /* free, but not the host's */
 	return used < rig->used_pages ? rig->used_pages - used : 0;
 }
 
@@ -123,6 +125,10 @@ static int add_domain(struct sharing_rig *rig, unsigned vm)
 		.quiet = rig->config.quiet,
 		.split_pages = rig->config.split_pages,
 		.reserve_pages = rig->config.reserve_pages,
+		/* Of one of the pool's domains. */
+		.stock_pages = vm ? 0
+				  : rig->config.contents->vms * rig->config.contents->vm_pages /
+					       STOCK_PART,
 		.max_pages = rig->config.contents->vms *
 			     (contents_bytes(rig->config.contents) + TABLE_BYTES) / GN_PAGE_SIZE,
 	};

@@ -84,7 +84,7 @@ static int measure(const struct setting *setting, const struct sharing_contents 
 static int measure_ksm(struct sharing_results *r, struct sharing_ksm *ksm,
 		       const struct sharing_contents *contents, const struct sharing_oracle *oracle)
 {
-	struct sharing_touches touches = { NULL, 0 };
+	struct sharing_touches touches = { .items = NULL };
 	struct sharing_peer peer;
 	double accuracy = NAN;
 	int err = sharing_peer_init_converged(&peer, ksm, contents, oracle);

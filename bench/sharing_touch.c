@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 #include <x86intrin.h>
 
+#include "control/clock.h"
 #include "tsc.h"
 
 enum { THRESHOLDS = 200 };
@@ -54,6 +55,7 @@ int sharing_touches_pick(const struct sharing_contents *contents, unsigned vm, s
 	if (both)
 		want[0] = want[1] = least(most / 2, least(there[0], there[1]));
 	out->count = 0;
+	out->pause_ns = 0;
 	out->items = malloc((there[0] + there[1] + 1) * sizeof(*out->items));
 	if (!out->items)
 		return -ENOMEM;
@@ -101,6 +103,14 @@ static void to_ns(struct sharing_touches *touches, struct tsc_stamp since)
 		touches->items[i].ns *= (float)ns_per_tick;
 }
 
+static void pause_after(const struct sharing_touches *touches)
+{
+	uint64_t until_ns = touches->pause_ns ? gn_now_ns() + touches->pause_ns : 0;
+
+	while (until_ns && gn_now_ns() < until_ns)
+		;
+}
+
 /* A virtual machine's memory may itself be filled on demand: then the first use ever of each page would be in the times. */
 static void warm_host(const struct sharing_touches *touches)
 {
@@ -127,6 +137,7 @@ void sharing_touches_native(struct sharing_touches *touches, uint8_t *memory, bo
 		else
 			(void)*word;
 		touches->items[i].ns = (float)(now_tsc() - begin);
+		pause_after(touches);
 	}
 	to_ns(touches, since);
 }
@@ -149,6 +160,7 @@ static void touch_all(struct gn_soft_cpu *cpu, void *ctx)
 		else
 			gn_soft_load(cpu, at, 8);
 		run->touches->items[i].ns = (float)(now_tsc() - begin);
+		pause_after(run->touches);
 	}
 }
 

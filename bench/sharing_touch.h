@@ -20,6 +20,7 @@ struct sharing_touch {
 struct sharing_touches {
 	struct sharing_touch *items;
 	size_t count;
+	uint64_t pause_ns; /* between two of them, spent awake; 0: none */
 };
 
 /* Of VM @vm: up to @most pages, as many of one kind as of the other if @both; else common ones only. -ENOMEM. */

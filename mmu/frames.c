@@ -154,6 +154,7 @@ void gn_frames_destroy(struct gn_frames *frames)
 	gn_lock_fini(&impl->lock);
 	gn_host_memory_unmap(&impl->memory);
 	munmap(impl->tables, impl->tables_bytes);
+	free(impl->stock);
 	free(impl);
 	free(frames);
 }
@@ -230,7 +231,7 @@ static uint64_t count_spare(const struct gn_frames *frames, enum purpose purpose
 	return free_frames > kept ? free_frames - kept : 0;
 }
 
-static void count_used(struct gn_frames_impl *impl, uint64_t difference)
+void gn_count_used(struct gn_frames_impl *impl, uint64_t difference)
 {
 	uint64_t used = atomic_load_explicit(&impl->used_frames, memory_order_relaxed);
 
@@ -248,7 +249,17 @@ static void take_frame(struct gn_frames_impl *impl, uint64_t frame, bool *must_c
 		block_enter_use(impl, block);
 	if (impl->taken_count[block] == GN_BLOCK_FRAMES)
 		gn_bit_set(impl->full, block);
-	count_used(impl, 1);
+	gn_count_used(impl, 1);
+}
+
+bool gn_frames_take_lowest(struct gn_frames_impl *impl, uint64_t *frame)
+{
+	bool must_clear;
+
+	if (!find_lowest(impl, frame))
+		return false;
+	take_frame(impl, *frame, &must_clear);
+	return true;
 }
 
 static bool find_block(struct gn_frames_impl *impl, uint64_t *block)
@@ -300,7 +311,7 @@ static void take_blocks(struct gn_frames *frames, uint64_t first, uint64_t count
 		memset(&impl->taken[block * GN_BLOCK_WORDS], 0xff, GN_BLOCK_FRAMES / 8);
 		memset(&impl->dirty[block * GN_BLOCK_WORDS], 0xff, GN_BLOCK_FRAMES / 8);
 	}
-	count_used(impl, count * GN_BLOCK_FRAMES);
+	gn_count_used(impl, count * GN_BLOCK_FRAMES);
 }
 
 /* *frame: before, the home that is wished for. */
@@ -314,6 +325,19 @@ static bool find_home(struct gn_frames_impl *impl, uint64_t *frame)
 	return find_highest(impl, frame);
 }
 
+/* Who cannot wait for the host is served from the stock; others, and who wants a certain frame, only if there is nothing else. */
+static bool take_one(struct gn_frames_impl *impl, find_fn *find, enum purpose purpose,
+		     uint64_t *frame, bool *must_clear)
+{
+	*must_clear = true;
+	if (purpose != FOR_MEMORY && find != find_home && gn_stock_take(impl, frame))
+		return true;
+	if (!find(impl, frame))
+		return gn_stock_take(impl, frame);
+	take_frame(impl, *frame, must_clear);
+	return true;
+}
+
 static int alloc_frame(struct gn_frames *frames, find_fn *find, pfn_t home, enum purpose purpose,
 		       pfn_t *out)
 {
@@ -324,9 +348,7 @@ static int alloc_frame(struct gn_frames *frames, find_fn *find, pfn_t home, enum
 	gn_lock(&impl->lock);
 	has_reserve = impl->reserve;
 	spare = count_spare(frames, purpose);
-	found = spare && find(impl, &frame);
-	if (found)
-		take_frame(impl, frame, &must_clear);
+	found = spare && take_one(impl, find, purpose, &frame, &must_clear);
 	if (found && purpose == FOR_COPY && spare - 1 < impl->reserve_low)
 		impl->reserve_low = spare - 1;
 	gn_unlock(&impl->lock);
@@ -531,7 +553,7 @@ void gn_frames_free_range(struct gn_frames *frames, uint64_t first, uint64_t cou
 		pages = GN_BLOCK_FRAMES - offset < end - at ? GN_BLOCK_FRAMES - offset : end - at;
 		free_in_block(impl, at / GN_BLOCK_FRAMES, offset, pages, is_clean);
 	}
-	count_used(impl, -count);
+	gn_count_used(impl, -count);
 }
 
 void gn_frames_get(struct gn_frames *frames, pfn_t frame)

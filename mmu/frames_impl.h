@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * frames_impl.h - what the files of the pool share (frames.c: taking and putting one; give_back.c: putting many;
- * window.c: those of others); nobody else includes it.
+ * stock.c: those that stay resident; window.c: those of others); nobody else includes it.
  */
 #ifndef GN_MMU_FRAMES_IMPL_H
 #define GN_MMU_FRAMES_IMPL_H
@@ -38,11 +38,13 @@ struct gn_frames_impl {
 	unsigned kept_count;	      /* [lock] */
 	struct gn_lock give_lock;     /* GN_RANK_GIVE: one who gives many back at a time */
 	uint64_t *leaving; /* [give_lock] a bit a frame: to be given back, all zeros between */
-	uint64_t *leaving_blocks;      /* [give_lock] a bit a block: some frame is leaving */
-	_Atomic(uint32_t) *refs;       /* (a) one a frame, the window's too */
-	_Atomic(uint64_t) used_frames; /* (a) own ones; written under lock */
-	uint64_t reserve;	       /* [lock] frames that are not for more guest memory */
-	uint64_t reserve_low;	       /* [lock] the fewest that a copy left */
+	uint64_t *leaving_blocks;	  /* [give_lock] a bit a block: some frame is leaving */
+	_Atomic(uint32_t) *refs;	  /* (a) one a frame, the window's too */
+	_Atomic(uint64_t) used_frames;	  /* (a) own ones; written under lock */
+	uint64_t reserve;		  /* [lock] frames that are not for more guest memory */
+	uint64_t reserve_low;		  /* [lock] the fewest that a copy left */
+	uint64_t *stock;		  /* [lock] free frames that are resident: stock.c */
+	uint64_t stock_count, stock_most; /* [lock] */
 	struct gn_window_part parts[GN_WINDOW_PARTS]; /* [lock] */
 	uint64_t
 		*returned; /* [lock] a bit a frame of the window: put, and its owner was not told */
@@ -65,6 +67,16 @@ static inline void gn_bit_clear(uint64_t *map, uint64_t i)
 {
 	map[i / 64] &= ~((uint64_t)1 << (i % 64));
 }
+
+/* stock.c. Frames lock held. What is put is taken, and has no reference. */
+bool gn_stock_has_room(const struct gn_frames_impl *impl);
+void gn_stock_put(struct gn_frames_impl *impl, uint64_t frame);
+bool gn_stock_take(struct gn_frames_impl *impl, uint64_t *frame);
+
+/* frames.c. Frames lock held. */
+void gn_count_used(struct gn_frames_impl *impl, uint64_t difference);
+/* The lowest free frame, taken, without a reference. */
+bool gn_frames_take_lowest(struct gn_frames_impl *impl, uint64_t *frame);
 
 /* gn_frames_put() of a frame of the window. */
 bool gn_window_put(struct gn_frames *frames, pfn_t frame);

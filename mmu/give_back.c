@@ -90,10 +90,27 @@ static void free_ranges(struct gn_frames *frames, const struct gn_host_range *ra
 	gn_unlock(&frames->impl->lock);
 }
 
+/* Some may not go to the host at all. */
+static void fill_stock(struct batch *b)
+{
+	struct gn_frames_impl *impl = b->frames->impl;
+
+	gn_lock(&impl->lock);
+	while (b->count && gn_stock_has_room(impl)) {
+		struct gn_host_range *last = &b->ranges[b->count - 1];
+
+		last->bytes -= GN_PAGE_SIZE;
+		gn_stock_put(impl, (last->offset + last->bytes) / GN_PAGE_SIZE);
+		b->count -= !last->bytes;
+	}
+	gn_unlock(&impl->lock);
+}
+
 static void batch_carry_out(struct batch *b)
 {
 	size_t at = 0;
 
+	fill_stock(b);
 	while (at < b->count) {
 		size_t done = gn_host_memory_drop_all(&b->frames->impl->memory, &b->ranges[at],
 						      b->count - at);

@@ -60,6 +60,7 @@ static void send_report(struct gn_share_agent *a, uint64_t now_ns)
 	gn_json_put_u64(&w, "pages_scanned", atomic_load(&a->pages_scanned));
 	gn_json_put_u64(&w, "full_scans", atomic_load(&a->full_scans));
 	gn_json_put_u64(&w, "zero_pages", atomic_load(&a->zero_pages));
+	gn_json_put_u64(&w, "stock_pages", atomic_load(&a->stock_pages));
 	gn_json_put_u64(&w, "cpu_us", atomic_load(&a->cpu_ns) / 1000);
 	gn_protocol_end_event(&w, 0);
 	(void)gn_client_submit(a->client, &w);
@@ -174,8 +175,10 @@ static int copy_names(struct gn_share_agent *a, const struct gn_share_agent_conf
 static int make_sharing(struct gn_share_agent *a)
 {
 	struct gn_domain_config domain = { .frames = a->config.vm->frames, .max_pages = a->pages };
-	int err;
+	int err = gn_frames_set_stock(a->config.vm->frames, gn_share_stock_most(a));
 
+	if (err)
+		return err;
 	if (a->group[0])
 		return gn_share_window_init(&a->window, a->config.vm->frames);
 	err = gn_domain_create(&domain, &a->domain);
@@ -242,6 +245,7 @@ void gn_share_agent_destroy(struct gn_share_agent *a)
 		gn_domain_remove(a->domain, a->config.vm);
 	gn_domain_destroy(a->domain);
 	gn_share_window_fini(&a->window);
+	(void)gn_frames_set_stock(a->config.vm->frames, 0); /* none needs no memory */
 	if (a->kick_fd >= 0)
 		close(a->kick_fd);
 	pthread_mutex_destroy(&a->hints_lock);
@@ -298,6 +302,7 @@ void gn_share_agent_get_stats(struct gn_share_agent *a, struct gn_share_agent_st
 		.pages_scanned = atomic_load(&a->pages_scanned),
 		.full_scans = atomic_load(&a->full_scans),
 		.zero_pages = atomic_load(&a->zero_pages),
+		.stock_pages = atomic_load(&a->stock_pages),
 		.merged = atomic_load(&a->merged),
 		.refused = atomic_load(&a->refused),
 		.shown = atomic_load(&a->shown),

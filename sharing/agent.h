@@ -59,6 +59,7 @@ struct gn_share_agent_stats {
 	uint64_t pages_sharing; /* pages that have a shared frame */
 	uint64_t pages_shared;	/* the frames, of a VM without a group */
 	uint64_t pages_scanned, full_scans, zero_pages;
+	uint64_t stock_pages; /* free, and kept from the host: gn_frames_set_stock() */
 	uint64_t merged, refused, shown, returned;
 	uint64_t cpu_ns;
 };

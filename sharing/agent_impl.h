@@ -67,7 +67,8 @@ struct gn_share_agent {
 
 	/* Told; the scanner's of earlier sessions are not in. (a) */
 	_Atomic(uint64_t) pages_sharing, pages_shared, pages_unshared, pages_volatile,
-		pages_scanned, full_scans, zero_pages, merged, refused, shown, returned, cpu_ns;
+		pages_scanned, full_scans, zero_pages, merged, refused, shown, returned,
+		stock_pages, cpu_ns;
 };
 
 /* agent_session.c: one registration with a group. */
@@ -85,6 +86,8 @@ void gn_share_take_segment(struct gn_share_agent *agent, int fd);
 /* agent_scan.c: the budget, and looking. */
 /* Go on within the budget. Milliseconds until there is something to do. */
 int gn_share_scan(struct gn_share_agent *agent, uint64_t now_ns);
+/* Free frames that it keeps resident, at most. */
+uint64_t gn_share_stock_most(const struct gn_share_agent *agent);
 gn_scanner_offers_fn gn_share_offer;
 
 #endif

@@ -10,12 +10,16 @@
 
 #include "agent_impl.h"
 #include "control/clock.h"
+#include "mmu/frames.h"
 #include "mmu/retire.h"
+#include "mmu/vm.h"
 
-#define MS_NS	  1000000
-#define BUCKET_NS (50 * MS_NS) /* at most: a longer pause is no claim to a longer burst */
-#define SLICE_NS  (5 * MS_NS)  /* between looks at the orders */
-#define RETRY_MS  5
+#define MS_NS	   1000000
+#define BUCKET_NS  (50 * MS_NS) /* at most: a longer pause is no claim to a longer burst */
+#define SLICE_NS   (5 * MS_NS)	/* between looks at the orders */
+#define RETRY_MS   5
+#define STOCK_PART 1024 /* of the VM's memory */
+#define FILL_PAGES 64	/* of it, between looks at the orders */
 
 static uint64_t thread_ns(void)
 {
@@ -109,6 +113,24 @@ static void publish_domain(struct gn_share_agent *a)
 	atomic_store(&a->merged, s.pages_merged);
 }
 
+/* ---- The stock --------------------------------------------------------------------------------------------------- */
+
+uint64_t gn_share_stock_most(const struct gn_share_agent *a)
+{
+	/* Breaks of a VM with home frames want a certain frame. */
+	return a->config.vm->config.home_frames ? 0 : a->pages / STOCK_PART + 1;
+}
+
+/* Half of it may be missing, for merging fills it for nothing; and who shares nothing needs none. */
+static void keep_stock(struct gn_share_agent *a)
+{
+	struct gn_frames *frames = a->config.vm->frames;
+
+	if (atomic_load(&a->pages_sharing) && gn_frames_stock(frames) < gn_share_stock_most(a) / 2)
+		gn_frames_fill_stock(frames, FILL_PAGES);
+	atomic_store(&a->stock_pages, gn_frames_stock(frames));
+}
+
 int gn_share_scan(struct gn_share_agent *a, uint64_t now_ns)
 {
 	const uint64_t end_ns = thread_ns() + SLICE_NS;
@@ -124,6 +146,8 @@ int gn_share_scan(struct gn_share_agent *a, uint64_t now_ns)
 		a->is_sweeping = !step(a);
 		refill(a, gn_now_ns());
 	}
+	if (a->tokens_ns > 0)
+		keep_stock(a);
 	if (a->domain)
 		publish_domain(a);
 	else

@@ -33,7 +33,7 @@ static void add_broker(struct gn_broker_stats *sum, const struct gn_broker *brok
 
 void gn_shared_sum(const struct gn_shared *d, struct gn_shared_sums *out)
 {
-	uint64_t in_domains = 0, alone = 0, alone_frames = 0, used;
+	uint64_t in_domains = 0, alone = 0, alone_frames = 0, stock = 0, used;
 
 	memset(out, 0, sizeof(*out));
 	for (const struct gn_shared_domain *domain = d->domains; domain; domain = domain->next)
@@ -43,6 +43,7 @@ void gn_shared_sum(const struct gn_shared *d, struct gn_shared_sums *out)
 	for (const struct gn_shared_vm *vm = d->vms; vm; vm = vm->next) {
 		*(vm->domain ? &in_domains : &alone) += vm->pages_sharing;
 		alone_frames += vm->domain ? 0 : vm->pages_shared;
+		stock += vm->stock_pages;
 		out->pages_unshared += vm->pages_unshared;
 		out->pages_volatile += vm->pages_volatile;
 		out->pages_scanned += vm->pages_scanned;
@@ -53,7 +54,7 @@ void gn_shared_sum(const struct gn_shared *d, struct gn_shared_sums *out)
 	out->pages_shared = out->brokers.pages_shared + alone_frames;
 	out->pages_sharing =
 		in_domains + alone > out->pages_shared ? in_domains + alone - out->pages_shared : 0;
-	used = out->brokers.pool_resident_pages + alone_frames;
+	used = out->brokers.pool_resident_pages + alone_frames + stock;
 	out->saved_bytes = in_domains + alone > used ? (in_domains + alone - used) * PAGE_BYTES : 0;
 }
 

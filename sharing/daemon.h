@@ -50,7 +50,7 @@ struct gn_shared_vm {
 	sd_event_source *kicks; /* of daemon_fd */
 	/* What it last told. */
 	uint64_t pages_sharing, pages_shared, pages_unshared, pages_volatile;
-	uint64_t pages_scanned, full_scans, zero_pages, cpu_us;
+	uint64_t pages_scanned, full_scans, zero_pages, stock_pages, cpu_us;
 };
 
 struct gn_shared {

@@ -30,6 +30,7 @@ static void put_vm(struct gn_json_writer *w, const struct gn_shared_vm *vm)
 	gn_json_put_u64(w, "pages_scanned", vm->pages_scanned);
 	gn_json_put_u64(w, "full_scans", vm->full_scans);
 	gn_json_put_u64(w, "zero_pages", vm->zero_pages);
+	gn_json_put_u64(w, "stock_pages", vm->stock_pages);
 	gn_json_put_u64(w, "cpu_us", vm->cpu_us);
 	gn_json_put_u64(w, "charged_pages", s.charged_pages);
 	gn_json_put_u64(w, "offers", s.offers);

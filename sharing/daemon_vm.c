@@ -302,6 +302,8 @@ int gn_shared_on_event(void *ctx, struct gn_peer *p, const char *name, const cJS
 			&told.pages_scanned);
 	gn_json_get_u64(&e, data, "full_scans", GN_JSON_OPTIONAL, UINT64_MAX, &told.full_scans);
 	gn_json_get_u64(&e, data, "zero_pages", GN_JSON_OPTIONAL, UINT64_MAX, &told.zero_pages);
+	gn_json_get_u64(&e, data, "stock_pages", GN_JSON_OPTIONAL, vm->mem_bytes / PAGE_BYTES,
+			&told.stock_pages);
 	gn_json_get_u64(&e, data, "cpu_us", GN_JSON_OPTIONAL, UINT64_MAX, &told.cpu_us);
 	if (e.failed)
 		return -EINVAL;

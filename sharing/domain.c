@@ -23,7 +23,8 @@
 #include "mmu/arena.h"
 
 #define SPLIT_PAGES_DEFAULT 128
-#define CLEAN_SWEEPS	    32 /* the index is cleaned once in as many */
+#define FILL_PAGES	    256 /* of the stock, in a scan: the host's page faults */
+#define CLEAN_SWEEPS	    32	/* the index is cleaned once in as many */
 #define BLOCK_PAGES	    ((uint64_t)GN_TABLE_ENTRIES)
 
 /* ---- Life ------------------------------------------------------------------------------------------ */
@@ -75,11 +76,17 @@ int gn_domain_create(const struct gn_domain_config *config, struct gn_domain **o
 	d->gathering->donor_count = 0;
 	d->gathering->taker_count = 0;
 	pthread_mutex_init(&d->lock, NULL);
+	err = config->stock_pages ? gn_frames_set_stock(d->frames, config->stock_pages) : 0;
+	if (err)
+		goto fail_lock;
 	if (config->reserve_pages)
 		gn_frames_set_reserve(d->frames, config->reserve_pages);
 	*out = d;
 	return 0;
 
+fail_lock:
+	pthread_mutex_destroy(&d->lock);
+	gn_hasher_fini(&d->hasher);
 fail_index:
 	gn_index_fini(&d->index);
 fail:
@@ -113,6 +120,8 @@ void gn_domain_destroy(struct gn_domain *domain)
 	gn_index_visit(&domain->index, release_frame, domain);
 	if (domain->config.reserve_pages)
 		gn_frames_set_reserve(domain->frames, 0);
+	if (domain->config.stock_pages)
+		(void)gn_frames_set_stock(domain->frames, 0); /* none needs no memory */
 	gn_index_fini(&domain->index);
 	gn_hasher_fini(&domain->hasher);
 	pthread_mutex_destroy(&domain->lock);
@@ -313,6 +322,8 @@ int gn_domain_scan(struct gn_domain *domain, uint64_t cpu_ns, bool *done)
 	if (domain->scan_left && domain->members[domain->scan_member])
 		gn_gather_carry_out(domain->members[domain->scan_member]);
 	*done = !domain->scan_left;
+	if (*done && domain->config.stock_pages)
+		gn_frames_fill_stock(domain->frames, FILL_PAGES);
 	domain->sums.cpu_ns += cpu_now_ns() - start_ns;
 	pthread_mutex_unlock(&domain->lock);
 	return 0;
@@ -360,5 +371,6 @@ void gn_domain_stats(struct gn_domain *domain, struct gn_sharing_stats *out)
 	out->index_bytes = domain->index.bytes;
 	out->reserve_pages = domain->config.reserve_pages;
 	out->reserve_low_pages = gn_frames_reserve_low(domain->frames);
+	out->stock_pages = gn_frames_stock(domain->frames);
 	pthread_mutex_unlock(&domain->lock);
 }

@@ -351,6 +351,14 @@ int gn_p2m_merge(struct gn_vm *vm, struct gn_merge *merges, size_t count,
  * And the fewest free frames that such a copy or page has left since then (the size of the pool: there was none). Any thread. */
 void gn_frames_set_reserve(struct gn_frames *frames, uint64_t pages);
 uint64_t gn_frames_reserve_low(struct gn_frames *frames);
+/* Of the free frames, @pages stay resident for those same uses, which are then spared the host's page fault: frames that merging
+ * frees do not go to the host until there are so many (0: none, as at first). VMs with home frames want a certain frame and use
+ * none. -EINVAL: more than the pool has; -ENOMEM. */
+int gn_frames_set_stock(struct gn_frames *frames, uint64_t pages);
+/* How many there are now. */
+uint64_t gn_frames_stock(struct gn_frames *frames);
+/* Up to @most more, by faulting them in here. How many. Any thread, as for all of them. */
+uint64_t gn_frames_fill_stock(struct gn_frames *frames, uint64_t most);
 
 /* Frames of another process's memory, to be merged into. Show @bytes of the memfd @fd, read-only, in the window; its first page
  * is the frame *first. The file can't shrink (F_SEAL_SHRINK), or a read of a page that is gone would be a signal. The caller's @fd may

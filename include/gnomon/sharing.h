@@ -47,6 +47,9 @@ struct gn_domain_config {
 	/* Frames of the pool that only the breaks of sharing may use (gn_frames_set_reserve()); 0: none. One domain of a
 	 * pool may ask for it. */
 	uint64_t reserve_pages;
+	/* Free frames of the pool that stay resident, so that a break need not wait for the host (gn_frames_set_stock()). Scans
+	 * that are complete fill them up again, also if they had nothing to do. 0: none. The same goes for it. */
+	uint64_t stock_pages;
 	uint64_t max_pages;   /* of all VMs together: the size of the index, 21 bytes each */
 	unsigned split_pages; /* of a block of 2 MiB that must be sharable to split it; 0: 128 */
 };
@@ -97,6 +100,7 @@ struct gn_sharing_stats {
 		page_bytes; /* memory: the index; the state of all pages */
 	uint64_t reserve_pages,
 		reserve_low_pages; /* asked for; and the fewest free frames that a break ever left */
+	uint64_t stock_pages;	   /* free and resident: to be subtracted from what is saved */
 	/* Sums. */
 	uint64_t full_scans;	/* sweeps that were completed */
 	uint64_t pages_scanned; /* pages hashed */

@@ -16,7 +16,8 @@ enum { COUNT = 20000 };
 /* Times of common pages are @factor as long. */
 static struct sharing_touches make(double factor, uint64_t seed)
 {
-	struct sharing_touches touches = { calloc(COUNT, sizeof(struct sharing_touch)), COUNT };
+	struct sharing_touches touches = { .items = calloc(COUNT, sizeof(struct sharing_touch)),
+					   .count = COUNT };
 
 	for (size_t i = 0; i < COUNT; i++) {
 		bool is_common = sharing_random(&seed) & 1;
@@ -52,7 +53,8 @@ Test(sharing_touch, kinds_are_told_apart_only_if_they_differ)
 
 Test(sharing_touch, median_and_p99_are_of_the_kind)
 {
-	struct sharing_touches touches = { calloc(200, sizeof(struct sharing_touch)), 200 };
+	struct sharing_touches touches = { .items = calloc(200, sizeof(struct sharing_touch)),
+					   .count = 200 };
 	struct sharing_touch_times times;
 
 	for (unsigned i = 0; i < 200; i++)

@@ -325,3 +325,74 @@ Test(window, a_reserve_keeps_blocks_from_being_taken)
 	for (unsigned i = 0; i < 512; i++)
 		gn_frames_put(vm->frames, pfn(block.v + i));
 }
+
+/* ---- The stock --------------------------------------------------------------------------------------------------- */
+
+/* Frames that leave stay there until the stock is full, serve copies and tables, and more memory only when all else is taken. */
+Test(window, a_stock_serves_copies)
+{
+	struct gn_vm_config config = plain_config(4 * MIB);
+	struct gn_merge pages[64];
+	uint64_t used;
+	pfn_t taken;
+
+	config.pool_bytes = 2 * MIB;
+	vm = plain_vm(&config);
+	cr_assert_not_null(vm);
+	for (unsigned i = 0; i < 64; i++) {
+		rig_fill(i, 9);
+		pages[i].at = gfn(i);
+	}
+	cr_assert_eq(gn_frames_set_stock(vm->frames, 513), -EINVAL);
+	cr_assert_eq(gn_frames_set_stock(vm->frames, 16), 0);
+	cr_assert_eq(gn_p2m_publish(vm, pages, 1, GN_SHARE_READ), 0);
+	for (unsigned i = 0; i < 64; i++)
+		pages[i].frame = pages[0].frame;
+	cr_assert_eq(gn_p2m_merge(vm, pages, 64, GN_SHARE_READ, NULL), 0);
+	gn_frames_put(vm->frames, pages[0].frame);
+	cr_assert_eq(gn_frames_stock(vm->frames), 16);
+	used = gn_frames_used(vm->frames);
+	for (unsigned i = 0; i < 8; i++)
+		rig_fill(i, (uint8_t)i);
+	cr_assert_eq(gn_frames_stock(vm->frames), 8);
+	cr_assert_eq(gn_frames_alloc_table(vm->frames, &taken), 0);
+	cr_assert_eq(gn_frames_stock(vm->frames), 7);
+	cr_assert_eq(*(uint64_t *)gn_frames_at(vm->frames, pfn_to_hpa(taken)), 0);
+	cr_assert_eq(gn_frames_used(vm->frames), used + 9);
+	gn_frames_put(vm->frames, taken);
+	for (unsigned i = 0; i < 64; i++)
+		cr_assert_eq(rig_byte_of(i), i < 8 ? i : 9);
+
+	cr_assert_eq(gn_frames_fill_stock(vm->frames, 4), 4);
+	cr_assert_eq(gn_frames_stock(vm->frames), 11);
+	cr_assert_eq(gn_frames_fill_stock(vm->frames, 100), 5);
+	cr_assert_eq(gn_frames_stock(vm->frames), 16);
+	cr_assert_eq(gn_frames_used(vm->frames), used + 8);
+
+	while (!gn_frames_alloc(vm->frames, 1, &taken)) {
+		const uint64_t *word = gn_frames_at(vm->frames, pfn_to_hpa(taken));
+
+		cr_assert_eq(word[0] | word[511], 0, "memory is zeros, wherever it was");
+	}
+	cr_assert_eq(gn_frames_used(vm->frames), 512);
+	cr_assert_eq(gn_frames_stock(vm->frames), 0);
+	cr_assert_eq(gn_frames_fill_stock(vm->frames, 1), 0);
+}
+
+Test(window, a_stock_that_is_given_up_is_free)
+{
+	struct gn_vm_config config = plain_config(4 * MIB);
+	uint64_t used;
+
+	vm = plain_vm(&config);
+	cr_assert_not_null(vm);
+	used = gn_frames_used(vm->frames);
+	cr_assert_eq(gn_frames_set_stock(vm->frames, 64), 0);
+	cr_assert_eq(gn_frames_fill_stock(vm->frames, 64), 64);
+	cr_assert_eq(gn_frames_used(vm->frames), used);
+	cr_assert_eq(gn_frames_set_stock(vm->frames, 3), 0);
+	cr_assert_eq(gn_frames_stock(vm->frames), 0);
+	cr_assert_eq(gn_frames_fill_stock(vm->frames, 64), 3);
+	cr_assert_eq(gn_frames_set_stock(vm->frames, 0), 0);
+	cr_assert_eq(gn_frames_used(vm->frames), used);
+}
