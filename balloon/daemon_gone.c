@@ -83,7 +83,7 @@ static int on_death(sd_event_source *source, int fd, uint32_t events, void *ctx)
 
 static bool lose(struct gn_daemon *d, struct gn_daemon_vm *vm)
 {
-	if (!gn_process_lives(vm->process_fd) ||
+	if (vm->process_fd < 0 || gn_process_is_dead(vm->process_fd) ||
 	    sd_event_add_io(gn_service_event(d->base.service), &vm->death, vm->process_fd, EPOLLIN,
 			    on_death, vm) < 0)
 		return false;

@@ -43,7 +43,10 @@ uint64_t gn_daemon_own_budget(const struct gn_daemon *d)
 
 uint64_t gn_daemon_budget(const struct gn_daemon *d)
 {
-	return gn_daemon_own_budget(d) + gn_daemon_saved_bytes(d);
+	uint64_t have = gn_daemon_sum_actual(d), saved = gn_daemon_saved_bytes(d);
+
+	/* It is the word of others. More than all have cannot be saved. */
+	return gn_daemon_own_budget(d) + (saved < have ? saved : have);
 }
 
 uint64_t gn_daemon_unreserved(const struct gn_daemon *d)

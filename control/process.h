@@ -16,10 +16,10 @@ extern "C" {
 #endif
 
 /* A descriptor that becomes readable when the process dies, for the caller to close. -1: the kernel gives none (another pid
- * namespace, or descriptors have run out); the end of the connection must do for death then. */
+ * namespace, or descriptors have run out): then nobody will ever know. */
 int gn_process_open(pid_t pid);
-/* False for -1. */
-bool gn_process_lives(int fd);
+/* False if it cannot be told. */
+bool gn_process_is_dead(int fd);
 
 #ifdef __cplusplus
 }

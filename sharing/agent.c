@@ -22,7 +22,7 @@
 #define MS_NS	    ((uint64_t)1000000)
 #define REGISTER_ID "\"register\""
 
-enum { RETRY_MS = 250, REPORT_MS = 1000, UNREGISTER_MS = 1000, SESSION_FDS = 3, POLL_FDS = 3 };
+enum { RETRY_MS = 250, REPORT_MS = 1000, UNREGISTER_MS = 1000, SESSION_FDS = 2, POLL_FDS = 3 };
 
 /* ---- Saying ------------------------------------------------------------------------------------------------------ */
 
@@ -83,8 +83,8 @@ static void on_down(void *ctx, struct gn_client *c)
 
 	(void)c;
 	atomic_store(&a->is_registered, false);
-	if (a->exchange)
-		gn_share_session_end(a);
+	/* Whoever sends is told of it as well, with the session in his hands. */
+	a->is_over = a->exchange != NULL;
 }
 
 static void take_settings(struct gn_share_agent *a, const cJSON *from)
@@ -203,10 +203,13 @@ int gn_share_agent_create(const struct gn_share_agent_config *config, struct gn_
 		return -ENOMEM;
 	a->config = *config;
 	a->pages = config->mem_bytes / GN_PAGE_SIZE;
-	a->daemon_fd = a->orders_fd = -1;
+	a->link_fd = -1;
 	pthread_mutex_init(&a->hints_lock, NULL);
+	a->hinted = calloc(a->pages, sizeof(*a->hinted));
 	a->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	err = a->kick_fd < 0 ? -errno : copy_names(a, config);
+	if (!a->hinted)
+		err = -ENOMEM;
 	if (!err)
 		err = make_sharing(a);
 	client.ctx = a;
@@ -249,6 +252,7 @@ void gn_share_agent_destroy(struct gn_share_agent *a)
 	if (a->kick_fd >= 0)
 		close(a->kick_fd);
 	pthread_mutex_destroy(&a->hints_lock);
+	free(a->hinted);
 	free(a);
 }
 
@@ -291,6 +295,7 @@ static void hear_hints(struct gn_share_agent *a)
 					     hints[i].count, hints[i].hint);
 		else
 			gn_scanner_hint(a->scanner, hints[i].start, hints[i].count, hints[i].hint);
+		memset(&a->hinted[hints[i].start.v], (int)hints[i].hint, hints[i].count);
 	}
 }
 
@@ -329,6 +334,8 @@ static int work(struct gn_share_agent *a)
 	const uint64_t now_ns = gn_now_ns();
 	int wait_ms = -1;
 
+	if (a->is_over)
+		gn_share_session_end(a);
 	if (!atomic_load(&a->is_registered)) {
 		if (gn_client_is_up(a->client) && a->register_at_ns && now_ns >= a->register_at_ns)
 			send_registration(a);
@@ -348,15 +355,13 @@ static int work(struct gn_share_agent *a)
 static void wait_and_hear(struct gn_share_agent *a, int wait_ms)
 {
 	struct pollfd fds[POLL_FDS] = { { .fd = a->kick_fd, .events = POLLIN },
-					{ .fd = a->orders_fd, .events = POLLIN } };
-	eventfd_t kicks;
+					{ .fd = a->link_fd, .events = POLLIN } };
 
 	wait_ms = sooner(wait_ms, gn_client_prepare(a->client, &fds[2], gn_now_ns()));
 	if (poll(fds, POLL_FDS, wait_ms) < 0)
 		fds[1].revents = fds[2].revents = 0;
-	/* One that is empty after all: nothing is due. */
-	if (fds[1].revents & POLLIN)
-		(void)eventfd_read(a->orders_fd, &kicks);
+	if (fds[1].revents)
+		a->is_broken |= !gn_link_drain(a->link_fd);
 	gn_client_step(a->client, fds[2].revents, gn_now_ns());
 }
 

@@ -13,6 +13,7 @@
 
 #include "agent.h"
 #include "agent_window.h"
+#include "daemon_link.h"
 #include "control/client.h"
 #include "mmu/atomics.h"
 #include "exchange.h"
@@ -49,15 +50,18 @@ struct gn_share_agent {
 		enum gn_share_hint hint;
 	} hints[GN_SHARE_HINTS]; /* [hints_lock] */
 	size_t hint_count;	 /* [hints_lock] */
+	uint8_t *
+		hinted; /* (t) enum gn_share_hint of each page; it outlives the session's scanner */
 
 	/* Of a VM of a group. (t) */
 	struct gn_share_window window;
 	struct gn_exchange *exchange; /* NULL: no session */
-	int daemon_fd, orders_fd;     /* eventfds: we kick, we are kicked */
+	int link_fd; /* a socket, whose other end is the daemon's: a byte is a kick; -1: none */
 	struct gn_hasher hasher;
 	struct gn_scanner *scanner;
 	bool has_put;	/* something, since the daemon was kicked */
 	bool is_broken; /* the daemon makes no sense: the session ends */
+	bool is_over; /* the connection has ended, and the session is to be ended by the thread's loop */
 	struct gn_exchange_order held_back;
 	bool is_held_back;	  /* an order that waits for its segment */
 	bool is_asking;		  /* for it */
@@ -72,8 +76,8 @@ struct gn_share_agent {
 };
 
 /* agent_session.c: one registration with a group. */
-/* From the registration's answer: @fds are the exchange and two eventfds, which it takes over also on error. */
-int gn_share_session_begin(struct gn_share_agent *agent, const int fds[3]);
+/* From the registration's answer: @fds are the exchange and the link, which it takes over also on error. */
+int gn_share_session_begin(struct gn_share_agent *agent, const int fds[2]);
 void gn_share_session_end(struct gn_share_agent *agent);
 /* Tell the daemon that something was put. */
 void gn_share_session_kick(struct gn_share_agent *agent);

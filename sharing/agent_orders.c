@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "agent_impl.h"
 #include "mmu/frames.h"
@@ -42,21 +43,28 @@ static void answer(struct gn_share_agent *a, uint32_t number, int result)
 			      .kind = GN_ANSWER_DONE, .number = number, .result = result });
 }
 
-/* The page into the slot. It may change meanwhile: what is there then is held against its tag. */
+/* The page into the slot, if it is what was offered once: whatever else the guest has there since is nobody's business, and who
+ * asked for the show by an offer of his own need not know it. */
 static int show(struct gn_share_agent *a, const struct gn_exchange_order *order)
 {
+	uint8_t page[GN_PAGE_SIZE];
 	struct gn_p2m_info info;
 	int err;
 
-	if (order->gfn >= a->pages || order->slot >= GN_EXCHANGE_SLOTS)
+	if (order->gfn >= a->pages || order->slot >= GN_EXCHANGE_SLOTS ||
+	    !gn_scanner_may_share(a->scanner, gfn(order->gfn)))
 		return -EINVAL;
 	err = gn_p2m_query(a->config.vm, gfn(order->gfn), &info);
 	if (err || (info.state != GN_P2M_PRIVATE && info.state != GN_P2M_SHARED))
 		return err ? err : -EINVAL;
-	err = gn_vm_read(a->config.vm, gfn_to_gpa(gfn(order->gfn)),
-			 gn_exchange_slot(a->exchange, order->slot), GN_PAGE_SIZE);
-	atomic_fetch_add_explicit(&a->shown, !err, memory_order_relaxed);
-	return err;
+	err = gn_vm_read(a->config.vm, gfn_to_gpa(gfn(order->gfn)), page, sizeof(page));
+	if (err)
+		return err;
+	if (gn_hasher_tag(&a->hasher, page).bits != order->frame)
+		return -EAGAIN;
+	memcpy(gn_exchange_slot(a->exchange, order->slot), page, sizeof(page));
+	atomic_fetch_add_explicit(&a->shown, 1, memory_order_relaxed);
+	return 0;
 }
 
 static int by_gfn(const void *x, const void *y)
@@ -115,7 +123,7 @@ static void gather(struct gn_share_agent *a, struct batch *b, const struct gn_ex
 {
 	pfn_t frame;
 
-	if (order->gfn >= a->pages) {
+	if (order->gfn >= a->pages || !gn_scanner_may_share(a->scanner, gfn(order->gfn))) {
 		answer(a, order->number, -EINVAL);
 		return;
 	}
@@ -191,7 +199,8 @@ static int next_order(struct gn_share_agent *a, struct gn_exchange_order *order)
 	return gn_exchange_take(a->exchange, GN_EXCHANGE_ORDERS, order);
 }
 
-/* Frames whose last use has ended. */
+/* Frames whose last use has ended. One that was merged into again since we heard of it is in use; it comes anew at its next end.
+ * (Nobody but this thread lends.) */
 static void return_frames(struct gn_share_agent *a)
 {
 	struct gn_exchange_answer done = { .kind = GN_ANSWER_RETURNED };
@@ -203,7 +212,9 @@ static void return_frames(struct gn_share_agent *a)
 		if (!a->return_count ||
 		    gn_exchange_room(a->exchange, GN_EXCHANGE_ANSWERS) <= ANSWERS_SPARED)
 			return;
-		if (!gn_share_window_let_go(&a->window, a->returns[--a->return_count], &done.frame))
+		a->return_count--;
+		if (gn_frames_refs(a->window.frames, a->returns[a->return_count]) ||
+		    !gn_share_window_let_go(&a->window, a->returns[a->return_count], &done.frame))
 			continue;
 		put_answer(a, &done);
 		atomic_fetch_add_explicit(&a->returned, 1, memory_order_relaxed);
@@ -216,7 +227,7 @@ void gn_share_obey(struct gn_share_agent *a)
 	struct gn_exchange_order order;
 	int more = 1;
 
-	while (!a->is_broken && !a->is_asking && (more = next_order(a, &order)) > 0)
+	while (!a->is_broken && !a->is_over && !a->is_asking && (more = next_order(a, &order)) > 0)
 		if (!take_order(a, &b, &order)) {
 			a->held_back = order;
 			a->is_held_back = true;

@@ -81,6 +81,8 @@ int gn_broker_add(struct gn_broker *b, uint64_t pages, struct gn_broker_vm **out
 		return -ENOSPC;
 	if (!pages || pages >> GN_ENTRY_NUMBER_BITS)
 		return -EINVAL;
+	if (pages > b->config.index_pages - b->vm_pages)
+		return -ENOSPC;
 	vm = calloc(1, sizeof(*vm));
 	if (!vm)
 		return -ENOMEM;
@@ -99,8 +101,16 @@ int gn_broker_add(struct gn_broker *b, uint64_t pages, struct gn_broker_vm **out
 	}
 	b->vms[id] = vm;
 	b->stats.vms++;
+	b->vm_pages += pages;
 	*out = vm;
 	return 0;
+}
+
+void gn_broker_lose(struct gn_broker_vm *vm)
+{
+	/* First: its entries are void, and nobody asks it in the place of another. */
+	vm->is_lost = true;
+	gn_broker_cancel_unseen(vm);
 }
 
 void gn_broker_remove(struct gn_broker_vm *vm)
@@ -110,6 +120,7 @@ void gn_broker_remove(struct gn_broker_vm *vm)
 	/* First its name: what is said of it below concerns others. */
 	b->vms[vm->id] = NULL;
 	b->stats.vms--;
+	b->vm_pages -= vm->pages;
 	gn_broker_cancel(vm);
 	for (uint64_t word = 0; word < frame_words(b); word++)
 		for (; vm->charged[word]; vm->charged[word] &= vm->charged[word] - 1) {
@@ -165,6 +176,10 @@ void gn_broker_tidy(struct gn_broker *b)
 {
 	unsigned segment;
 
+	b->tick++;
+	for (unsigned i = 0; i < GN_BROKER_VMS; i++)
+		if (b->vms[i] && !b->vms[i]->is_lost)
+			gn_broker_expire(b->vms[i]);
 	gn_index_clean(&b->index, gn_index_buckets(&b->index) / CLEANED_PART + 64,
 		       gn_broker_entry_is_stale, b);
 	while (gn_share_pool_retire(b->pool, &segment))

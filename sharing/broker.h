@@ -4,9 +4,9 @@
  *
  *     offer   a VM says that a page has a tag. Nobody else has it: the page is a candidate. A frame has it: the VM is
  *             ordered to merge. Another candidate has it: the VM is ordered to show its page.
- *     show    the VM copies the page into a slot; we copy that into a fresh frame, once, and hash the copy. Has it the
- *             tag, the frame is in the index from now on and all candidates are ordered to merge. If not, the page
- *             has changed, or the VM lies; the next candidate is asked.
+ *     show    the VM copies the page into a slot; we copy that once, and hash the copy. Has it the tag, it becomes a frame, which
+ *             is in the index from now on, and all candidates are ordered to merge. If not, the page has changed, or the VM
+ *             lies, and nobody else ever sees it; the next candidate is asked. So it is if a VM does not answer for SHOW_TICKS.
  *     merge   the VM compares under protection and takes the frame, or refuses.
  *     return  the VM's last use of a frame is gone.
  *
@@ -15,8 +15,9 @@
  * refused, or, having merged, returned it, or is dead. The books are ours (a bit a VM and frame); what a VM says can only
  * take away its own charge.
  *
- * What a VM says is wrong at worst about its own pages. One whose exchange makes no sense is given up by the owner
- * (gn_broker_serve(): -EPROTO) and stays charged until its process is dead.
+ * What a VM says is wrong at worst about its own pages. What it can fill is bounded by the pages it has: entries of the index, and
+ * frames it is charged with. One whose exchange makes no sense, or whose connection has ended, is lost (gn_broker_lose()): it takes no
+ * part any more, and stays charged until its process is dead.
  *
  * One thread. Nothing here sleeps.
  */
@@ -51,8 +52,10 @@ int gn_broker_create(const struct gn_broker_config *config, struct gn_broker **o
 /* With all its VMs. */
 void gn_broker_destroy(struct gn_broker *broker);
 
-/* A VM of @pages pages. -ENOSPC: there are too many; -ENOMEM, -errno. */
+/* A VM of @pages pages. -ENOSPC: there are too many, or more pages than the index is made for; -ENOMEM, -errno. */
 int gn_broker_add(struct gn_broker *broker, uint64_t pages, struct gn_broker_vm **out);
+/* It is not heard any more, and may go on using what it was charged with. */
+void gn_broker_lose(struct gn_broker_vm *vm);
 /* Nobody can use what it was charged with any more: its process is dead, or it says so. */
 void gn_broker_remove(struct gn_broker_vm *vm);
 /* What the VM is given: borrowed. */
@@ -64,14 +67,14 @@ int gn_broker_view(struct gn_broker_vm *vm, unsigned segment);
 int gn_broker_serve(struct gn_broker_vm *vm, unsigned max);
 /* Put what it is to be ordered, as far as there is room. Whether it has new orders since this was last asked: kick it. */
 bool gn_broker_vm_take_kick(struct gn_broker_vm *vm);
-/* Now and then: let go of frames and segments that nobody uses. */
+/* Once a second: let go of frames and segments that nobody uses, and of those who do not answer. */
 void gn_broker_tidy(struct gn_broker *broker);
 
 struct gn_broker_stats {
 	uint64_t vms;
 	uint64_t pages_shared; /* frames in the index */
 	uint64_t offers, candidates, index_full;
-	uint64_t shows, shows_differing, shows_failed;
+	uint64_t shows, shows_differing, shows_failed, shows_late;
 	uint64_t merges_ordered, merged, refused_differing, refused_busy, refused_state;
 	uint64_t returns, bad_records;
 	uint64_t could_merge; /* dry: offers that had met an equal tag */

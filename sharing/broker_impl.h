@@ -20,6 +20,8 @@ struct gn_broker_order {
 	uint8_t slot;
 	uint64_t gfn, frame; /* merge: the VM is charged. Detach: the segment's first */
 	struct gn_tag tag;
+	uint64_t tick;	 /* when it was issued */
+	bool is_expired; /* a show: another VM was asked instead, and an answer comes too late */
 };
 
 struct gn_broker_vm {
@@ -27,10 +29,11 @@ struct gn_broker_vm {
 	unsigned id; /* in the index */
 	uint64_t pages;
 	struct gn_exchange *exchange;
-	uint8_t *checks;   /* of each page's last offer: what was offered before is void */
-	uint64_t *charged; /* a bit a frame: it has merged, and not returned */
-	uint64_t *views;   /* a bit a segment: it has it mapped, or may */
-	bool needs_kick, is_broken;
+	uint8_t *checks;      /* of each page's last offer: what was offered before is void */
+	uint64_t *charged;    /* a bit a frame: it has merged, and not returned */
+	uint64_t *views;      /* a bit a segment: it has it mapped, or may */
+	uint64_t entry_count; /* candidates and pendings in the index, void ones too */
+	bool needs_kick, is_broken, is_lost;
 	struct gn_broker_order orders[GN_BROKER_ORDERS]; /* under way */
 	unsigned order_count, place_hint;
 	uint64_t free_slots; /* a bit each */
@@ -47,6 +50,8 @@ struct gn_broker {
 	struct gn_index index;
 	struct gn_share_pool *pool;
 	struct gn_broker_vm *vms[GN_BROKER_VMS];
+	uint64_t vm_pages; /* of all of them */
+	uint64_t tick;	   /* gn_broker_tidy() */
 	struct gn_broker_stats stats;
 };
 
@@ -56,12 +61,20 @@ static inline void gn_broker_step(const struct gn_broker *b, const char *name)
 		b->config.step(name);
 }
 
+/* A VM has as many frames, and entries in the index, as it has pages, and some that are void and not cleaned away yet. */
+static inline uint64_t gn_broker_most(const struct gn_broker_vm *vm)
+{
+	return 2 * vm->pages + 4096;
+}
+
 /* broker_index.c: the entries of a tag. */
 struct gn_index_entry *gn_broker_find(struct gn_broker *broker, struct gn_tag tag, uint64_t value);
 /* The candidate that was to be shown is none. */
 void gn_broker_drop_pending(struct gn_broker_vm *vm, uint64_t gfn, struct gn_tag tag);
 /* If there are two candidates of @tag, and no frame, one is to be shown. */
 void gn_broker_elect(struct gn_broker *broker, struct gn_tag tag);
+/* Take a VM's entry out. */
+void gn_broker_erase(struct gn_broker *broker, struct gn_index_entry *entry);
 /* Add an entry; old ones give way. False: no room. */
 bool gn_broker_enter(struct gn_broker *broker, struct gn_tag tag, uint64_t value);
 /* If nobody but the index has @frame, nobody needs it. */
@@ -81,5 +94,9 @@ void gn_broker_issue(struct gn_broker_vm *vm);
 bool gn_broker_finish(struct gn_broker_vm *vm, uint32_t number, struct gn_broker_order *out);
 /* All orders are over, unanswered. */
 void gn_broker_cancel(struct gn_broker_vm *vm);
+/* Those that it cannot have seen, and shows; what it may have merged stays charged. */
+void gn_broker_cancel_unseen(struct gn_broker_vm *vm);
+/* Shows that wait too long: others are asked. */
+void gn_broker_expire(struct gn_broker_vm *vm);
 
 #endif

@@ -20,16 +20,36 @@ struct gn_index_entry *gn_broker_find(struct gn_broker *b, struct gn_tag tag, ui
 	return e;
 }
 
+/* An entry of a VM goes. One that is new under the number of one that is gone has none of those. */
+static void count_out(struct gn_broker *b, uint64_t value)
+{
+	struct gn_broker_vm *vm = b->vms[gn_entry_vm_of(value)];
+
+	if (vm && vm->entry_count)
+		vm->entry_count--;
+}
+
+void gn_broker_erase(struct gn_broker *b, struct gn_index_entry *e)
+{
+	count_out(b, e->value);
+	gn_index_erase(&b->index, e);
+}
+
 bool gn_broker_entry_is_stale(void *ctx, const struct gn_index_entry *entry)
 {
 	struct gn_broker *b = ctx;
 	const uint64_t value = entry->value, number = gn_entry_number_of(value);
 	const struct gn_broker_vm *vm = b->vms[gn_entry_vm_of(value)];
 
-	if (gn_entry_kind_of(value) == GN_ENTRY_PENDING)
-		return !vm;
-	if (gn_entry_kind_of(value) == GN_ENTRY_CANDIDATE)
-		return !vm || number >= vm->pages || vm->checks[number] != gn_entry_check_of(value);
+	if (gn_entry_kind_of(value) != GN_ENTRY_FRAME) {
+		bool is_void = !vm || vm->is_lost || number >= vm->pages;
+
+		if (gn_entry_kind_of(value) == GN_ENTRY_CANDIDATE)
+			is_void = is_void || vm->checks[number] != gn_entry_check_of(value);
+		if (is_void)
+			count_out(b, value);
+		return is_void;
+	}
 	if (gn_share_pool_refs(b->pool, number) > 1)
 		return false;
 	gn_share_pool_put(b->pool, number);
@@ -39,12 +59,19 @@ bool gn_broker_entry_is_stale(void *ctx, const struct gn_index_entry *entry)
 
 bool gn_broker_enter(struct gn_broker *b, struct gn_tag tag, uint64_t value)
 {
+	struct gn_broker_vm *vm = gn_entry_kind_of(value) == GN_ENTRY_CANDIDATE
+					  ? b->vms[gn_entry_vm_of(value)]
+					  : NULL;
 	struct gn_index_entry *e;
 
-	if (!gn_index_insert(&b->index, tag.bits, value, gn_broker_entry_is_stale, b, &e))
-		return true;
-	b->stats.index_full++;
-	return false;
+	if ((vm && vm->entry_count >= gn_broker_most(vm)) ||
+	    gn_index_insert(&b->index, tag.bits, value, gn_broker_entry_is_stale, b, &e)) {
+		b->stats.index_full++;
+		return false;
+	}
+	if (vm)
+		vm->entry_count++;
+	return true;
 }
 
 void gn_broker_give_up(struct gn_broker *b, uint64_t frame)
@@ -67,7 +94,7 @@ void gn_broker_drop_pending(struct gn_broker_vm *vm, uint64_t gfn, struct gn_tag
 	struct gn_index_entry *e = gn_broker_find(vm->broker, tag, value);
 
 	if (e)
-		gn_index_erase(&vm->broker->index, e);
+		gn_broker_erase(vm->broker, e);
 }
 
 void gn_broker_elect(struct gn_broker *b, struct gn_tag tag)

@@ -12,6 +12,8 @@
 #include "broker_impl.h"
 #include "entry.h"
 
+#define SHOW_TICKS 10 /* seconds, about, for a VM to answer */
+
 static bool grow(struct gn_broker_vm *vm)
 {
 	size_t capacity = vm->wanted_capacity ? 2 * vm->wanted_capacity : 64;
@@ -30,7 +32,7 @@ static bool grow(struct gn_broker_vm *vm)
 
 static bool enqueue(struct gn_broker_vm *vm, const struct gn_broker_order *order)
 {
-	if (vm->is_broken || (vm->wanted_count == vm->wanted_capacity && !grow(vm)))
+	if (vm->is_broken || vm->is_lost || (vm->wanted_count == vm->wanted_capacity && !grow(vm)))
 		return false;
 	vm->wanted[(vm->wanted_head + vm->wanted_count++) % vm->wanted_capacity] = *order;
 	return true;
@@ -50,7 +52,7 @@ void gn_broker_want_merge(struct gn_broker_vm *vm, uint64_t gfn, uint64_t frame,
 		.kind = GN_ORDER_MERGE, .gfn = gfn, .frame = frame, .tag = tag
 	};
 
-	if (!enqueue(vm, &order))
+	if (vm->stats.charged_pages >= gn_broker_most(vm) || !enqueue(vm, &order))
 		return;
 	gn_share_pool_get(vm->broker->pool, frame);
 	vm->broker->stats.merges_ordered++;
@@ -94,6 +96,7 @@ static void note_issued(struct gn_broker_vm *vm, const struct gn_broker_order *o
 
 	vm->orders[place] = *order;
 	vm->orders[place].generation = generation;
+	vm->orders[place].tick = vm->broker->tick;
 	vm->order_count++;
 	if (order->kind == GN_ORDER_SHOW)
 		vm->free_slots &= ~((uint64_t)1 << order->slot);
@@ -101,7 +104,7 @@ static void note_issued(struct gn_broker_vm *vm, const struct gn_broker_order *o
 
 void gn_broker_issue(struct gn_broker_vm *vm)
 {
-	while (vm->wanted_count && !vm->is_broken) {
+	while (vm->wanted_count && !vm->is_broken && !vm->is_lost) {
 		struct gn_broker_order order = vm->wanted[vm->wanted_head];
 		struct gn_exchange_order record = { .kind = order.kind,
 						    .gfn = order.gfn,
@@ -112,6 +115,8 @@ void gn_broker_issue(struct gn_broker_vm *vm)
 		if (!find_place(vm, &order, &place))
 			return;
 		record.slot = order.slot;
+		if (order.kind == GN_ORDER_SHOW)
+			record.frame = order.tag.bits;
 		record.number = place | (uint32_t)(uint16_t)(vm->orders[place].generation + 1)
 						<< 16;
 		gn_broker_step(vm->broker, "ordering");
@@ -149,9 +154,41 @@ static void cancel_one(struct gn_broker_vm *vm, const struct gn_broker_order *or
 	if (order->kind == GN_ORDER_MERGE) {
 		gn_share_pool_put(b->pool, order->frame);
 		gn_broker_give_up(b, order->frame);
-	} else if (order->kind == GN_ORDER_SHOW) {
+	} else if (order->kind == GN_ORDER_SHOW && !order->is_expired) {
 		gn_broker_drop_pending(vm, order->gfn, order->tag);
 		gn_broker_elect(b, order->tag);
+	}
+}
+
+static void cancel_wanted(struct gn_broker_vm *vm)
+{
+	for (; vm->wanted_count; vm->wanted_count--) {
+		cancel_one(vm, &vm->wanted[vm->wanted_head]);
+		vm->wanted_head = (vm->wanted_head + 1) % vm->wanted_capacity;
+	}
+}
+
+void gn_broker_cancel_unseen(struct gn_broker_vm *vm)
+{
+	for (unsigned i = 0; i < GN_BROKER_ORDERS; i++)
+		if (vm->orders[i].kind == GN_ORDER_SHOW && !vm->orders[i].is_expired) {
+			cancel_one(vm, &vm->orders[i]);
+			vm->orders[i].is_expired = true;
+		}
+	cancel_wanted(vm);
+}
+
+void gn_broker_expire(struct gn_broker_vm *vm)
+{
+	for (unsigned i = 0; i < GN_BROKER_ORDERS && vm->order_count; i++) {
+		struct gn_broker_order *order = &vm->orders[i];
+
+		if (order->kind != GN_ORDER_SHOW || order->is_expired ||
+		    vm->broker->tick - order->tick < SHOW_TICKS)
+			continue;
+		vm->broker->stats.shows_late++;
+		cancel_one(vm, order);
+		order->is_expired = true;
 	}
 }
 
@@ -161,9 +198,6 @@ void gn_broker_cancel(struct gn_broker_vm *vm)
 		cancel_one(vm, &vm->orders[i]);
 		vm->orders[i].kind = 0;
 	}
-	for (; vm->wanted_count; vm->wanted_count--) {
-		cancel_one(vm, &vm->wanted[vm->wanted_head]);
-		vm->wanted_head = (vm->wanted_head + 1) % vm->wanted_capacity;
-	}
+	cancel_wanted(vm);
 	vm->order_count = 0;
 }

@@ -75,7 +75,7 @@ static void publish(struct gn_broker *b, uint64_t frame, struct gn_tag tag)
 		if (gn_entry_check_of(value) != tag.check ||
 		    gn_entry_kind_of(value) == GN_ENTRY_FRAME)
 			continue;
-		gn_index_erase(&b->index, e);
+		gn_broker_erase(b, e);
 		if (vm)
 			gn_broker_want_merge(vm, gn_entry_number_of(value), frame, tag);
 	}
@@ -86,23 +86,25 @@ static void publish(struct gn_broker *b, uint64_t frame, struct gn_tag tag)
 	gn_broker_step(b, "published");
 }
 
-/* The slot's page into a frame of ours. 0; -EAGAIN: it is not what was offered; else there is no frame. */
+/* The slot's page into a frame of ours. 0; -EAGAIN: it is not what was offered; else there is no frame. The whole domain can read
+ * the frame, so nothing else is ever written there. */
 static int take_shown(struct gn_broker_vm *vm, const struct gn_broker_order *order, uint64_t *frame)
 {
 	struct gn_broker *b = vm->broker;
+	uint8_t page[PAGE_BYTES];
 	struct gn_tag tag;
-	int err = gn_share_pool_alloc(b->pool, frame);
+	int err;
 
+	memcpy(page, gn_exchange_slot(vm->exchange, order->slot), sizeof(page));
+	tag = gn_hasher_tag(&b->hasher, page);
+	if (tag.bits != order->tag.bits || tag.check != order->tag.check)
+		return -EAGAIN;
+	err = gn_share_pool_alloc(b->pool, frame);
 	if (err)
 		return err;
-	memcpy(gn_share_pool_at(b->pool, *frame), gn_exchange_slot(vm->exchange, order->slot),
-	       PAGE_BYTES);
+	memcpy(gn_share_pool_at(b->pool, *frame), page, sizeof(page));
 	gn_broker_step(b, "shown");
-	tag = gn_hasher_tag(&b->hasher, gn_share_pool_at(b->pool, *frame));
-	if (tag.bits == order->tag.bits && tag.check == order->tag.check)
-		return 0;
-	gn_share_pool_put(b->pool, *frame);
-	return -EAGAIN;
+	return 0;
 }
 
 static void on_shown(struct gn_broker_vm *vm, const struct gn_broker_order *order, int result)
@@ -112,6 +114,8 @@ static void on_shown(struct gn_broker_vm *vm, const struct gn_broker_order *orde
 	int err;
 
 	b->stats.shows++;
+	if (order->is_expired)
+		return;
 	if (result) {
 		b->stats.shows_failed++;
 		gn_broker_drop_pending(vm, order->gfn, order->tag);

@@ -31,6 +31,17 @@ static void add_broker(struct gn_broker_stats *sum, const struct gn_broker *brok
 		to[i] += from[i];
 }
 
+/* No more than we know to have been merged, where we know it. */
+static uint64_t shared_pages(const struct gn_shared_vm *vm)
+{
+	struct gn_broker_vm_stats s;
+
+	if (!vm->broker_vm)
+		return vm->pages_sharing;
+	gn_broker_vm_get_stats(vm->broker_vm, &s);
+	return vm->pages_sharing < s.merged ? vm->pages_sharing : s.merged;
+}
+
 void gn_shared_sum(const struct gn_shared *d, struct gn_shared_sums *out)
 {
 	uint64_t in_domains = 0, alone = 0, alone_frames = 0, stock = 0, used;
@@ -40,16 +51,20 @@ void gn_shared_sum(const struct gn_shared *d, struct gn_shared_sums *out)
 		add_broker(&out->brokers, domain->broker);
 	out->pages_scanned = d->gone_scanned;
 	out->zero_pages = d->gone_zero_pages;
+	out->full_scans = d->gone_full_scans;
+	out->lost_vms = d->lost_count;
 	for (const struct gn_shared_vm *vm = d->vms; vm; vm = vm->next) {
-		*(vm->domain ? &in_domains : &alone) += vm->pages_sharing;
+		out->pages_scanned += vm->pages_scanned;
+		out->zero_pages += vm->zero_pages;
+		out->full_scans += vm->full_scans;
+		/* What a lost one has it tells again when it is back. */
+		if (!vm->peer)
+			continue;
+		*(vm->domain ? &in_domains : &alone) += shared_pages(vm);
 		alone_frames += vm->domain ? 0 : vm->pages_shared;
 		stock += vm->stock_pages;
 		out->pages_unshared += vm->pages_unshared;
 		out->pages_volatile += vm->pages_volatile;
-		out->pages_scanned += vm->pages_scanned;
-		out->zero_pages += vm->zero_pages;
-		out->full_scans += vm->full_scans;
-		out->lost_vms += !vm->peer;
 	}
 	out->pages_shared = out->brokers.pages_shared + alone_frames;
 	out->pages_sharing =
@@ -96,7 +111,10 @@ static void paused(void *ctx)
 static int start(void *ctx)
 {
 	struct gn_shared *d = ctx;
-	int err = gn_shared_budget_start(d);
+	int err = gn_shared_links_start(d);
+
+	if (!err)
+		err = gn_shared_budget_start(d);
 
 	if (!err)
 		err = sd_event_add_time_relative(gn_service_event(d->base.service), &d->period,
@@ -110,6 +128,7 @@ static void destroy(void *ctx)
 
 	while (d->vms)
 		gn_shared_forget(d->vms);
+	gn_shared_links_stop(d);
 	sd_event_source_disable_unref(d->period);
 	sd_event_source_disable_unref(d->rest);
 }

@@ -46,8 +46,8 @@ struct gn_shared_vm {
 	uint64_t mem_bytes;
 	struct gn_shared_domain *domain; /* NULL: one of its own */
 	struct gn_broker_vm *broker_vm;
-	int daemon_fd, vm_fd;	/* eventfds: the VM kicks us, we kick it; -1: none */
-	sd_event_source *kicks; /* of daemon_fd */
+	int link_fd;	 /* daemon_link.h; -1: none */
+	bool wants_turn; /* there may be more than was looked at */
 	/* What it last told. */
 	uint64_t pages_sharing, pages_shared, pages_unshared, pages_volatile;
 	uint64_t pages_scanned, full_scans, zero_pages, stock_pages, cpu_us;
@@ -57,17 +57,20 @@ struct gn_shared {
 	struct gn_base base;
 	struct gn_shared_config config;
 	sd_event_source *period, *rest;
+	int links_fd; /* an epoll of all VMs' links, so that all of them rest by one switch */
+	sd_event_source *links;
 	struct gn_shared_vm *vms; /* lost ones too */
 	struct gn_shared_domain *domains;
 	unsigned vm_count; /* with a connection */
 	uint64_t told_ppm; /* the share that VMs know */
+	unsigned lost_count;
 	/* Our own share of the budget: a bucket of CPU time. */
 	int64_t tokens_ns;
-	uint64_t refilled_ns, cpu_ns;
+	uint64_t refilled_ns;
 	bool is_resting;
 	uint64_t admitted, gones, broken, rests;
 	/* Of VMs that are gone, so that sums never fall. */
-	uint64_t gone_scanned, gone_zero_pages;
+	uint64_t gone_scanned, gone_zero_pages, gone_full_scans;
 };
 
 /* A dry run counts what could be shared and orders nothing. */
@@ -87,8 +90,11 @@ void gn_shared_recheck(struct gn_shared *daemon);
 struct gn_shared_domain *gn_shared_domain_get(struct gn_shared *daemon, const char *name);
 /* One VM less; without any it is gone. */
 void gn_shared_domain_leave(struct gn_shared *daemon, struct gn_shared_domain *domain);
-/* The VM's eventfd is readable. */
-int gn_shared_on_kick(sd_event_source *source, int fd, uint32_t events, void *vm);
+/* Listen to the VM's link; and no more. -errno. */
+int gn_shared_link(struct gn_shared_vm *vm);
+void gn_shared_unlink(struct gn_shared_vm *vm);
+int gn_shared_links_start(struct gn_shared *daemon);
+void gn_shared_links_stop(struct gn_shared *daemon);
 /* Tell what is to be ordered. */
 void gn_shared_domain_order(struct gn_shared *daemon, const struct gn_shared_domain *domain);
 
@@ -97,8 +103,10 @@ void gn_shared_domain_order(struct gn_shared *daemon, const struct gn_shared_dom
 uint64_t gn_shared_share_ppm(const struct gn_shared *daemon);
 /* Tell VMs if that has changed, or if @always. */
 void gn_shared_tell_budget(struct gn_shared *daemon, bool always);
-/* Charge what was used since this was last asked. False: the budget is used up, and all VMs' kicks wait. */
+/* False: the budget is used up, and all VMs' kicks wait. */
 bool gn_shared_may_work(struct gn_shared *daemon);
+/* Charge what was used since @cpu_ns of this thread's clock. */
+void gn_shared_charge(struct gn_shared *daemon, uint64_t cpu_ns);
 int gn_shared_budget_start(struct gn_shared *daemon);
 
 /* Of all domains; what is saved is what guests have beyond what there is. */

@@ -9,14 +9,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "control/process.h"
 #include "control/step.h"
 #include "daemon.h"
+#include "daemon_link.h"
 
 #define PAGE_BYTES 4096
+#define LOST_MAX   16 /* of a process */
 
 static struct gn_shared_vm *find(struct gn_shared *d, const char *name)
 {
@@ -43,7 +44,7 @@ static void log_vm(struct gn_shared *d, const char *event, const struct gn_share
 static void release(struct gn_shared_vm *vm)
 {
 	sd_event_source_disable_unref(vm->death);
-	sd_event_source_disable_unref(vm->kicks);
+	gn_shared_unlink(vm);
 	if (vm->broker_vm)
 		gn_broker_remove(vm->broker_vm);
 	if (vm->domain) {
@@ -52,10 +53,6 @@ static void release(struct gn_shared_vm *vm)
 	}
 	if (vm->process_fd >= 0)
 		close(vm->process_fd);
-	if (vm->daemon_fd >= 0)
-		close(vm->daemon_fd);
-	if (vm->vm_fd >= 0)
-		close(vm->vm_fd);
 	free(vm);
 }
 
@@ -70,6 +67,8 @@ void gn_shared_forget(struct gn_shared_vm *vm)
 	d->gones++;
 	d->gone_scanned += vm->pages_scanned;
 	d->gone_zero_pages += vm->zero_pages;
+	d->gone_full_scans += vm->full_scans;
+	d->lost_count -= !vm->peer;
 	if (!find(d, vm->name))
 		gn_metrics_forget(d->base.metrics, "vm", vm->name);
 	/* Of others it is made again when somebody looks. */
@@ -88,17 +87,21 @@ static int on_death(sd_event_source *source, int fd, uint32_t events, void *ctx)
 	return 0;
 }
 
-/* The connection has ended, and the process lives. */
+/* The connection has ended, and the process is not known to be dead. */
 static bool lose(struct gn_shared_vm *vm)
 {
 	struct gn_shared *d = vm->daemon;
 
-	if (!vm->broker_vm || !gn_process_lives(vm->process_fd) ||
-	    sd_event_add_io(gn_service_event(d->base.service), &vm->death, vm->process_fd, EPOLLIN,
-			    on_death, vm) < 0)
+	if (!vm->broker_vm || gn_process_is_dead(vm->process_fd))
 		return false;
+	/* Without a source it stays charged for good: better than frames that somebody still reads. */
+	(void)sd_event_add_io(gn_service_event(d->base.service), &vm->death, vm->process_fd,
+			      EPOLLIN, on_death, vm);
 	vm->peer = NULL;
-	vm->kicks = sd_event_source_disable_unref(vm->kicks);
+	d->lost_count++;
+	gn_shared_unlink(vm);
+	gn_broker_lose(vm->broker_vm);
+	gn_shared_domain_order(d, vm->domain);
 	log_vm(d, "lost", vm);
 	return true;
 }
@@ -148,8 +151,12 @@ void gn_shared_recheck(struct gn_shared *d)
 static int join(struct gn_shared *d, struct gn_shared_vm *vm, const char *domain,
 		struct gn_reply *reply)
 {
-	int err;
+	int theirs = -1, err;
 
+	/* Frames are taken back from it when its process is dead: that has to be seen. */
+	vm->process_fd = gn_process_open(vm->pid);
+	if (vm->process_fd < 0)
+		return -ESRCH;
 	vm->domain = gn_shared_domain_get(d, domain);
 	if (!vm->domain)
 		return -ENOMEM;
@@ -157,22 +164,24 @@ static int join(struct gn_shared *d, struct gn_shared_vm *vm, const char *domain
 	err = gn_broker_add(vm->domain->broker, vm->mem_bytes / PAGE_BYTES, &vm->broker_vm);
 	if (err)
 		return err;
-	vm->daemon_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	vm->vm_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (vm->daemon_fd < 0 || vm->vm_fd < 0)
-		return -errno;
+	err = gn_link_create(&vm->link_fd, &theirs);
+	if (err)
+		return err;
 	err = gn_reply_attach(reply, gn_broker_vm_exchange_fd(vm->broker_vm));
 	if (!err)
-		err = gn_reply_attach(reply, vm->daemon_fd);
-	if (!err)
-		err = gn_reply_attach(reply, vm->vm_fd);
-	if (!err)
-		err = sd_event_add_io(gn_service_event(d->base.service), &vm->kicks, vm->daemon_fd,
-				      EPOLLIN, gn_shared_on_kick, vm);
-	/* Whoever asks something waits for no VM's offers. */
-	if (err >= 0)
-		err = sd_event_source_set_priority(vm->kicks, SD_EVENT_PRIORITY_IDLE);
-	return err < 0 ? err : 0;
+		err = gn_reply_attach(reply, theirs);
+	close(theirs);
+	return err ? err : gn_shared_link(vm);
+}
+
+/* A process that comes again and again and leaves something behind each time, is held to be hostile. */
+static bool has_lost_many(const struct gn_shared *d, pid_t pid)
+{
+	unsigned count = 0;
+
+	for (const struct gn_shared_vm *vm = d->vms; vm && d->lost_count; vm = vm->next)
+		count += !vm->peer && vm->pid == pid;
+	return count >= LOST_MAX;
 }
 
 static void read_registration(struct gn_shared *d, struct gn_peer *p, struct gn_shared_vm *vm,
@@ -197,6 +206,10 @@ static void read_registration(struct gn_shared *d, struct gn_peer *p, struct gn_
 		gn_reply_fail(reply, "NameTaken", "a VM named %s is registered", vm->name);
 	else if (d->base.is_stopping)
 		gn_reply_fail(reply, "TryAgain", "the daemon is stopping");
+	else if (domain[0] && has_lost_many(d, vm->pid))
+		gn_reply_fail(reply, "NoRoom",
+			      "%u connections of this process have ended and left it with frames",
+			      LOST_MAX);
 	else if (domain[0] && !gn_shared_config_allows(&d->config, domain, vm->name))
 		gn_reply_fail(reply, "NotInDomain",
 			      "[domain %s] of the configuration does not name %s", domain,
@@ -221,6 +234,11 @@ static void admit(struct gn_shared *d, struct gn_peer *p, struct gn_shared_vm *v
 	gn_shared_tell_budget(d, false);
 }
 
+static const char *refusal(int err)
+{
+	return err == -ENOSPC ? "NoRoom" : err == -ESRCH ? "NoProcess" : "OutOfMemory";
+}
+
 void gn_shared_register(void *ctx, struct gn_peer *p, const cJSON *arguments,
 			struct gn_reply *reply)
 {
@@ -234,20 +252,19 @@ void gn_shared_register(void *ctx, struct gn_peer *p, const cJSON *arguments,
 		return;
 	}
 	vm->daemon = d;
-	vm->daemon_fd = vm->vm_fd = vm->process_fd = -1;
+	vm->link_fd = vm->process_fd = -1;
 	vm->pid = gn_peer_pid(p);
 	read_registration(d, p, vm, arguments, domain, sizeof(domain), reply);
 	if (!reply->error_class && domain[0])
 		err = join(d, vm, domain, reply);
 	if (err)
-		gn_reply_fail(reply, err == -ENOSPC ? "NoRoom" : "OutOfMemory",
-			      "the domain takes no VM more: %s", strerror(-err));
+		gn_reply_fail(reply, refusal(err), "the domain takes no VM more: %s",
+			      err == -ESRCH ? "its process cannot be watched" : strerror(-err));
 	if (reply->error_class) {
 		gn_refusals_note(&d->base.refusals, d->base.log, vm->name, reply->error_class);
 		release(vm);
 		return;
 	}
-	vm->process_fd = gn_process_open(vm->pid);
 	admit(d, p, vm, reply->writer);
 }
 
@@ -279,6 +296,11 @@ void gn_shared_get_segment(void *ctx, struct gn_peer *p, const cJSON *arguments,
 
 /* ---- Telling ----------------------------------------------------------------------------------------------------- */
 
+static uint64_t most(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
+
 int gn_shared_on_event(void *ctx, struct gn_peer *p, const char *name, const cJSON *data)
 {
 	struct gn_shared_vm *vm = gn_peer_tag(p);
@@ -307,6 +329,11 @@ int gn_shared_on_event(void *ctx, struct gn_peer *p, const char *name, const cJS
 	gn_json_get_u64(&e, data, "cpu_us", GN_JSON_OPTIONAL, UINT64_MAX, &told.cpu_us);
 	if (e.failed)
 		return -EINVAL;
+	/* Sums only rise. */
+	told.pages_scanned = most(told.pages_scanned, vm->pages_scanned);
+	told.full_scans = most(told.full_scans, vm->full_scans);
+	told.zero_pages = most(told.zero_pages, vm->zero_pages);
+	told.cpu_us = most(told.cpu_us, vm->cpu_us);
 	*vm = told;
 	gn_step_pass("reported");
 	return 0;

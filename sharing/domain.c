@@ -23,8 +23,10 @@
 #include "mmu/arena.h"
 
 #define SPLIT_PAGES_DEFAULT 128
-#define FILL_PAGES	    256 /* of the stock, in a scan: the host's page faults */
-#define CLEAN_SWEEPS	    32	/* the index is cleaned once in as many */
+#define FILL_PAGES	    256	 /* of the stock, in a scan: the host's page faults */
+#define CLEAN_PARTS	    64	 /* of the index, at a time, when frames are short */
+#define CLEAN_LEAST	    4096 /* buckets: some 100 us */
+#define CLEAN_SWEEPS	    32	 /* the index is cleaned once in as many */
 #define BLOCK_PAGES	    ((uint64_t)GN_TABLE_ENTRIES)
 
 /* ---- Life ------------------------------------------------------------------------------------------ */
@@ -251,16 +253,32 @@ static uint64_t cpu_now_ns(void)
 }
 
 /* A frame that was left is referenced until nobody can use it any more: that is waited for, or few would be found. */
+static void drain(struct gn_domain *d)
+{
+	for (unsigned i = 0; i < d->member_end; i++)
+		if (d->members[i])
+			gn_retire_drain(d->members[i]->vm);
+}
+
 static uint64_t clean(struct gn_domain *d, uint64_t buckets)
 {
 	const uint64_t before = d->sums.frames_given_up;
 
-	for (unsigned i = 0; i < d->member_end; i++)
-		if (d->members[i])
-			gn_retire_drain(d->members[i]->vm);
+	drain(d);
 	gn_index_clean(&d->index, buckets, gn_match_give_up, d);
 	gn_match_put_freed(d);
 	return d->sums.frames_given_up - before;
+}
+
+/* As much of it as half of the time allows; the next call goes on where this one stopped. */
+static void clean_for(struct gn_domain *d, uint64_t start_ns, uint64_t cpu_ns)
+{
+	const uint64_t part = gn_index_buckets(&d->index) / CLEAN_PARTS + CLEAN_LEAST;
+
+	drain(d);
+	for (unsigned i = 0; i < CLEAN_PARTS && (!i || cpu_now_ns() - start_ns < cpu_ns / 2); i++)
+		gn_index_clean(&d->index, part, gn_match_give_up, d);
+	gn_match_put_freed(d);
 }
 
 static bool is_short_of_frames(const struct gn_domain *d)
@@ -313,7 +331,7 @@ int gn_domain_scan(struct gn_domain *domain, uint64_t cpu_ns, bool *done)
 
 	pthread_mutex_lock(&domain->lock);
 	if (is_short_of_frames(domain))
-		clean(domain, gn_index_buckets(&domain->index));
+		clean_for(domain, start_ns, cpu_ns);
 	do {
 		if (domain->scan_left)
 			step(domain);

@@ -47,10 +47,11 @@ struct gn_exchange_offer {
 };
 
 enum gn_order_kind {
-	GN_ORDER_SHOW = 1, /* copy gfn into slot */
-	GN_ORDER_MERGE,	   /* merge gfn into frame */
-	GN_ORDER_REOFFER,  /* offer gfn again if it is still what it was */
-	GN_ORDER_DETACH,   /* the segment that begins at frame is no more: unmap it */
+	GN_ORDER_SHOW =
+		1, /* copy gfn into slot, if its tag's bits are `frame`: nothing else is the domain's business */
+	GN_ORDER_MERGE,	  /* merge gfn into frame */
+	GN_ORDER_REOFFER, /* offer gfn again if it is still what it was */
+	GN_ORDER_DETACH,  /* the segment that begins at frame is no more: unmap it */
 };
 struct gn_exchange_order {
 	uint32_t kind, number; /* number: comes back with the answer */

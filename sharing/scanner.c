@@ -101,10 +101,15 @@ void gn_scanner_set_shared(struct gn_scanner *scanner, gfn_t at)
 	gn_scanner_set_state(scanner, at.v, GN_PAGE_SHARED);
 }
 
+bool gn_scanner_may_share(const struct gn_scanner *scanner, gfn_t at)
+{
+	return scanner->pages[at.v].hint != GN_SHARE_NEVER;
+}
+
 void gn_scanner_reoffer(struct gn_scanner *scanner, gfn_t at, bool is_careful)
 {
 	scanner->pages[at.v].is_careful = is_careful;
-	scanner->pages[at.v].age = GN_AGE_MAX;
+	scanner->pages[at.v].age = gn_scanner_may_share(scanner, at) ? GN_AGE_MAX : 0;
 	gn_scanner_set_state(scanner, at.v, GN_PAGE_AGING);
 }
 
@@ -113,7 +118,8 @@ bool gn_scanner_is_current(const struct gn_scanner *scanner, gfn_t at, uint8_t c
 	const struct gn_page *page = &scanner->pages[at.v];
 
 	/* Also one that is offered once more. */
-	return (page->state == GN_PAGE_OFFERED ||
+	return gn_scanner_may_share(scanner, at) &&
+	       (page->state == GN_PAGE_OFFERED ||
 		(page->state == GN_PAGE_AGING && page->age == GN_AGE_MAX)) &&
 	       page->check == check;
 }
@@ -128,7 +134,9 @@ void gn_scanner_hint(struct gn_scanner *scanner, gfn_t start, uint64_t count,
 {
 	for (uint64_t i = start.v; i < start.v + count; i++) {
 		scanner->pages[i].hint = (uint8_t)hint & 3;
-		/* An offered page that is never to be touched is not to be found any more, either. */
+		/* One that is never to be touched, and was found before, or is about to be, is not to be found any more. */
+		if (hint == GN_SHARE_NEVER)
+			scanner->pages[i].age = 0;
 		if (hint == GN_SHARE_NEVER && scanner->pages[i].state == GN_PAGE_OFFERED)
 			gn_scanner_set_state(scanner, i, GN_PAGE_AGING);
 		else

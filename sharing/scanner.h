@@ -61,6 +61,8 @@ void gn_scanner_reoffer(struct gn_scanner *scanner, gfn_t at, bool is_careful);
 /* It was offered with that check and not known to be written since. */
 bool gn_scanner_is_current(const struct gn_scanner *scanner, gfn_t at, uint8_t check);
 bool gn_scanner_is_shared(const struct gn_scanner *scanner, gfn_t at);
+/* Nobody has said that it must not be. */
+bool gn_scanner_may_share(const struct gn_scanner *scanner, gfn_t at);
 
 void gn_scanner_hint(struct gn_scanner *scanner, gfn_t start, uint64_t count,
 		     enum gn_share_hint hint);

@@ -82,8 +82,8 @@ int gn_domain_sweep(struct gn_domain *domain);
 /* Go on with the sweep for about @cpu_ns of this thread's CPU time (0: one step; a step takes some 200 us, or up to 3 ms
  * if all it meets is merged). *done: it is complete. */
 int gn_domain_scan(struct gn_domain *domain, uint64_t cpu_ns, bool *done);
-/* Frames nobody uses but the index go back to the host now. A scan does it by itself, bit by bit, and at once when less than the
- * reserve is free. Returns how many went. */
+/* Frames nobody uses but the index go back to the host now. A scan does it by itself, bit by bit, and with half of its time when less
+ * than twice the reserve is free. Returns how many went. */
 uint64_t gn_domain_reclaim(struct gn_domain *domain);
 
 /* KSM's names where the meaning is KSM's (Documentation/admin-guide/mm/ksm.rst). */

@@ -55,8 +55,8 @@ def domains_need_both(folder):
     tool, a, b, c, alone = (Peer(d.path) for _ in range(5))
     for name, domain in (("web", "web"), ("db", "other"), ("db", "none"), ("o", "web")):
         check(a.register(name, domain=domain)["error"]["class"] == "NotInDomain", f"{name} is not of {domain}")
-    check("return" in a.register("web-1", domain="web") and len(a.fds) == 3, "one that both name")
-    check("return" in b.register("db", domain="web") and len(b.fds) == 3, "another")
+    check("return" in a.register("web-1", domain="web") and len(a.fds) == 2, "one that both name")
+    check("return" in b.register("db", domain="web") and len(b.fds) == 2, "another")
     check("return" in c.register("o", domain="other"), "one of another domain")
     check("return" in alone.register("alone") and not alone.fds, "one of its own domain has no descriptors to share by")
     check(Peer(d.path).register("db", domain="web")["error"]["class"] == "NameTaken", "a name is one VM's")
@@ -85,7 +85,7 @@ def descriptors(folder):
     d = Daemon(folder, "[domain g]\nvms = *\n")
     tool, vm = Peer(d.path), Peer(d.path)
     check("return" in vm.register("v", domain="g"), "registered")
-    exchange, kick, _ = vm.fds
+    exchange, link = vm.fds
     for size in (0, 1 << 30):
         try:
             os.ftruncate(exchange, size)
@@ -93,7 +93,7 @@ def descriptors(folder):
         except OSError:
             check(True, "its size is sealed")
     os.pwrite(exchange, struct.pack("<I", 1 << 31), 64)
-    os.write(kick, struct.pack("<Q", 1))
+    os.write(link, b"!")
     try:
         vm.ask("query-sharing")
         vm.ask("query-sharing")
@@ -112,16 +112,16 @@ def budget(folder):
     d = Daemon(folder, "[sharing]\ncpu_percent = 3\nsweep = 40ms\n[domain g]\nvms = *\n")
     tool, a, b = (Peer(d.path) for _ in range(3))
     told = a.register("a")["return"]
-    check(told == {"cpu_ppm": 15000, "sweep_ms": 40}, f"half for the daemon, half for the VM: {told}")
+    check(told == {"cpu_ppm": 24000, "sweep_ms": 40}, f"a fifth for the daemon, the rest for the VM: {told}")
     b.register("b")
-    check(until(lambda: (a.event("SETTINGS") or {}).get("cpu_ppm") == 10000), "a third each")
+    check(until(lambda: (a.event("SETTINGS") or {}).get("cpu_ppm") == 12000), "which two share")
     tool.ask("pause")
     check(until(lambda: (a.event("SETTINGS") or {}).get("cpu_ppm") == 0), "a pause is no time at all")
     tool.ask("resume")
-    check(until(lambda: (a.event("SETTINGS") or {}).get("cpu_ppm") == 10000), "and ends")
+    check(until(lambda: (a.event("SETTINGS") or {}).get("cpu_ppm") == 12000), "and ends")
     d.write("[sharing]\ncpu_percent = 6\nsweep = 80ms\n")
     d.process.send_signal(signal.SIGHUP)
-    told = until(lambda: (e := a.event("SETTINGS")) and e["cpu_ppm"] == 20000 and e)
+    told = until(lambda: (e := a.event("SETTINGS")) and e["cpu_ppm"] == 24000 and e)
     check(told and told["sweep_ms"] == 80, f"a reload is told: {told}")
     d.write("[sharing]\ncpu_percent = many\n")
     d.process.send_signal(signal.SIGHUP)

@@ -146,7 +146,7 @@ static inline bool sharer_obey(struct sharer *s)
 	if (s->is_deaf || gn_exchange_take(s->exchange, GN_EXCHANGE_ORDERS, &order) <= 0)
 		return false;
 	if (order.gfn >= SHARER_PAGES || order.slot >= GN_EXCHANGE_SLOTS ||
-	    order.frame >= SHARER_SEGMENTS * GN_SEGMENT_FRAMES)
+	    (order.kind != GN_ORDER_SHOW && order.frame >= SHARER_SEGMENTS * GN_SEGMENT_FRAMES))
 		return s->is_hostile;
 	answer.number = order.number;
 	if (order.kind == GN_ORDER_SHOW) {

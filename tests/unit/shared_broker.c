@@ -271,8 +271,9 @@ Test(shared_broker, anything_goes)
 			gn_exchange_put(s->exchange,
 					x & 32 ? GN_EXCHANGE_OFFERS : GN_EXCHANGE_ANSWERS, record);
 			break;
-		case 2:
-			gn_broker_tidy(r.broker);
+		case 2: /* seldom: it is a second to those who are to show something */
+			if (x / 16 % 64 == 0)
+				gn_broker_tidy(r.broker);
 			break;
 		case 3:
 			if (x / 16 % 512)
@@ -323,5 +324,111 @@ Test(shared_broker, broken_exchange)
 	cr_assert_not(gn_broker_vm_take_kick(r.vms[1]->vm));
 	check_books(&r);
 	munmap(memory, 4096);
+	rig_fini(&r);
+}
+
+/* A VM whose connection ended: nobody waits for what it offered, or was to show, and what it has merged is charged. */
+Test(shared_broker, a_lost_vm_blocks_nobody)
+{
+	struct rig r;
+
+	rig_init(&r, 0);
+	offer_all(&r, 2, 1, 1);
+	sharers_settle(r.vms, VMS);
+	r.vms[0]->bytes[5] = 5;
+	cr_assert_eq(sharer_offer(r.vms[0], 5), 0); /* a candidate, when it is lost */
+	sharers_settle(r.vms, 2);
+	r.vms[0]->is_deaf = true;
+	offer_all(&r, 2, 6, 6); /* and the one to show this */
+	sharers_settle(r.vms, 2);
+	gn_broker_lose(r.vms[0]->vm);
+	for (unsigned i = 1; i < VMS; i++) {
+		r.vms[i]->bytes[5] = 5;
+		r.vms[i]->bytes[6] = 6;
+		cr_assert_eq(sharer_offer(r.vms[i], 5), 0);
+		cr_assert_eq(sharer_offer(r.vms[i], 6), 0);
+	}
+	sharers_settle(&r.vms[1], VMS - 1);
+	check_books(&r);
+	for (unsigned i = 1; i < VMS; i++) {
+		cr_assert_neq(r.vms[i]->frames[5], SHARER_NONE);
+		cr_assert_neq(r.vms[i]->frames[6], SHARER_NONE);
+	}
+	sharer_write(r.vms[1], 1, 99);
+	sharers_settle(&r.vms[1], VMS - 1);
+	check_books(&r);
+	cr_assert(is_full_of(sharer_at(r.vms[0], r.vms[0]->frames[1]), 1),
+		  "the lost one has it still");
+	cr_assert_eq(r.stats.pool_used_pages, 3);
+	rig_fini(&r);
+}
+
+/* Who is asked to show and does not is asked no more, and his answer is nothing when it comes. */
+Test(shared_broker, a_show_that_is_not_answered_expires)
+{
+	struct rig r;
+
+	rig_init(&r, 0);
+	r.vms[0]->is_deaf = true;
+	offer_all(&r, 3, 5, 9);
+	sharers_settle(r.vms, VMS);
+	cr_assert_eq(r.vms[1]->frames[5], SHARER_NONE);
+	for (unsigned i = 0; i < 10; i++)
+		gn_broker_tidy(r.broker);
+	sharers_settle(r.vms, VMS);
+	check_books(&r);
+	cr_assert_eq(r.stats.shows_late, 1);
+	cr_assert_neq(r.vms[1]->frames[5], SHARER_NONE);
+	cr_assert_eq(r.vms[1]->frames[5], r.vms[2]->frames[5]);
+	r.vms[0]->is_deaf = false;
+	sharers_settle(r.vms, VMS);
+	check_books(&r);
+	cr_assert_eq(r.stats.pages_shared, 1);
+	cr_assert_eq(r.stats.bad_records, 0);
+	rig_fini(&r);
+}
+
+/* A page with any number of tags takes no more of the index than its VM has coming, and others find room. */
+Test(shared_broker, no_vm_fills_the_index)
+{
+	struct rig r;
+
+	rig_init(&r, 0);
+	for (unsigned i = 0; i < 20000; i++) {
+		const struct gn_exchange_offer offer = { .gfn = 3,
+							 .tag = 0x9e3779b97f4a7c15 * i,
+							 .check = 7 };
+
+		if (gn_exchange_put(r.vms[0]->exchange, GN_EXCHANGE_OFFERS, &offer)) {
+			sharers_settle(r.vms, 1);
+			i--;
+		}
+	}
+	sharers_settle(r.vms, VMS);
+	gn_broker_get_stats(r.broker, &r.stats);
+	cr_assert_leq(r.stats.index_entries, 2 * SHARER_PAGES + 4096);
+	cr_assert_gt(r.stats.index_full, 10000);
+	for (unsigned i = 1; i < VMS; i++) {
+		r.vms[i]->bytes[1] = 1;
+		sharer_offer(r.vms[i], 1);
+	}
+	sharers_settle(r.vms, VMS);
+	check_books(&r);
+	cr_assert_neq(r.vms[1]->frames[1], SHARER_NONE);
+	rig_fini(&r);
+}
+
+Test(shared_broker, more_pages_than_the_index_has_room_for)
+{
+	struct gn_broker_vm *vm;
+	struct rig r;
+
+	rig_init(&r, 0);
+	cr_assert_eq(gn_broker_add(r.broker, 4096 - VMS * SHARER_PAGES + 1, &vm), -ENOSPC);
+	cr_assert_eq(gn_broker_add(r.broker, 4096 - VMS * SHARER_PAGES, &vm), 0);
+	cr_assert_eq(gn_broker_add(r.broker, 1, &(struct gn_broker_vm *){ NULL }), -ENOSPC);
+	gn_broker_remove(vm);
+	cr_assert_eq(gn_broker_add(r.broker, 1, &vm), 0);
+	gn_broker_remove(vm);
 	rig_fini(&r);
 }

@@ -17,6 +17,7 @@ struct world {
 	struct gn_scanner *scanner;
 	unsigned offered[PAGES]; /* how often */
 	uint64_t tags[PAGES];
+	uint8_t checks[PAGES];
 	unsigned batches, blocks;
 	uint64_t last; /* the latest gfn offered */
 };
@@ -32,6 +33,7 @@ static void note_offers(void *ctx, struct gn_scanner *scanner, const struct gn_o
 		cr_assert(!i || offers[i].at.v > offers[i - 1].at.v);
 		w->offered[offers[i].at.v]++;
 		w->tags[offers[i].at.v] = offers[i].tag.bits;
+		w->checks[offers[i].at.v] = offers[i].tag.check;
 		w->last = offers[i].at.v;
 	}
 	w->batches++;
@@ -148,10 +150,19 @@ Test(sharing_scanner, hints)
 	sweeps(&w, 10);
 	cr_assert_eq(w.offered[1], 1);
 	cr_assert_eq(w.offered[3], 0, "never");
-	/* Never, said late: it can't be found any more. */
-	cr_assert(gn_scanner_is_current(w.scanner, gfn(4), 0) || stats_of(&w).pages_offered == 3);
+	/* Never, said late: it can't be found any more, also if it was about to be offered again. */
+	cr_assert_eq(stats_of(&w).pages_offered, 3);
+	cr_assert(gn_scanner_is_current(w.scanner, gfn(4), w.checks[4]));
 	gn_scanner_hint(w.scanner, gfn(4), 1, GN_SHARE_NEVER);
 	cr_assert_eq(stats_of(&w).pages_offered, 2);
+	cr_assert_not(gn_scanner_is_current(w.scanner, gfn(4), w.checks[4]));
+	cr_assert_not(gn_scanner_may_share(w.scanner, gfn(4)));
+	gn_scanner_reoffer(w.scanner, gfn(1), false);
+	cr_assert(gn_scanner_is_current(w.scanner, gfn(1), w.checks[1]));
+	gn_scanner_hint(w.scanner, gfn(1), 1, GN_SHARE_NEVER);
+	cr_assert_not(gn_scanner_is_current(w.scanner, gfn(1), w.checks[1]));
+	gn_scanner_reoffer(w.scanner, gfn(1), false);
+	cr_assert_not(gn_scanner_is_current(w.scanner, gfn(1), w.checks[1]));
 	/* And taken back. */
 	gn_scanner_hint(w.scanner, gfn(3), 2, GN_SHARE_NONE);
 	sweeps(&w, 3);
