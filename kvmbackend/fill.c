@@ -107,37 +107,47 @@ static void mark_accessed(struct gn_kvm_nested *n, gfn_t at)
 	rcu_read_unlock();
 }
 
-/* *done: it is in, or need not be. */
-static int put(struct gn_kvm_nested *n, const struct leaf *leaf, uint64_t sequence, bool *done)
+/* The host has no way to put in a page that shares its frame, no mapping left for it or none that keeps it from being written: it
+ * stops sharing, as if written. view_lock held. */
+static bool must_break(const struct gn_kvm_nested *n, const struct leaf *leaf)
+{
+	return leaf->is_shared &&
+	       (n->breaks_reads || !gn_kvm_view_has_room(n, leaf->start, leaf->frame));
+}
+
+/* What became of a leaf. */
+enum put_end {
+	PUT_AGAIN, /* something has changed */
+	PUT_DONE,
+	PUT_BREAK, /* the page has to stop sharing */
+};
+
+/* @keeps: there is no memory to break it with; a mapping more than there should be is the lesser evil. */
+static int put(struct gn_kvm_nested *n, const struct leaf *leaf, uint64_t sequence, bool keeps,
+	       enum put_end *end)
 {
 	int err = -EINVAL;
 
-	*done = false;
+	*end = PUT_AGAIN;
 	if (!leaf->can_open)
 		make_resident(n, leaf);
 	pthread_mutex_lock(&n->view_lock);
-	if (!gn_p2m_retry(&n->kvm->vm->p2m, sequence)) {
+	if (must_break(n, leaf) && (n->breaks_reads || !keeps)) {
+		*end = PUT_BREAK;
+		err = 0;
+	} else if (!gn_p2m_retry(&n->kvm->vm->p2m, sequence)) {
 		mark_accessed(n, leaf->start);
 		if (leaf->can_open)
 			err = gn_kvm_view_open(n, leaf->start);
 		if (err)
 			err = gn_kvm_view_put(n, leaf->start, leaf->pages, leaf->frame,
 					      leaf->writable);
-		*done = !err;
+		*end = err ? PUT_AGAIN : PUT_DONE;
+	} else {
+		err = 0;
 	}
 	pthread_mutex_unlock(&n->view_lock);
-	return err == -EAGAIN || !*done ? 0 : err;
-}
-
-/* The host has no mapping left for a page that shares its frame: it stops sharing, as if written. */
-static bool must_break(struct gn_kvm_nested *n, const struct leaf *leaf)
-{
-	bool must;
-
-	pthread_mutex_lock(&n->view_lock);
-	must = leaf->is_shared && !gn_kvm_view_has_room(n, leaf->start, leaf->frame);
-	pthread_mutex_unlock(&n->view_lock);
-	return must;
+	return err == -EAGAIN ? 0 : err;
 }
 
 static void deny(struct gn_kvm_nested *n, struct gn_kvm_cpu *cpu, gfn_t at, bool is_write,
@@ -172,16 +182,22 @@ static int resolve(struct gn_kvm_nested *n, struct gn_kvm_cpu *cpu, gfn_t at, bo
 	struct gn_fault fault = { .access = { .kind = is_write ? GN_WRITE : GN_READ, .size = 1 },
 				  .nested = true,
 				  .gpa = gfn_to_gpa(at) };
-	bool done = false;
+	bool done = false, is_forced = false, keeps = false;
 	int err = 0;
 
 	*pages = 0;
 	while (!done && atomic_load(&n->is_active)) {
 		uint64_t sequence = gn_p2m_begin_read(&n->kvm->vm->p2m);
+		enum put_end end;
 		struct gn_fix fix;
 		struct leaf leaf;
 
 		err = gn_vcpu_fault(cpu->vcpu, &fault, &fix);
+		if (err == -ENOMEM && is_forced && !keeps) {
+			fault.access.kind = is_write ? GN_WRITE : GN_READ;
+			keeps = true;
+			continue;
+		}
 		if (err || fix.kind != GN_FIX_RETRY) {
 			if (!may_deny)
 				break;
@@ -190,12 +206,14 @@ static int resolve(struct gn_kvm_nested *n, struct gn_kvm_cpu *cpu, gfn_t at, bo
 		}
 		if (!find_leaf(n, at, &leaf) || (is_write && !leaf.writable))
 			continue;
-		if (must_break(n, &leaf)) {
+		err = put(n, &leaf, sequence, keeps, &end);
+		done = end == PUT_DONE;
+		if (end == PUT_BREAK) {
 			fault.access.kind = GN_WRITE;
+			is_forced = true;
 			cpu->stats.uffd_breaks++;
 			continue;
 		}
-		err = put(n, &leaf, sequence, &done);
 		if (err && may_deny)
 			deny(n, cpu, at, is_write, &fix, err, sequence, &done);
 		if (err)

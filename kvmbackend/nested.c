@@ -25,6 +25,7 @@
 
 #include "nested.h"
 
+#define SLOTS_PART	     2 /* of the memory slots, for SHARED pages that must not be written */
 #define BAD_ADDRESSES_MAX    1000
 #define BAD_ADDRESS_PAUSE_NS 1000000
 
@@ -345,6 +346,7 @@ static int build(struct gn_kvm *kvm)
 	pthread_mutexattr_destroy(&recursive);
 	pthread_mutex_init(&n->queue_lock, NULL);
 	pthread_mutex_init(&n->slots_lock, NULL);
+	n->slots_most = gn_kvm_slots_limit(kvm) / SLOTS_PART;
 	pthread_cond_init(&n->queue_filled, NULL);
 	kvm->nested = n;
 	for (unsigned i = 0; i < kvm->cpu_count; i++) {

@@ -81,8 +81,11 @@ struct gn_kvm_nested {
 
 	/* layout.c */
 	pthread_mutex_t slots_lock;
-	uint8_t *kinds;	 /* [slots_lock] a byte a gfn: what the slots make of it */
-	bool logs_dirty; /* [slots_lock] */
+	uint8_t *kinds;	   /* [slots_lock] a byte a gfn: what the slots make of it */
+	bool logs_dirty;   /* [slots_lock] */
+	size_t slots_most; /* (c) that may be used to tell SHARED pages from others */
+	/* [slots_lock and view_lock, either to read] SHARED pages in use are too many for the slots: a touch breaks them */
+	bool breaks_reads;
 };
 
 /* ---- view.c: all but new and destroy with view_lock held --------------------------------------------------- */

@@ -16,7 +16,9 @@
  *
  * How many. Neighbouring gfns with neighbouring frames are one mapping, for the kernel joins them; scattered ones are a
  * mapping each, and a process may have so many (vm.max_map_count). Up to half of them are the view's; from there on a SHARED
- * page that is not at home is not put in: it gets a frame of its own, which is its home if that is free.
+ * page that is not at home is not put in: it gets a frame of its own, which is its home, for nobody else ever has that
+ * (gn_p2m_publish()). And a page that is put in at home amid a run of others takes the rest of that run along, so that the run
+ * has one end as before; those are not in the view then, and stop sharing when they are touched.
  *
  * Taking out leaves a piece where it is, empty. Only putting in moves pieces, and putting in may fail.
  *
@@ -245,6 +247,17 @@ static int place(struct gn_kvm_nested *n, uint64_t start, uint64_t count, uint64
 	return 0;
 }
 
+/* Where a home piece has to end, at @end or later, for the pieces not to become too many. */
+static uint64_t widen(const struct gn_kvm_nested *n, uint64_t end)
+{
+	if (n->piece_ends < n->piece_ends_max)
+		return end;
+	while (end < n->pages && n->placed[end] && n->placed[end - 1] &&
+	       frame_at(n, end) == frame_at(n, end - 1) + 1)
+		end++;
+	return end;
+}
+
 /* The page is in: it may have to become writable. */
 static int make_writable(struct gn_kvm_nested *n, uint64_t at)
 {
@@ -289,6 +302,7 @@ int gn_kvm_view_put(struct gn_kvm_nested *n, gfn_t start, uint64_t count, pfn_t 
 		    bool writable)
 {
 	bool is_there = true, is_blocked = false;
+	uint64_t end = start.v + count;
 	int err = 0;
 
 	for (uint64_t i = 0; i < count; i++) {
@@ -296,8 +310,11 @@ int gn_kvm_view_put(struct gn_kvm_nested *n, gfn_t start, uint64_t count, pfn_t 
 		is_blocked |= bit_get(n->blocked, start.v + i);
 	}
 	/* A blocked page whose unblocking failed is replaced, too. */
-	if (!is_there || is_blocked)
-		err = place(n, start.v, count, frame.v);
+	if (!is_there || is_blocked) {
+		if (frame.v == start.v)
+			end = widen(n, end);
+		err = place(n, start.v, end - start.v, frame.v);
+	}
 	return err ? err : put_run(n, start.v, count, writable);
 }
 

@@ -19,9 +19,9 @@
  * whatever its size. All of it depends on the sequence of calls alone, never on time: frame numbers
  * are part of the deterministic result.
  *
- * Frames can be held in reserve, for the copies that writes to shared frames ask for, and for the tables that then map them: what
- * sharing saved is a loan, and a guest that wants all of it back at once must not be refused because others were quicker to ask
- * for more memory.
+ * Frames can be held in reserve, for the copies that writes to shared frames ask for, for pages whose zeros were taken, and for the
+ * tables that then map them: what sharing saved is a loan, and a guest that wants all of it back at once must not be refused because
+ * others were quicker to ask for more memory.
  *
  * A reference count is an atomic of its own; get() and put() of a frame in use take no lock.
  *
@@ -218,6 +218,7 @@ static bool find_highest(struct gn_frames_impl *impl, uint64_t *frame)
 enum purpose {
 	FOR_MEMORY, /* more of it; leaves the reserve alone */
 	FOR_TABLE,
+	FOR_LENT, /* a page whose zeros were taken comes back */
 	FOR_COPY, /* of a shared one, filled by whoever asks for it */
 };
 
@@ -349,13 +350,13 @@ static int alloc_frame(struct gn_frames *frames, find_fn *find, pfn_t home, enum
 	has_reserve = impl->reserve;
 	spare = count_spare(frames, purpose);
 	found = spare && take_one(impl, find, purpose, &frame, &must_clear);
-	if (found && purpose == FOR_COPY && spare - 1 < impl->reserve_low)
+	if (found && purpose != FOR_MEMORY && spare - 1 < impl->reserve_low)
 		impl->reserve_low = spare - 1;
 	gn_unlock(&impl->lock);
 	if (!found) {
 		gn_log(GN_LOG_WARN, "host frame pool is full: all %llu frames are taken%s",
 		       (unsigned long long)frames->own_count,
-		       has_reserve ? ", or reserved for copies of shared ones" : "");
+		       has_reserve ? ", or reserved for what sharing saved" : "");
 		return -ENOMEM;
 	}
 	if (must_clear && purpose != FOR_COPY)
@@ -451,6 +452,17 @@ int gn_frames_alloc_home(struct gn_frames *frames, unsigned level, pfn_t home, p
 int gn_frames_alloc_table(struct gn_frames *frames, pfn_t *out)
 {
 	return alloc_one(frames, find_highest, pfn(0), FOR_TABLE, out);
+}
+
+int gn_frames_alloc_away(struct gn_frames *frames, pfn_t *out)
+{
+	return alloc_one(frames, find_highest, pfn(0), FOR_MEMORY, out);
+}
+
+int gn_frames_alloc_lent(struct gn_frames *frames, const pfn_t *home, pfn_t *out)
+{
+	return alloc_one(frames, home ? find_home : find_lowest, home ? *home : pfn(0), FOR_LENT,
+			 out);
 }
 
 int gn_frames_alloc_copy(struct gn_frames *frames, const pfn_t *home, pfn_t *out)

@@ -44,6 +44,10 @@ int gn_frames_alloc(struct gn_frames *frames, unsigned level, pfn_t *out);
 int gn_frames_alloc_home(struct gn_frames *frames, unsigned level, pfn_t home, pfn_t *out);
 /* One frame for a table of the VMM's own: the highest free one. -ENOMEM. */
 int gn_frames_alloc_table(struct gn_frames *frames, pfn_t *out);
+/* One frame of guest memory that is no gfn's home: the highest free one. -ENOMEM. */
+int gn_frames_alloc_away(struct gn_frames *frames, pfn_t *out);
+/* One frame, zeroed, for a page whose zeros were taken, out of the reserve if need be; @home as below. -ENOMEM. */
+int gn_frames_alloc_lent(struct gn_frames *frames, const pfn_t *home, pfn_t *out);
 /* One frame for the copy of a shared one, out of the reserve if need be; not zeroed: the caller fills all of it. @home (may be
  * NULL) if it is free, as gn_frames_alloc_home(). -ENOMEM. */
 int gn_frames_alloc_copy(struct gn_frames *frames, const pfn_t *home, pfn_t *out);

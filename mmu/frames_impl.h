@@ -42,7 +42,7 @@ struct gn_frames_impl {
 	_Atomic(uint32_t) *refs;	  /* (a) one a frame, the window's too */
 	_Atomic(uint64_t) used_frames;	  /* (a) own ones; written under lock */
 	uint64_t reserve;		  /* [lock] frames that are not for more guest memory */
-	uint64_t reserve_low;		  /* [lock] the fewest that a copy left */
+	uint64_t reserve_low;		  /* [lock] the fewest that were left by who may use them */
 	uint64_t *stock;		  /* [lock] free frames that are resident: stock.c */
 	uint64_t stock_count, stock_most; /* [lock] */
 	struct gn_window_part parts[GN_WINDOW_PARTS]; /* [lock] */

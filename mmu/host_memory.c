@@ -104,11 +104,19 @@ int gn_host_memory_show(const struct gn_host_memory *memory, uint64_t offset, ui
 			int fd)
 {
 	uint8_t *at = memory->base + memory->bytes + offset;
-	void *p = fd < 0 ? mmap(at, bytes, PROT_NONE,
-				MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0)
-			 : mmap(at, bytes, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 0);
+	void *p = fd < 0 ? mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+				-1, 0)
+			 : mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, 0);
+	int err;
 
-	return p == MAP_FAILED ? -errno : 0;
+	if (p == MAP_FAILED)
+		return -errno;
+	/* A mapping that is refused onto its place may have taken away what was there; one that is there already is moved. */
+	if (mremap(p, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, at) != MAP_FAILED)
+		return 0;
+	err = -errno;
+	munmap(p, bytes);
+	return err;
 }
 
 void gn_host_memory_unmap(struct gn_host_memory *memory)

@@ -278,7 +278,7 @@ void gn_p2m_change_end(struct gn_vm *vm)
 /* A frame that is no gfn's home stays out of the way of those that will ask for theirs. */
 static int alloc_away(struct gn_vm *vm, unsigned level, pfn_t *out)
 {
-	return vm->config.home_frames && level == 1 ? gn_frames_alloc_table(vm->frames, out)
+	return vm->config.home_frames && level == 1 ? gn_frames_alloc_away(vm->frames, out)
 						    : gn_frames_alloc(vm->frames, level, out);
 }
 

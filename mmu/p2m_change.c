@@ -535,9 +535,13 @@ static int share_locked(struct gn_vm *vm, gfn_t keep, gfn_t give)
 	equal = !memcmp(gn_frames_at(vm->frames, pfn_to_hpa(kept)),
 			gn_frames_at(vm->frames, pfn_to_hpa(given)), GN_PAGE_SIZE);
 	if (equal) {
+		/* A seal is kept, and covers both: by neither may be told that they are one. */
+		p2m_word_t shared = gn_p2m_word(GN_P2M_SHARED, 0, 1, kept);
+
 		gn_frames_get(vm->frames, kept);
-		gn_p2m_set(vm, keep, gn_p2m_word(GN_P2M_SHARED, GN_R | GN_X, 1, kept));
-		gn_p2m_set(vm, give, gn_p2m_word(GN_P2M_SHARED, GN_R | GN_X, 1, kept));
+		shared.v |= (old_keep.v | old_give.v) & GN_P2M_SEALED;
+		gn_p2m_set(vm, keep, gn_p2m_word_at_rest(shared));
+		gn_p2m_set(vm, give, gn_p2m_word_at_rest(shared));
 		gn_retire_frame(vm, given);
 	} else {
 		gn_p2m_set(vm, keep, gn_p2m_word_at_rest(old_keep));

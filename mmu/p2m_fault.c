@@ -51,14 +51,10 @@ static int alloc_for(struct gn_vm *vm, gfn_t at, unsigned level, pfn_t *out)
 static int alloc_page(struct gn_vm *vm, gfn_t at, pfn_t *out)
 {
 	const pfn_t place = pfn(at.v);
-	int err;
 
 	if (!(gn_p2m_get(&vm->p2m, at).v & GN_P2M_LENT))
 		return alloc_for(vm, at, 1, out);
-	err = gn_frames_alloc_copy(vm->frames, vm->config.home_frames ? &place : NULL, out);
-	if (!err)
-		memset(gn_frames_at(vm->frames, pfn_to_hpa(*out)), 0, GN_PAGE_SIZE);
-	return err;
+	return gn_frames_alloc_lent(vm->frames, vm->config.home_frames ? &place : NULL, out);
 }
 
 int gn_p2m_fill_alloc(struct gn_vm *vm, gfn_t at, gfn_t floor, struct gn_p2m_fill *out)
@@ -93,6 +89,12 @@ static int fill(struct gn_vm *vm, gfn_t at)
 	return 0;
 }
 
+/* A page that could be at home, and is not, goes there: each one away may cost the backend a mapping. */
+static bool is_at_home(const struct gn_vm *vm, gfn_t at, pfn_t frame)
+{
+	return !vm->config.home_frames || frame.v == at.v;
+}
+
 /* The frame is ours for good: nobody else has a reference, and so nobody can get one. */
 static bool take_over(struct gn_vm *vm, gfn_t at, pfn_t frame)
 {
@@ -109,7 +111,7 @@ int gn_p2m_unshare(struct gn_vm *vm, gfn_t at)
 	int err;
 
 	GN_BUG_ON(gn_p2m_word_state(w) != GN_P2M_SHARED);
-	if (take_over(vm, at, old))
+	if (is_at_home(vm, at, old) && take_over(vm, at, old))
 		return 0;
 	err = gn_p2m_alloc_copy(vm, at, &own);
 	/* The others' references may only have been waiting to be put. */

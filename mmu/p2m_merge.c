@@ -2,7 +2,7 @@
 /*
  * p2m_merge.c - many pages with the same contents come to have one frame.
  *
- * Two halves. A page is published: it is SHARED from then on, in the frame it has, and whoever publishes it has a reference of
+ * Two halves. A page is published: it is SHARED from then on, in the frame it has (but see find_away()), and whoever publishes it has a reference of
  * its own to that frame. While anybody holds one, a write to the page copies (gn_p2m_unshare() asks for the count), so the
  * contents of the frame stand still for as long as that reference is kept. Then other pages, of any VM on the same pool,
  * are merged into it: each is compared with the frame, and takes it if they are equal.
@@ -26,6 +26,7 @@
  * The dirty log is told nothing, for nothing changed. Deliberately absent: who finds pages that are alike.
  */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "p2m_writer.h"
@@ -41,14 +42,18 @@ struct batch {
 	struct gn_merge *pages;
 	size_t count;
 	size_t run_count, leaving_count;
+	pfn_t away[BATCH_PAGES]; /* of a VM with home frames: frames to publish in, ascending */
+	size_t away_count, away_used;
 	struct gn_gfn_run runs[BATCH_PAGES];	  /* of the chosen pages */
 	struct gn_frame_run leaving[BATCH_PAGES]; /* frames they had */
 };
 
 /* What is done with each page: whether it can be (CHOSEN or the result), and doing it, when contents stand still. */
 struct step {
-	int (*choose)(struct gn_vm *vm, struct gn_merge *page);
+	void (*prepare)(struct batch *b); /* NULL: nothing */
+	int (*choose)(struct batch *b, struct gn_merge *page);
 	void (*carry_out)(struct batch *b, struct gn_merge *page);
+	void (*conclude)(struct batch *b);				/* NULL: nothing */
 	void (*look_at)(struct gn_vm *vm, const struct gn_merge *page); /* before; NULL: not */
 };
 
@@ -74,10 +79,49 @@ static p2m_word_t shared_word(pfn_t frame, enum gn_share_access access)
 	return gn_p2m_word_at_rest(w);
 }
 
+static void leave(struct batch *b, pfn_t frame)
+{
+	struct gn_frame_run *last = b->leaving_count ? &b->leaving[b->leaving_count - 1] : NULL;
+
+	if (last && last->first.v + last->count == frame.v)
+		last->count++;
+	else
+		b->leaving[b->leaving_count++] =
+			(struct gn_frame_run){ .first = frame, .count = 1, .to_host = true };
+}
+
 /* ---- Publishing ---------------------------------------------------------------------------------- */
 
-static int choose_to_publish(struct gn_vm *vm, struct gn_merge *page)
+static int by_pfn(const void *x, const void *y)
 {
+	const pfn_t *a = x, *b = y;
+
+	return a->v < b->v ? -1 : a->v > b->v;
+}
+
+/*
+ * With home frames a published page leaves its home, so that this is free for it when it is written: a writer that had to live
+ * elsewhere would cost the backend a mapping, and no limit could be put to those. What goes away goes in runs: neighbours
+ * get neighbouring frames.
+ */
+static void find_away(struct batch *b)
+{
+	b->away_count = b->away_used = 0;
+	while (b->vm->config.home_frames && b->away_count < b->count &&
+	       !gn_frames_alloc_away(b->vm->frames, &b->away[b->away_count]))
+		b->away_count++;
+	qsort(b->away, b->away_count, sizeof(b->away[0]), by_pfn);
+}
+
+static void drop_away(struct batch *b)
+{
+	while (b->away_count > b->away_used)
+		gn_frames_put(b->vm->frames, b->away[--b->away_count]);
+}
+
+static int choose_to_publish(struct batch *b, struct gn_merge *page)
+{
+	struct gn_vm *vm = b->vm;
 	p2m_word_t w = gn_p2m_get(&vm->p2m, page->at);
 	pfn_t frame = gn_p2m_word_pfn(w);
 
@@ -87,7 +131,15 @@ static int choose_to_publish(struct gn_vm *vm, struct gn_merge *page)
 		page->frame = frame;
 		return 0;
 	case GN_P2M_PRIVATE:
-		return gn_frames_refs(vm->frames, frame) == 1 ? CHOSEN : -EBUSY;
+		if (gn_frames_refs(vm->frames, frame) != 1)
+			return -EBUSY;
+		page->frame = frame;
+		if (!vm->config.home_frames || frame.v != page->at.v)
+			return CHOSEN;
+		if (b->away_used == b->away_count)
+			return -ENOMEM;
+		page->frame = b->away[b->away_used++];
+		return CHOSEN;
 	default:
 		return -EINVAL;
 	}
@@ -95,7 +147,13 @@ static int choose_to_publish(struct gn_vm *vm, struct gn_merge *page)
 
 static void publish(struct batch *b, struct gn_merge *page)
 {
-	page->frame = gn_p2m_word_pfn(gn_p2m_get(&b->vm->p2m, page->at));
+	const pfn_t own = gn_p2m_word_pfn(gn_p2m_get(&b->vm->p2m, page->at));
+
+	if (page->frame.v != own.v) {
+		memcpy(gn_frames_at(b->vm->frames, pfn_to_hpa(page->frame)),
+		       gn_frames_at(b->vm->frames, pfn_to_hpa(own)), GN_PAGE_SIZE);
+		leave(b, own);
+	}
 	gn_frames_get(b->vm->frames, page->frame);
 	gn_p2m_set(b->vm, page->at, shared_word(page->frame, b->access));
 	page->result = 0;
@@ -103,8 +161,9 @@ static void publish(struct batch *b, struct gn_merge *page)
 
 /* ---- Merging ------------------------------------------------------------------------------------- */
 
-static int choose_to_merge(struct gn_vm *vm, struct gn_merge *merge)
+static int choose_to_merge(struct batch *b, struct gn_merge *merge)
 {
+	struct gn_vm *vm = b->vm;
 	p2m_word_t w = gn_p2m_get(&vm->p2m, merge->at);
 	pfn_t frame = gn_p2m_word_pfn(w);
 
@@ -118,17 +177,6 @@ static int choose_to_merge(struct gn_vm *vm, struct gn_merge *merge)
 	default:
 		return -EINVAL;
 	}
-}
-
-static void leave(struct batch *b, pfn_t frame)
-{
-	struct gn_frame_run *last = b->leaving_count ? &b->leaving[b->leaving_count - 1] : NULL;
-
-	if (last && last->first.v + last->count == frame.v)
-		last->count++;
-	else
-		b->leaving[b->leaving_count++] =
-			(struct gn_frame_run){ .first = frame, .count = 1, .to_host = true };
 }
 
 static void merge(struct batch *b, struct gn_merge *merge)
@@ -159,7 +207,7 @@ static void choose(struct batch *b, const struct step *step)
 		struct gn_merge *page = &b->pages[i];
 		struct gn_gfn_run *last = b->run_count ? &b->runs[b->run_count - 1] : NULL;
 
-		page->result = step->choose(b->vm, page);
+		page->result = step->choose(b, page);
 		if (page->result != CHOSEN)
 			continue;
 		if (last && last->start.v + last->count == page->at.v)
@@ -187,9 +235,13 @@ static void batch_carry_out(struct batch *b, const struct step *step)
 	b->leaving_count = 0;
 	gn_p2m_change_lock(vm);
 	gn_retire_make_room(vm);
+	if (step->prepare)
+		step->prepare(b);
 	choose(b, step);
 	if (b->run_count)
 		change_locked(b, step);
+	if (step->conclude)
+		step->conclude(b);
 	gn_p2m_change_unlock(vm);
 	for (size_t i = 0; i < b->run_count; i++)
 		gn_p2m_change_tell(vm, b->runs[i].start, b->runs[i].count);
@@ -248,7 +300,7 @@ static uint64_t carry_out(struct gn_vm *vm, struct gn_merge *pages, size_t count
 int gn_p2m_publish(struct gn_vm *vm, struct gn_merge *pages, size_t count,
 		   enum gn_share_access access)
 {
-	static const struct step step = { choose_to_publish, publish, NULL };
+	static const struct step step = { find_away, choose_to_publish, publish, drop_away, NULL };
 	int err = check_pages(vm, pages, count);
 
 	if (!err)
@@ -259,7 +311,7 @@ int gn_p2m_publish(struct gn_vm *vm, struct gn_merge *pages, size_t count,
 int gn_p2m_merge(struct gn_vm *vm, struct gn_merge *merges, size_t count,
 		 enum gn_share_access access, uint64_t *merged_pages)
 {
-	static const struct step step = { choose_to_merge, merge, look_at_both };
+	static const struct step step = { NULL, choose_to_merge, merge, NULL, look_at_both };
 	int err = check_pages(vm, merges, count);
 	uint64_t merged = 0;
 

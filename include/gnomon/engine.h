@@ -193,7 +193,8 @@ struct gn_vm_config {
 	bool home_frames;
 	enum gn_pool_kind pool;
 	/* A pool of several VMs, the caller's; NULL: the VM makes one of its own. With it pool_bytes and pool are 0, and
-	 * home_frames false. Not for the kvm backend. */
+	 * home_frames false. Tables come out of it, too, and out of its reserve: who does not trust all of the guests wants a
+	 * scheme_table_limit_bytes for each. Not for the kvm backend. */
 	struct gn_frames *frames;
 	/* Room for frames of others behind the VM's own ones, see gn_frames_attach(). Not for the kvm backend. */
 	uint64_t window_bytes;
@@ -326,13 +327,14 @@ struct gn_merge {
 	int result;
 };
 
-/* PRIVATE pages become SHARED in their frames: when it returns, nobody can write them. For each with result 0, .frame is
+/* PRIVATE pages become SHARED in their frames (with home_frames in others, so that their homes are free for them when they are
+ * written): when it returns, nobody can write them. For each with result 0, .frame is
  * filled in, and one more reference to it is the caller's (gn_frames_put()); while anybody holds one, the frame's contents
  * stand still. A page that is SHARED already stays as it is, and its frame is told and referenced just the same.
  * Large blocks around a page are split.
- * result: -EBUSY: somebody else has a reference to the PRIVATE frame; -EINVAL: another state.
+ * result: -EBUSY: somebody else has a reference to the PRIVATE frame; -EINVAL: another state; -ENOMEM: with home_frames only.
  * @pages are in RAM, in ascending order of .at and disjoint, or -EINVAL for all. Every 256 pages are one change, with one flush and
- * one wait for those who use an old translation. Needs no memory. Any thread that is not inside a guest access. */
+ * one wait for those who use an old translation. Any thread that is not inside a guest access. */
 int gn_p2m_publish(struct gn_vm *vm, struct gn_merge *pages, size_t count,
 		   enum gn_share_access access);
 
@@ -348,7 +350,7 @@ int gn_p2m_merge(struct gn_vm *vm, struct gn_merge *merges, size_t count,
 
 /* What sharing saved is a loan: @pages of a pool stay free for the copies that accesses to SHARED gfns make, for pages whose
  * zeros were taken (gn_p2m_discard_zeroes()), and for tables, without which neither can be mapped; every other allocation fails sooner.
- * And the fewest free frames that such a copy or page has left since then (the size of the pool: there was none). Any thread. */
+ * And the fewest free frames that such a copy, page or table has left since then (the size of the pool: there was none). Any thread. */
 void gn_frames_set_reserve(struct gn_frames *frames, uint64_t pages);
 uint64_t gn_frames_reserve_low(struct gn_frames *frames);
 /* Of the free frames, @pages stay resident for those same uses, which are then spared the host's page fault: frames that merging

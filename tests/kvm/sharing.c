@@ -20,6 +20,13 @@ RIG_CODE(renumber, "xor %r8d, %r8d\n"
 RIG_CODE(fill_pages, "1: mov %rsi, (%rbx)\n add $4096, %rbx\n dec %rcx\n jnz 1b\n"
 		     "xor %eax, %eax\n int3")
 
+/* Each page's first word becomes rsi, which rises. */
+RIG_CODE(number_pages, "1: mov %rsi, (%rbx)\n inc %rsi\n add $4096, %rbx\n dec %rcx\n jnz 1b\n"
+		       "xor %eax, %eax\n int3")
+/* Every second page's. */
+RIG_CODE(fill_half, "1: mov %rsi, (%rbx)\n add $8192, %rbx\n dec %rcx\n jnz 1b\n"
+		    "xor %eax, %eax\n int3")
+
 #define AT (32 * MIB)
 
 static unsigned count_shared(struct gn_vm *vm, uint64_t pages)
@@ -116,6 +123,83 @@ static void mappings_have_a_ceiling(void)
 	gn_kvm_destroy(kvm);
 }
 
+/* Page by page, the pages behind @pages pages are merged into those. */
+static void merge_runs(struct gn_vm *vm, uint64_t pages)
+{
+	struct gn_merge first[MOST_PAGES], second[MOST_PAGES];
+	uint64_t merged;
+
+	for (uint64_t i = 0; i < pages; i++)
+		first[i] = (struct gn_merge){ .at = gfn((AT >> 12) + i) };
+	RIG_CHECK(!gn_p2m_publish(vm, first, pages, GN_SHARE_READ), "publish");
+	for (uint64_t i = 0; i < pages; i++)
+		second[i] = (struct gn_merge){ gfn((AT >> 12) + pages + i), first[i].frame, 0 };
+	RIG_CHECK(!gn_p2m_merge(vm, second, pages, GN_SHARE_READ, &merged), "merge");
+	RIG_CHECK(merged == pages, "%llu of a run were merged", (unsigned long long)merged);
+	for (uint64_t i = 0; i < pages; i++)
+		gn_frames_put(vm->frames, first[i].frame);
+}
+
+/* Runs that share are one mapping each, and stay few when the guest takes every second page out of one. */
+static void runs_have_few_ends(void)
+{
+	const uint64_t pages = MOST_PAGES, most = 8, sum = pages * (pages + 1) / 2;
+	struct gn_kvm_config config = plain();
+	struct gn_kvm *kvm = rig_new(&config);
+	struct gn_audit_report report;
+	struct gn_kvm_nested *n;
+
+	if (!kvm)
+		return;
+	n = kvm->nested;
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, number_pages, AT, pages, 1), 0);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, number_pages, AT + pages * PAGE, pages, 1), 0);
+	merge_runs(gn_kvm_vm(kvm), pages);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, AT, 2 * pages, 0), 2 * sum);
+	RIG_CHECK(n->piece_ends <= 4, "%llu pieces of two runs", (unsigned long long)n->piece_ends);
+	n->piece_ends_max = most;
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, fill_half, AT + pages * PAGE, pages / 2, 1000), 0);
+	RIG_CHECK(n->piece_ends <= most + 1, "%llu pieces", (unsigned long long)n->piece_ends);
+	/* Of the second run the numbers 2, 4, ... are left. */
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, AT, 2 * pages, 0),
+			sum + 1000 * (pages / 2) + pages / 2 * (pages / 2 + 1));
+	RIG_CHECK(n->piece_ends <= most + 1, "%llu pieces when all was read",
+		  (unsigned long long)n->piece_ends);
+	RIG_CHECK(!gn_audit(gn_kvm_vm(kvm), &report), "%s", report.first);
+	gn_kvm_destroy(kvm);
+}
+
+/* Where SHARED pages are read-only slots, there are not enough of those for pages that share here and there: then a read makes
+ * them the guest's own. */
+static void slots_have_a_ceiling(void)
+{
+	const uint64_t pages = MOST_PAGES;
+	struct gn_kvm_config config = plain();
+	struct gn_audit_report report;
+	struct gn_kvm *kvm = rig_new(&config);
+	struct gn_vm *vm;
+
+	if (!kvm)
+		return;
+	vm = gn_kvm_vm(kvm);
+	kvm->nested->slots_most = 8;
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, fill_pages, AT, pages, 7), 0);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, fill_half, AT, pages / 2, 8), 0);
+	RIG_CHECK(merge_all(vm, pages) == pages / 2 - 1, "not all were merged");
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, AT, pages, 0), 15 * (pages / 2));
+	RIG_CHECK(kvm->nested->breaks_reads == !kvm->nested->uffd_wp,
+		  "where it has to, and only there");
+	RIG_CHECK(kvm->nested->uffd_wp || !count_shared(vm, pages), "a read left a page shared");
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, fill_pages, AT, pages, 9), 0);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, AT, pages, 0), 9 * pages);
+	/* Those that are merged from now on as well. */
+	RIG_CHECK(merge_all(vm, pages) == pages - 1, "not all were merged again");
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, fill_half, AT, pages / 2, 1), 0);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, AT, pages, 0), 10 * (pages / 2));
+	RIG_CHECK(!gn_audit(vm, &report), "%s", report.first);
+	gn_kvm_destroy(kvm);
+}
+
 /* ---- A domain --------------------------------------------------------------------------------------------------- */
 
 static void sweep(struct gn_domain *domain)
@@ -191,6 +275,8 @@ int main(void)
 			PART(merged_while_it_runs("ept"));
 			PART(a_domain_finds_its_pages("ept"));
 			PART(mappings_have_a_ceiling());
+			PART(runs_have_few_ends());
+			PART(slots_have_a_ceiling());
 		}
 	}
 	return rig_end();
