@@ -2,7 +2,7 @@
 /*
  * gather.c - pages that were found equal are gathered, and carried out together.
  *
- * The engine publishes and merges up to 512 pages by one change, with one flush and one wait, and wants them in ascending
+ * The engine publishes and merges up to 256 pages by one change, with one flush and one wait, and wants them in ascending
  * order. Takers come in that order, for a VM is scanned that way; donors are anyone's, and are sorted by VM and
  * place. First all donors are published: from then on their frames stand still. Then the takers are merged, i.e. compared
  * and given the frame.

@@ -136,9 +136,9 @@ static void *run_domain(void *ctx)
 	struct gn_sharing_stats stats = { 0 };
 
 	(void)ctx;
-	/* Nothing may stand still for long where threads are slow. */
-	for (uint64_t i = 0;
-	     i < (stats.pages_merged ? 1 : 200) * world.rounds && !atomic_load(&failures); i++) {
+	/* Nothing may stand still for long where threads are slow: it goes on until something was merged. */
+	for (uint64_t i = 0; (i < world.rounds || !stats.pages_merged) && !atomic_load(&failures);
+	     i++) {
 		bool done;
 
 		if (gn_domain_sweep(world.domain))

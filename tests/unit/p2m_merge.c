@@ -361,6 +361,17 @@ Test(p2m_merge, seals_outlast_other_changes)
 	cr_assert_eq(plain_query(vm, 1).rights, GN_RWX);
 	gn_frames_put(vm->frames, frame);
 	gn_frames_put(vm->frames, third);
+	/* Those that are equal after all: both are sealed, whichever was. */
+	rig_fill(0, 3);
+	cr_assert_eq(publish_as(0, GN_SHARE_SEALED, &frame), 0);
+	cr_assert_eq(gn_p2m_share(vm, gfn(0), gfn(3)), 0);
+	cr_assert_eq(plain_query(vm, 0).rights, 0, "keep");
+	cr_assert_eq(plain_query(vm, 3).rights, 0, "give");
+	cr_assert_eq(rig_byte_of(3), 3);
+	rig_fill(2, 3);
+	cr_assert_eq(gn_p2m_share(vm, gfn(2), gfn(0)), 0);
+	cr_assert_eq(plain_query(vm, 2).rights, 0);
+	gn_frames_put(vm->frames, frame);
 }
 
 /* ---- The dirty log ------------------------------------------------------------------------------------------- */
