@@ -82,6 +82,7 @@ int gn_software_access(struct gn_vcpu *vcpu, const struct gn_access *access, str
 		bool answered;
 		int err;
 
+		fix->sequence = gn_p2m_begin_read(&vcpu->vm->p2m);
 		rcu_read_lock();
 		answered = translate(vcpu, access, fix, &missing);
 		rcu_read_unlock();
@@ -99,4 +100,9 @@ int gn_software_access(struct gn_vcpu *vcpu, const struct gn_access *access, str
 		}
 		++*filled;
 	}
+}
+
+bool gn_fix_is_current(const struct gn_vm *vm, const struct gn_fix *fix)
+{
+	return !gn_p2m_retry(&vm->p2m, fix->sequence);
 }

@@ -7,7 +7,7 @@
  * read section before any is written, with faults answered outside of it and the rest tried again.
  *
  * A piece whose answer is not memory (an emulated store, MMIO, a dropped store) keeps that answer over
- * the retries of the other one, and is carried out once both have a place to go.
+ * the retries of the other one, and is carried out once both have a place to go; but not over a fault handler of the guest.
  */
 #include "hit.h"
 
@@ -152,32 +152,29 @@ static void mark_memory(struct piece *pieces, unsigned count)
 			pieces[i].target.kind = GN_TARGET_MEMORY;
 }
 
-static bool is_any_found(const struct piece *pieces, unsigned count)
+/* What software found is a place of the p2m as it was then: if that has changed, it is looked for anew. Inside the read section,
+ * which a change that begins later waits for. */
+static void forget_stale(struct gn_soft_cpu *cpu, struct piece *pieces, unsigned count)
 {
-	bool any = false;
+	for (unsigned i = 0; i < count; i++) {
+		struct gn_soft_target *target = &pieces[i].target;
 
-	for (unsigned i = 0; i < count; i++)
-		any |= pieces[i].target.kind == GN_TARGET_MEMORY;
-	return any;
+		if (GN_UNLIKELY(target->kind == GN_TARGET_MEMORY) &&
+		    gn_p2m_retry(&cpu->vm->p2m, target->sequence))
+			target->kind = GN_TARGET_NONE;
+	}
 }
 
-/* What software found is a place of the p2m as it was at @sequence: if that has changed, it is looked for anew. Inside the read
- * section, which a change that begins later waits for. */
-static void forget_stale(struct gn_soft_cpu *cpu, struct piece *pieces, unsigned count,
-			 uint64_t sequence)
+static void forget_all(struct piece *pieces, unsigned count)
 {
-	if (GN_LIKELY(!is_any_found(pieces, count)) || !gn_p2m_retry(&cpu->vm->p2m, sequence))
-		return;
 	for (unsigned i = 0; i < count; i++)
-		if (pieces[i].target.kind == GN_TARGET_MEMORY)
-			pieces[i].target.kind = GN_TARGET_NONE;
+		pieces[i].target.kind = GN_TARGET_NONE;
 }
 
 static __attribute__((noinline)) bool access_pieces(struct gn_soft_cpu *cpu, struct piece *pieces,
 						    unsigned count, uint8_t *datum)
 {
 	struct gn_soft_fault fault;
-	uint64_t sequence = 0; /* of before the first piece was found by software */
 
 	cpu->counters->accesses++;
 	for (unsigned tries = 0;; tries++) {
@@ -185,7 +182,7 @@ static __attribute__((noinline)) bool access_pieces(struct gn_soft_cpu *cpu, str
 		enum gn_soft_verdict verdict;
 
 		gn_soft_enter(cpu);
-		forget_stale(cpu, pieces, count, sequence);
+		forget_stale(cpu, pieces, count);
 		at = translate_pieces(cpu, pieces, count, &fault);
 		if (GN_LIKELY(at == count)) {
 			mark_memory(pieces, count);
@@ -196,11 +193,12 @@ static __attribute__((noinline)) bool access_pieces(struct gn_soft_cpu *cpu, str
 			break;
 		}
 		gn_soft_leave();
-		if (!is_any_found(pieces, count))
-			sequence = gn_p2m_begin_read(&cpu->vm->p2m);
 		verdict = gn_soft_answer(cpu, &pieces[at].access, &fault, &pieces[at].target);
 		if (verdict == GN_SOFT_END)
 			return false;
+		/* The guest's handler may have made anything of its tables, and of what the other piece is. */
+		if (verdict == GN_SOFT_RESTART)
+			forget_all(pieces, count);
 		if (GN_UNLIKELY(tries == GN_SOFT_MAX_RETRIES)) {
 			gn_soft_fail(cpu, -ECANCELED,
 				     "an access to %#llx did not get through in %d tries",

@@ -261,9 +261,10 @@ struct gn_soft_nested_walker gn_soft_nested_walker(const struct gn_fmt *fmt);
 
 /* exits.c */
 enum gn_soft_verdict {
-	GN_SOFT_AGAIN,	/* try the access again */
-	GN_SOFT_TARGET, /* it has a place to go to: *target */
-	GN_SOFT_END,	/* the probe is answered, or the guest is stopped */
+	GN_SOFT_AGAIN,	 /* try the access again */
+	GN_SOFT_RESTART, /* from its beginning, for the guest has run meanwhile */
+	GN_SOFT_TARGET,	 /* it has a place to go to: *target */
+	GN_SOFT_END,	 /* the probe is answered, or the guest is stopped */
 };
 enum gn_soft_target_kind {
 	GN_TARGET_NONE, /* not known yet */
@@ -276,11 +277,12 @@ struct gn_soft_target {
 	enum gn_soft_target_kind kind;
 	uint64_t hpa;
 	gpa_t gpa;
+	uint64_t sequence; /* of the p2m when software found the memory */
 };
 enum gn_soft_verdict gn_soft_answer(struct gn_soft_cpu *cpu, const struct gn_access *access,
 				    const struct gn_soft_fault *fault,
 				    struct gn_soft_target *target);
-/* An exception for the guest's handler. AGAIN or END. */
+/* An exception for the guest's handler. RESTART or END. */
 enum gn_soft_verdict gn_soft_deliver(struct gn_soft_cpu *cpu, unsigned vector, uint32_t error_code,
 				     gva_t cr2);
 void gn_soft_charge_exit(struct gn_soft_cpu *cpu, enum gn_exit_reason reason, uint32_t vmm_cycles);

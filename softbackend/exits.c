@@ -84,7 +84,7 @@ enum gn_soft_verdict gn_soft_deliver(struct gn_soft_cpu *cpu, unsigned vector, u
 	if (!gn_soft_set_privilege(cpu, user, ac))
 		return GN_SOFT_END;
 	if (again)
-		return GN_SOFT_AGAIN;
+		return GN_SOFT_RESTART;
 	gn_soft_fail(cpu, -ECANCELED, "the guest gave up on %s at %#llx (error code %#x, CPL %d)",
 		     vector_name(vector), (unsigned long long)cr2.v, error_code, user ? 3 : 0);
 	return GN_SOFT_END;
@@ -150,7 +150,8 @@ static enum gn_soft_verdict follow(struct gn_soft_cpu *cpu, const struct gn_acce
 		*target = (struct gn_soft_target){ .kind = GN_TARGET_EMULATE, .gpa = fix->gpa };
 		return GN_SOFT_TARGET;
 	case GN_FIX_ACCESS:
-		*target = (struct gn_soft_target){ GN_TARGET_MEMORY, fix->hpa.v, fix->gpa };
+		*target = (struct gn_soft_target){ GN_TARGET_MEMORY, fix->hpa.v, fix->gpa,
+						   fix->sequence };
 		return GN_SOFT_TARGET;
 	case GN_FIX_MMIO:
 		if (fault->on_table && fix->gpa.v == fault->gpa.v)

@@ -124,7 +124,7 @@ static bool raise_gp(struct gn_soft_cpu *cpu, unsigned tries)
 			     GN_SOFT_MAX_RETRIES);
 		return false;
 	}
-	return gn_soft_deliver(cpu, X86_VEC_GP, 0, gva(0)) == GN_SOFT_AGAIN;
+	return gn_soft_deliver(cpu, X86_VEC_GP, 0, gva(0)) == GN_SOFT_RESTART;
 }
 
 static void run_privileged(struct gn_soft_cpu *cpu, const struct request *r)

@@ -93,7 +93,8 @@ struct gn_fix {
 	uint32_t error_code;
 	gpa_t gpa;
 	hpa_t hpa;
-	const char *why; /* static text */
+	uint64_t sequence; /* ACCESS: of the p2m, see gn_fix_is_current() */
+	const char *why;   /* static text */
 };
 
 /* ---- Flushes: what a scheme asks of the backend ------------------------------------------------- */
@@ -462,6 +463,11 @@ bool gn_vcpu_translate(struct gn_vcpu *vcpu, const struct gn_access *access, gpa
 
 /* A fault of the tables in force. *fix says what to do; -ENOMEM or -errno: the VM cannot go on now. */
 int gn_vcpu_fault(struct gn_vcpu *vcpu, const struct gn_fault *fault, struct gn_fix *fix);
+
+/* GN_FIX_ACCESS: is .hpa the place of the access still? It is what the p2m said at .sequence. Asked inside an RCU read section
+ * (liburcu-bp's), the answer true is good until that ends, for a change that begins later waits for it. False: report the fault anew.
+ * Any thread. */
+bool gn_fix_is_current(const struct gn_vm *vm, const struct gn_fix *fix);
 
 /* A store by the VMM on the guest's behalf (emulated, GN_FIX_EMULATE): atomic for aligned 1, 2, 4, 8.
  * The range does not cross a page. -EFAULT if it is not writable RAM. */
