@@ -28,10 +28,9 @@
  */
 #include "kernel_state.h"
 
-#define WAS_HERE	  ((uint64_t)1)
-#define SHARING_IS_LIKELY 1 /* enum gn_share_hint */
-#define TOLD_MAX	  64u
-#define SPREAD_PART	  8 /* the front hand leads by this part of the resident pages */
+#define WAS_HERE    ((uint64_t)1)
+#define TOLD_MAX    64u
+#define SPREAD_PART 8 /* the front hand leads by this part of the resident pages */
 
 static struct file *file_at(int number)
 {
@@ -75,8 +74,8 @@ static uint64_t slot_make(const struct file *f, uint64_t page)
 
 static void tell_read(struct cache *c)
 {
-	uint64_t hint = gn_guest_share_hint(k_gpa(c->read_first) / K_PAGE, c->read_count,
-					    SHARING_IS_LIKELY);
+	uint64_t hint =
+		gn_guest_share_hint(k_gpa(c->read_first) / K_PAGE, c->read_count, GN_SHARE_LIKELY);
 
 	c->is_untold = cpu_hypercall(GN_GUEST_HYPERCALL_SHARE_HINT, hint) == (uint64_t)K_ENOSYS;
 	c->read_count = 0;

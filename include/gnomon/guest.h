@@ -57,7 +57,13 @@ enum gn_guest_hypercall {
 	GN_GUEST_HYPERCALL_SHARE_HINT = 1,
 };
 #define GN_GUEST_SHARE_HINT_MAX_PAGES 1024
-/* @hint: enum gn_share_hint. @count: 1..GN_GUEST_SHARE_HINT_MAX_PAGES. */
+/* What someone who knows the guest, or it itself, says of its pages. */
+enum gn_share_hint {
+	GN_SHARE_NONE,
+	GN_SHARE_LIKELY, /* its like is probably elsewhere, too (page cache, a clone): looked at after one clean sweep */
+	GN_SHARE_NEVER, /* secret, or short-lived: never looked at, left as it is if it is shared already */
+};
+/* @count: 1..GN_GUEST_SHARE_HINT_MAX_PAGES. */
 static inline uint64_t gn_guest_share_hint(uint64_t gfn, uint64_t count, unsigned hint)
 {
 	return gfn << 12 | (count - 1) << 2 | hint;

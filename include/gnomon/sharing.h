@@ -22,6 +22,7 @@
 #define GNOMON_SHARING_H
 
 #include <gnomon/engine.h>
+#include <gnomon/guest.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -66,12 +67,7 @@ int gn_domain_add(struct gn_domain *domain, struct gn_vm *vm);
 /* What is merged stays merged. A VM that is not there: nothing. */
 void gn_domain_remove(struct gn_domain *domain, struct gn_vm *vm);
 
-/* What someone who knows the guest says of its pages. */
-enum gn_share_hint {
-	GN_SHARE_NONE,
-	GN_SHARE_LIKELY, /* its like is probably elsewhere, too (page cache, a clone): looked at after one clean sweep */
-	GN_SHARE_NEVER, /* secret, or short-lived: never looked at, left as it is if it is shared already */
-};
+/* enum gn_share_hint: <gnomon/guest.h>, for guests say it too. */
 /* -EINVAL: outside RAM; -ENOENT: not a VM of the domain. */
 int gn_domain_hint(struct gn_domain *domain, struct gn_vm *vm, gfn_t start, uint64_t count,
 		   enum gn_share_hint hint);
