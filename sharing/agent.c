@@ -47,6 +47,16 @@ static void send_registration(struct gn_share_agent *a)
 	(void)gn_client_submit(a->client, &w);
 }
 
+/* Nothing was merged yet, and nothing is to be charged to us until our process dies. */
+static void send_unregistration(struct gn_share_agent *a)
+{
+	struct gn_json_writer w = { .text = NULL };
+
+	gn_protocol_begin_command(&w, "unregister");
+	gn_protocol_end_command(&w, "");
+	(void)gn_client_submit(a->client, &w);
+}
+
 static void send_report(struct gn_share_agent *a, uint64_t now_ns)
 {
 	struct gn_json_writer w = { .text = NULL };
@@ -111,6 +121,7 @@ static void take_registration(struct gn_share_agent *a, const cJSON *body)
 			close(fds[i]);
 	}
 	if (err) {
+		send_unregistration(a);
 		a->is_broken = true;
 		return;
 	}
