@@ -93,7 +93,8 @@ uint64_t gn_p2m_begin_read(const struct gn_p2m *p2m)
 /*
  * Why a plain load is enough: the caller holds its scheme's lock. If it took the lock before the writer's
  * range() did, what it installs is found and dropped by range(). If after, the writer's odd sequence is visible
- * through that lock.
+ * through that lock. Or it is inside an RCU read section: one that begins when the writer waits for readers, or later, sees
+ * the odd sequence, and the writer waits for one that began before.
  */
 bool gn_p2m_retry(const struct gn_p2m *p2m, uint64_t sequence)
 {

@@ -121,6 +121,44 @@ Test(soft_places, nothing_is_kept_over_a_handler)
 	}
 }
 
+/* ---- Another thread changes the p2m ------------------------------------------------------------------------------- */
+
+static unsigned reports;
+
+/* interp; and before the second report of an access is answered somebody moves the page that the first one found. */
+static int fault_and_move(struct gn_vcpu *vcpu, const struct gn_fault *what, struct gn_fix *fix)
+{
+	if (++reports == 2)
+		cr_assert_eq(gn_p2m_move(g.vm, gfn(pa_of(1) >> GN_PAGE_SHIFT), 1), 0);
+	return gn_scheme_interp.fault(vcpu, what, fix);
+}
+
+static void store_over_the_end(struct gn_soft_cpu *cpu, void *ctx)
+{
+	(void)ctx;
+	gn_soft_store(cpu, gva(DATA + 2 * GN_PAGE_SIZE - 4), 8, 0x2222222211111111);
+}
+
+Test(soft_places, a_page_that_moves_meanwhile_is_found_again)
+{
+	static struct gn_scheme_ops moving;
+
+	moving = gn_scheme_interp;
+	moving.name = "moving";
+	moving.fault = fault_and_move;
+	create("interp"); /* registers the others */
+	guest_destroy(&g);
+	cr_assert_eq(gn_scheme_register(&moving), 0);
+	create("moving");
+	put(pa_of(2) - 8, 0);
+	put(pa_of(2), 0);
+	cr_assert_eq(gn_soft_run(g.cpu, store_over_the_end, NULL), 0);
+	cr_assert_eq(word_at(pa_of(2) - 8), (uint64_t)0x11111111 << 32, "not where it was before");
+	cr_assert_eq(word_at(pa_of(2)), 0x22222222);
+	cr_assert_eq(reports, 3, "the first page is found twice");
+	guest_destroy(&g);
+}
+
 /* ---- A place that was found is asked whether it still is one ------------------------------------------------------ */
 
 Test(soft_places, a_fix_is_current_until_the_p2m_changes)
