@@ -108,18 +108,30 @@ static void settle_donor(struct gn_domain *d, struct gn_donor *donor, const stru
 	gn_blocks_note_small(m, donor->at);
 }
 
-/* The donors order[first..end) are one VM's. */
+/* The donors order[first..end) are one VM's. One page may be there twice, found by what it holds and by what it held before, for its
+ * check can be the same: then one entry is wrong, nobody knows which, and the second goes. */
 static void publish_run(struct gn_domain *d, size_t first, size_t end)
 {
 	struct gn_gathering *g = d->gathering;
 	struct gn_member *m = d->members[g->donors[g->order[first]].member];
+	size_t count = 0;
+	int err;
 
-	for (size_t i = first; i < end; i++)
-		g->merges[i - first] = (struct gn_merge){ .at = g->donors[g->order[i]].at };
-	/* They lie in RAM and ascend, so this does not fail as a whole. */
-	(void)gn_p2m_publish(m->vm, g->merges, end - first, d->access);
-	for (size_t i = first; i < end; i++)
-		settle_donor(d, &g->donors[g->order[i]], &g->merges[i - first]);
+	for (size_t i = first; i < end; i++) {
+		struct gn_donor *donor = &g->donors[g->order[i]];
+
+		if (count && g->merges[count - 1].at.v == donor->at.v) {
+			settle_donor(d, donor, &(const struct gn_merge){ .result = -EBUSY });
+			continue;
+		}
+		g->order[first + count] = g->order[i];
+		g->merges[count++] = (struct gn_merge){ .at = donor->at };
+	}
+	err = gn_p2m_publish(m->vm, g->merges, count, d->access);
+	for (size_t i = 0; i < count; i++) {
+		g->merges[i].result = err ? err : g->merges[i].result;
+		settle_donor(d, &g->donors[g->order[first + i]], &g->merges[i]);
+	}
 }
 
 static void publish(struct gn_domain *d)
@@ -192,6 +204,7 @@ static void merge(struct gn_member *m)
 	struct gn_gathering *g = d->gathering;
 	uint64_t merged = 0;
 	size_t count = 0;
+	int err;
 
 	for (size_t i = 0; i < g->taker_count; i++) {
 		const struct gn_taker *taker = &g->takers[i];
@@ -205,10 +218,12 @@ static void merge(struct gn_member *m)
 			(struct gn_merge){ .at = taker->at,
 					   .frame = pfn(gn_entry_number_of(taker->entry->value)) };
 	}
-	(void)gn_p2m_merge(m->vm, g->merges, count, d->access, &merged);
+	err = gn_p2m_merge(m->vm, g->merges, count, d->access, &merged);
 	d->sums.pages_merged += merged;
-	for (size_t i = 0; i < count; i++)
+	for (size_t i = 0; i < count; i++) {
+		g->merges[i].result = err ? err : g->merges[i].result;
 		settle_taker(m, &g->takers[g->order[i]], &g->merges[i]);
+	}
 	erase_wrong(d, count);
 }
 
