@@ -26,6 +26,14 @@ enum { RETRY_MS = 250, REPORT_MS = 1000, UNREGISTER_MS = 1000, SESSION_FDS = 2, 
 
 /* ---- Saying ------------------------------------------------------------------------------------------------------ */
 
+/* How a merge reaches the hardware: the p2m's pointer, of which tables are made anew, or a mapping of the host's beside that. */
+static const char *mechanism(const struct gn_share_agent *a)
+{
+	const bool is_nested = !strcmp(a->scheme, "ept") || !strcmp(a->scheme, "npt");
+
+	return is_nested && !strcmp(a->backend, "kvm") ? "mapping" : "p2m";
+}
+
 static void send_registration(struct gn_share_agent *a)
 {
 	struct gn_json_writer w = { .text = NULL };
@@ -35,7 +43,7 @@ static void send_registration(struct gn_share_agent *a)
 	gn_json_begin_object(&w, "arguments");
 	gn_json_put_text(&w, "name", a->name);
 	gn_json_put_u64(&w, "mem_bytes", a->config.mem_bytes);
-	gn_json_put_text(&w, "mechanism", "p2m"); /* gn_p2m_merge() */
+	gn_json_put_text(&w, "mechanism", mechanism(a));
 	if (a->group[0])
 		gn_json_put_text(&w, "domain", a->group);
 	if (a->backend[0])
