@@ -110,6 +110,8 @@ def life(folder):
     guests = {name: start_vm(folder, name, "--seed", str(seed)) for seed, name in enumerate(("a", "b", "c"))}
     try:
         check(until(lambda: len(vms(folder)) == 3), "all are admitted")
+        admitted = rounds(folder)  # one that comes brings what it has; it is a round that promises
+        check(until(lambda: rounds(folder) > admitted + 1), "rounds go on")
         refused = start_vm(folder, "d", "--mem", "256M", "--min", "192M")
         guests["d"] = refused
         check(until(lambda: sum(vm["actual_bytes"] for vm in vms(folder).values()) > BUDGET // 2), "they fill what they were told")
