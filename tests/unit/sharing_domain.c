@@ -161,7 +161,8 @@ Test(sharing_domain, a_page_that_is_found_by_two_tags)
 	rig_put(r.vms[1], 5, old);
 	rig_put(r.vms[1], 6, new);
 	rig_put(r.vms[1], 7, 5000); /* who finds nobody */
-	for (unsigned i = 0; i < 40; i++) { /* the wrong one of the two may have been kept at first */
+	for (unsigned i = 0; i < 40;
+	     i++) { /* the wrong one of the two may have been kept at first */
 		rig_settle(&r);
 		rig_audit(&r);
 	}
