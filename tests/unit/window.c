@@ -266,25 +266,40 @@ Test(window, a_vm_that_ends_with_lent_frames)
 
 /* ---- The reserve -------------------------------------------------------------------------------------------- */
 
-Test(window, a_reserve_is_for_copies)
+#define ALIKE 64u
+
+/* A VM of twice the memory there is, whose first pages hold nines. */
+static void make_alike(void)
 {
 	struct gn_vm_config config = plain_config(4 * MIB);
-	struct gn_merge pages[64];
-	pfn_t frame, table;
-	uint64_t left;
 
 	config.pool_bytes = 2 * MIB;
 	vm = plain_vm(&config);
 	cr_assert_not_null(vm);
-	for (unsigned i = 0; i < 64; i++) {
+	for (unsigned i = 0; i < ALIKE; i++)
 		rig_fill(i, 9);
-		pages[i].at = gfn(i);
-	}
+}
+
+/* They share one frame, to which we have a reference. */
+static pfn_t share_alike(void)
+{
+	struct gn_merge pages[ALIKE] = { { .at = gfn(0) } };
+	const pfn_t *frame = &pages[0].frame;
+
 	cr_assert_eq(gn_p2m_publish(vm, pages, 1, GN_SHARE_READ), 0);
-	frame = pages[0].frame;
-	for (unsigned i = 0; i < 64; i++)
-		pages[i].frame = frame;
-	cr_assert_eq(gn_p2m_merge(vm, pages, 64, GN_SHARE_READ, NULL), 0);
+	for (unsigned i = 1; i < ALIKE; i++)
+		pages[i] = (struct gn_merge){ .at = gfn(i), .frame = *frame };
+	cr_assert_eq(gn_p2m_merge(vm, pages, ALIKE, GN_SHARE_READ, NULL), 0);
+	return *frame;
+}
+
+Test(window, a_reserve_is_for_copies)
+{
+	pfn_t frame, table;
+	uint64_t left;
+
+	make_alike();
+	frame = share_alike();
 	gn_frames_set_reserve(vm->frames, 63);
 	cr_assert_eq(gn_frames_reserve_low(vm->frames), 512);
 	left = 512 - gn_frames_used(vm->frames);
@@ -331,25 +346,13 @@ Test(window, a_reserve_keeps_blocks_from_being_taken)
 /* Frames that leave stay there until the stock is full, serve copies and tables, and more memory only when all else is taken. */
 Test(window, a_stock_serves_copies)
 {
-	struct gn_vm_config config = plain_config(4 * MIB);
-	struct gn_merge pages[64];
-	uint64_t used;
-	pfn_t taken;
+	pfn_t taken, rest[512];
+	uint64_t used, count = 0;
 
-	config.pool_bytes = 2 * MIB;
-	vm = plain_vm(&config);
-	cr_assert_not_null(vm);
-	for (unsigned i = 0; i < 64; i++) {
-		rig_fill(i, 9);
-		pages[i].at = gfn(i);
-	}
+	make_alike();
 	cr_assert_eq(gn_frames_set_stock(vm->frames, 513), -EINVAL);
 	cr_assert_eq(gn_frames_set_stock(vm->frames, 16), 0);
-	cr_assert_eq(gn_p2m_publish(vm, pages, 1, GN_SHARE_READ), 0);
-	for (unsigned i = 0; i < 64; i++)
-		pages[i].frame = pages[0].frame;
-	cr_assert_eq(gn_p2m_merge(vm, pages, 64, GN_SHARE_READ, NULL), 0);
-	gn_frames_put(vm->frames, pages[0].frame);
+	gn_frames_put(vm->frames, share_alike());
 	cr_assert_eq(gn_frames_stock(vm->frames), 16);
 	used = gn_frames_used(vm->frames);
 	for (unsigned i = 0; i < 8; i++)
@@ -369,14 +372,16 @@ Test(window, a_stock_serves_copies)
 	cr_assert_eq(gn_frames_stock(vm->frames), 16);
 	cr_assert_eq(gn_frames_used(vm->frames), used + 8);
 
-	while (!gn_frames_alloc(vm->frames, 1, &taken)) {
-		const uint64_t *word = gn_frames_at(vm->frames, pfn_to_hpa(taken));
+	while (!gn_frames_alloc(vm->frames, 1, &rest[count])) {
+		const uint64_t *word = gn_frames_at(vm->frames, pfn_to_hpa(rest[count++]));
 
 		cr_assert_eq(word[0] | word[511], 0, "memory is zeros, wherever it was");
 	}
 	cr_assert_eq(gn_frames_used(vm->frames), 512);
 	cr_assert_eq(gn_frames_stock(vm->frames), 0);
 	cr_assert_eq(gn_frames_fill_stock(vm->frames, 1), 0);
+	while (count)
+		gn_frames_put(vm->frames, rest[--count]);
 }
 
 Test(window, a_stock_that_is_given_up_is_free)
