@@ -93,8 +93,6 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	switch (key) {
 	case OPT_CASE:
 		cli_parse_names("--case", arg, case_name, "see --help", &o->cases);
-		if (!o->cases.count)
-			cli_fail(EXIT_USAGE, "--case: none named");
 		return 0;
 	case OPT_PEER:
 		parse_peer(o, arg);

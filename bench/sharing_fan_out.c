@@ -32,7 +32,7 @@ static int measure(const struct sharing_results *r, struct fan_out *f)
 {
 	uint64_t pages = r->setup.quick ? QUICK_PAGES : PAGES;
 	struct sharing_touches touches = { .items = NULL };
-	struct sharing_touch_times times = { NAN, NAN };
+	struct sharing_touch_times times = { NAN, NAN, NAN };
 	struct sharing_rig_config config = { .scheme = "ept" };
 	struct sharing_contents contents;
 	struct sharing_oracle oracle;

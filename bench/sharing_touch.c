@@ -11,6 +11,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <x86intrin.h>
 
 #include "control/clock.h"
@@ -63,8 +64,9 @@ int sharing_touches_pick(const struct sharing_contents *contents, unsigned vm, s
 		uint64_t number = sharing_page(contents, vm, page);
 
 		if (number)
-			out->items[all++] =
-				(struct sharing_touch){ page, sharing_page_is_common(number), 0 };
+			out->items[all++] = (struct sharing_touch){
+				.page = page, .is_common = sharing_page_is_common(number)
+			};
 	}
 	shuffle(out->items, all, contents->seed + 77);
 	for (size_t i = 0; i < all; i++)
@@ -122,6 +124,15 @@ static void warm_host(const struct sharing_touches *touches)
 		munmap(memory, bytes);
 }
 
+/* What this kernel did to this thread so far. Not asked while a touch is timed. */
+static long events(void)
+{
+	struct rusage u;
+
+	getrusage(RUSAGE_THREAD, &u);
+	return u.ru_minflt + u.ru_majflt + u.ru_nvcsw + u.ru_nivcsw;
+}
+
 void sharing_touches_native(struct sharing_touches *touches, uint8_t *memory, bool is_write)
 {
 	struct tsc_stamp since = tsc_now();
@@ -130,6 +141,7 @@ void sharing_touches_native(struct sharing_touches *touches, uint8_t *memory, bo
 	for (size_t i = 0; i < touches->count; i++) {
 		volatile uint64_t *word =
 			(volatile uint64_t *)(memory + address_of(&touches->items[i]));
+		const long before = events();
 		uint64_t begin = now_tsc();
 
 		if (is_write)
@@ -137,6 +149,7 @@ void sharing_touches_native(struct sharing_touches *touches, uint8_t *memory, bo
 		else
 			(void)*word;
 		touches->items[i].ns = (float)(now_tsc() - begin);
+		touches->items[i].has_event = events() != before;
 		pause_after(touches);
 	}
 	to_ns(touches, since);
@@ -153,6 +166,7 @@ static void touch_all(struct gn_soft_cpu *cpu, void *ctx)
 
 	for (size_t i = 0; i < run->touches->count; i++) {
 		gva_t at = gva(address_of(&run->touches->items[i]));
+		const long before = events();
 		uint64_t begin = now_tsc();
 
 		if (run->is_write)
@@ -160,6 +174,7 @@ static void touch_all(struct gn_soft_cpu *cpu, void *ctx)
 		else
 			gn_soft_load(cpu, at, 8);
 		run->touches->items[i].ns = (float)(now_tsc() - begin);
+		run->touches->items[i].has_event = events() != before;
 		pause_after(run->touches);
 	}
 }
@@ -197,6 +212,21 @@ static size_t sorted_times(const struct sharing_touch *items, size_t count, bool
 	return n;
 }
 
+static double part_below(const struct sharing_touches *touches, bool is_common, double median_ns)
+{
+	size_t slow = 0, below = 0;
+
+	for (size_t i = 0; i < touches->count; i++) {
+		const struct sharing_touch *touch = &touches->items[i];
+		const bool is_slow =
+			touch->is_common == is_common && (double)touch->ns > 2 * median_ns;
+
+		slow += is_slow;
+		below += is_slow && !touch->has_event;
+	}
+	return slow ? (double)below / (double)slow : (double)NAN;
+}
+
 int sharing_touches_times(const struct sharing_touches *touches, bool is_common,
 			  struct sharing_touch_times *out)
 {
@@ -208,6 +238,7 @@ int sharing_touches_times(const struct sharing_touches *touches, bool is_common,
 	n = sorted_times(touches->items, touches->count, is_common, times);
 	out->median_ns = n ? (double)times[n / 2] : (double)NAN;
 	out->p99_ns = n ? (double)times[n * 99 / 100] : (double)NAN;
+	out->below = part_below(touches, is_common, out->median_ns);
 	free(times);
 	return 0;
 }

@@ -15,6 +15,7 @@
 struct sharing_touch {
 	uint64_t page;
 	bool is_common;
+	bool has_event; /* a page fault, or a switch to another thread, by the kernel's count */
 	float ns;
 };
 struct sharing_touches {
@@ -34,6 +35,7 @@ int sharing_touches_soft(struct sharing_touches *touches, struct gn_soft_cpu *cp
 
 struct sharing_touch_times {
 	double median_ns, p99_ns; /* NAN: there is none of the kind */
+	double below; /* part of those slower than two medians that had no event: what held them up is below this kernel; NAN: none */
 };
 /* -ENOMEM. */
 int sharing_touches_times(const struct sharing_touches *touches, bool is_common,

@@ -2,10 +2,10 @@
 /*
  * p2m_merge.c - many pages with the same contents come to have one frame.
  *
- * Two halves. A page is published: it is SHARED from then on, in the frame it has (but see find_away()), and whoever publishes it has a reference of
- * its own to that frame. While anybody holds one, a write to the page copies (gn_p2m_unshare() asks for the count), so the
- * contents of the frame stand still for as long as that reference is kept. Then other pages, of any VM on the same pool,
- * are merged into it: each is compared with the frame, and takes it if they are equal.
+ * Two halves. A page is published: it is SHARED from then on, in the frame it has (but see find_away()), and whoever publishes
+ * it has a reference of its own to that frame. While anybody holds one, a write to the page copies (gn_p2m_unshare() asks for
+ * the count), so the contents of the frame stand still for as long as that reference is kept. Then other pages, of any VM on the
+ * same pool, are merged into it: each is compared with the frame, and takes it if they are equal.
  *
  * Equal contents are proved, not believed: rights withdrawn, translations dropped, flushed, waited until nobody uses one any
  * more, and only then compared, byte by byte. What was stored before the change is compared; what comes later finds no

@@ -2,9 +2,9 @@
 /*
  * stock.c - free frames that the host has not got back.
  *
- * A frame that was given back costs a page fault of the host's when it is used again: ten times the copy that breaks the sharing of a
- * page, and sometimes a hundred times. So some of the frames that leave are kept, as they are, for those who cannot
- * wait: the copies of shared pages, pages whose zeros were taken, and the tables that map them.
+ * A frame that was given back costs a page fault of the host's when it is used again, which takes far longer than the copy that breaks
+ * the sharing of a page (`gnomon overcommit sharing --probe break` shows both). So some of the frames that leave are kept, as they
+ * are, for those who cannot wait: the copies of shared pages, pages whose zeros were taken, and the tables that map them.
  *
  * To the bitmaps of the pool a frame in stock is taken, so nobody finds it there; to those who count it is free. The last one in is
  * the first one out, for its contents may still be in a cache. More memory for a guest is taken from the stock only if

@@ -13,7 +13,7 @@
 
 #include "agent.h"
 #include "agent_window.h"
-#include "daemon_link.h"
+#include "link.h"
 #include "control/client.h"
 #include "mmu/atomics.h"
 #include "exchange.h"

@@ -2,8 +2,9 @@
 /*
  * agent_session.c - one registration with a group: the exchange, the domain's key, and a scanner that uses it.
  *
- * Nothing of it outlives the connection but what is merged, and what the guest said of its pages. The next session's key is another one, so all pages are looked
- * at again; those that have a frame of a former session move to the new one's when they meet their like there.
+ * Nothing of it outlives the connection but what is merged, and what the guest said of its pages. The next session's key is
+ * another one, so all pages are looked at again; those that have a frame of a former session move to the new one's when they
+ * meet their like there.
  */
 #include <errno.h>
 #include <limits.h>

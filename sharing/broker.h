@@ -6,7 +6,8 @@
  *             ordered to merge. Another candidate has it: the VM is ordered to show its page.
  *     show    the VM copies the page into a slot; we copy that once, and hash the copy. Has it the tag, it becomes a frame, which
  *             is in the index from now on, and all candidates are ordered to merge. If not, the page has changed, or the VM
- *             lies, and nobody else ever sees it; the next candidate is asked. So it is if a VM does not answer for SHOW_TICKS.
+ *             lies, and nobody else ever sees it; the next candidate is asked. So it is if a VM does not answer for ten ticks of
+ *             gn_broker_tidy().
  *     merge   the VM compares under protection and takes the frame, or refuses.
  *     return  the VM's last use of a frame is gone.
  *

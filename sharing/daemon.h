@@ -46,7 +46,7 @@ struct gn_shared_vm {
 	uint64_t mem_bytes;
 	struct gn_shared_domain *domain; /* NULL: one of its own */
 	struct gn_broker_vm *broker_vm;
-	int link_fd;	 /* daemon_link.h; -1: none */
+	int link_fd;	 /* link.h; -1: none */
 	bool wants_turn; /* there may be more than was looked at */
 	/* What it last told. */
 	uint64_t pages_sharing, pages_shared, pages_unshared, pages_volatile;
@@ -85,11 +85,13 @@ void gn_shared_forget(struct gn_shared_vm *vm);
 /* VMs that the configuration names in their domain no more are let go. */
 void gn_shared_recheck(struct gn_shared *daemon);
 
-/* daemon_domain.c: domains, and what their VMs put. */
+/* daemon_domain.c: domains. */
 /* The domain @name, made if need be. NULL: out of memory. */
 struct gn_shared_domain *gn_shared_domain_get(struct gn_shared *daemon, const char *name);
 /* One VM less; without any it is gone. */
 void gn_shared_domain_leave(struct gn_shared *daemon, struct gn_shared_domain *domain);
+
+/* daemon_serve.c: what VMs put. */
 /* Listen to the VM's link; and no more. -errno. */
 int gn_shared_link(struct gn_shared_vm *vm);
 void gn_shared_unlink(struct gn_shared_vm *vm);

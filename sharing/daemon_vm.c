@@ -14,7 +14,7 @@
 #include "control/process.h"
 #include "control/step.h"
 #include "daemon.h"
-#include "daemon_link.h"
+#include "link.h"
 
 #define PAGE_BYTES 4096
 #define LOST_MAX   16 /* of a process */

@@ -148,6 +148,11 @@ static int check_vm(const struct gn_domain *d, const struct gn_vm *vm)
 		       "sharing domain: the VM's frames are not of the domain's pool");
 		return -EINVAL;
 	}
+	if (d->config.stock_pages && vm->config.home_frames) {
+		gn_log(GN_LOG_ERROR,
+		       "sharing domain: a stock would take the homes of a VM with home frames");
+		return -EINVAL;
+	}
 	if (member_of_vm(d, vm))
 		return -EEXIST;
 	return d->page_count + vm->p2m.gfn_count > d->config.max_pages ? -ENOSPC : 0;

@@ -12,7 +12,7 @@
  * the ring's size, and takes a record by one copy, word by word, before it looks at it. So whatever the other side
  * writes, and whenever, a record is some 32 bytes, and what they mean is checked by who takes them.
  *
- * One thread a side. Nothing here sleeps or wakes; whoever put something kicks the other's eventfd.
+ * One thread a side. Nothing here sleeps or wakes; whoever put something kicks the other side (link.h).
  */
 #ifndef GN_SHARING_EXCHANGE_H
 #define GN_SHARING_EXCHANGE_H

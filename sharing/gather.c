@@ -96,7 +96,7 @@ static void settle_donor(struct gn_domain *d, struct gn_donor *donor, const stru
 	if (merge->result) {
 		gn_index_erase(&d->index, donor->entry);
 		d->sums.pages_busy++;
-		if (merge->result == -EINVAL)
+		if (merge->result == -EINVAL || merge->result == -ENOMEM)
 			gn_scanner_reoffer(m->scanner, donor->at, false);
 		return;
 	}

@@ -49,7 +49,8 @@ struct gn_domain_config {
 	 * pool may ask for it. */
 	uint64_t reserve_pages;
 	/* Free frames of the pool that stay resident, so that a break need not wait for the host (gn_frames_set_stock()). Scans
-	 * that are complete fill them up again, also if they had nothing to do. 0: none. The same goes for it. */
+	 * that are complete fill them up again, also if they had nothing to do. 0: none. The same goes for it. Not for VMs with
+	 * home frames, whose breaks want a certain frame. */
 	uint64_t stock_pages;
 	uint64_t max_pages;   /* of all VMs together: the size of the index, 21 bytes each */
 	unsigned split_pages; /* of a block of 2 MiB that must be sharable to split it; 0: 128 */

@@ -390,6 +390,32 @@ Test(sharing_domain, a_storm_of_writes)
 	rig_fini(&r);
 }
 
+/* Its frames would be other pages' homes. */
+Test(sharing_domain, no_stock_of_homes)
+{
+	struct gn_vm_config vm_config = {
+		.scheme = "bare", .mem_bytes = RAM, .vcpus = 1, .home_frames = true
+	};
+	struct gn_domain_config config = { .max_pages = 2 * PAGES, .stock_pages = 1 };
+	struct gn_domain *domain;
+	struct gn_vm *vm;
+	struct rig r;
+
+	rig_init(&r, "bare", 1, RAM, 1, &plain_config); /* registers schemes */
+	cr_assert_eq(gn_vm_create(&vm_config, &vm), 0);
+	config.frames = vm->frames;
+	cr_assert_eq(gn_domain_create(&config, &domain), 0);
+	cr_assert_eq(gn_domain_add(domain, vm), -EINVAL);
+	gn_domain_destroy(domain);
+	config.stock_pages = 0;
+	cr_assert_eq(gn_domain_create(&config, &domain), 0);
+	cr_assert_eq(gn_domain_add(domain, vm), 0);
+	gn_domain_remove(domain, vm);
+	gn_domain_destroy(domain);
+	gn_vm_destroy(vm);
+	rig_fini(&r);
+}
+
 /* ---- Life ----------------------------------------------------------------------------------------------------------- */
 
 Test(sharing_domain, a_vm_leaves_and_another_comes)

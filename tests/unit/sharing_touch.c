@@ -58,13 +58,20 @@ Test(sharing_touch, median_and_p99_are_of_the_kind)
 	struct sharing_touch_times times;
 
 	for (unsigned i = 0; i < 200; i++)
-		touches.items[i] =
-			(struct sharing_touch){ i, i & 1, (float)(i & 1 ? 1000 + i : i) };
+		touches.items[i] = (struct sharing_touch){ .page = i,
+							   .is_common = i & 1,
+							   .has_event = i == 199,
+							   .ns = (float)(i & 1 ? 1000 + i : i) };
+	/* Common ones: 1101 is the median; of two beyond twice that one had an event. */
+	touches.items[197].ns = 5000;
+	touches.items[199].ns = 5000;
 	cr_assert_eq(sharing_touches_times(&touches, false, &times), 0);
 	cr_assert_float_eq(times.median_ns, 100, 0.1);
 	cr_assert_float_eq(times.p99_ns, 198, 0.1);
+	cr_assert(isnan(times.below), "none is slow");
 	cr_assert_eq(sharing_touches_times(&touches, true, &times), 0);
 	cr_assert_float_eq(times.median_ns, 1101, 0.1);
+	cr_assert_float_eq(times.below, 0.5, 0.01);
 	touches.count = 0;
 	cr_assert_eq(sharing_touches_times(&touches, true, &times), 0);
 	cr_assert(isnan(times.median_ns));

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * daemon_link.c - kicks between a VM and a daemon: neither can make the other wait.
+ * sharing_link.c - kicks between a VM and a daemon: neither can make the other wait.
  */
 #include <criterion/criterion.h>
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "sharing/daemon_link.h"
+#include "sharing/link.h"
 
-Test(daemon_link, kicks_are_taken_out_together)
+Test(sharing_link, kicks_are_taken_out_together)
 {
 	int ours, theirs;
 	char byte;
@@ -28,7 +28,7 @@ Test(daemon_link, kicks_are_taken_out_together)
 }
 
 /* What the other side makes of its end is no matter of ours. The alarm ends who waits. */
-Test(daemon_link, nobody_waits, .timeout = 10)
+Test(sharing_link, nobody_waits, .timeout = 10)
 {
 	int ours, theirs;
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * daemon_link.c - each call says itself that it must not wait.
+ * link.c - each call says itself that it must not wait.
  */
-#include "daemon_link.h"
+#include "link.h"
 
 #include <errno.h>
 #include <sys/socket.h>

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * daemon_link.h - how VM and daemon wake each other: a pair of sockets, and a byte is a kick.
+ * link.h - how VM and daemon wake each other: a pair of sockets, and a byte is a kick.
  *
  * Not an eventfd, for both sides would have one open file: who is hostile makes it blocking, and the other sleeps in it.
  */
-#ifndef GN_SHARING_DAEMON_LINK_H
-#define GN_SHARING_DAEMON_LINK_H
+#ifndef GN_SHARING_LINK_H
+#define GN_SHARING_LINK_H
 
 #include <stdbool.h>
 
