@@ -23,8 +23,10 @@ static struct sharing_touches make(double factor, uint64_t seed)
 		bool is_common = sharing_random(&seed) & 1;
 		double ns = 1000 + (double)(sharing_random(&seed) % 500);
 
-		touches.items[i] = (struct sharing_touch){ i, is_common,
-							   (float)(is_common ? ns * factor : ns) };
+		touches.items[i] =
+			(struct sharing_touch){ .page = i,
+						.is_common = is_common,
+						.ns = (float)(is_common ? ns * factor : ns) };
 	}
 	return touches;
 }
