@@ -26,7 +26,7 @@
 #define FILL_PAGES	    256	 /* of the stock, in a scan: the host's page faults */
 #define CLEAN_PARTS	    64	 /* of the index, at a time, when frames are short */
 #define CLEAN_LEAST	    4096 /* buckets: some 100 us */
-#define CLEAN_SWEEPS	    32	 /* the index is cleaned once in as many */
+#define CLEAN_SWEEPS	    128	 /* the index is cleaned once in as many; each entry is a miss */
 #define BLOCK_PAGES	    ((uint64_t)GN_TABLE_ENTRIES)
 
 /* ---- Life ------------------------------------------------------------------------------------------ */

@@ -43,6 +43,9 @@ struct gn_scanner_config {
 	void *ctx;
 };
 #define GN_SETTLE_SWEEPS_MAX 6
+/* Sweeps until each page has been looked after once, for what nothing tells of. Seldom, for it reads a count for each shared page,
+ * anywhere in the pool. */
+#define GN_LOOK_AFTER_PERIOD 64
 
 /* Starts the VM's dirty log. -EINVAL, -EBUSY (the log is someone else's), -ENOMEM. */
 int gn_scanner_new(const struct gn_scanner_config *config, struct gn_scanner **out);

@@ -19,9 +19,7 @@
 #define MUCH_PAGES	  64 /* of 512 */
 #define STREAK_OF_WAITING 3
 #define WAIT_SHIFT_MAX	  4
-/* Sweeps. To look after reads a count for each shared page, anywhere in the pool; without a log it is how writes are seen. */
-#define LOOK_AFTER_PERIOD 32
-#define HASH_AGAIN_PERIOD 8
+#define HASH_AGAIN_PERIOD 8 /* sweeps: without a log, to look after is how writes are seen */
 
 /* ---- Harvest ------------------------------------------------------------------------------------- */
 
@@ -171,7 +169,7 @@ static void look_after_area(struct gn_scanner *s, uint64_t index, bool with_all)
 
 static void look_after(struct gn_scanner *s)
 {
-	const unsigned period = s->by_hash ? HASH_AGAIN_PERIOD : LOOK_AFTER_PERIOD;
+	const unsigned period = s->by_hash ? HASH_AGAIN_PERIOD : GN_LOOK_AFTER_PERIOD;
 
 	for (uint64_t i = 0; i < s->area_count; i++) {
 		bool is_turn = i % period == s->sweeps % period;

@@ -5,12 +5,22 @@
  */
 #include <errno.h>
 
+#include "sharing/scanner.h"
 #include "support/sharing_rig.h"
 
 #define RAM   (8 * MIB)
 #define PAGES (RAM / GN_PAGE_SIZE)
 
 static const struct gn_domain_config plain_config;
+
+/* Lets the domain look at each page, also at those of which nothing tells. */
+static void look_after_all(struct rig *r)
+{
+	for (unsigned i = 0; i < GN_LOOK_AFTER_PERIOD + 2; i++) {
+		rig_settle(r);
+		rig_audit(r);
+	}
+}
 
 Test(sharing_domain, two_vms_one_frame)
 {
@@ -121,8 +131,7 @@ Test(sharing_domain, a_sole_user_is_found_again)
 	rig_settle(&r);
 	rig_put(r.vms[1], 1, 6);
 	cr_assert_eq(gn_domain_reclaim(r.domain), 1);
-	for (unsigned i = 0; i < 34; i++) /* all of it is looked after in so many sweeps */
-		rig_settle(&r);
+	look_after_all(&r);
 	rig_put(r.vms[1], 2, 5);
 	rig_settle(&r);
 	cr_assert(rig_share(r.vms[0], 1, r.vms[1], 2));
@@ -161,11 +170,7 @@ Test(sharing_domain, a_page_that_is_found_by_two_tags)
 	rig_put(r.vms[1], 5, old);
 	rig_put(r.vms[1], 6, new);
 	rig_put(r.vms[1], 7, 5000); /* who finds nobody */
-	for (unsigned i = 0; i < 40;
-	     i++) { /* the wrong one of the two may have been kept at first */
-		rig_settle(&r);
-		rig_audit(&r);
-	}
+	look_after_all(&r);	    /* the wrong one of the two may have been kept at first */
 	cr_assert(rig_share(r.vms[0], 3, r.vms[1], 6));
 	cr_assert_eq(rig_query(r.vms[1], 5).state, GN_P2M_PRIVATE);
 	cr_assert(rig_holds(r.vms[1], 5, old));
@@ -438,9 +443,7 @@ Test(sharing_domain, a_vm_leaves_and_another_comes)
 	rig_put(r.vms[0], 7, 5);
 	rig_put(r.vms[1], 7, 6);
 	gn_vm_destroy(other);
-	for (unsigned i = 0; i < 34;
-	     i++) /* the one that is left has a frame to itself, which is found in time */
-		rig_settle(&r);
+	look_after_all(&r); /* the one that is left has a frame to itself, which is found in time */
 	cr_assert(rig_share(r.vms[0], 7, r.vms[1], 1));
 	cr_assert_eq(rig_query(r.vms[1], 7).state, GN_P2M_PRIVATE);
 	rig_fini(&r);

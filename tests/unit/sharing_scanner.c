@@ -211,7 +211,7 @@ Test(sharing_scanner, zeros_lose_their_frame)
 	/* A read brings a frame of zeros back, and nothing tells of it; it is found all the same. */
 	for (uint64_t at = 0; at < 50; at++)
 		cr_assert(rig_holds(w.vm, at, 0));
-	sweeps(&w, 34); /* each area had its turn, and its pages their time */
+	sweeps(&w, GN_LOOK_AFTER_PERIOD + 2); /* each area had its turn, and its pages their time */
 	cr_assert_eq(stats_of(&w).zero_pages, PAGES - 1 + 50);
 	world_fini(&w);
 }
