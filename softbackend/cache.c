@@ -119,6 +119,15 @@ enum gn_cache_level gn_caches_use_other(struct gn_caches *c, uint32_t line)
 	return GN_CACHE_MEMORY;
 }
 
+static inline __attribute__((always_inline)) void
+prefetch_set(const struct gn_cache *c, uint32_t ref, bool is_hashed, enum gn_cache_shape shape)
+{
+	size_t set = gn_cache_index(c, ref & ~GN_CACHE_DATUM, is_hashed);
+
+	gn_prefetch(gn_cache_tags(c, set, shape));
+	gn_prefetch(&c->idle[set]);
+}
+
 /* Use the queued references of @cache: what missed stays, in order. How many. */
 static inline __attribute__((always_inline)) uint32_t
 run_shape(const struct gn_cache *cache, uint32_t *queue, uint32_t count, bool is_hashed,
@@ -127,17 +136,14 @@ run_shape(const struct gn_cache *cache, uint32_t *queue, uint32_t count, bool is
 	const struct gn_cache copy = *cache, *c = &copy; /* in registers: no store can be to it */
 	uint32_t missed = 0, missed_data = 0;
 
+	/* Behind the queue's end there is something too, and any of it is in some set. */
+	for (uint32_t i = 0; is_hashed && i < GN_CACHE_AHEAD; i++)
+		prefetch_set(c, queue[i], is_hashed, shape);
 	for (uint32_t i = 0; i < count; i++) {
 		uint32_t ref = queue[i], miss;
 
-		/* Behind the queue's end there is something too, and any of it is in some set. */
-		if (is_hashed) {
-			uint32_t next = queue[i + GN_CACHE_AHEAD] & ~GN_CACHE_DATUM;
-			size_t set = gn_cache_index(c, next, true);
-
-			gn_prefetch(gn_cache_tags(c, set, shape));
-			gn_prefetch(&c->idle[set]);
-		}
+		if (is_hashed)
+			prefetch_set(c, queue[i + GN_CACHE_AHEAD], is_hashed, shape);
 		miss = !gn_cache_use_shape(c, ref & ~GN_CACHE_DATUM, is_hashed, shape);
 		queue[missed] = ref;
 		missed += miss;
