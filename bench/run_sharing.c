@@ -27,9 +27,8 @@ static const struct argp_option options[] = {
 	{ "sharing", OPT_SHARING, "SOCKET", 0,
 	  "share equal pages under the gnomon-shared that serves this socket", 30 },
 	{ "sharing-domain", OPT_DOMAIN, "NAME", 0,
-	  "soft: with the VMs of this domain, if the daemon's configuration names this one there "
-	  "(--name); "
-	  "else within itself only",
+	  "with the VMs of this domain, if the daemon's configuration names this one there "
+	  "(--name); else within itself only",
 	  30 },
 	{ 0 }
 };
@@ -60,9 +59,6 @@ void run_sharing_complete(struct run_sharing *o, const struct machine *machine, 
 		cli_fail(EXIT_USAGE, "--sharing-domain: goes with --sharing only");
 	if (!o->socket)
 		return;
-	if (machine->backend != MACHINE_SOFT && o->domain)
-		cli_fail(EXIT_USAGE, "--sharing-domain: goes with the soft backend only; under kvm "
-				     "a VM shares within itself (--sharing alone)");
 	o->backend = machine_backend_name(machine);
 	snprintf(o->own_name, sizeof(o->own_name), "%d", (int)getpid());
 	o->name = name ? name : o->own_name;

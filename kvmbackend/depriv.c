@@ -506,7 +506,14 @@ static int enter_cpu(struct gn_kvm_cpu *cpu)
 
 static int enter(struct gn_kvm *kvm)
 {
-	const struct gn_kvm_slot pool = { .bytes = kvm->pool.bytes, .host = kvm->pool.base };
+	/* What there is of the window comes and goes behind the slot: only entries of ours lead there, to what is there. */
+	const struct gn_kvm_slot slots[] = {
+		{ .bytes = kvm->pool.bytes, .host = kvm->pool.base },
+		{ .gpa = kvm->pool.bytes,
+		  .bytes = kvm->pool.window_bytes,
+		  .host = (uint8_t *)kvm->pool.base + kvm->pool.bytes,
+		  .is_readonly = true },
+	};
 	int err;
 
 	if (!kvm->host.sync_regs) {
@@ -515,7 +522,8 @@ static int enter(struct gn_kvm *kvm)
 			"this KVM lacks KVM_CAP_SYNC_REGS (Linux 4.17), which shadow schemes need");
 		return -EOPNOTSUPP;
 	}
-	err = gn_kvm_slots_set(kvm, &pool, 1, kvm->why, sizeof(kvm->why));
+	err = gn_kvm_slots_set(kvm, slots, kvm->pool.window_bytes ? 2 : 1, kvm->why,
+			       sizeof(kvm->why));
 	for (unsigned i = 0; i < kvm->cpu_count && !err; i++) {
 		err = enter_cpu(&kvm->cpus[i]);
 		if (err)

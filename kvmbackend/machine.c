@@ -277,9 +277,8 @@ static int make_engine_vm(struct gn_kvm *kvm, char *why, size_t why_bytes)
 	struct gn_vm_config config = kvm->config.vm;
 	int err;
 
-	if (config.frames || config.window_bytes) {
-		snprintf(why, why_bytes,
-			 "frames, window_bytes: KVM maps the pool, which has to be the VM's own");
+	if (config.frames) {
+		snprintf(why, why_bytes, "frames: KVM maps the pool, which has to be the VM's own");
 		return -EINVAL;
 	}
 	config.scheme = "interp";

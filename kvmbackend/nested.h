@@ -53,11 +53,12 @@ struct gn_kvm_nested {
 	void *reserved; /* (c) the address space it lies in */
 	size_t reserved_bytes;
 	int uffd; /* (c) */
+	uint64_t *
+		placed; /* [view_lock] a word a gfn: the source (view.c) of its piece of the view, + 1; 0: home */
 	uint64_t
-		*placed; /* [view_lock] a word a gfn: pfn + 1 its piece of the view maps, 0: home */
-	uint64_t
-		piece_ends; /* [view_lock] gfns whose frame does not follow that of the gfn before */
+		piece_ends; /* [view_lock] gfns whose source does not follow that of the gfn before */
 	uint64_t piece_ends_max; /* (c) */
+	uint64_t lent;		 /* [view_lock] gfns whose piece is of the window's */
 	uint64_t *
 		open; /* [view_lock] a bit a 2 MiB block: taken from the userfaultfd, faults on its own */
 	uint64_t *

@@ -20,7 +20,14 @@
  * (gn_p2m_publish()). And a page that is put in at home amid a run of others takes the rest of that run along, so that the run
  * has one end as before; those are not in the view then, and stop sharing when they are touched.
  *
- * Taking out leaves a piece where it is, empty. Only putting in moves pieces, and putting in may fail.
+ * Taking out leaves a piece where it is, empty. Only putting in has to move pieces, and putting in may fail.
+ *
+ * Frames of the window (mmu/window.c) are of another file, sealed against writers, and a userfaultfd takes no mapping that
+ * could never be written. So a piece of them is a *private* mapping. It must not be written all the same, or the kernel would
+ * make the guest a page that the p2m knows nothing of: its pages are in write-protected; where that can't be, the slots are
+ * read-only (layout.c), and so is the piece. When such a page is taken out, its home is put in its place if the kernel lets us, so
+ * that the view does not keep alive what its owner wants to be rid of. If it does not, the piece stays, and the number
+ * of the memory it is of (gn_window_place.serial) keeps it from being taken for a piece of what comes there next.
  *
  * 2 MiB. UFFDIO_CONTINUE makes small mappings only. A block whose 512 frames are its own, with all rights, needs no
  * guard until the p2m changes it: it is unregistered, and the kernel maps it as large as it can. Where the host's
@@ -42,6 +49,7 @@
 #define BLOCK_PAGES ((uint64_t)512)
 #define BLOCK_BYTES (BLOCK_PAGES * GN_PAGE_SIZE)
 #define WORD_BITS   64
+#define SERIAL_BIT  44 /* of a source: frames are numbered below that */
 #define PIECES_PART                                                                                \
 	2 /* of the mappings that a process may have; the rest is for what else it maps, and for blocked pages */
 
@@ -197,33 +205,67 @@ void gn_kvm_view_destroy(struct gn_kvm_nested *n)
 
 /* ---- Putting in ------------------------------------------------------------------------------------------------ */
 
-static uint64_t frame_at(const struct gn_kvm_nested *n, uint64_t at)
+/*
+ * What a page of the view is of: the number of the frame, and above that, if it is one of the window's, the serial of its
+ * memory. That of the next page of the same memory is one more. A gfn's own number is its home, whether the pool has such
+ * a frame or not.
+ */
+static uint64_t source_at(const struct gn_kvm_nested *n, uint64_t at)
 {
 	return n->placed[at] ? n->placed[at] - 1 : at;
 }
 
-/* How many pieces end in (start, end]: pages of the view whose frame the page before does not lead to. */
+static bool is_lent(uint64_t source)
+{
+	return source >> SERIAL_BIT;
+}
+
+static uint64_t source_of(const struct gn_kvm_nested *n, pfn_t frame)
+{
+	struct gn_window_place lent = { .serial = 0 };
+
+	(void)gn_window_find(n->kvm->vm->frames, frame, &lent);
+	return frame.v | (uint64_t)lent.serial << SERIAL_BIT;
+}
+
+/* How many pieces end in (start, end]: pages of the view whose source the page before does not lead to. */
 static uint64_t ends_within(const struct gn_kvm_nested *n, uint64_t start, uint64_t end)
 {
 	uint64_t count = 0;
 
 	for (uint64_t at = start + 1; at <= end && at < n->pages; at++)
-		count += frame_at(n, at) != frame_at(n, at - 1) + 1;
+		count += source_at(n, at) != source_at(n, at - 1) + 1;
 	return count;
 }
 
 bool gn_kvm_view_has_room(const struct gn_kvm_nested *n, gfn_t start, pfn_t frame)
 {
-	return frame_at(n, start.v) == frame.v || frame.v == start.v ||
+	uint64_t source = source_of(n, frame);
+
+	return source == source_at(n, start.v) || source == start.v ||
 	       n->piece_ends < n->piece_ends_max;
 }
 
-/* [start, start + count) of the view shall be frames from @frame on. */
-static int place(struct gn_kvm_nested *n, uint64_t start, uint64_t count, uint64_t frame)
+/* A piece that is nowhere yet. */
+static void *map_piece(const struct gn_kvm_nested *n, uint64_t bytes, uint64_t source)
+{
+	const pfn_t frame = pfn(source & (((uint64_t)1 << SERIAL_BIT) - 1));
+	struct gn_window_place lent;
+
+	if (!is_lent(source))
+		return mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
+			    n->kvm->pool.fd, (off_t)(frame.v * GN_PAGE_SIZE));
+	/* Its owner cannot want it back meanwhile: a page of the p2m has it. */
+	GN_BUG_ON(gn_window_find(n->kvm->vm->frames, frame, &lent));
+	return mmap(NULL, bytes, PROT_READ | (n->uffd_wp ? PROT_WRITE : 0),
+		    MAP_PRIVATE | MAP_NORESERVE, lent.fd, (off_t)lent.offset);
+}
+
+/* [start, start + count) of the view shall be of @source on. */
+static int place(struct gn_kvm_nested *n, uint64_t start, uint64_t count, uint64_t source)
 {
 	uint64_t bytes = count * GN_PAGE_SIZE, before = start ? start - 1 : 0;
-	void *piece = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
-			   n->kvm->pool.fd, (off_t)(frame * GN_PAGE_SIZE));
+	void *piece = map_piece(n, bytes, source);
 	int err;
 
 	if (piece == MAP_FAILED)
@@ -240,7 +282,9 @@ static int place(struct gn_kvm_nested *n, uint64_t start, uint64_t count, uint64
 	}
 	n->piece_ends -= ends_within(n, before, start + count);
 	for (uint64_t i = 0; i < count; i++) {
-		n->placed[start + i] = frame == start ? 0 : frame + i + 1;
+		n->lent -= is_lent(source_at(n, start + i));
+		n->lent += is_lent(source);
+		n->placed[start + i] = source == start ? 0 : source + i + 1;
 		bit_put(n->blocked, start + i, false);
 	}
 	n->piece_ends += ends_within(n, before, start + count);
@@ -253,7 +297,7 @@ static uint64_t widen(const struct gn_kvm_nested *n, uint64_t end)
 	if (n->piece_ends < n->piece_ends_max)
 		return end;
 	while (end < n->pages && n->placed[end] && n->placed[end - 1] &&
-	       frame_at(n, end) == frame_at(n, end - 1) + 1)
+	       source_at(n, end) == source_at(n, end - 1) + 1)
 		end++;
 	return end;
 }
@@ -302,18 +346,19 @@ int gn_kvm_view_put(struct gn_kvm_nested *n, gfn_t start, uint64_t count, pfn_t 
 		    bool writable)
 {
 	bool is_there = true, is_blocked = false;
-	uint64_t end = start.v + count;
+	uint64_t end = start.v + count, source = source_of(n, frame);
 	int err = 0;
 
+	GN_BUG_ON(writable && is_lent(source));
 	for (uint64_t i = 0; i < count; i++) {
-		is_there &= frame_at(n, start.v + i) == frame.v + i;
+		is_there &= source_at(n, start.v + i) == source + i;
 		is_blocked |= bit_get(n->blocked, start.v + i);
 	}
 	/* A blocked page whose unblocking failed is replaced, too. */
 	if (!is_there || is_blocked) {
-		if (frame.v == start.v)
+		if (source == start.v)
 			end = widen(n, end);
-		err = place(n, start.v, end - start.v, frame.v);
+		err = place(n, start.v, end - start.v, source);
 	}
 	return err ? err : put_run(n, start.v, count, writable);
 }
@@ -332,7 +377,7 @@ int gn_kvm_view_open(struct gn_kvm_nested *n, gfn_t start)
 	struct uffdio_range range = { .start = (uintptr_t)at_gfn(n, start.v), .len = BLOCK_BYTES };
 
 	for (uint64_t i = 0; i < BLOCK_PAGES; i++)
-		if (frame_at(n, start.v + i) != start.v + i || bit_get(n->blocked, start.v + i))
+		if (source_at(n, start.v + i) != start.v + i || bit_get(n->blocked, start.v + i))
 			return -EINVAL;
 	if (!n->kvm->host.shmem_huge_pages)
 		make_large(n, start.v);
@@ -384,10 +429,24 @@ static void unblock(struct gn_kvm_nested *n, uint64_t start, uint64_t end)
 			at += WORD_BITS - 1;
 			continue;
 		}
-		/* If the kernel can't split a mapping, putting in will replace it. */
-		if (bit_get(n->blocked, at) &&
+		/* If the kernel can't split a mapping, putting in will replace it. So will it a piece of what is lent, which has
+		 * rights of its own. */
+		if (bit_get(n->blocked, at) && !is_lent(source_at(n, at)) &&
 		    !mprotect(at_gfn(n, at), GN_PAGE_SIZE, PROT_READ | PROT_WRITE))
 			bit_put(n->blocked, at, false);
+	}
+}
+
+/* Nothing of [start, end) is in any more. Pages that had a frame of the window get their home, run by run. */
+static void send_home(struct gn_kvm_nested *n, uint64_t start, uint64_t end)
+{
+	for (uint64_t at = start, to; at < end && n->lent; at = to) {
+		to = at + 1;
+		if (!is_lent(source_at(n, at)))
+			continue;
+		while (to < end && is_lent(source_at(n, to)))
+			to++;
+		(void)place(n, at, widen(n, to) - at, at);
 	}
 }
 
@@ -399,6 +458,7 @@ void gn_kvm_view_take(struct gn_kvm_nested *n, gfn_t start, gfn_t end)
 		return;
 	close_blocks(n, start.v, last);
 	zap(n, start.v, last);
+	send_home(n, start.v, last);
 	unblock(n, start.v, last);
 }
 

@@ -152,6 +152,7 @@ void gn_frames_destroy(struct gn_frames *frames)
 	impl = frames->impl;
 	gn_lock_fini(&impl->give_lock);
 	gn_lock_fini(&impl->lock);
+	gn_window_fini(impl);
 	gn_host_memory_unmap(&impl->memory);
 	munmap(impl->tables, impl->tables_bytes);
 	free(impl->stock);

@@ -18,6 +18,8 @@
 struct gn_window_part {
 	uint64_t first, count; /* frames, from the window's first on; no count: none */
 	uint64_t lent;	       /* frames with a reference */
+	int fd;		       /* our own */
+	uint32_t serial;       /* not that of the memory which was there before */
 };
 #define GN_WINDOW_PARTS 128
 
@@ -46,6 +48,7 @@ struct gn_frames_impl {
 	uint64_t *stock;		  /* [lock] free frames that are resident: stock.c */
 	uint64_t stock_count, stock_most; /* [lock] */
 	struct gn_window_part parts[GN_WINDOW_PARTS]; /* [lock] */
+	uint32_t part_serial;			      /* [lock] the last one */
 	uint64_t
 		*returned; /* [lock] a bit a frame of the window: put, and its owner was not told */
 	uint64_t returned_hint; /* [lock] words of `returned` below have none */
@@ -80,6 +83,8 @@ bool gn_frames_take_lowest(struct gn_frames_impl *impl, uint64_t *frame);
 
 /* gn_frames_put() of a frame of the window. */
 bool gn_window_put(struct gn_frames *frames, pfn_t frame);
+/* What is still in the window is let go. Nobody uses the pool any more. */
+void gn_window_fini(struct gn_frames_impl *impl);
 
 /* [first, first + count), whose references are gone, can be taken again. @is_clean: the host has their memory, and they
  * read as zeros. Frames lock held. */

@@ -368,6 +368,7 @@ void gn_vm_pool(const struct gn_vm *vm, struct gn_pool *out)
 {
 	out->base = vm->frames->base;
 	out->bytes = vm->frames->own_count * GN_PAGE_SIZE;
+	out->window_bytes = (vm->frames->frame_count - vm->frames->own_count) * GN_PAGE_SIZE;
 	out->fd = gn_frames_fd(vm->frames);
 }
 

@@ -21,6 +21,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "arena.h"
 #include "check.h"
@@ -68,35 +69,46 @@ static int check_file(int fd, uint64_t bytes)
 	return !bytes || bytes % GN_PAGE_SIZE || bytes > (uint64_t)st.st_size ? -EINVAL : 0;
 }
 
+/* @fd stays ours if it works out. */
 static int attach_locked(struct gn_frames *frames, int fd, uint64_t count, uint64_t *first)
 {
-	struct gn_window_part *part = frames->impl->parts;
+	struct gn_frames_impl *impl = frames->impl;
+	struct gn_window_part *part = impl->parts;
 	int err;
 
-	while (part < frames->impl->parts + GN_WINDOW_PARTS && part->count)
+	while (part < impl->parts + GN_WINDOW_PARTS && part->count)
 		part++;
-	if (part == frames->impl->parts + GN_WINDOW_PARTS || !find_room(frames, count, first))
+	if (part == impl->parts + GN_WINDOW_PARTS || !find_room(frames, count, first))
 		return -ENOSPC;
-	err = gn_host_memory_show(&frames->impl->memory, *first * GN_PAGE_SIZE,
-				  count * GN_PAGE_SIZE, fd);
-	if (!err)
-		*part = (struct gn_window_part){ .first = *first, .count = count };
-	return err;
+	err = gn_host_memory_show(&impl->memory, *first * GN_PAGE_SIZE, count * GN_PAGE_SIZE, fd);
+	if (err)
+		return err;
+	impl->part_serial = impl->part_serial % (GN_WINDOW_SERIALS - 1) + 1;
+	*part = (struct gn_window_part){
+		.first = *first, .count = count, .fd = fd, .serial = impl->part_serial
+	};
+	return 0;
 }
 
 int gn_frames_attach(struct gn_frames *frames, int fd, uint64_t bytes, pfn_t *first)
 {
 	int err = check_file(fd, bytes);
 	uint64_t at;
+	int own;
 
 	if (err)
 		return err;
 	if (gn_alloc_should_fail())
 		return -ENOMEM;
+	own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	if (own < 0)
+		return -errno;
 	gn_lock(&frames->impl->lock);
-	err = attach_locked(frames, fd, bytes / GN_PAGE_SIZE, &at);
+	err = attach_locked(frames, own, bytes / GN_PAGE_SIZE, &at);
 	gn_unlock(&frames->impl->lock);
-	if (!err)
+	if (err)
+		close(own);
+	else
 		*first = pfn(frames->own_count + at);
 	return err;
 }
@@ -117,6 +129,7 @@ static int detach_locked(struct gn_frames *frames, uint64_t first)
 		return err;
 	for (uint64_t i = first; i < first + part->count; i++)
 		gn_bit_clear(impl->returned, i);
+	close(part->fd);
 	*part = (struct gn_window_part){ 0 };
 	return 0;
 }
@@ -129,6 +142,30 @@ int gn_frames_detach(struct gn_frames *frames, pfn_t first)
 	err = detach_locked(frames, first.v - frames->own_count);
 	gn_unlock(&frames->impl->lock);
 	return err;
+}
+
+void gn_window_fini(struct gn_frames_impl *impl)
+{
+	for (unsigned i = 0; i < GN_WINDOW_PARTS; i++)
+		if (impl->parts[i].count)
+			close(impl->parts[i].fd);
+}
+
+int gn_window_find(const struct gn_frames *frames, pfn_t frame, struct gn_window_place *out)
+{
+	const struct gn_window_part *part;
+	uint64_t index = frame.v - frames->own_count;
+
+	if (gn_frames_is_own(frames, frame) || !gn_frames_valid(frames, frame))
+		return -EINVAL;
+	gn_lock(&frames->impl->lock);
+	part = part_of(frames, index);
+	if (part)
+		*out = (struct gn_window_place){ .fd = part->fd,
+						 .offset = (index - part->first) * GN_PAGE_SIZE,
+						 .serial = part->serial };
+	gn_unlock(&frames->impl->lock);
+	return part ? 0 : -EINVAL;
 }
 
 /* ---- Frames come and go -------------------------------------------------------------------------- */

@@ -197,7 +197,7 @@ struct gn_vm_config {
 	 * home_frames false. Tables come out of it, too, and out of its reserve: who does not trust all of the guests wants a
 	 * scheme_table_limit_bytes for each. Not for the kvm backend. */
 	struct gn_frames *frames;
-	/* Room for frames of others behind the VM's own ones, see gn_frames_attach(). Not for the kvm backend. */
+	/* Room for frames of others behind the VM's own ones, see gn_frames_attach(). */
 	uint64_t window_bytes;
 };
 #define GN_MAX_VCPUS 64
@@ -219,6 +219,8 @@ void *gn_vm_backend(const struct gn_vm *vm);
 struct gn_pool {
 	void *base; /* where HPA 0 is mapped in this process */
 	uint64_t bytes;
+	/* Behind those: what gn_frames_attach() shows, read-only, and else nothing. Frames there can be in the guest's translations. */
+	uint64_t window_bytes;
 	int fd; /* the memfd behind it, the engine's; -1: GN_POOL_ANONYMOUS */
 };
 void gn_vm_pool(const struct gn_vm *vm, struct gn_pool *out);

@@ -43,6 +43,15 @@ RIG_CODE(read_pages, "xor %eax, %eax\n"
 /* Each page's first word becomes its address + rsi. */
 RIG_CODE(write_pages, "1: lea (%rbx, %rsi), %rax\n mov %rax, (%rbx)\n add $4096, %rbx\n"
 		      "dec %rcx\n jnz 1b\n xor %eax, %eax\n int3")
+/* Each page's first word becomes rsi. */
+RIG_CODE(fill_pages, "1: mov %rsi, (%rbx)\n add $4096, %rbx\n dec %rcx\n jnz 1b\n"
+		     "xor %eax, %eax\n int3")
+/* The same, and rsi rises. */
+RIG_CODE(number_pages, "1: mov %rsi, (%rbx)\n inc %rsi\n add $4096, %rbx\n dec %rcx\n jnz 1b\n"
+		       "xor %eax, %eax\n int3")
+/* Every second page's. */
+RIG_CODE(fill_half, "1: mov %rsi, (%rbx)\n add $8192, %rbx\n dec %rcx\n jnz 1b\n"
+		    "xor %eax, %eax\n int3")
 /* The word at rbx is counted up for ever. */
 RIG_CODE(count_up, "1: incq (%rbx)\n jmp 1b")
 /* Over and over: each of rcx pages from rbx holds its own address, and then in its second word a count that

@@ -16,17 +16,6 @@ RIG_CODE(renumber, "xor %r8d, %r8d\n"
 		   "add $4096, %rdi\n dec %rdx\n jnz 2b\n"
 		   "cmpq $0, (%rsi)\n je 1b\n xor %eax, %eax\n int3\n"
 		   "3: mov $1, %eax\n int3")
-/* Each page's first word becomes rsi. */
-RIG_CODE(fill_pages, "1: mov %rsi, (%rbx)\n add $4096, %rbx\n dec %rcx\n jnz 1b\n"
-		     "xor %eax, %eax\n int3")
-
-/* Each page's first word becomes rsi, which rises. */
-RIG_CODE(number_pages, "1: mov %rsi, (%rbx)\n inc %rsi\n add $4096, %rbx\n dec %rcx\n jnz 1b\n"
-		       "xor %eax, %eax\n int3")
-/* Every second page's. */
-RIG_CODE(fill_half, "1: mov %rsi, (%rbx)\n add $8192, %rbx\n dec %rcx\n jnz 1b\n"
-		    "xor %eax, %eax\n int3")
-
 #define AT (32 * MIB)
 
 static unsigned count_shared(struct gn_vm *vm, uint64_t pages)
