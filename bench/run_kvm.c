@@ -40,7 +40,7 @@ static int guest_create(struct guest *g, struct results_run *run)
 {
 	const struct machine *machine = g->request->machine;
 	const struct workload_params *params = g->service.params;
-	const struct gn_kvm_config config = {
+	struct gn_kvm_config config = {
 		.vm = { .scheme = g->request->scheme,
 			.mem_bytes = machine->mem_bytes,
 			.vcpus = machine->vcpus,
@@ -51,8 +51,11 @@ static int guest_create(struct guest *g, struct results_run *run)
 		.ctx = &g->service,
 	};
 	char why[512] = "";
-	int err = gn_kvm_create(&config, &g->kvm, why, sizeof(why));
+	int err;
 
+	if (g->request->sharing)
+		run_sharing_prepare(g->request->sharing, &config.vm);
+	err = gn_kvm_create(&config, &g->kvm, why, sizeof(why));
 	if (err) {
 		g->kvm = NULL;
 		snprintf(run->failure, sizeof(run->failure), "the VM was not created: %s",

@@ -112,7 +112,7 @@ static void mark_accessed(struct gn_kvm_nested *n, gfn_t at)
 static bool must_break(const struct gn_kvm_nested *n, const struct leaf *leaf)
 {
 	return leaf->is_shared &&
-	       (n->breaks_reads || !gn_kvm_view_has_room(n, leaf->start, leaf->frame));
+	       (!n->uffd_wp || !gn_kvm_view_has_room(n, leaf->start, leaf->frame));
 }
 
 /* What became of a leaf. */
@@ -132,7 +132,7 @@ static int put(struct gn_kvm_nested *n, const struct leaf *leaf, uint64_t sequen
 	if (!leaf->can_open)
 		make_resident(n, leaf);
 	pthread_mutex_lock(&n->view_lock);
-	if (must_break(n, leaf) && (n->breaks_reads || !keeps)) {
+	if (must_break(n, leaf) && (!n->uffd_wp || !keeps)) {
 		*end = PUT_BREAK;
 		err = 0;
 	} else if (!gn_p2m_retry(&n->kvm->vm->p2m, sequence)) {
@@ -271,8 +271,8 @@ int gn_kvm_fill_ahead(struct gn_kvm_nested *n)
 
 		(void)gn_p2m_query(n->kvm->vm, gfn(at), &info);
 		pages = 1;
-		if (info.state == GN_P2M_PRIVATE || info.state == GN_P2M_SHARED ||
-		    info.state == GN_P2M_READONLY)
+		if (info.state == GN_P2M_PRIVATE || info.state == GN_P2M_READONLY ||
+		    (info.state == GN_P2M_SHARED && n->uffd_wp))
 			err = resolve(n, &n->kvm->cpus[0], gfn(at), false, false, &pages);
 		at = (at | ((pages ? pages : 1) - 1)) + 1;
 	}

@@ -6,9 +6,8 @@
  * nothing (any access does). A ballooned gfn is RAM here: it is merely never in the view. Balloons take single pages from
  * all over the place, and a slot is a precious thing; the view has no such limit.
  *
- * Where pages can't be put into the view write-protected (before Linux 6.4), SHARED ones count as read-only too: the
- * store comes out, is made by the engine, and the page is the guest's own again. When that has used half of the slots there are,
- * it ends for good: SHARED pages are RAM from then on that is never in the view, because a read makes them the guest's own, too.
+ * A SHARED one is RAM as well, which the view guards. A read-only slot would not do: what the processor itself writes, a
+ * stack at an exception, bits of the guest's tables and descriptors, would end in KVM's emulator, which can't make it so.
  *
  * The kernel changes slots one by one, so a change is made while all vCPUs are held outside. Who follows: the thread that
  * changed the p2m, when its change is complete; and a vCPU that was faster, when it finds out.
@@ -33,8 +32,6 @@ static enum kind kind_of(const struct gn_kvm_nested *n, uint64_t at)
 		return KIND_NOTHING;
 	case GN_P2M_READONLY:
 		return KIND_ROM;
-	case GN_P2M_SHARED:
-		return n->uffd_wp || n->breaks_reads ? KIND_RAM : KIND_ROM;
 	default:
 		return KIND_RAM;
 	}
@@ -72,16 +69,6 @@ static size_t count_slots(const struct gn_kvm_nested *n)
 	return count;
 }
 
-/* SHARED pages are RAM from here on, and none of them may be in the view, where there is no way to keep them from being written. */
-static void give_up_rom(struct gn_kvm_nested *n)
-{
-	pthread_mutex_lock(&n->view_lock);
-	n->breaks_reads = true;
-	gn_kvm_view_take(n, gfn(0), gfn(n->pages));
-	pthread_mutex_unlock(&n->view_lock);
-	(void)update_kinds(n, 0, n->pages);
-}
-
 /* Make the slots what the kinds say. slots_lock held, every vCPU outside. */
 static int declare(struct gn_kvm_nested *n, char *why, size_t why_bytes)
 {
@@ -89,10 +76,6 @@ static int declare(struct gn_kvm_nested *n, char *why, size_t why_bytes)
 	size_t count = count_slots(n), i = 0;
 	int err;
 
-	if (!n->uffd_wp && !n->breaks_reads && count > n->slots_most) {
-		give_up_rom(n);
-		count = count_slots(n);
-	}
 	slots = gn_alloc_should_fail() ? NULL : calloc(count ? count : 1, sizeof(*slots));
 	if (!slots)
 		return gn_kvm_sys_fail(why, why_bytes, "memory slots", ENOMEM);

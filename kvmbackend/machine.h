@@ -209,8 +209,6 @@ void gn_kvm_slots_destroy(struct gn_kvm *kvm);
 /* Make the VM's slots exactly @slots (rising, apart); what stays as it is isn't touched. Every vCPU is outside the
  * guest if one goes that the guest can reach. What a slot logged as dirty and nobody fetched is noted as dirty
  * as a whole. On failure some may be missing. -errno. */
-/* How many there can be. */
-size_t gn_kvm_slots_limit(const struct gn_kvm *kvm);
 int gn_kvm_slots_set(struct gn_kvm *kvm, const struct gn_kvm_slot *slots, size_t count, char *why,
 		     size_t why_bytes);
 /* Slot by its number: false past the last; @out->bytes is 0 for one not in use. */

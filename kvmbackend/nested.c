@@ -25,7 +25,6 @@
 
 #include "nested.h"
 
-#define SLOTS_PART	     2 /* of the memory slots, for SHARED pages that must not be written */
 #define BAD_ADDRESSES_MAX    1000
 #define BAD_ADDRESS_PAUSE_NS 1000000
 
@@ -82,7 +81,7 @@ static bool is_denied(struct gn_kvm_cpu *cpu, gpa_t at)
 	       atomic_load_explicit(&vm->touch_answer, memory_order_relaxed) == GN_TOUCH_DENY;
 }
 
-/* Memory after all: it changed kind under the guest's hands, or a SHARED or BALLOONED page needs the engine. */
+/* Memory after all: it changed kind under the guest's hands, or a BALLOONED page needs the engine. */
 static enum gn_kvm_next memory_access(struct gn_kvm_cpu *cpu, gpa_t at, uint8_t *data,
 				      unsigned bytes, bool is_write)
 {
@@ -346,7 +345,6 @@ static int build(struct gn_kvm *kvm)
 	pthread_mutexattr_destroy(&recursive);
 	pthread_mutex_init(&n->queue_lock, NULL);
 	pthread_mutex_init(&n->slots_lock, NULL);
-	n->slots_most = gn_kvm_slots_limit(kvm) / SLOTS_PART;
 	pthread_cond_init(&n->queue_filled, NULL);
 	kvm->nested = n;
 	for (unsigned i = 0; i < kvm->cpu_count; i++) {

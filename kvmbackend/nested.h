@@ -41,9 +41,9 @@ struct gn_kvm_nested_cpu {
 #define GN_KVM_QUEUE 128
 
 struct gn_kvm_nested {
-	struct gn_kvm *kvm;	 /* (c) */
-	bool uffd_wp;		 /* (c) pages can be put in write-protected */
-	bool huge;		 /* (c) 2 MiB blocks are worth a try */
+	struct gn_kvm *kvm; /* (c) */
+	bool uffd_wp; /* (c) pages can be put in write-protected; if not, none that is SHARED is */
+	bool huge;    /* (c) 2 MiB blocks are worth a try */
 	_Atomic(bool) is_active; /* (a) the mode is in force */
 
 	/* view.c */
@@ -82,11 +82,8 @@ struct gn_kvm_nested {
 
 	/* layout.c */
 	pthread_mutex_t slots_lock;
-	uint8_t *kinds;	   /* [slots_lock] a byte a gfn: what the slots make of it */
-	bool logs_dirty;   /* [slots_lock] */
-	size_t slots_most; /* (c) that may be used to tell SHARED pages from others */
-	/* [slots_lock and view_lock, either to read] SHARED pages in use are too many for the slots: a touch breaks them */
-	bool breaks_reads;
+	uint8_t *kinds;	 /* [slots_lock] a byte a gfn: what the slots make of it */
+	bool logs_dirty; /* [slots_lock] */
 };
 
 /* ---- view.c: all but new and destroy with view_lock held --------------------------------------------------- */

@@ -210,11 +210,6 @@ static int set(struct gn_kvm *kvm, const struct gn_kvm_slot *wanted, size_t coun
 	return err;
 }
 
-size_t gn_kvm_slots_limit(const struct gn_kvm *kvm)
-{
-	return kvm->slots->limit;
-}
-
 int gn_kvm_slots_set(struct gn_kvm *kvm, const struct gn_kvm_slot *slots, size_t count, char *why,
 		     size_t why_bytes)
 {

@@ -24,10 +24,10 @@
  *
  * Frames of the window (mmu/window.c) are of another file, sealed against writers, and a userfaultfd takes no mapping that
  * could never be written. So a piece of them is a *private* mapping. It must not be written all the same, or the kernel would
- * make the guest a page that the p2m knows nothing of: its pages are in write-protected; where that can't be, the slots are
- * read-only (layout.c), and so is the piece. When such a page is taken out, its home is put in its place if the kernel lets us, so
- * that the view does not keep alive what its owner wants to be rid of. If it does not, the piece stays, and the number
- * of the memory it is of (gn_window_place.serial) keeps it from being taken for a piece of what comes there next.
+ * make the guest a page that the p2m knows nothing of: its pages are put in write-protected, or not at all (fill.c). When such
+ * a page is taken out, its home is put in its place if the kernel lets us, so that the view does not keep alive what its owner
+ * wants to be rid of. If it does not, the piece stays, and the number of the memory it is of (gn_window_place.serial) keeps it
+ * from being taken for a piece of what comes there next.
  *
  * 2 MiB. UFFDIO_CONTINUE makes small mappings only. A block whose 512 frames are its own, with all rights, needs no
  * guard until the p2m changes it: it is unregistered, and the kernel maps it as large as it can. Where the host's
@@ -255,10 +255,11 @@ static void *map_piece(const struct gn_kvm_nested *n, uint64_t bytes, uint64_t s
 	if (!is_lent(source))
 		return mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
 			    n->kvm->pool.fd, (off_t)(frame.v * GN_PAGE_SIZE));
+	GN_BUG_ON(!n->uffd_wp);
 	/* Its owner cannot want it back meanwhile: a page of the p2m has it. */
 	GN_BUG_ON(gn_window_find(n->kvm->vm->frames, frame, &lent));
-	return mmap(NULL, bytes, PROT_READ | (n->uffd_wp ? PROT_WRITE : 0),
-		    MAP_PRIVATE | MAP_NORESERVE, lent.fd, (off_t)lent.offset);
+	return mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, lent.fd,
+		    (off_t)lent.offset);
 }
 
 /* [start, start + count) of the view shall be of @source on. */
@@ -429,9 +430,8 @@ static void unblock(struct gn_kvm_nested *n, uint64_t start, uint64_t end)
 			at += WORD_BITS - 1;
 			continue;
 		}
-		/* If the kernel can't split a mapping, putting in will replace it. So will it a piece of what is lent, which has
-		 * rights of its own. */
-		if (bit_get(n->blocked, at) && !is_lent(source_at(n, at)) &&
+		/* If the kernel can't split a mapping, putting in will replace it. */
+		if (bit_get(n->blocked, at) &&
 		    !mprotect(at_gfn(n, at), GN_PAGE_SIZE, PROT_READ | PROT_WRITE))
 			bit_put(n->blocked, at, false);
 	}

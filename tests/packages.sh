@@ -8,7 +8,7 @@ build="gcc g++ cmake ninja-build pkg-config liburcu-dev libjemalloc-dev libxxhas
 	libmicrohttpd-dev libsystemd-dev"
 bench="$build gnuplot-nox valgrind sqlite3"
 test="$bench python3 libcriterion-dev clang clang-format clang-tidy libclang-rt-14-dev gcovr"
-lab="$build qemu-system-x86 cpio binutils"
+lab="$build qemu-system-x86 cpio binutils xz-utils"
 lab_ept="$lab bochs bochs-term bochsbios vgabios xorriso isolinux syslinux-common"
 
 wanted=""

@@ -8,6 +8,7 @@
 #
 #   --npt 0|1|both  nested paging, KVM's shadow paging, or one after the other (default: 1; without PROGRAM: both)
 #   --ept 0|1       an Intel machine instead, kvm-intel with ept=0|1, in Bochs: about a processor minute to boot
+#   --kernel K      Debian's own (stable, the default), or the newer one for it (backports), with what KVM has learned since
 #   --cpus N        processors of the lab (default 1)
 #   --mem MIB       its memory (default 2048)
 #   --timeout S     kill a lab that has not ended by then (default 600, --ept 1800; without PROGRAM 850)
@@ -29,18 +30,19 @@ cannot() {
 }
 number() { case $2 in '' | *[!0-9]* | 0) wrong_use "$1 wants a positive number, not '$2'" ;; esac; }
 
-npt="" ept="" cpus=1 mem=2048 timeout="" with=() prepare=no
+npt="" ept="" release=stable cpus=1 mem=2048 timeout="" with=() prepare=no
 while [ $# -gt 0 ]; do
 	case $1 in
 	-h | --help)
-		sed -n '3,18s/^# \{0,1\}//p' "$0"
+		sed -n '3,19s/^# \{0,1\}//p' "$0"
 		exit 0
 		;;
-	--npt | --ept | --cpus | --mem | --timeout | --with)
+	--npt | --ept | --kernel | --cpus | --mem | --timeout | --with)
 		[ $# -ge 2 ] || wrong_use "$1 wants a value"
 		case $1 in
 		--npt) npt=$2 ;;
 		--ept) ept=$2 ;;
+		--kernel) release=$2 ;;
 		--cpus) cpus=$2 ;;
 		--mem) mem=$2 ;;
 		--timeout) timeout=$2 ;;
@@ -69,6 +71,7 @@ number --cpus "$cpus"
 number --mem "$mem"
 number --timeout "$timeout"
 case $npt in '' | 0 | 1 | both) ;; *) wrong_use "--npt is 0, 1 or both, not '$npt'" ;; esac
+case $release in stable | backports) ;; *) wrong_use "--kernel is stable or backports, not '$release'" ;; esac
 case $ept in '' | 0 | 1) ;; *) wrong_use "--ept is 0 or 1, not '$ept'" ;; esac
 [ -z "$ept" ] || [ -z "$npt" ] || wrong_use "--npt and --ept are of different machines: give one"
 
@@ -84,36 +87,61 @@ for i in "${!with[@]}"; do
 done
 cd "$(dirname "$0")/../.." || exit 3
 lab=$PWD/build/lab
-mkdir -p "$lab"
+kernel=$lab
+[ $release = stable ] || kernel=$lab/$release
+mkdir -p "$kernel"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 # ---- What stays: kernel, modules, init ----------------------------------------------------------------------------------
 
+# How apt is asked: as this machine asks it; or with lists of its own, so that the machine's stay without backports.
+apt_options=()
+ask_backports() {
+	local archive='[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian'
+	mkdir -p "$work"/apt/{lists,cache}/partial
+	echo "deb $archive bookworm-backports main" >"$work/apt/sources"
+	apt_options=(-o Dir::Etc::SourceList="$work/apt/sources" -o Dir::Etc::SourceParts=/dev/null -o Dir::State="$work/apt"
+		-o Dir::State::status=/dev/null -o Dir::Cache="$work/apt/cache" -o APT::Sandbox::User="$(id -un)")
+}
+find_package() {
+	apt-cache "${apt_options[@]}" depends linux-image-cloud-amd64 2>/dev/null |
+		sed -n 's/.*Depends: \(linux-image-[0-9][^ ]*\).*/\1/p' | head -n 1
+}
+update_lists() {
+	if [ $release = backports ] || [ "$(id -u)" = 0 ]; then
+		apt-get "${apt_options[@]}" update
+	else
+		sudo -n apt-get update
+	fi >"$work/log" 2>&1
+}
+
+# take_module NAME: debug sections and signatures only slow the boot down.
+take_module() {
+	find "$work/kernel/lib/modules" \( -name "$1.ko" -o -name "$1.ko.xz" \) -exec cp {} "$kernel/modules/" \;
+	[ ! -e "$kernel/modules/$1.ko.xz" ] || xz -df "$kernel/modules/$1.ko.xz" || return
+	strip -g "$kernel/modules/$1.ko"
+}
+
 # The kernel comes from apt, into build/lab, unpacked and never installed.
 fetch_kernel() {
-	local package ask="apt-cache depends linux-image-cloud-amd64"
-	[ ! -e "$lab/vmlinuz" ] || return 0
+	local package
+	[ ! -e "$kernel/vmlinuz" ] || return 0
 	command -v apt-get >/dev/null || cannot "no apt-get here: the lab's kernel is Debian's"
-	package=$($ask 2>/dev/null | sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
-	if [ -z "$package" ]; then
-		{ [ "$(id -u)" = 0 ] && apt-get update || sudo -n apt-get update; } >"$work/log" 2>&1
-		package=$($ask 2>/dev/null | sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
-	fi
-	[ -n "$package" ] || cannot "apt knows no linux-image-cloud-amd64: run apt-get update, with a network"
+	[ $release = stable ] || ask_backports
+	package=$(find_package)
+	[ -n "$package" ] || { update_lists && package=$(find_package); }
+	[ -n "$package" ] || cannot "apt knows no linux-image-cloud-amd64 in $release: run apt-get update, with a network"
 	say "fetching $package"
-	mkdir -p "$work/kernel"
-	if ! (cd "$work/kernel" && apt-get download "$package" && dpkg -x ./*.deb .) >"$work/log" 2>&1; then
+	mkdir -p "$work/kernel" "$kernel/modules"
+	if ! (cd "$work/kernel" && apt-get "${apt_options[@]}" download "$package" && dpkg -x ./*.deb .) >"$work/log" 2>&1; then
 		tail -n 3 "$work/log" >&2
 		cannot "cannot download $package (no network?); once it is in build/lab none is needed"
 	fi
-	mkdir -p "$lab/modules"
 	for module in irqbypass kvm kvm-amd kvm-intel; do
-		# Debug sections and signatures only slow the boot down.
-		find "$work/kernel/lib/modules" -name "$module.ko" -exec cp {} "$lab/modules/" \; &&
-			strip -g "$lab/modules/$module.ko" || cannot "$package has no module $module.ko to use"
+		take_module "$module" || cannot "$package has no module $module.ko to use"
 	done
-	cp "$work"/kernel/boot/vmlinuz-* "$lab/vmlinuz.new" && mv "$lab/vmlinuz.new" "$lab/vmlinuz" # last: all is there
+	cp "$work"/kernel/boot/vmlinuz-* "$kernel/vmlinuz.new" && mv "$kernel/vmlinuz.new" "$kernel/vmlinuz" # last: all is there
 	rm -rf "$work/kernel"
 }
 
@@ -149,7 +177,7 @@ pack() {
 	local file
 	for file in "${with[@]}"; do put_program "$file"; done
 	mkdir -p "$work/root/modules" "$work/root"/{dev,proc,sys,tmp}
-	cp "$lab"/modules/*.ko "$work/root/modules/"
+	cp "$kernel"/modules/*.ko "$work/root/modules/"
 	cp "$lab/init" "$work/root/init"
 	# The kernel opens /dev/console for init before anything is mounted; without the node it only warns.
 	(cd "$work/root" && find . -print0 | cpio --quiet -0 -o -H newc) >"$work/initrd" || cannot "cpio failed"
@@ -167,9 +195,9 @@ kernel_words() {
 # boot_qemu 0|1: output on stdout; the status is the commands'.
 boot_qemu() {
 	local code
-	timeout --foreground -k 5 "$timeout" qemu-system-x86_64 -accel tcg,thread=multi -M pc -cpu EPYC,+svm,+npt \
+	timeout --foreground -k 5 "$timeout" qemu-system-x86_64 -accel tcg,thread=multi -M pc -cpu EPYC,+svm,+npt,-cx16 \
 		-smp "$cpus" -m "$mem" -nodefaults -no-user-config -display none -no-reboot -serial stdio \
-		-device isa-debug-exit,iobase=0xf4,iosize=4 -kernel "$lab/vmlinuz" -initrd "$work/initrd" \
+		-device isa-debug-exit,iobase=0xf4,iosize=4 -kernel "$kernel/vmlinuz" -initrd "$work/initrd" \
 		-append "$(kernel_words kvm-amd "npt=$1")" </dev/null \
 		2> >(grep -v "TCG doesn't support requested feature" >&2)
 	code=$?
@@ -188,7 +216,7 @@ boot_qemu() {
 boot_bochs() {
 	local pid status deadline=$((SECONDS + timeout))
 	mkdir -p "$work/iso"
-	cp "$lab/vmlinuz" "$work/initrd" "$isolinux/isolinux.bin" "$syslinux/ldlinux.c32" "$work/iso/"
+	cp "$kernel/vmlinuz" "$work/initrd" "$isolinux/isolinux.bin" "$syslinux/ldlinux.c32" "$work/iso/"
 	echo "default vmlinuz initrd=initrd $(kernel_words kvm-intel "ept=$1")" >"$work/iso/isolinux.cfg"
 	xorriso -as mkisofs -quiet -o "$work/lab.iso" -b isolinux.bin -c boot.cat -no-emul-boot -boot-load-size 4 \
 		-boot-info-table "$work/iso" 2>"$work/log" || cannot "xorriso failed: $(tail -n 1 "$work/log")"
@@ -238,6 +266,7 @@ need() {
 }
 need cpio cpio lab
 need strip binutils lab
+[ $release = stable ] || need xz xz-utils lab
 if [ -z "$ept" ]; then
 	need qemu-system-x86_64 qemu-system-x86 lab
 else
@@ -282,6 +311,7 @@ done
 # compare runs once the command knows the backend.
 if build/checked/gnomon list backends | grep -q '^ *kvm'; then
 	put_program "$PWD/build/checked/gnomon-balloond"
+	put_program "$PWD/build/checked/gnomon-shared"
 	add_command "$PWD/build/checked/gnomon" host
 	add_command "$PWD/build/checked/gnomon" compare --backend kvm --quick --audit --mem 128M --workloads os,hash,btree,kv
 fi
