@@ -207,9 +207,10 @@ stage_clang() {
 	check "clang-tidy" tests/lint/tidy.sh build/clang
 }
 # Is there a lab to be had? Its emulator and its kernel come over the network, once.
+# lab_is_ready [KERNEL]
 lab_is_ready() {
 	local log=$logs/lab-prepare.log
-	tests/packages.sh lab >"$log" 2>&1 && tests/lab/run.sh --prepare >>"$log" 2>&1 && return
+	tests/packages.sh lab >"$log" 2>&1 && tests/lab/run.sh --kernel "${1:-stable}" --prepare >>"$log" 2>&1 && return
 	tail -n 3 "$log"
 	return 1
 }
@@ -219,7 +220,7 @@ asan_kvm() {
 	if [ -e /dev/kvm ]; then
 		run_plain asan kvm 1
 	elif lab_is_ready; then
-		for name in host depriv_races; do
+		for name in host depriv_races lent; do
 			GN_TEST_SCALE=1 plain "asan/lab/$name" tests/lab/run.sh -- "build/asan/tests/kvm/$name"
 		done
 	else
@@ -283,10 +284,21 @@ stage_install() {
 	plain "install" tests/install/run.sh build/release
 }
 stage_lab() {
+	local name npt with=(--with build/checked/gnomon --with build/checked/gnomon-shared)
 	if lab_is_ready; then
 		plain "lab" tests/lab/run.sh
 	else
 		count "lab" 0 0 1
+	fi
+	if lab_is_ready backports; then
+		for name in nested nested_dirty nested_running sharing lent shared; do
+			for npt in 1 0; do
+				plain "lab/backports/npt=$npt/$name" tests/lab/run.sh --kernel backports --npt $npt "${with[@]}" -- \
+					"build/checked/tests/kvm/$name"
+			done
+		done
+	else
+		count "lab/backports" 0 0 1
 	fi
 }
 
