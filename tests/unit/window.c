@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "mmu/audit.h"
@@ -117,6 +118,40 @@ Test(window, memories_find_room)
 	cr_assert_eq(d.v, b.v, "the lowest place");
 	cr_assert_eq(gn_frames_attach(vm->frames, large, 2 * MIB, &b), -ENOSPC);
 	close(large);
+}
+
+/* What a backend needs to map a frame elsewhere. */
+Test(window, frames_are_found)
+{
+	struct gn_window_place one, other;
+	struct stat ours, theirs;
+	uint32_t serial;
+	pfn_t a, b;
+
+	make();
+	cr_assert_eq(gn_window_find(vm->frames, pfn(vm->frames->own_count), &one), -EINVAL,
+		     "nothing is attached");
+	cr_assert_eq(gn_frames_attach(vm->frames, pool_fd, MIB, &a), 0);
+	cr_assert_eq(gn_frames_attach(vm->frames, pool_fd, GN_PAGE_SIZE, &b), 0);
+	cr_assert_eq(gn_window_find(vm->frames, pfn(a.v - 1), &one), -EINVAL, "our own");
+	cr_assert_eq(gn_window_find(vm->frames, pfn(b.v + 1), &one), -EINVAL, "behind them");
+	cr_assert_eq(gn_window_find(vm->frames, pfn(vm->frames->frame_count), &one), -EINVAL);
+	cr_assert_eq(gn_window_find(vm->frames, pfn(a.v + 7), &one), 0);
+	cr_assert_eq(one.offset, 7 * GN_PAGE_SIZE);
+	cr_assert_eq(gn_window_find(vm->frames, b, &other), 0);
+	cr_assert_eq(other.offset, 0);
+	cr_assert(one.serial && other.serial && one.serial != other.serial);
+	cr_assert_neq(one.fd, pool_fd, "that may be closed");
+	cr_assert_eq(fstat(one.fd, &ours) | fstat(pool_fd, &theirs), 0);
+	cr_assert_eq(ours.st_ino, theirs.st_ino);
+
+	serial = one.serial;
+	cr_assert_eq(gn_frames_detach(vm->frames, a), 0);
+	cr_assert_eq(fcntl(one.fd, F_GETFD), -1, "nobody has it any more");
+	cr_assert_eq(gn_window_find(vm->frames, pfn(a.v + 7), &one), -EINVAL);
+	cr_assert_eq(gn_frames_attach(vm->frames, pool_fd, MIB, &a), 0);
+	cr_assert_eq(gn_window_find(vm->frames, pfn(a.v + 7), &one), 0);
+	cr_assert_neq(one.serial, serial, "the same file, and another time");
 }
 
 Test(window, memories_are_bounded)
