@@ -118,6 +118,8 @@ static void send_report(struct gn_agent *a, const struct gn_agent_sample *s, uin
 		gn_json_put_u64(&w, "touches", s->touches);
 	if (s->reclaimed_bytes)
 		gn_json_put_u64(&w, "reclaimed_bytes", s->reclaimed_bytes);
+	if (s->reformed_blocks)
+		gn_json_put_u64(&w, "reformed_blocks", s->reformed_blocks);
 	if (!s->claims_trusted)
 		gn_json_put_bool(&w, "claims_trusted", false);
 	gn_protocol_end_event(&w, 0);

@@ -31,6 +31,7 @@ struct gn_agent_sample {
 	uint64_t asks_bytes;		      /* beyond actual; 0: nothing */
 	uint64_t touches;		      /* of ballooned pages, so far */
 	uint64_t reclaimed_bytes;	      /* taken by the host side, so far */
+	uint64_t reformed_blocks;	      /* of 2 MiB, that the balloon had split, so far */
 	double refaults_per_s;
 	bool claims_trusted;
 };

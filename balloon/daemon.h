@@ -42,7 +42,7 @@ struct gn_daemon_vm {
 	uint64_t active_bytes, recent_bytes; /* GN_POLICY_UNKNOWN until sampled */
 	uint64_t guest_free_bytes, guest_available_bytes, asks_bytes;
 	double refaults_per_s;
-	uint64_t touches, reclaimed_bytes;
+	uint64_t touches, reclaimed_bytes, reformed_blocks;
 	bool claims_trusted;
 	struct gn_trust trust;
 	uint64_t deadline_ns;	 /* 0: nothing is due */
@@ -50,7 +50,8 @@ struct gn_daemon_vm {
 	bool is_late;
 	uint64_t reported_ns;
 	struct gn_policy_decision decision; /* of the last round */
-	struct gn_metric *target_metric, *actual_metric, *active_metric, *reclaimed_metric;
+	struct gn_metric *target_metric, *actual_metric, *active_metric, *reclaimed_metric,
+		*reformed_metric;
 };
 
 struct gn_daemon {

@@ -40,6 +40,7 @@ static void put_vm(struct gn_json_writer *w, const struct gn_daemon_vm *vm, uint
 	gn_json_put_double(w, "refaults_per_s", vm->refaults_per_s);
 	gn_json_put_u64(w, "touches", vm->touches);
 	gn_json_put_u64(w, "reclaimed_bytes", vm->reclaimed_bytes);
+	gn_json_put_u64(w, "reformed_blocks", vm->reformed_blocks);
 	gn_json_put_u64(w, "wish_bytes", vm->decision.wish_bytes);
 	gn_json_put_text(w, "reason", gn_policy_reason_text(vm->decision.reason));
 	gn_json_put_bool(w, "claims_trusted", vm->claims_trusted);

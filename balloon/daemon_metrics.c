@@ -66,5 +66,6 @@ void gn_daemon_update_metrics(void *ctx)
 							 ? (double)vm->actual_bytes
 							 : (double)vm->active_bytes);
 		gn_metric_set(vm->reclaimed_metric, (double)vm->reclaimed_bytes);
+		gn_metric_set(vm->reformed_metric, (double)vm->reformed_blocks);
 	}
 }

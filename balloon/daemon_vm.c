@@ -209,6 +209,9 @@ static void make_metrics(struct gn_daemon *d, struct gn_daemon_vm *vm)
 	vm->reclaimed_metric = gn_metrics_get(d->base.metrics, GN_METRIC_COUNTER,
 					      "gnomon_vm_reclaimed_bytes_total",
 					      "Memory the host side took unasked.", "vm", vm->name);
+	vm->reformed_metric = gn_metrics_get(
+		d->base.metrics, GN_METRIC_COUNTER, "gnomon_vm_reformed_blocks_total",
+		"Blocks of 2 MiB that the balloon had split, formed again.", "vm", vm->name);
 }
 
 void gn_daemon_tell_settings(struct gn_daemon *d, struct gn_daemon_vm *vm)
@@ -303,7 +306,7 @@ static int take_report(struct gn_daemon *d, struct gn_daemon_vm *vm, const cJSON
 {
 	struct gn_json_errors e = { .failed = false };
 	uint64_t actual = vm->actual_bytes, serial = vm->confirmed_serial, asks = 0, touches = 0,
-		 reclaimed = 0;
+		 reclaimed = 0, reformed = 0;
 	uint64_t active = vm->active_bytes, recent = vm->recent_bytes;
 	uint64_t free_bytes = vm->guest_free_bytes, available = vm->guest_available_bytes;
 	bool told_trusted = true, has_shrunk;
@@ -318,6 +321,7 @@ static int take_report(struct gn_daemon *d, struct gn_daemon_vm *vm, const cJSON
 	gn_json_get_u64(&e, data, "asks_bytes", GN_JSON_OPTIONAL, vm->mem_bytes, &asks);
 	gn_json_get_u64(&e, data, "touches", GN_JSON_OPTIONAL, UINT64_MAX, &touches);
 	gn_json_get_u64(&e, data, "reclaimed_bytes", GN_JSON_OPTIONAL, UINT64_MAX, &reclaimed);
+	gn_json_get_u64(&e, data, "reformed_blocks", GN_JSON_OPTIONAL, UINT64_MAX, &reformed);
 	gn_json_get_double(&e, data, "refaults_per_s", GN_JSON_OPTIONAL, 0, 1e12, &refaults);
 	gn_json_get_bool(&e, data, "claims_trusted", GN_JSON_OPTIONAL, &told_trusted);
 	if (e.failed || serial < vm->confirmed_serial)
@@ -335,6 +339,7 @@ static int take_report(struct gn_daemon *d, struct gn_daemon_vm *vm, const cJSON
 	vm->guest_available_bytes = available;
 	vm->touches = touches;
 	vm->reclaimed_bytes = reclaimed;
+	vm->reformed_blocks = reformed;
 	vm->refaults_per_s = refaults;
 	if (asks && !vm->asks_bytes)
 		d->asks++;

@@ -267,6 +267,7 @@ static void take_sample(void *ctx, struct gn_agent_sample *out)
 	out->refaults_per_s = balloon_vm_refaults_per_s(vm);
 	out->touches = stats.touches_denied + stats.touches_granted;
 	out->reclaimed_bytes = atomic_load(&vm->reclaimed_bytes);
+	out->reformed_blocks = stats.reformed_blocks;
 	out->asks_bytes = asks(vm, now_ns, out->actual_bytes);
 	tell_claims(vm, out);
 }

@@ -56,7 +56,7 @@ def commands(folder):
     check(told and 256 * MIB <= told["target_bytes"] <= 1024 * MIB, f"a is told a target: {told}")
     a.report(actual_bytes=told["target_bytes"], serial=told["serial"])
     told_b = b.event("TARGET")
-    b.report(actual_bytes=told_b["target_bytes"], serial=told_b["serial"], reclaimed_bytes=3 * MIB)
+    b.report(actual_bytes=told_b["target_bytes"], serial=told_b["serial"], reclaimed_bytes=3 * MIB, reformed_blocks=7)
     tool.rounds_pass(5)
     vms = {vm["name"]: vm for vm in tool.ask("query-vms")["return"]}
     check(set(vms) == {"a", "b"} and sum(vm["target_bytes"] for vm in vms.values()) <= 1024 * MIB, "query-vms")
@@ -73,6 +73,7 @@ def commands(folder):
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=LIMIT_S) as page:
         text = page.read().decode()
     check(f'gnomon_vm_reclaimed_bytes_total{{vm="b"}} {3 * MIB}\n' in text, f"metrics: {text}")
+    check('gnomon_vm_reformed_blocks_total{vm="a"} 0\n' in text and 'gnomon_vm_reformed_blocks_total{vm="b"} 7\n' in text, "and what was formed again")
     check('gnomon_vm_target_bytes{vm="a"}' in text and "gnomon_vms_refused_total 5\n" in text, f"metrics: {text}")
     check("gnomon_vms 2\n" in open(os.path.join(folder, "m.prom")).read(), "textfile")
     tool.ask("pause")
