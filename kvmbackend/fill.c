@@ -126,16 +126,20 @@ enum put_end {
 static int put(struct gn_kvm_nested *n, const struct leaf *leaf, uint64_t sequence, bool keeps,
 	       enum put_end *end)
 {
+	const bool is_own = gn_frames_is_own(n->kvm->vm->frames, leaf->frame);
 	int err = -EINVAL;
 
 	*end = PUT_AGAIN;
-	if (!leaf->can_open)
+	if (!leaf->can_open && is_own)
 		make_resident(n, leaf);
 	pthread_mutex_lock(&n->view_lock);
 	if (must_break(n, leaf) && (!n->uffd_wp || !keeps)) {
 		*end = PUT_BREAK;
 		err = 0;
 	} else if (!gn_p2m_retry(&n->kvm->vm->p2m, sequence)) {
+		/* What is not ours may be gone by now, but not here. */
+		if (!is_own)
+			make_resident(n, leaf);
 		mark_accessed(n, leaf->start);
 		if (leaf->can_open)
 			err = gn_kvm_view_open(n, leaf->start);
@@ -143,6 +147,10 @@ static int put(struct gn_kvm_nested *n, const struct leaf *leaf, uint64_t sequen
 			err = gn_kvm_view_put(n, leaf->start, leaf->pages, leaf->frame,
 					      leaf->writable);
 		*end = err ? PUT_AGAIN : PUT_DONE;
+		if (err && err != -EAGAIN && leaf->is_shared && !keeps) {
+			*end = PUT_BREAK; /* no mapping is left for it */
+			err = 0;
+		}
 	} else {
 		err = 0;
 	}

@@ -309,6 +309,8 @@ void gn_kvm_nested_range_changing(struct gn_kvm *kvm, gfn_t start, gfn_t end,
 		return;
 	pthread_mutex_lock(&n->view_lock);
 	gn_kvm_view_take(n, start, end);
+	if (change != GN_RANGE_AGE)
+		gn_kvm_view_send_home(n, start, end);
 	pthread_mutex_unlock(&n->view_lock);
 }
 
@@ -414,6 +416,7 @@ static void leave(struct gn_kvm *kvm)
 	pthread_mutex_lock(&n->view_lock);
 	atomic_store(&n->is_active, false);
 	gn_kvm_view_take(n, gfn(0), gfn(n->pages));
+	gn_kvm_view_send_home(n, gfn(0), gfn(n->pages));
 	pthread_mutex_unlock(&n->view_lock);
 	for (unsigned i = 0; i < kvm->cpu_count; i++)
 		atomic_store(&kvm->cpus[i].nested->is_denied, false);

@@ -59,6 +59,9 @@ struct gn_kvm_nested {
 		piece_ends; /* [view_lock] gfns whose source does not follow that of the gfn before */
 	uint64_t piece_ends_max; /* (c) */
 	uint64_t lent;		 /* [view_lock] gfns whose piece is of the window's */
+	bool keeps_lent;	 /* [view_lock] some of those for no reason, which was told */
+	uint64_t *
+		seams; /* [view_lock] a bit a gfn: it goes on where the one before ends, in another mapping */
 	uint64_t *
 		open; /* [view_lock] a bit a 2 MiB block: taken from the userfaultfd, faults on its own */
 	uint64_t *
@@ -100,6 +103,8 @@ int gn_kvm_view_put(struct gn_kvm_nested *n, gfn_t start, uint64_t count, pfn_t 
 int gn_kvm_view_open(struct gn_kvm_nested *n, gfn_t start);
 /* Take [start, end) out. When it returns no vCPU uses it. Cannot fail: on a host out of memory the VM is stopped. */
 void gn_kvm_view_take(struct gn_kvm_nested *n, gfn_t start, gfn_t end);
+/* After gn_kvm_view_take(), if their pages lose their frames: those of the window are in the view's way no more. */
+void gn_kvm_view_send_home(struct gn_kvm_nested *n, gfn_t start, gfn_t end);
 /* From now on a touch (or only a write) fails, so that a vCPU blocked on it gets out of the kernel. Until taken out. */
 int gn_kvm_view_block(struct gn_kvm_nested *n, gfn_t at, bool only_writes);
 /* Let vCPUs blocked on @at touch it again. */

@@ -24,10 +24,11 @@
  *
  * Frames of the window (mmu/window.c) are of another file, sealed against writers, and a userfaultfd takes no mapping that
  * could never be written. So a piece of them is a *private* mapping. It must not be written all the same, or the kernel would
- * make the guest a page that the p2m knows nothing of: its pages are put in write-protected, or not at all (fill.c). When such
- * a page is taken out, its home is put in its place if the kernel lets us, so that the view does not keep alive what its owner
- * wants to be rid of. If it does not, the piece stays, and the number of the memory it is of (gn_window_place.serial) keeps it
- * from being taken for a piece of what comes there next.
+ * make the guest a page that the p2m knows nothing of: its pages are put in write-protected, or not at all (fill.c). Private
+ * mappings that were filled apart stay apart, so a whole run is placed at its first touch, and where one ends at another all
+ * the same is remembered (seams). When the guest loses such a page, its home is put in its place if the kernel lets us, so that
+ * the view does not keep alive what its owner wants to be rid of. If it does not, the piece stays, and the number of the memory
+ * it is of (gn_window_place.serial) keeps it from being taken for a piece of what comes there next.
  *
  * 2 MiB. UFFDIO_CONTINUE makes small mappings only. A block whose 512 frames are its own, with all rights, needs no
  * guard until the p2m changes it: it is unregistered, and the kernel maps it as large as it can. Where the host's
@@ -49,7 +50,8 @@
 #define BLOCK_PAGES ((uint64_t)512)
 #define BLOCK_BYTES (BLOCK_PAGES * GN_PAGE_SIZE)
 #define WORD_BITS   64
-#define SERIAL_BIT  44 /* of a source: frames are numbered below that */
+#define SERIAL_BIT  44	/* of a source: frames are numbered below that */
+#define RUN_PAGES   512 /* looked at on either side of a page that is lent */
 #define PIECES_PART                                                                                \
 	2 /* of the mappings that a process may have; the rest is for what else it maps, and for blocked pages */
 
@@ -138,12 +140,20 @@ static bool has_continue_wp(struct gn_kvm_nested *n)
 	return works;
 }
 
+/* A program under mlockall() needs the newer call, an older kernel has only the other. */
+static void drop(void *at, size_t bytes)
+{
+	if (madvise(at, bytes, MADV_DONTNEED_LOCKED_))
+		(void)madvise(at, bytes, MADV_DONTNEED);
+}
+
 /* ---- Birth and end ------------------------------------------------------------------------------------------ */
 
 static int map_home(struct gn_kvm_nested *n)
 {
 	const struct gn_pool *pool = &n->kvm->pool;
 	uint64_t bytes = n->pages * GN_PAGE_SIZE;
+	int err;
 
 	/* A guest larger than the pool: offsets past it are never any frame's, but must be of the file. */
 	if (bytes > pool->bytes && ftruncate(pool->fd, (off_t)bytes))
@@ -153,7 +163,9 @@ static int map_home(struct gn_kvm_nested *n)
 		return -errno;
 	if (n->huge)
 		(void)madvise(n->view, bytes, MADV_HUGEPAGE);
-	return enroll(n, n->view, bytes);
+	err = enroll(n, n->view, bytes);
+	drop(n->view, bytes); /* which mlockall() may have filled */
+	return err;
 }
 
 static void *zeros(uint64_t words)
@@ -168,10 +180,11 @@ int gn_kvm_view_new(struct gn_kvm_nested *n, char *why, size_t why_bytes)
 	int err;
 
 	n->uffd = -1;
-	n->placed = zeros(n->pages); /* lazily backed, as the two below */
+	n->placed = zeros(n->pages); /* lazily backed, as the others */
 	n->open = zeros(n->pages / BLOCK_PAGES / WORD_BITS + 1);
 	n->blocked = zeros(n->pages / WORD_BITS + 1);
-	if (!n->placed || !n->open || !n->blocked)
+	n->seams = zeros(n->pages / WORD_BITS + 1);
+	if (!n->placed || !n->open || !n->blocked || !n->seams)
 		return gn_kvm_sys_fail(why, why_bytes, "the view's books", ENOMEM);
 	err = open_uffd(n, why, why_bytes);
 	if (err)
@@ -201,6 +214,7 @@ void gn_kvm_view_destroy(struct gn_kvm_nested *n)
 	free(n->placed);
 	free(n->open);
 	free(n->blocked);
+	free(n->seams);
 }
 
 /* ---- Putting in ------------------------------------------------------------------------------------------------ */
@@ -228,13 +242,19 @@ static uint64_t source_of(const struct gn_kvm_nested *n, pfn_t frame)
 	return frame.v | (uint64_t)lent.serial << SERIAL_BIT;
 }
 
-/* How many pieces end in (start, end]: pages of the view whose source the page before does not lead to. */
+/* Are @at and the page before of one piece? */
+static bool joins(const struct gn_kvm_nested *n, uint64_t at)
+{
+	return source_at(n, at) == source_at(n, at - 1) + 1 && !bit_get(n->seams, at);
+}
+
+/* How many pieces end in (start, end]. */
 static uint64_t ends_within(const struct gn_kvm_nested *n, uint64_t start, uint64_t end)
 {
 	uint64_t count = 0;
 
 	for (uint64_t at = start + 1; at <= end && at < n->pages; at++)
-		count += source_at(n, at) != source_at(n, at - 1) + 1;
+		count += !joins(n, at);
 	return count;
 }
 
@@ -265,7 +285,7 @@ static void *map_piece(const struct gn_kvm_nested *n, uint64_t bytes, uint64_t s
 /* [start, start + count) of the view shall be of @source on. */
 static int place(struct gn_kvm_nested *n, uint64_t start, uint64_t count, uint64_t source)
 {
-	uint64_t bytes = count * GN_PAGE_SIZE, before = start ? start - 1 : 0;
+	uint64_t bytes = count * GN_PAGE_SIZE, before = start ? start - 1 : 0, end = start + count;
 	void *piece = map_piece(n, bytes, source);
 	int err;
 
@@ -274,6 +294,8 @@ static int place(struct gn_kvm_nested *n, uint64_t start, uint64_t count, uint64
 	if (n->huge) /* as its neighbours, so that pieces can grow together */
 		(void)madvise(piece, bytes, MADV_HUGEPAGE);
 	err = enroll(n, piece, bytes);
+	drop(piece,
+	     bytes); /* mlockall() may have filled it before it was guarded, with copies of what is lent */
 	if (!err && mremap(piece, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, at_gfn(n, start)) ==
 			    MAP_FAILED)
 		err = -errno;
@@ -281,14 +303,20 @@ static int place(struct gn_kvm_nested *n, uint64_t start, uint64_t count, uint64
 		munmap(piece, bytes);
 		return err;
 	}
-	n->piece_ends -= ends_within(n, before, start + count);
+	n->piece_ends -= ends_within(n, before, end);
+	/* It was never filled, so the kernel joins it to one neighbour, but not two that were. */
+	if (end < n->pages)
+		bit_put(n->seams, end,
+			is_lent(source) && start && source == source_at(n, start - 1) + 1 &&
+				source + count == source_at(n, end));
 	for (uint64_t i = 0; i < count; i++) {
+		bit_put(n->seams, start + i, false);
 		n->lent -= is_lent(source_at(n, start + i));
 		n->lent += is_lent(source);
 		n->placed[start + i] = source == start ? 0 : source + i + 1;
 		bit_put(n->blocked, start + i, false);
 	}
-	n->piece_ends += ends_within(n, before, start + count);
+	n->piece_ends += ends_within(n, before, end);
 	return 0;
 }
 
@@ -297,10 +325,33 @@ static uint64_t widen(const struct gn_kvm_nested *n, uint64_t end)
 {
 	if (n->piece_ends < n->piece_ends_max)
 		return end;
-	while (end < n->pages && n->placed[end] && n->placed[end - 1] &&
-	       source_at(n, end) == source_at(n, end - 1) + 1)
+	while (end < n->pages && n->placed[end] && n->placed[end - 1] && joins(n, end))
 		end++;
 	return end;
+}
+
+/* Is @at to have the window's @source by the p2m, and has it not in the view? */
+static bool wants(const struct gn_kvm_nested *n, uint64_t at, uint64_t source)
+{
+	p2m_word_t word = gn_p2m_get(&n->kvm->vm->p2m, gfn(at));
+
+	return gn_p2m_word_state(word) == GN_P2M_SHARED && source_at(n, at) != source &&
+	       source_of(n, gn_p2m_word_pfn(word)) == source;
+}
+
+/* [*from, *to), which is to have @source at *from, grown by the neighbours that are to have what is before and behind it. The p2m
+ * stands still. */
+static void find_run(const struct gn_kvm_nested *n, uint64_t *from, uint64_t *to, uint64_t *source)
+{
+	const uint64_t first = *from > RUN_PAGES ? *from - RUN_PAGES : 0;
+	const uint64_t last = *to + RUN_PAGES < n->pages ? *to + RUN_PAGES : n->pages;
+
+	rcu_read_lock();
+	for (; *from > first && wants(n, *from - 1, *source - 1); --*from)
+		--*source;
+	while (*to < last && wants(n, *to, *source + (*to - *from)))
+		++*to;
+	rcu_read_unlock();
 }
 
 /* The page is in: it may have to become writable. */
@@ -347,7 +398,7 @@ int gn_kvm_view_put(struct gn_kvm_nested *n, gfn_t start, uint64_t count, pfn_t 
 		    bool writable)
 {
 	bool is_there = true, is_blocked = false;
-	uint64_t end = start.v + count, source = source_of(n, frame);
+	uint64_t from = start.v, to = from + count, source = source_of(n, frame);
 	int err = 0;
 
 	GN_BUG_ON(writable && is_lent(source));
@@ -357,9 +408,11 @@ int gn_kvm_view_put(struct gn_kvm_nested *n, gfn_t start, uint64_t count, pfn_t 
 	}
 	/* A blocked page whose unblocking failed is replaced, too. */
 	if (!is_there || is_blocked) {
-		if (source == start.v)
-			end = widen(n, end);
-		err = place(n, start.v, end - start.v, source);
+		if (source == from)
+			to = widen(n, to);
+		else if (is_lent(source))
+			find_run(n, &from, &to, &source);
+		err = place(n, from, to - from, source);
 	}
 	return err ? err : put_run(n, start.v, count, writable);
 }
@@ -392,11 +445,7 @@ int gn_kvm_view_open(struct gn_kvm_nested *n, gfn_t start)
 
 static void zap(struct gn_kvm_nested *n, uint64_t start, uint64_t end)
 {
-	size_t bytes = (end - start) * GN_PAGE_SIZE;
-
-	/* A program under mlockall() needs the newer call, an older kernel has only the other. */
-	if (madvise(at_gfn(n, start), bytes, MADV_DONTNEED_LOCKED_))
-		(void)madvise(at_gfn(n, start), bytes, MADV_DONTNEED);
+	drop(at_gfn(n, start), (end - start) * GN_PAGE_SIZE);
 }
 
 /* Faults of the blocks that meet [start, end) go to the userfaultfd again. */
@@ -430,23 +479,14 @@ static void unblock(struct gn_kvm_nested *n, uint64_t start, uint64_t end)
 			at += WORD_BITS - 1;
 			continue;
 		}
-		/* If the kernel can't split a mapping, putting in will replace it. */
-		if (bit_get(n->blocked, at) &&
-		    !mprotect(at_gfn(n, at), GN_PAGE_SIZE, PROT_READ | PROT_WRITE))
-			bit_put(n->blocked, at, false);
-	}
-}
-
-/* Nothing of [start, end) is in any more. Pages that had a frame of the window get their home, run by run. */
-static void send_home(struct gn_kvm_nested *n, uint64_t start, uint64_t end)
-{
-	for (uint64_t at = start, to; at < end && n->lent; at = to) {
-		to = at + 1;
-		if (!is_lent(source_at(n, at)))
+		if (!bit_get(n->blocked, at))
 			continue;
-		while (to < end && is_lent(source_at(n, to)))
-			to++;
-		(void)place(n, at, widen(n, to) - at, at);
+		/* If the kernel can't split a mapping, putting in will replace it. A private one is replaced now: to make it
+		 * writable fills it where all is locked, and that would wait for ourselves. */
+		if (is_lent(source_at(n, at)))
+			(void)place(n, at, 1, at);
+		else if (!mprotect(at_gfn(n, at), GN_PAGE_SIZE, PROT_READ | PROT_WRITE))
+			bit_put(n->blocked, at, false);
 	}
 }
 
@@ -458,8 +498,29 @@ void gn_kvm_view_take(struct gn_kvm_nested *n, gfn_t start, gfn_t end)
 		return;
 	close_blocks(n, start.v, last);
 	zap(n, start.v, last);
-	send_home(n, start.v, last);
 	unblock(n, start.v, last);
+}
+
+void gn_kvm_view_send_home(struct gn_kvm_nested *n, gfn_t start, gfn_t end)
+{
+	uint64_t first = start.v, last = end.v < n->pages ? end.v : n->pages;
+	int err;
+
+	if (!n->lent)
+		return;
+	while (first < last && !is_lent(source_at(n, first)))
+		first++;
+	while (last > first && !is_lent(source_at(n, last - 1)))
+		last--;
+	if (first == last)
+		return;
+	/* None of them is in: one piece does for all. */
+	err = place(n, first, widen(n, last) - first, first);
+	if (err && !n->keeps_lent)
+		gn_log(GN_LOG_WARN,
+		       "guest memory keeps pages of others mapped that it has no use for: %s",
+		       strerror(-err));
+	n->keeps_lent = err != 0;
 }
 
 int gn_kvm_view_block(struct gn_kvm_nested *n, gfn_t at, bool only_writes)

@@ -24,6 +24,10 @@ RIG_CODE(check_numbers, "1: mov %rbx, %rdi\n xor %edx, %edx\n"
 			"cmpq $0, (%rsi)\n je 1b\n xor %eax, %eax\n int3\n"
 			"3: mov $1, %eax\n int3")
 
+/* Every second page is read. */
+RIG_CODE(read_half, "1: mov (%rbx), %eax\n add $8192, %rbx\n dec %rcx\n jnz 1b\n"
+		    "xor %eax, %eax\n int3")
+
 /* ---- The owner's memory: pages whose first words are numbers from @first on, by @step -------------------------- */
 
 static int owner_memory(uint64_t first, uint64_t step)
@@ -73,20 +77,25 @@ static pfn_t attach(struct gn_vm *vm, int fd)
 	return first;
 }
 
-/* Page by page, those that hold what the owner's do. How many there were. */
-static uint64_t borrow(struct gn_vm *vm, pfn_t first)
+/* Page by page, those that hold what the owner's do, from @from on by @step. How many there were. */
+static uint64_t borrow_some(struct gn_vm *vm, pfn_t first, uint64_t from, uint64_t step)
 {
 	struct gn_merge pages[PAGES];
-	uint64_t freed;
+	uint64_t freed, count = 0;
 
-	for (uint64_t i = 0; i < PAGES; i++) {
-		pages[i] = (struct gn_merge){ gfn((AT >> 12) + i), pfn(first.v + i), 0 };
-		RIG_CHECK(gn_frames_lend(vm->frames, pages[i].frame) >= 0, "lend");
+	for (uint64_t i = from; i < PAGES; i += step) {
+		pages[count] = (struct gn_merge){ gfn((AT >> 12) + i), pfn(first.v + i), 0 };
+		RIG_CHECK(gn_frames_lend(vm->frames, pages[count++].frame) >= 0, "lend");
 	}
-	RIG_CHECK(!gn_p2m_merge(vm, pages, PAGES, GN_SHARE_READ, &freed), "merge");
-	for (uint64_t i = 0; i < PAGES; i++)
+	RIG_CHECK(!gn_p2m_merge(vm, pages, count, GN_SHARE_READ, &freed), "merge");
+	for (uint64_t i = 0; i < count; i++)
 		gn_frames_put(vm->frames, pages[i].frame);
 	return freed;
+}
+
+static uint64_t borrow(struct gn_vm *vm, pfn_t first)
+{
+	return borrow_some(vm, first, 0, 1);
 }
 
 /* Does a page that is read stay where it is? */
@@ -297,6 +306,89 @@ static void mappings_have_a_ceiling(void)
 	close(fd);
 }
 
+/* Mappings that the kernel has of the view. */
+static uint64_t count_mappings(const struct gn_kvm_nested *n)
+{
+	const uintptr_t start = (uintptr_t)n->view, last = start + n->pages * PAGE;
+	FILE *maps = fopen("/proc/self/maps", "r");
+	unsigned long long from, to;
+	uint64_t count = 0;
+	char line[512];
+
+	while (maps && fgets(line, sizeof(line), maps))
+		count += sscanf(line, "%llx-%llx", &from, &to) == 2 && from < last && to > start;
+	if (maps)
+		fclose(maps);
+	return count;
+}
+
+/* Private mappings that were filled apart are not joined by the kernel, and are counted as it does; a run that is there when it is
+ * touched is one. */
+static void mappings_are_counted(void)
+{
+	int fd = owner_memory(1, 1);
+	struct gn_kvm *kvm = guest("ept");
+	struct gn_kvm_nested *n;
+	struct gn_vm *vm;
+	uint64_t mappings;
+	pfn_t first;
+
+	if (!kvm || !keeps_lent(kvm)) {
+		gn_kvm_destroy(kvm);
+		return;
+	}
+	n = kvm->nested;
+	vm = gn_kvm_vm(kvm);
+	first = attach(vm, fd);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, number_pages, AT, PAGES, 1), 0);
+	RIG_CHECK(borrow(vm, first) == PAGES, "borrow");
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_half, AT, PAGES / 2, 0), 0);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, AT, PAGES, 0), SUM);
+	RIG_CHECK(count_mappings(n) == 3 && n->piece_ends == 2, "a run: %llu mappings, %llu ends",
+		  (unsigned long long)count_mappings(n), (unsigned long long)n->piece_ends);
+
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, number_pages, AT, PAGES, 1), 0);
+	RIG_CHECK(!n->piece_ends, "%llu ends", (unsigned long long)n->piece_ends);
+	RIG_CHECK(borrow_some(vm, first, 0, 2) == PAGES / 2, "borrow");
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_half, AT, PAGES / 2, 0), 0);
+	RIG_CHECK(borrow_some(vm, first, 1, 2) == PAGES / 2, "borrow");
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, AT, PAGES, 0), SUM);
+	mappings = count_mappings(n);
+	RIG_CHECK(mappings > PAGES / 4 && mappings <= n->piece_ends + 1 &&
+			  n->piece_ends < 2 * mappings,
+		  "%llu mappings, %llu ends", (unsigned long long)mappings,
+		  (unsigned long long)n->piece_ends);
+	end(kvm);
+	close(fd);
+}
+
+/* A host program that locks all that it maps has the kernel fill mappings before they are guarded. */
+static void borrowed_by_who_locks_memory(void)
+{
+	int fd = owner_memory(1, 1);
+	struct gn_kvm *kvm = guest("ept");
+	struct gn_vm *vm;
+
+	if (!kvm)
+		return;
+	vm = gn_kvm_vm(kvm);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, number_pages, AT, PAGES, 1), 0);
+	RIG_CHECK(!mlockall(MCL_FUTURE), "mlockall: %s", strerror(errno));
+	RIG_CHECK(borrow(vm, attach(vm, fd)) == PAGES, "borrow");
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, AT, PAGES, 0), SUM);
+	RIG_CHECK(count_lent(vm) == (keeps_lent(kvm) ? PAGES : 0), "%u pages are left",
+		  count_lent(vm));
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, fill_pages, AT, PAGES, 9), 0);
+	RIG_CHECK(!count_lent(vm), "%u stores were not seen", count_lent(vm));
+	for (uint64_t i = 0, word; i < PAGES; i++)
+		RIG_CHECK(!gn_vm_read(vm, gpa(AT + i * PAGE), &word, sizeof(word)) && word == 9,
+			  "page %llu holds something else", (unsigned long long)i);
+	munlockall();
+	check_owner_memory(fd, 1, 1);
+	end(kvm);
+	close(fd);
+}
+
 int main(void)
 {
 	if (rig_start(&host)) {
@@ -311,6 +403,8 @@ int main(void)
 			PART(borrowed_while_it_runs("ept"));
 			PART(borrowed_over_switches());
 			PART(mappings_have_a_ceiling());
+			PART(mappings_are_counted());
+			PART(borrowed_by_who_locks_memory());
 		}
 	}
 	return rig_end();

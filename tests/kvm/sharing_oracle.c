@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * sharing_oracle.c [SEED [OPERATIONS]] - two vCPUs read and write pages of few different contents at random, and know what each
- * holds, while the host shares what is alike, exchanges the scheme, takes pages for the balloon and audits.
+ * holds, while the host shares what is alike, within the VM and with the memory of another, exchanges the scheme, takes pages for
+ * the balloon and audits.
  *
  * Every operation of a guest is a page looked at, at both ends; one in sixteen is also written. Beside each page is one that
  * the balloon may take at any time: it holds what was stored there, or zeros.
  */
+#include <fcntl.h>
+#include <sys/mman.h>
+
 #include <gnomon/sharing.h>
 
 #include "kvm/nested_guest.h"
@@ -35,6 +39,8 @@ RIG_CODE(wander, "mov %rsi, %r8\n"
 #define PAGES		  512
 #define AREA		  (2 * PAGES * PAGE)
 #define FULL		  10000000
+#define CONTENTS	  8
+#define BORROWED	  64
 #define AUDIT_TURNS	  16
 #define OPERATIONS_A_TURN 10000
 
@@ -60,6 +66,21 @@ static uint64_t operations(struct gn_kvm *kvm)
 	return sum;
 }
 
+/* Another's memory, with a page of each contents. */
+static int owner_memory(void)
+{
+	int fd = memfd_create("owner", MFD_ALLOW_SEALING);
+	bool done = fd >= 0 && !ftruncate(fd, CONTENTS * PAGE);
+
+	for (uint64_t word = 0; word < CONTENTS && done; word++)
+		done = pwrite(fd, &word, sizeof(word), (off_t)(word * PAGE)) == sizeof(word) &&
+		       pwrite(fd, &word, sizeof(word),
+			      (off_t)(word * PAGE + PAGE - sizeof(word))) == sizeof(word);
+	done = done && !fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE);
+	RIG_CHECK(done, "the owner's memory: %s", strerror(errno));
+	return fd;
+}
+
 static int audit(void *ctx)
 {
 	struct gn_kvm *kvm = ctx;
@@ -74,8 +95,33 @@ struct world {
 	struct gn_domain *domain;
 	struct runner cpus[CPUS];
 	struct test_random random;
-	uint64_t switches, ballooned, audits;
+	pfn_t owner; /* the first frame of its memory */
+	uint64_t switches, ballooned, borrowed, audits;
 };
+
+/* Some pages that may hold just that get their frames from the owner. */
+static void borrow(struct world *w)
+{
+	struct gn_frames *frames = gn_kvm_vm(w->kvm)->frames;
+	struct gn_merge pages[BORROWED];
+	pfn_t returned[CONTENTS];
+	uint64_t at = area(test_random_next(&w->random) % CPUS) / PAGE, freed = 0;
+
+	for (unsigned i = 0; i < BORROWED; i++) {
+		at += 1 + test_random_next(&w->random) % (PAGES / BORROWED - 1);
+		pages[i] = (struct gn_merge){
+			.at = gfn(at),
+			.frame = pfn(w->owner.v + test_random_next(&w->random) % CONTENTS)
+		};
+		RIG_CHECK(gn_frames_lend(frames, pages[i].frame) >= 0, "lend");
+	}
+	RIG_CHECK(!gn_p2m_merge(gn_kvm_vm(w->kvm), pages, BORROWED, GN_SHARE_READ, &freed),
+		  "merge");
+	for (unsigned i = 0; i < BORROWED; i++)
+		gn_frames_put(frames, pages[i].frame);
+	(void)gn_frames_take_returned(frames, returned, CONTENTS);
+	w->borrowed += freed;
+}
 
 /* Some pages beside those that are known, of one of the CPUs. */
 static void balloon(struct world *w)
@@ -96,6 +142,7 @@ static void disturb(struct world *w, unsigned turn, bool has_nested)
 	while (!is_done)
 		RIG_CHECK(!gn_domain_scan(w->domain, 1000000, &is_done), "scan");
 	balloon(w);
+	borrow(w);
 	if (turn % 4 == 0) {
 		const char *scheme = schemes[turn / 4 % 4];
 
@@ -139,9 +186,9 @@ static void run(struct world *w, uint64_t wanted, bool has_nested)
 	(void)audit(w->kvm);
 	gn_domain_stats(w->domain, &stats);
 	printf("%" PRIu64 " operations, %" PRIu64 " merges, %" PRIu64 " zero pages, %" PRIu64
-	       " ballooned, %" PRIu64 " switches, %" PRIu64 " audits\n",
-	       operations(w->kvm), stats.pages_merged, stats.zero_pages, w->ballooned, w->switches,
-	       w->audits);
+	       " ballooned, %" PRIu64 " borrowed, %" PRIu64 " switches, %" PRIu64 " audits\n",
+	       operations(w->kvm), stats.pages_merged, stats.zero_pages, w->ballooned, w->borrowed,
+	       w->switches, w->audits);
 	RIG_CHECK(operations(w->kvm) >= wanted, "it ended early");
 	RIG_CHECK(stats.pages_merged, "nothing was shared");
 }
@@ -150,8 +197,10 @@ static void test(uint64_t seed, uint64_t wanted)
 {
 	struct world w = { .random = test_random_seed(seed) };
 	struct gn_kvm_config config = plain();
+	int fd = owner_memory();
 
 	config.vm.scheme = "shadow";
+	config.vm.window_bytes = 2 * MIB;
 	w.kvm = rig_new(&config);
 	if (!w.kvm)
 		return;
@@ -160,11 +209,14 @@ static void test(uint64_t seed, uint64_t wanted)
 								.max_pages = MEM_BYTES / PAGE },
 				    &w.domain),
 		  "create");
+	RIG_CHECK(!gn_frames_attach(gn_kvm_vm(w.kvm)->frames, fd, CONTENTS * PAGE, &w.owner),
+		  "attach");
 	RIG_CHECK(!gn_domain_add(w.domain, gn_kvm_vm(w.kvm)), "add");
 	run(&w, wanted, host.uffd_minor_shmem);
 	gn_domain_remove(w.domain, gn_kvm_vm(w.kvm));
 	gn_domain_destroy(w.domain);
 	gn_kvm_destroy(w.kvm);
+	close(fd);
 }
 
 int main(int argc, char **argv)
