@@ -294,8 +294,8 @@ static int place(struct gn_kvm_nested *n, uint64_t start, uint64_t count, uint64
 	if (n->huge) /* as its neighbours, so that pieces can grow together */
 		(void)madvise(piece, bytes, MADV_HUGEPAGE);
 	err = enroll(n, piece, bytes);
-	drop(piece,
-	     bytes); /* mlockall() may have filled it before it was guarded, with copies of what is lent */
+	/* mlockall() may have filled it before it was guarded, with copies of what is lent. */
+	drop(piece, bytes);
 	if (!err && mremap(piece, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, at_gfn(n, start)) ==
 			    MAP_FAILED)
 		err = -errno;

@@ -288,9 +288,16 @@ int gn_p2m_alloc_copy(struct gn_vm *vm, gfn_t at, pfn_t *out)
 	const uint64_t drains = gn_retire_drains(vm);
 	const pfn_t place = pfn(at.v), *home = vm->config.home_frames ? &place : NULL;
 	int err = gn_frames_alloc_copy(vm->frames, home, out);
+	pfn_t other;
 
 	if (err == -ENOMEM && gn_retire_drain_since(vm, drains))
 		err = gn_frames_alloc_copy(vm->frames, home, out);
+	/* A home that was given up a moment ago may only be waiting to be put; a page away from home costs the backend a mapping. */
+	if (!err && home && out->v != home->v && gn_retire_drain_since(vm, drains) &&
+	    !gn_frames_alloc_copy(vm->frames, home, &other)) {
+		gn_frames_put(vm->frames, *out);
+		*out = other;
+	}
 	return err;
 }
 

@@ -6,6 +6,7 @@
 #include <errno.h>
 
 #include "mmu/audit.h"
+#include "mmu/retire.h"
 #include "support/p2m_rig.h"
 #include "support/resident.h"
 
@@ -464,4 +465,27 @@ Test(p2m_merge, configurations_that_contradict_a_pool)
 	cr_assert_null(none);
 	cr_assert_eq(gn_frames_used(frames), 0);
 	gn_frames_destroy(frames);
+}
+
+/* A page that is written gets its home, though that waits to be put and nobody has drained it. */
+Test(p2m_merge, a_home_that_waits_is_used)
+{
+	struct gn_vm_config config = plain_config(8 * MIB);
+	uint8_t byte = 1;
+	pfn_t shared, home;
+
+	config.home_frames = true;
+	vm = plain_vm(&config);
+	cr_assert_eq(gn_vm_write(vm, gfn_to_gpa(gfn(7)), &byte, 1), 0);
+	cr_assert_eq(gn_vm_write(vm, gfn_to_gpa(gfn(8)), &byte, 1), 0);
+	shared = publish(7);
+	cr_assert_eq(merge(8, shared), 0);
+	gn_retire_drain(vm);
+	cr_assert_eq(gn_frames_alloc_home(vm->frames, 1, pfn(8), &home), 0);
+	cr_assert_eq(home.v, 8);
+	gn_retire_frame(vm, home);
+	byte = 2;
+	cr_assert_eq(gn_vm_write(vm, gfn_to_gpa(gfn(8)), &byte, 1), 0);
+	cr_assert_eq(frame_of(8).v, 8);
+	gn_frames_put(vm->frames, shared);
 }
