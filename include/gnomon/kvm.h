@@ -173,7 +173,7 @@ struct gn_kvm_stats {
 	uint64_t uffd_faults;	  /* nested: demand population */
 	uint64_t uffd_bytes;	  /* given by them */
 	uint64_t
-		uffd_breaks; /* of them, shared pages that got a frame of their own for want of mappings */
+		uffd_breaks; /* of them, shared pages that got a frame of their own for want of mappings, or of a way to guard them */
 	uint64_t emulation_failures;  /* KVM's emulator gave up, this room's did not */
 	uint64_t switches, switch_ns; /* live exchanges of the scheme, time of the pause */
 };
