@@ -137,7 +137,7 @@ static int put(struct gn_kvm_nested *n, const struct leaf *leaf, uint64_t sequen
 		*end = PUT_BREAK;
 		err = 0;
 	} else if (!gn_p2m_retry(&n->kvm->vm->p2m, sequence)) {
-		/* What is not ours may be gone by now, but not here. */
+		/* Only what the p2m is known to have is sure to be in the window still. */
 		if (!is_own)
 			make_resident(n, leaf);
 		mark_accessed(n, leaf->start);

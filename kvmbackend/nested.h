@@ -56,7 +56,7 @@ struct gn_kvm_nested {
 	uint64_t *
 		placed; /* [view_lock] a word a gfn: the source (view.c) of its piece of the view, + 1; 0: home */
 	uint64_t
-		piece_ends; /* [view_lock] gfns whose source does not follow that of the gfn before */
+		piece_ends; /* [view_lock] gfns that begin another piece than that of the gfn before */
 	uint64_t piece_ends_max; /* (c) */
 	uint64_t lent;		 /* [view_lock] gfns whose piece is of the window's */
 	bool keeps_lent;	 /* [view_lock] some of those for no reason, which was told */

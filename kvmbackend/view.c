@@ -14,7 +14,7 @@
  * for everybody who faults. The registration moves with it if UFFD_FEATURE_EVENT_REMAP is on; the kernel then waits until
  * somebody has read the event: fill.c's reader, which takes no lock for it.
  *
- * How many. Neighbouring gfns with neighbouring frames are one mapping, for the kernel joins them; scattered ones are a
+ * How many. Neighbouring gfns with neighbouring frames of the pool are one mapping, for the kernel joins them; scattered ones are a
  * mapping each, and a process may have so many (vm.max_map_count). Up to half of them are the view's; from there on a SHARED
  * page that is not at home is not put in: it gets a frame of its own, which is its home, for nobody else ever has that
  * (gn_p2m_publish()). And a page that is put in at home amid a run of others takes the rest of that run along, so that the run
@@ -50,8 +50,9 @@
 #define BLOCK_PAGES ((uint64_t)512)
 #define BLOCK_BYTES (BLOCK_PAGES * GN_PAGE_SIZE)
 #define WORD_BITS   64
-#define SERIAL_BIT  44	/* of a source: frames are numbered below that */
-#define RUN_PAGES   512 /* looked at on either side of a page that is lent */
+#define SERIAL_BIT  44 /* of a source: frames are numbered below that */
+_Static_assert(GN_WINDOW_SERIALS - 1 <= UINT64_MAX >> SERIAL_BIT, "they fit above");
+#define RUN_PAGES 512 /* looked at on either side of a page that is lent */
 #define PIECES_PART                                                                                \
 	2 /* of the mappings that a process may have; the rest is for what else it maps, and for blocked pages */
 

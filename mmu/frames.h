@@ -36,6 +36,17 @@ int gn_frames_new_windowed(uint64_t bytes, enum gn_pool_kind kind, bool huge, ui
 int gn_frames_fd(
 	const struct gn_frames *frames); /* for a backend that maps it elsewhere; -1: anonymous */
 
+/* Where a frame of the window lies, for a backend that maps it elsewhere. */
+struct gn_window_place {
+	int fd; /* the window's: the caller has a reference to the frame, or knows that somebody keeps one meanwhile */
+	uint64_t offset; /* bytes */
+	uint32_t
+		serial; /* of the memory: no two in GN_WINDOW_SERIALS that were ever attached have the same, and none has 0 */
+};
+#define GN_WINDOW_SERIALS ((uint32_t)1 << 20)
+/* -EINVAL: no such frame is attached. */
+int gn_window_find(const struct gn_frames *frames, pfn_t frame, struct gn_window_place *out);
+
 /* One frame (level 1) or an aligned block, zeroed, each frame with one reference.
  * -ENOMEM: the pool's limit is reached, or no aligned block of that size is free. */
 int gn_frames_alloc(struct gn_frames *frames, unsigned level, pfn_t *out);
@@ -63,16 +74,6 @@ struct gn_frame_run {
 /* One less for each frame of each run. Returns the bytes the host got back. Takes GN_RANK_GIVE. */
 uint64_t gn_frames_put_runs(struct gn_frames *frames, const struct gn_frame_run *runs,
 			    size_t count);
-/* Where a frame of the window lies, for a backend that maps it elsewhere. */
-struct gn_window_place {
-	int fd; /* the window's: the caller has a reference to the frame, or knows that somebody keeps one meanwhile */
-	uint64_t offset; /* bytes */
-	uint32_t
-		serial; /* of the memory: no two in GN_WINDOW_SERIALS that were ever attached have the same, and none has 0 */
-};
-#define GN_WINDOW_SERIALS ((uint32_t)1 << 20)
-/* -EINVAL: no such frame is attached. */
-int gn_window_find(const struct gn_frames *frames, pfn_t frame, struct gn_window_place *out);
 uint32_t gn_frames_refs(const struct gn_frames *frames, pfn_t frame);
 uint64_t gn_frames_used(const struct gn_frames *frames); /* frames with a reference */
 

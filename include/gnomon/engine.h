@@ -367,7 +367,7 @@ uint64_t gn_frames_fill_stock(struct gn_frames *frames, uint64_t most);
 
 /* Frames of another process's memory, to be merged into. Show @bytes of the memfd @fd, read-only, in the window; its first page
  * is the frame *first. The file can't shrink (F_SEAL_SHRINK), or a read of a page that is gone would be a signal. The caller's @fd may
- * be closed afterwards. -EINVAL: a size that is no multiple of 4 KiB, or more than the file has; -EPERM: no such seal; -ENOSPC: no room
+ * be closed afterwards (one of ours is open until it is detached). -EINVAL: a size that is no multiple of 4 KiB, or more than the file has; -EPERM: no such seal; -ENOSPC: no room
  * is left in the window, or 128 memories are in it; -errno of fcntl(), fstat() and mmap(). Any thread, as for all of them. */
 int gn_frames_attach(struct gn_frames *frames, int fd, uint64_t bytes, pfn_t *first);
 /* Forget what was attached at @first. -EBUSY: one of its frames is still referenced; -EINVAL: nothing was. */

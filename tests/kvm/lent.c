@@ -3,8 +3,7 @@
  * lent.c - guests on /dev/kvm that use frames of another process's memory: read in place, never written, and gone from the guest
  * when their owner gets them back, whatever comes to their place.
  */
-#include <fcntl.h>
-#include <sys/mman.h>
+#include <sys/resource.h>
 
 #include <gnomon/sharing.h>
 
@@ -16,6 +15,8 @@
 #define PAGES	   64
 #define SUM	   ((uint64_t)PAGES * (PAGES + 1) / 2)
 #define FILE_BYTES (2 * MIB)
+/* Every second page became 1000, and the others are 2, 4, ... */
+#define HALF_SUM (1000 * (PAGES / 2) + PAGES / 2 * (PAGES / 2 + 1))
 
 /* Over and over: are rcx pages from rbx still numbered from 1? If not it ends with 1; if the word at rsi is not 0, with 0. */
 RIG_CODE(check_numbers, "1: mov %rbx, %rdi\n xor %edx, %edx\n"
@@ -32,17 +33,11 @@ RIG_CODE(read_half, "1: mov (%rbx), %eax\n add $8192, %rbx\n dec %rcx\n jnz 1b\n
 
 static int owner_memory(uint64_t first, uint64_t step)
 {
-	int fd = memfd_create("owner", MFD_ALLOW_SEALING);
-	bool done = fd >= 0 && !ftruncate(fd, (off_t)FILE_BYTES);
+	int fd = owner_new(FILE_BYTES);
 
-	for (uint64_t i = 0; i < PAGES && done; i++) {
-		uint64_t word = first + i * step;
-
-		done = pwrite(fd, &word, sizeof(word), (off_t)(i * PAGE)) == sizeof(word);
-	}
-	/* As the daemon does: who gets it can only read. */
-	done = done && !fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE);
-	RIG_CHECK(done, "the owner's memory: %s", strerror(errno));
+	for (uint64_t i = 0; i < PAGES; i++)
+		owner_put(fd, i * PAGE, first + i * step);
+	owner_seal(fd);
 	return fd;
 }
 
@@ -59,15 +54,6 @@ static void check_owner_memory(int fd, uint64_t first, uint64_t step)
 }
 
 /* ---- A guest that gets it ---------------------------------------------------------------------------------------- */
-
-static struct gn_kvm *guest(const char *scheme)
-{
-	struct gn_kvm_config config = plain();
-
-	config.vm.scheme = scheme;
-	config.vm.window_bytes = 4 * FILE_BYTES;
-	return rig_new(&config);
-}
 
 static pfn_t attach(struct gn_vm *vm, int fd)
 {
@@ -118,23 +104,58 @@ static unsigned count_lent(struct gn_vm *vm)
 }
 
 /* No page has a frame of @first's memory any more, and it goes. */
-static void detach(struct gn_vm *vm, pfn_t first, size_t expected)
+static void detach(struct gn_vm *vm, pfn_t first)
 {
 	pfn_t returned[2 * PAGES];
 	size_t count;
 
 	gn_retire_drain(vm);
 	count = gn_frames_take_returned(vm->frames, returned, 2 * PAGES);
-	RIG_CHECK(count == expected, "%zu frames were returned", count);
+	RIG_CHECK(count == PAGES, "%zu frames were returned", count);
 	RIG_CHECK(!gn_frames_detach(vm->frames, first), "detach");
 }
 
-static void end(struct gn_kvm *kvm)
+/* A guest whose pages are numbered as those of the memory that is attached, and that has none of them yet. */
+struct loan {
+	struct gn_kvm *kvm;
+	struct gn_vm *vm;
+	int fd;
+	pfn_t first;
+};
+
+static bool begin(struct loan *l, const char *scheme)
+{
+	struct gn_kvm_config config = plain();
+
+	config.vm.scheme = scheme;
+	config.vm.window_bytes = 4 * FILE_BYTES;
+	l->kvm = rig_new(&config);
+	if (!l->kvm)
+		return false;
+	l->vm = gn_kvm_vm(l->kvm);
+	l->fd = owner_memory(1, 1);
+	l->first = attach(l->vm, l->fd);
+	RIG_EXPECT_EXIT(l->kvm, RIG_RUN(l->kvm, 3, number_pages, AT, PAGES, 1), 0);
+	return true;
+}
+
+static void end(struct loan *l)
 {
 	struct gn_audit_report report;
 
-	RIG_CHECK(!gn_audit(gn_kvm_vm(kvm), &report), "%s", report.first);
-	gn_kvm_destroy(kvm);
+	check_owner_memory(l->fd, 1, 1);
+	RIG_CHECK(!gn_audit(l->vm, &report), "%s", report.first);
+	gn_kvm_destroy(l->kvm);
+	close(l->fd);
+}
+
+/* @expected pages have frames of the owner's; where a read takes them out, none. */
+static void check_lent(const struct loan *l, unsigned expected)
+{
+	unsigned count = count_lent(l->vm);
+
+	RIG_CHECK(count == (keeps_lent(l->kvm) ? expected : 0), "%u pages are left, not %u", count,
+		  expected);
 }
 
 /* ---- Parts ------------------------------------------------------------------------------------------------------- */
@@ -142,84 +163,69 @@ static void end(struct gn_kvm *kvm)
 /* Read where they are, copied when they are written; and another memory in the same place is not the one before. */
 static void borrowed_and_given_back(const char *scheme)
 {
-	int one = owner_memory(1, 1), other = owner_memory(9, 0);
-	struct gn_kvm *kvm = guest(scheme);
-	struct gn_vm *vm;
-	pfn_t first, next;
+	int other = owner_memory(9, 0);
+	struct loan l;
+	pfn_t next;
 
-	if (!kvm)
+	if (!begin(&l, scheme))
 		return;
-	vm = gn_kvm_vm(kvm);
-	first = attach(vm, one);
-	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, number_pages, AT, PAGES, 1), 0);
-	RIG_CHECK(borrow(vm, first) == PAGES, "not all pages gave up their frames");
-	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, AT, PAGES, 0), SUM);
-	RIG_CHECK(count_lent(vm) == (keeps_lent(kvm) ? PAGES : 0), "%u pages are left",
-		  count_lent(vm));
-	RIG_CHECK(!kvm->nested || kvm->nested->piece_ends <= 2, "%llu pieces of a run",
-		  (unsigned long long)kvm->nested->piece_ends);
+	RIG_CHECK(borrow(l.vm, l.first) == PAGES, "not all pages gave up their frames");
+	RIG_EXPECT_EXIT(l.kvm, RIG_RUN(l.kvm, 3, read_pages, AT, PAGES, 0), SUM);
+	check_lent(&l, PAGES);
+	RIG_CHECK(!l.kvm->nested || l.kvm->nested->piece_ends <= 2, "%llu pieces of a run",
+		  (unsigned long long)l.kvm->nested->piece_ends);
 
-	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, fill_half, AT, PAGES / 2, 1000), 0);
-	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, AT, PAGES, 0),
-			1000 * (PAGES / 2) + PAGES / 2 * (PAGES / 2 + 1));
-	RIG_CHECK(count_lent(vm) == (keeps_lent(kvm) ? PAGES / 2 : 0), "%u pages are left",
-		  count_lent(vm));
-	RIG_CHECK(!keeps_lent(kvm) || gn_frames_detach(vm->frames, first) == -EBUSY,
+	RIG_EXPECT_EXIT(l.kvm, RIG_RUN(l.kvm, 3, fill_half, AT, PAGES / 2, 1000), 0);
+	RIG_EXPECT_EXIT(l.kvm, RIG_RUN(l.kvm, 3, read_pages, AT, PAGES, 0), HALF_SUM);
+	check_lent(&l, PAGES / 2);
+	RIG_CHECK(!keeps_lent(l.kvm) || gn_frames_detach(l.vm->frames, l.first) == -EBUSY,
 		  "half of them are in use");
-	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, fill_pages, AT, PAGES, 9), 0);
-	check_owner_memory(one, 1, 1);
-	detach(vm, first, PAGES);
-	RIG_CHECK(!kvm->nested || !kvm->nested->lent, "the view keeps %llu pages of what is gone",
-		  (unsigned long long)kvm->nested->lent);
+	RIG_EXPECT_EXIT(l.kvm, RIG_RUN(l.kvm, 3, fill_pages, AT, PAGES, 9), 0);
+	detach(l.vm, l.first);
+	RIG_CHECK(!l.kvm->nested || !l.kvm->nested->lent,
+		  "the view keeps %llu pages of what is gone",
+		  (unsigned long long)l.kvm->nested->lent);
 
-	next = attach(vm, other);
-	RIG_CHECK(next.v == first.v, "it is not where the former was");
-	RIG_CHECK(borrow(vm, next) == PAGES, "not all pages gave up their frames");
-	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, AT, PAGES, 0), 9 * PAGES);
-	RIG_CHECK(count_lent(vm) == (keeps_lent(kvm) ? PAGES : 0), "%u pages are left",
-		  count_lent(vm));
-	end(kvm);
-	close(one);
+	next = attach(l.vm, other);
+	RIG_CHECK(next.v == l.first.v, "it is not where the former was");
+	RIG_CHECK(borrow(l.vm, next) == PAGES, "not all pages gave up their frames");
+	RIG_EXPECT_EXIT(l.kvm, RIG_RUN(l.kvm, 3, read_pages, AT, PAGES, 0), 9 * PAGES);
+	check_lent(&l, PAGES);
+	end(&l);
 	close(other);
 }
 
 /* The view could not send pages home when the guest lost them; what is attached there next is not taken for what was. */
 static void left_in_the_view(void)
 {
-	int one = owner_memory(1, 1), other = owner_memory(9, 0), uffd;
-	struct gn_kvm *kvm = guest("ept");
-	struct gn_vm *vm;
-	pfn_t first, next;
+	int other = owner_memory(9, 0), uffd;
+	struct gn_kvm_nested *n;
+	struct loan l;
+	pfn_t next;
 
-	if (!kvm || !keeps_lent(kvm)) { /* then none is ever in it */
-		gn_kvm_destroy(kvm);
+	if (!begin(&l, "ept"))
 		return;
-	}
-	vm = gn_kvm_vm(kvm);
-	first = attach(vm, one);
-	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, number_pages, AT, PAGES, 1), 0);
-	RIG_CHECK(borrow(vm, first) == PAGES, "not all pages gave up their frames");
-	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, AT, PAGES, 0), SUM);
-	uffd = kvm->nested->uffd;
-	kvm->nested->uffd = -1; /* no piece can be guarded */
+	n = l.kvm->nested;
+	RIG_CHECK(borrow(l.vm, l.first) == PAGES, "not all pages gave up their frames");
+	RIG_EXPECT_EXIT(l.kvm, RIG_RUN(l.kvm, 3, read_pages, AT, PAGES, 0), SUM);
+	uffd = n->uffd;
+	n->uffd = -1; /* no piece can be guarded */
 	for (uint64_t i = 0; i < PAGES; i++)
-		rig_word(kvm, AT + i * PAGE, 9);
-	detach(vm, first, PAGES);
+		rig_word(l.kvm, AT + i * PAGE, 9);
+	detach(l.vm, l.first);
 
-	next = attach(vm, other);
-	RIG_CHECK(next.v == first.v, "it is not where the former was");
-	RIG_CHECK(borrow(vm, next) == PAGES, "not all pages gave up their frames");
-	RIG_CHECK(kvm->nested->lent == PAGES, "%llu pages were left",
-		  (unsigned long long)kvm->nested->lent);
-	kvm->nested->uffd = uffd;
-	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, AT, PAGES, 0), 9 * PAGES);
-	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, fill_pages, AT, PAGES, 5), 0);
-	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, AT, PAGES, 0), 5 * PAGES);
-	RIG_CHECK(!kvm->nested->lent, "they are still there");
-	check_owner_memory(one, 1, 1);
+	next = attach(l.vm, other);
+	RIG_CHECK(next.v == l.first.v, "it is not where the former was");
+	RIG_CHECK(borrow(l.vm, next) == PAGES, "not all pages gave up their frames");
+	RIG_CHECK(n->lent == (keeps_lent(l.kvm) ? PAGES : 0), "%llu pages were left",
+		  (unsigned long long)n->lent);
+	n->uffd = uffd;
+	RIG_EXPECT_EXIT(l.kvm, RIG_RUN(l.kvm, 3, read_pages, AT, PAGES, 0), 9 * PAGES);
+	RIG_EXPECT_EXIT(l.kvm, RIG_RUN(l.kvm, 3, fill_pages, AT, PAGES, 5), 0);
+	RIG_EXPECT_EXIT(l.kvm, RIG_RUN(l.kvm, 3, read_pages, AT, PAGES, 0), 5 * PAGES);
+	RIG_CHECK(!n->lent, "they are still there");
 	check_owner_memory(other, 9, 0);
-	end(kvm);
-	close(one);
+	end(&l);
 	close(other);
 }
 
@@ -227,83 +233,101 @@ static void left_in_the_view(void)
 static void borrowed_while_it_runs(const char *scheme)
 {
 	const unsigned rounds = 50;
-	int fd = owner_memory(1, 1);
-	struct gn_kvm *kvm = guest(scheme);
-	struct gn_vm *vm;
 	struct runner r;
-	pfn_t first;
+	struct loan l;
 
-	if (!kvm)
+	if (!begin(&l, scheme))
 		return;
-	vm = gn_kvm_vm(kvm);
-	first = attach(vm, fd);
-	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, number_pages, AT, PAGES, 1), 0);
-	rig_program(kvm, 0, 3, check_numbers, check_numbers_end, AT, PAGES, RIG_DATA);
-	start(&r, kvm, 0);
+	rig_program(l.kvm, 0, 3, check_numbers, check_numbers_end, AT, PAGES, RIG_DATA);
+	start(&r, l.kvm, 0);
 	for (unsigned round = 0; round < rounds && !atomic_load(&r.is_done); round++) {
-		(void)borrow(vm, first);
+		(void)borrow(l.vm, l.first);
 		pause_ms(round % 10);
 		for (uint64_t i = round % 3; i < PAGES; i += 1 + round % 4)
-			rig_word(kvm, AT + i * PAGE, i + 1);
+			rig_word(l.kvm, AT + i * PAGE, i + 1);
 		pause_ms(round % 7);
 	}
 	RIG_CHECK(!atomic_load(&r.is_done), "it saw something else");
-	rig_word(kvm, RIG_DATA, 1);
-	RIG_EXPECT_EXIT(kvm, finish(&r), 0);
-	check_owner_memory(fd, 1, 1);
-	end(kvm);
-	close(fd);
+	rig_word(l.kvm, RIG_DATA, 1);
+	RIG_EXPECT_EXIT(l.kvm, finish(&r), 0);
+	end(&l);
 }
 
 /* Frames that are lent stay under a scheme's successor. */
 static void borrowed_over_switches(void)
 {
 	static const char *const schemes[] = { "shadow", "ept", "shadow-vtlb", "npt", "ept" };
-	int fd = owner_memory(1, 1);
-	struct gn_kvm *kvm = guest("ept");
+	struct loan l;
 
-	if (!kvm)
+	if (!begin(&l, "ept"))
 		return;
-	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, number_pages, AT, PAGES, 1), 0);
-	RIG_CHECK(borrow(gn_kvm_vm(kvm), attach(gn_kvm_vm(kvm), fd)) == PAGES, "borrow");
+	RIG_CHECK(borrow(l.vm, l.first) == PAGES, "not all pages gave up their frames");
 	for (unsigned i = 0; i < sizeof(schemes) / sizeof(schemes[0]); i++) {
-		RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, AT, PAGES, 0), SUM);
-		RIG_CHECK(!gn_kvm_switch_scheme(kvm, schemes[i]), "to %s", schemes[i]);
+		RIG_EXPECT_EXIT(l.kvm, RIG_RUN(l.kvm, 3, read_pages, AT, PAGES, 0), SUM);
+		RIG_CHECK(!gn_kvm_switch_scheme(l.kvm, schemes[i]), "to %s", schemes[i]);
 	}
-	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, AT, PAGES, 0), SUM);
-	RIG_CHECK(count_lent(gn_kvm_vm(kvm)) == (keeps_lent(kvm) ? PAGES : 0), "%u pages are left",
-		  count_lent(gn_kvm_vm(kvm)));
-	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, fill_pages, AT, PAGES, 9), 0);
-	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, AT, PAGES, 0), 9 * PAGES);
-	check_owner_memory(fd, 1, 1);
-	end(kvm);
-	close(fd);
+	RIG_EXPECT_EXIT(l.kvm, RIG_RUN(l.kvm, 3, read_pages, AT, PAGES, 0), SUM);
+	check_lent(&l, PAGES);
+	RIG_EXPECT_EXIT(l.kvm, RIG_RUN(l.kvm, 3, fill_pages, AT, PAGES, 9), 0);
+	RIG_EXPECT_EXIT(l.kvm, RIG_RUN(l.kvm, 3, read_pages, AT, PAGES, 0), 9 * PAGES);
+	end(&l);
+}
+
+/* Aging takes pages out of the view for a moment, and they stay where they are. */
+static void borrowed_pages_age(void)
+{
+	static uint8_t accessed[MEM_BYTES / PAGE / 8];
+	struct loan l;
+
+	if (!begin(&l, "ept"))
+		return;
+	RIG_CHECK(borrow(l.vm, l.first) == PAGES, "not all pages gave up their frames");
+	RIG_EXPECT_EXIT(l.kvm, RIG_RUN(l.kvm, 3, read_pages, AT, PAGES, 0), SUM);
+	RIG_CHECK(!gn_accessed_harvest(l.vm, gfn(AT / PAGE), PAGES, accessed), "harvest");
+	RIG_CHECK(!keeps_lent(l.kvm) || l.kvm->nested->lent == PAGES, "%llu pages are in pieces",
+		  (unsigned long long)l.kvm->nested->lent);
+	RIG_EXPECT_EXIT(l.kvm, RIG_RUN(l.kvm, 3, read_pages, AT, PAGES, 0), SUM);
+	check_lent(&l, PAGES);
+	end(&l);
 }
 
 /* With no more mappings than there may be: what does not fit gets frames of its own, and what does holds what it held. */
 static void mappings_have_a_ceiling(void)
 {
 	const uint64_t most = 8;
-	int fd = owner_memory(1, 1);
-	struct gn_kvm *kvm = guest("ept");
 	struct gn_kvm_nested *n;
+	struct loan l;
 
-	if (!kvm)
+	if (!begin(&l, "ept"))
 		return;
-	n = kvm->nested;
-	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, number_pages, AT, PAGES, 1), 0);
-	RIG_CHECK(borrow(gn_kvm_vm(kvm), attach(gn_kvm_vm(kvm), fd)) == PAGES, "borrow");
+	n = l.kvm->nested;
+	RIG_CHECK(borrow(l.vm, l.first) == PAGES, "not all pages gave up their frames");
 	n->piece_ends_max = most;
-	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, AT, PAGES, 0), SUM);
-	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, fill_half, AT, PAGES / 2, 1000), 0);
+	RIG_EXPECT_EXIT(l.kvm, RIG_RUN(l.kvm, 3, read_pages, AT, PAGES, 0), SUM);
+	RIG_EXPECT_EXIT(l.kvm, RIG_RUN(l.kvm, 3, fill_half, AT, PAGES / 2, 1000), 0);
 	RIG_CHECK(n->piece_ends <= most + 2, "%llu pieces", (unsigned long long)n->piece_ends);
-	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, AT, PAGES, 0),
-			1000 * (PAGES / 2) + PAGES / 2 * (PAGES / 2 + 1));
+	RIG_EXPECT_EXIT(l.kvm, RIG_RUN(l.kvm, 3, read_pages, AT, PAGES, 0), HALF_SUM);
 	RIG_CHECK(n->piece_ends <= most + 2, "%llu pieces when all was read",
 		  (unsigned long long)n->piece_ends);
-	check_owner_memory(fd, 1, 1);
-	end(kvm);
-	close(fd);
+	end(&l);
+}
+
+/* Where the kernel has no more mappings of that kind for us, pages stop sharing; the guest sees what it wrote. */
+static void no_mapping_is_left(void)
+{
+	struct rlimit old, none;
+	struct loan l;
+
+	if (!begin(&l, "ept"))
+		return;
+	RIG_CHECK(borrow(l.vm, l.first) == PAGES, "not all pages gave up their frames");
+	RIG_CHECK(!getrlimit(RLIMIT_DATA, &old), "getrlimit");
+	none = (struct rlimit){ .rlim_cur = PAGE, .rlim_max = old.rlim_max };
+	RIG_CHECK(!setrlimit(RLIMIT_DATA, &none), "setrlimit");
+	RIG_EXPECT_EXIT(l.kvm, RIG_RUN(l.kvm, 3, read_pages, AT, PAGES, 0), SUM);
+	RIG_CHECK(!setrlimit(RLIMIT_DATA, &old), "setrlimit");
+	RIG_CHECK(!count_lent(l.vm), "%u pages are left", count_lent(l.vm));
+	end(&l);
 }
 
 /* Mappings that the kernel has of the view. */
@@ -326,67 +350,56 @@ static uint64_t count_mappings(const struct gn_kvm_nested *n)
  * touched is one. */
 static void mappings_are_counted(void)
 {
-	int fd = owner_memory(1, 1);
-	struct gn_kvm *kvm = guest("ept");
 	struct gn_kvm_nested *n;
-	struct gn_vm *vm;
 	uint64_t mappings;
-	pfn_t first;
+	struct loan l;
 
-	if (!kvm || !keeps_lent(kvm)) {
-		gn_kvm_destroy(kvm);
+	if (!begin(&l, "ept"))
 		return;
-	}
-	n = kvm->nested;
-	vm = gn_kvm_vm(kvm);
-	first = attach(vm, fd);
-	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, number_pages, AT, PAGES, 1), 0);
-	RIG_CHECK(borrow(vm, first) == PAGES, "borrow");
-	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_half, AT, PAGES / 2, 0), 0);
-	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, AT, PAGES, 0), SUM);
-	RIG_CHECK(count_mappings(n) == 3 && n->piece_ends == 2, "a run: %llu mappings, %llu ends",
-		  (unsigned long long)count_mappings(n), (unsigned long long)n->piece_ends);
-
-	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, number_pages, AT, PAGES, 1), 0);
-	RIG_CHECK(!n->piece_ends, "%llu ends", (unsigned long long)n->piece_ends);
-	RIG_CHECK(borrow_some(vm, first, 0, 2) == PAGES / 2, "borrow");
-	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_half, AT, PAGES / 2, 0), 0);
-	RIG_CHECK(borrow_some(vm, first, 1, 2) == PAGES / 2, "borrow");
-	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, AT, PAGES, 0), SUM);
+	n = l.kvm->nested;
+	RIG_CHECK(borrow(l.vm, l.first) == PAGES, "not all pages gave up their frames");
+	RIG_EXPECT_EXIT(l.kvm, RIG_RUN(l.kvm, 3, read_half, AT, PAGES / 2, 0), 0);
+	RIG_EXPECT_EXIT(l.kvm, RIG_RUN(l.kvm, 3, read_pages, AT, PAGES, 0), SUM);
 	mappings = count_mappings(n);
-	RIG_CHECK(mappings > PAGES / 4 && mappings <= n->piece_ends + 1 &&
-			  n->piece_ends < 2 * mappings,
+	RIG_CHECK(mappings == n->piece_ends + 1 && mappings == (keeps_lent(l.kvm) ? 3 : 1),
+		  "a run: %llu mappings, %llu ends", (unsigned long long)mappings,
+		  (unsigned long long)n->piece_ends);
+
+	RIG_EXPECT_EXIT(l.kvm, RIG_RUN(l.kvm, 3, number_pages, AT, PAGES, 1), 0);
+	RIG_CHECK(!n->piece_ends, "%llu ends", (unsigned long long)n->piece_ends);
+	RIG_CHECK(borrow_some(l.vm, l.first, 0, 2) == PAGES / 2,
+		  "not all pages gave up their frames");
+	RIG_EXPECT_EXIT(l.kvm, RIG_RUN(l.kvm, 3, read_half, AT, PAGES / 2, 0), 0);
+	RIG_CHECK(borrow_some(l.vm, l.first, 1, 2) == PAGES / 2,
+		  "not all pages gave up their frames");
+	RIG_EXPECT_EXIT(l.kvm, RIG_RUN(l.kvm, 3, read_pages, AT, PAGES, 0), SUM);
+	mappings = count_mappings(n);
+	RIG_CHECK(mappings > PAGES / 4 || !keeps_lent(l.kvm), "%llu mappings",
+		  (unsigned long long)mappings);
+	RIG_CHECK(mappings <= n->piece_ends + 1 && n->piece_ends < 2 * mappings,
 		  "%llu mappings, %llu ends", (unsigned long long)mappings,
 		  (unsigned long long)n->piece_ends);
-	end(kvm);
-	close(fd);
+	end(&l);
 }
 
 /* A host program that locks all that it maps has the kernel fill mappings before they are guarded. */
 static void borrowed_by_who_locks_memory(void)
 {
-	int fd = owner_memory(1, 1);
-	struct gn_kvm *kvm = guest("ept");
-	struct gn_vm *vm;
+	struct loan l;
 
-	if (!kvm)
+	if (!begin(&l, "ept"))
 		return;
-	vm = gn_kvm_vm(kvm);
-	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, number_pages, AT, PAGES, 1), 0);
 	RIG_CHECK(!mlockall(MCL_FUTURE), "mlockall: %s", strerror(errno));
-	RIG_CHECK(borrow(vm, attach(vm, fd)) == PAGES, "borrow");
-	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, AT, PAGES, 0), SUM);
-	RIG_CHECK(count_lent(vm) == (keeps_lent(kvm) ? PAGES : 0), "%u pages are left",
-		  count_lent(vm));
-	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, fill_pages, AT, PAGES, 9), 0);
-	RIG_CHECK(!count_lent(vm), "%u stores were not seen", count_lent(vm));
+	RIG_CHECK(borrow(l.vm, l.first) == PAGES, "not all pages gave up their frames");
+	RIG_EXPECT_EXIT(l.kvm, RIG_RUN(l.kvm, 3, read_pages, AT, PAGES, 0), SUM);
+	check_lent(&l, PAGES);
+	RIG_EXPECT_EXIT(l.kvm, RIG_RUN(l.kvm, 3, fill_pages, AT, PAGES, 9), 0);
+	RIG_CHECK(!count_lent(l.vm), "%u stores were not seen", count_lent(l.vm));
 	for (uint64_t i = 0, word; i < PAGES; i++)
-		RIG_CHECK(!gn_vm_read(vm, gpa(AT + i * PAGE), &word, sizeof(word)) && word == 9,
+		RIG_CHECK(!gn_vm_read(l.vm, gpa(AT + i * PAGE), &word, sizeof(word)) && word == 9,
 			  "page %llu holds something else", (unsigned long long)i);
 	munlockall();
-	check_owner_memory(fd, 1, 1);
-	end(kvm);
-	close(fd);
+	end(&l);
 }
 
 int main(void)
@@ -402,7 +415,9 @@ int main(void)
 			PART(left_in_the_view());
 			PART(borrowed_while_it_runs("ept"));
 			PART(borrowed_over_switches());
+			PART(borrowed_pages_age());
 			PART(mappings_have_a_ceiling());
+			PART(no_mapping_is_left());
 			PART(mappings_are_counted());
 			PART(borrowed_by_who_locks_memory());
 		}

@@ -6,8 +6,10 @@
 #ifndef GN_TESTS_KVM_NESTED_GUEST_H
 #define GN_TESTS_KVM_NESTED_GUEST_H
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #include "kvm/rig.h"
@@ -62,6 +64,27 @@ RIG_CODE(patrol, "xor %r8d, %r8d\n"
 		 "mov %r8, 8(%rdi)\n add $4096, %rdi\n dec %rdx\n jnz 2b\n"
 		 "cmpq $0, (%rsi)\n je 1b\n xor %eax, %eax\n int3\n"
 		 "3: mov $1, %eax\n int3")
+
+/* ---- Another process's memory, to be borrowed from -------------------------------------------------------------------- */
+
+static inline int owner_new(uint64_t bytes)
+{
+	int fd = memfd_create("owner", MFD_ALLOW_SEALING);
+
+	RIG_CHECK(fd >= 0 && !ftruncate(fd, (off_t)bytes), "memfd: %s", strerror(errno));
+	return fd;
+}
+static inline void owner_put(int fd, uint64_t at, uint64_t word)
+{
+	RIG_CHECK(pwrite(fd, &word, sizeof(word), (off_t)at) == sizeof(word), "pwrite: %s",
+		  strerror(errno));
+}
+/* As the daemon does: who gets it can only read. */
+static inline void owner_seal(int fd)
+{
+	RIG_CHECK(!fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE),
+		  "F_ADD_SEALS: %s", strerror(errno));
+}
 
 /* ---- vCPUs on threads ------------------------------------------------------------------------------------------------ */
 

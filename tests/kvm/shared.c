@@ -1,28 +1,23 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * shared.c - real guests of a domain of gnomon-shared: `gnomon run --backend kvm --sharing`, one under nested paging and one under
- * shadow, each in a process of its own. They share each other's pages, the daemon is killed meanwhile and they share under the next one;
- * both end well, with their self-checks, an audit, and the memory that the other has too.
+ * shared.c - guests of a domain of gnomon-shared, each a process of its own: real ones under nested paging and under shadow, and one
+ * on the software machine. Frames come to be used by more than one of them, the daemon is killed meanwhile and they share under the
+ * next one; all end well, with their self-checks and an audit, and the real ones with the memory that the other has too.
  */
-#include <sys/wait.h>
-
 #include "kvm/nested_guest.h"
+#include "kvm/run_guest.h"
 #include "support/daemon_process.h"
 
 #define CONFIG                                                                                     \
 	"[daemon]\nsocket = %s\n[sharing]\ncpu_percent = 200\nsweep = 20ms\n"                      \
-	"[domain g]\nvms = ept shadow\n"
+	"[domain g]\nvms = ept shadow soft\n"
 #define POLL_MS	   20
 #define POLLS	   30000 /* of an emulated machine that does other things too */
-#define FEW_MERGES 200	 /* of pages of which the other guest has as many */
+#define FEW_FRAMES 200
 
-struct guest {
-	const char *scheme;
-	pid_t pid;
-	bool has_ended;
-	char memory_sum[32];
-};
-static struct guest guests[] = { { .scheme = "ept" }, { .scheme = "shadow" } };
+static struct run_guest guests[] = { { "ept", "kvm", "ept", 0, false },
+				     { "shadow", "kvm", "shadow", 0, false },
+				     { "soft", "soft", "ept", 0, false } };
 #define GUESTS (sizeof(guests) / sizeof(guests[0]))
 
 static char directory[64], socket_path[96], config_path[96];
@@ -41,91 +36,42 @@ static void set_up(void)
 		  config_path);
 }
 
-/* What it prints, in a file of the directory. */
-static void path_of(const struct guest *g, char *out, size_t bytes)
-{
-	snprintf(out, bytes, "%s/%s", directory, g->scheme);
-}
-
-static void guest_start(struct guest *g)
-{
-	char path[128];
-
-	path_of(g, path, sizeof(path));
-	g->pid = fork();
-	if (g->pid)
-		return;
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (!freopen(path, "w", stdout) || dup2(STDOUT_FILENO, STDERR_FILENO) < 0)
-		_exit(126);
-	execl(GN_BINARY, "gnomon", "run", g->scheme, "phases", "--backend", "kvm", "--mem", "32M",
-	      "--size", "8M", "--argument", "50/20/3000x2", "--rest", "1", "--audit", "--sharing",
-	      socket_path, "--sharing-domain", "g", "--name", g->scheme, NULL);
-	_exit(127);
-}
-
-/* Was there a line of sharing? Its memory's sum is noted. All of it is repeated if it went wrong. */
-static bool guest_report(struct guest *g, bool print)
-{
-	char path[128], line[512];
-	bool found = false;
-	FILE *file;
-
-	path_of(g, path, sizeof(path));
-	file = fopen(path, "r");
-	while (file && fgets(line, sizeof(line), file)) {
-		found |= !strncmp(line, "sharing: ", 9);
-		(void)sscanf(line, "memory_sum %31[0-9a-fx]", g->memory_sum);
-		if (print)
-			printf("  %s: %s", g->scheme, line);
-	}
-	if (file)
-		fclose(file);
-	return found;
-}
-
-/* How many run. */
-static unsigned reap(void)
+static unsigned count_running(void)
 {
 	unsigned running = 0;
 
-	for (unsigned i = 0; i < GUESTS; i++) {
-		struct guest *g = &guests[i];
-		int status;
-
-		if (!g->has_ended && waitpid(g->pid, &status, WNOHANG) == g->pid) {
-			bool good = WIFEXITED(status) && !WEXITSTATUS(status);
-
-			g->has_ended = true;
-			RIG_CHECK(guest_report(g, !good) && good, "%s ends with status %#x",
-				  g->scheme, status);
-		}
-		running += !g->has_ended;
-	}
+	for (unsigned i = 0; i < GUESTS; i++)
+		running += run_guest_runs(&guests[i], directory, "sharing: ");
 	return running;
 }
 
-/* Pages that each of them was told to merge, and did: the fewest. */
-static double merged(void)
+/* The sum of @key over what @command lists; *least: the least of them. */
+static double sum_of(const char *command, const char *key, double *least)
 {
-	cJSON *list = daemon_ask(socket_path, "query-vms");
-	double least = cJSON_GetArraySize(list) < (int)GUESTS ? 0 : 1e9;
-	const cJSON *vm;
+	cJSON *list = daemon_ask(socket_path, command);
+	const cJSON *item;
+	double sum = 0;
 
-	cJSON_ArrayForEach(vm, list)
+	*least = cJSON_GetArraySize(list) ? 1e18 : 0;
+	cJSON_ArrayForEach(item, list)
 	{
-		double count = cJSON_GetNumberValue(cJSON_GetObjectItem(vm, "merged"));
+		double value = cJSON_GetNumberValue(cJSON_GetObjectItem(item, key));
 
-		least = count < least ? count : least;
+		sum += value;
+		*least = value < *least ? value : *least;
 	}
 	cJSON_Delete(list);
-	return least;
+	return sum;
 }
 
-static bool await_merges(void)
+/* A VM is charged with each frame it uses once: what they are charged with beyond the frames there are is used by more than one. */
+static bool await_common_frames(void)
 {
-	for (unsigned i = 0; i < POLLS && reap() == GUESTS; i++) {
-		if (merged() >= FEW_MERGES)
+	for (unsigned i = 0; i < POLLS && count_running() == GUESTS; i++) {
+		double least, charged = sum_of("query-vms", "charged_pages", &least), frames, all;
+
+		frames = sum_of("query-domains", "pool_used_pages", &all);
+		if (least > 0 && charged - frames >= FEW_FRAMES)
 			return true;
 		pause_ms(POLL_MS);
 	}
@@ -145,34 +91,39 @@ static void daemon_start(void)
 
 static void share(void)
 {
+	/* The rests are seconds, for a host that is fast; the rounds for one that is slow. */
+	static const char *const more[] = { "--mem",	  "32M",	  "--size",	      "8M",
+					    "--argument", "50/20/3000x6", "--rest",	      "1",
+					    "--sharing",  socket_path,	  "--sharing-domain", "g",
+					    NULL };
+	char sums[2][128] = { "", "" };
 	cJSON *answer;
 
 	daemon_start();
 	for (unsigned i = 0; i < GUESTS; i++)
-		guest_start(&guests[i]);
-	RIG_CHECK(await_merges(), "they share");
+		run_guest_start(&guests[i], directory, more);
+	RIG_CHECK(await_common_frames(), "they share");
 	answer = daemon_ask(socket_path, "audit");
 	RIG_CHECK(answer != NULL, "the books are right");
 	cJSON_Delete(answer);
 	daemon_kill(&daemon_pid);
 	daemon_start();
-	RIG_CHECK(await_merges(), "they share under the next daemon");
-	for (unsigned i = 0; i < POLLS && reap(); i++)
+	RIG_CHECK(await_common_frames(), "they share under the next daemon");
+	for (unsigned i = 0; i < POLLS && count_running(); i++)
 		pause_ms(POLL_MS);
-	for (unsigned i = 0; i < GUESTS; i++) {
-		RIG_CHECK(guests[i].has_ended, "%s does not end", guests[i].scheme);
-		if (!guests[i].has_ended)
-			kill(guests[i].pid, SIGKILL);
+	for (unsigned i = 0; i < 2; i++) {
+		RIG_CHECK(run_guest_says(&guests[i], directory, "memory_sum ", sums[i]),
+			  "%s does not tell its memory", guests[i].name);
+		sums[i][strcspn(sums[i], ",")] = '\0'; /* what is behind depends on the scheme */
 	}
-	RIG_CHECK(guests[0].memory_sum[0] && !strcmp(guests[0].memory_sum, guests[1].memory_sum),
-		  "memory: %s and %s", guests[0].memory_sum, guests[1].memory_sum);
+	RIG_CHECK(!strcmp(sums[0], sums[1]), "memory: %s and %s", sums[0], sums[1]);
+	for (unsigned i = 0; i < GUESTS; i++)
+		run_guest_end(&guests[i], directory);
 	daemon_kill(&daemon_pid);
 }
 
 int main(void)
 {
-	char path[128];
-
 	if (!nested_start() || !host.uffd_minor_shmem)
 		return rig_end();
 	if (access(GN_SHARED, X_OK) || access(GN_BINARY, X_OK)) {
@@ -181,10 +132,6 @@ int main(void)
 	}
 	set_up();
 	share();
-	for (unsigned i = 0; i < GUESTS; i++) {
-		path_of(&guests[i], path, sizeof(path));
-		unlink(path);
-	}
 	unlink(config_path);
 	unlink(socket_path);
 	rmdir(directory);

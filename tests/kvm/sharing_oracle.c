@@ -7,9 +7,6 @@
  * Every operation of a guest is a page looked at, at both ends; one in sixteen is also written. Beside each page is one that
  * the balloon may take at any time: it holds what was stored there, or zeros.
  */
-#include <fcntl.h>
-#include <sys/mman.h>
-
 #include <gnomon/sharing.h>
 
 #include "kvm/nested_guest.h"
@@ -69,15 +66,13 @@ static uint64_t operations(struct gn_kvm *kvm)
 /* Another's memory, with a page of each contents. */
 static int owner_memory(void)
 {
-	int fd = memfd_create("owner", MFD_ALLOW_SEALING);
-	bool done = fd >= 0 && !ftruncate(fd, CONTENTS * PAGE);
+	int fd = owner_new(CONTENTS * PAGE);
 
-	for (uint64_t word = 0; word < CONTENTS && done; word++)
-		done = pwrite(fd, &word, sizeof(word), (off_t)(word * PAGE)) == sizeof(word) &&
-		       pwrite(fd, &word, sizeof(word),
-			      (off_t)(word * PAGE + PAGE - sizeof(word))) == sizeof(word);
-	done = done && !fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE);
-	RIG_CHECK(done, "the owner's memory: %s", strerror(errno));
+	for (uint64_t word = 0; word < CONTENTS; word++) {
+		owner_put(fd, word * PAGE, word);
+		owner_put(fd, word * PAGE + PAGE - sizeof(word), word);
+	}
+	owner_seal(fd);
 	return fd;
 }
 
