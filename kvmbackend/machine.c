@@ -434,23 +434,32 @@ static int save_all(const struct exchange *x)
 	return err;
 }
 
+/* Why the vCPU's last run ended stays what gn_kvm_error() says. */
+static int restore(struct gn_kvm_cpu *cpu, const struct gn_kvm_state *state)
+{
+	struct gn_kvm *kvm = cpu->kvm;
+	char last[sizeof(cpu->error)];
+	int err;
+
+	memcpy(last, cpu->error, sizeof(last));
+	cpu->error[0] = '\0';
+	err = kvm->mode->set_state(cpu, state);
+	if (err)
+		snprintf(kvm->why, sizeof(kvm->why), "scheme '%s' cannot take over vCPU %u: %.300s",
+			 gn_vm_scheme(kvm->vm), cpu->index,
+			 cpu->error[0] ? cpu->error : strerror(-err));
+	memcpy(cpu->error, last, sizeof(last));
+	return err;
+}
+
 static int restore_all(const struct exchange *x)
 {
-	struct gn_kvm *kvm = x->kvm;
+	int err = 0;
 
-	for (unsigned i = 0; i < kvm->cpu_count; i++) {
-		struct gn_kvm_cpu *cpu = &kvm->cpus[i];
-		int err;
-
-		cpu->error[0] = '\0';
-		err = cpu->has_state ? kvm->mode->set_state(cpu, &x->states[i]) : 0;
-		if (!err)
-			continue;
-		snprintf(kvm->why, sizeof(kvm->why), "scheme '%s' cannot take over vCPU %u: %.300s",
-			 gn_vm_scheme(kvm->vm), i, cpu->error[0] ? cpu->error : strerror(-err));
-		return err;
-	}
-	return 0;
+	for (unsigned i = 0; i < x->kvm->cpu_count && !err; i++)
+		if (x->kvm->cpus[i].has_state)
+			err = restore(&x->kvm->cpus[i], &x->states[i]);
+	return err;
 }
 
 static int exchange(void *ctx)

@@ -309,6 +309,9 @@ static void states(void)
 		RIG_CHECK(r.stop == GN_KVM_STOP_GUEST && strstr(gn_kvm_error(kvm, 0), "balloon"),
 			  "stop %d: %s", r.stop, gn_kvm_error(kvm, 0));
 	}
+	/* Why it stopped is still told when another scheme has taken over. */
+	RIG_CHECK(!gn_kvm_switch_scheme(kvm, "npt") && !gn_kvm_switch_scheme(kvm, "ept"), "switch");
+	RIG_CHECK(strstr(gn_kvm_error(kvm, 0), "balloon"), "after: %s", gn_kvm_error(kvm, 0));
 	gn_kvm_stats(kvm, &stats);
 	RIG_CHECK(stats.denied == 4, "%llu denied", (unsigned long long)stats.denied);
 	RIG_CHECK(!gn_p2m_unballoon(vm, page, 1), "unballoon");
