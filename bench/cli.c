@@ -109,6 +109,16 @@ int cli_parse_count(const char *text, uint64_t min, uint64_t max, uint64_t *out)
 	return 0;
 }
 
+uint64_t cli_take_count(const char *option, const char *text, uint64_t min, uint64_t max)
+{
+	uint64_t value;
+
+	if (cli_parse_count(text, min, max, &value))
+		cli_fail(EXIT_USAGE, "%s %s: must be %lu to %lu", option, text, (unsigned long)min,
+			 (unsigned long)max);
+	return value;
+}
+
 int cli_parse_switch(const char *text, bool *out)
 {
 	static const char *const words[] = { "off", "on", "no", "yes", "0", "1" };

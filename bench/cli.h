@@ -29,6 +29,8 @@ __attribute__((format(printf, 1, 2))) void cli_warn(const char *format, ...);
 int cli_parse_size(const char *text, uint64_t *bytes);
 /* A decimal or 0x number within [min, max]. -EINVAL, -ERANGE. */
 int cli_parse_count(const char *text, uint64_t min, uint64_t max, uint64_t *out);
+/* The same, of an option. Ends the command when it is none. */
+uint64_t cli_take_count(const char *option, const char *text, uint64_t min, uint64_t max);
 /* on|off, yes|no, 1|0. -EINVAL. */
 int cli_parse_switch(const char *text, bool *out);
 

@@ -15,5 +15,6 @@ int report_command(int argc, char **argv);
 int repro_command(int argc, char **argv);
 int overcommit_command(int argc, char **argv);
 int sharing_command(int argc, char **argv); /* `gnomon overcommit sharing` */
+int scale_command(int argc, char **argv);   /* `gnomon overcommit scale` */
 
 #endif

@@ -65,8 +65,8 @@ static const struct argp_option options[] = {
 
 static const char doc[] =
 	"Run VMs whose working sets move on less memory than they have, under each policy.\v"
-	"Kinds: balloon, and sharing, which has options of its own: gnomon overcommit sharing "
-	"--help.\n\n"
+	"Kinds: balloon; sharing and scale, which have options of their own: gnomon overcommit "
+	"sharing --help.\n\n"
 	"Examples:\n"
 	"  gnomon overcommit balloon --simulate\n"
 	"  gnomon overcommit balloon --quick --policies esx\n"
@@ -90,16 +90,6 @@ static double parse_real(const char *option, const char *arg, double min, double
 	return value;
 }
 
-static uint64_t parse_count(const char *option, const char *arg, uint64_t min, uint64_t max)
-{
-	uint64_t value;
-
-	if (cli_parse_count(arg, min, max, &value))
-		cli_fail(EXIT_USAGE, "%s %s: must be %lu to %lu", option, arg, (unsigned long)min,
-			 (unsigned long)max);
-	return value;
-}
-
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
 	struct overcommit_options *o = state->input;
@@ -110,7 +100,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 				"there are esx, static, mom and ksmtuned", &o->policies);
 		return 0;
 	case OPT_VMS:
-		o->setup.vms = (unsigned)parse_count("--vms", arg, 2, OVERCOMMIT_MAX_VMS);
+		o->setup.vms = (unsigned)cli_take_count("--vms", arg, 2, OVERCOMMIT_MAX_VMS);
 		return 0;
 	case OPT_MEM:
 		if (cli_parse_size(arg, &o->setup.mem_bytes) || o->setup.mem_bytes < (64u << 20) ||
@@ -121,17 +111,17 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		o->setup.overcommit = parse_real("--overcommit", arg, 1, 4);
 		return 0;
 	case OPT_SECONDS:
-		o->phases_s = (double)parse_count("--seconds", arg, 10, 86400);
+		o->phases_s = (double)cli_take_count("--seconds", arg, 10, 86400);
 		return 0;
 	case OPT_REST:
-		o->rest_s = (double)parse_count("--rest", arg, 10, 86400);
+		o->rest_s = (double)cli_take_count("--rest", arg, 10, 86400);
 		return 0;
 	case OPT_SEED:
-		o->setup.seed = parse_count("--seed", arg, 0, UINT32_MAX);
+		o->setup.seed = cli_take_count("--seed", arg, 0, UINT32_MAX);
 		return 0;
 	case OPT_OPERATIONS:
 		o->setup.turn_operations =
-			parse_count("--operations", arg, 1000, (uint64_t)1 << 40);
+			cli_take_count("--operations", arg, 1000, (uint64_t)1 << 40);
 		return 0;
 	case OPT_TAU:
 		o->setup.policy.tau = parse_real("--tau", arg, 0, 0.99);
@@ -151,7 +141,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case ARGP_KEY_ARG:
 		if (o->has_kind || strcmp(arg, "balloon") != 0)
 			cli_fail(EXIT_USAGE,
-				 "overcommit \"%s\": there are balloon and sharing, named first",
+				 "overcommit \"%s\": there are balloon, sharing and scale, named "
+				 "first",
 				 arg);
 		o->has_kind = true;
 		return 0;
@@ -284,6 +275,8 @@ int overcommit_command(int argc, char **argv)
 
 	if (argc > 1 && !strcmp(argv[1], "sharing"))
 		return sharing_command(argc, argv);
+	if (argc > 1 && !strcmp(argv[1], "scale"))
+		return scale_command(argc, argv);
 	r = calloc(1, sizeof(*r));
 	if (!r || cli_parse_list("esx,static,mom,ksmtuned", &o.policies))
 		cli_fail(EXIT_CANNOT, "out of memory");

@@ -199,6 +199,41 @@ if python3 - <<-'EOF'; then ok; else bad "the overcommit file of real VMs"; fi
 	assert all(vm["slowdown"] > 0.5 for r in d["runs"] for vm in r["vms"])
 EOF
 
+# Many VMs, and one of them that dies.
+expect 2 "scale, no VMs" overcommit scale --vms 0
+one_line "scale, no VMs"
+expect 2 "scale, bad size" overcommit scale --mem 1M
+expect 2 "scale, one word too many" overcommit scale balloon
+expect 3 "scale, too many" overcommit scale --vms 4000 --mem 1G
+says err '--vms takes fewer'
+one_line "scale, too many"
+expect 0 "scale" overcommit scale --vms 12 --seconds 2 --settle 1 --json scale.json
+says out '^daemon: of a core, steady .* <= 2$'
+if python3 - <<-'EOF'; then ok; else bad "the scale file"; fi
+	import json
+	d = json.load(open("scale.json"))
+	assert d["schema"] == "gnomon.scale/1" and d["failed"] == 0
+	assert d["params"]["budget_bytes"] == 12 * d["params"]["mem_bytes"] / 2
+	assert [s["vms"] for s in d["steps"]] == [3, 6, 12]
+	for s in d["steps"]:
+	    assert 0 < s["daemon_core_percent"] < 50 and 0 < s["costliest_round_cpu_ms"] < 50 and s["rounds_per_s"] > 0.2
+	    assert 1024 < s["host_kib_per_vm"] < 64 * 1024 and 0 < s["boot_s"] < 60
+EOF
+"$gnomon" overcommit scale --vms 4 --seconds 5 --settle 1 >out 2>err &
+bench=$!
+victim=
+for _ in $(seq 100); do # the daemon is its first child, VMs come after it
+	victim=$(pgrep -P $bench | sed -n 2p)
+	[ "$victim" ] && break
+	sleep 0.05
+done
+sleep 1
+kill -9 "$victim"
+wait $bench
+[ $? = 1 ] && ok || bad "a VM's death does not show"
+says out 'FAILED; the first: VM [1-4]: killed by signal 9'
+[ "$(pgrep -fc "$gnomon overcommit scale")" = 0 ] && ok || bad "scale leaves processes behind"
+
 # Equal pages shared, beside KSM where it can be driven.
 expect 2 "sharing, unknown case" overcommit sharing --case mixd
 says err 'did you mean "mixed"'
