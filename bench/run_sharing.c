@@ -20,8 +20,10 @@
 #define AWAIT_NS     2000000
 /* Address space, not memory. */
 #define WINDOW_BYTES (64 * GN_SEGMENT_BYTES)
+#define TABLES_BYTES                                                                               \
+	((uint64_t)64 << 20) /* as a pool has by default, beside a quarter of the memory */
 
-enum { OPT_SHARING = 0x500, OPT_DOMAIN };
+enum { OPT_SHARING = 0x500, OPT_DOMAIN, OPT_QUIET };
 
 static const struct argp_option options[] = {
 	{ "sharing", OPT_SHARING, "SOCKET", 0,
@@ -29,6 +31,11 @@ static const struct argp_option options[] = {
 	{ "sharing-domain", OPT_DOMAIN, "NAME", 0,
 	  "with the VMs of this domain, if the daemon's configuration names this one there "
 	  "(--name); else within itself only",
+	  30 },
+	{ "sharing-quiet", OPT_QUIET, NULL, 0,
+	  "only if the daemon's configuration calls the domain quiet: then the time that the "
+	  "guest's accesses take does not tell which of its pages others have as well. On kvm it "
+	  "also makes room for all of its pages to be shared in such a domain",
 	  30 },
 	{ 0 }
 };
@@ -47,6 +54,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 				 "--sharing-domain \"%s\": must have 1 to 42 characters", arg);
 		o->domain = arg;
 		return 0;
+	case OPT_QUIET:
+		o->quiet = true;
+		return 0;
 	}
 	return ARGP_ERR_UNKNOWN;
 }
@@ -57,6 +67,9 @@ void run_sharing_complete(struct run_sharing *o, const struct machine *machine, 
 {
 	if (o->domain && !o->socket)
 		cli_fail(EXIT_USAGE, "--sharing-domain: goes with --sharing only");
+	if (o->quiet && !o->domain)
+		cli_fail(EXIT_USAGE, "--sharing-quiet: goes with --sharing-domain only; a VM "
+				     "without one shares with nobody");
 	if (!o->socket)
 		return;
 	o->backend = machine_backend_name(machine);
@@ -68,6 +81,9 @@ void run_sharing_prepare(const struct run_sharing *sharing, struct gn_vm_config 
 {
 	if (sharing->domain)
 		config->window_bytes = WINDOW_BYTES;
+	/* With home frames a page is sealed elsewhere (sharing/agent_quiet.c). Of the pool's size only what is used is memory. */
+	if (sharing->quiet && !strcmp(sharing->backend, "kvm"))
+		config->pool_bytes = 2 * config->mem_bytes + config->mem_bytes / 4 + TABLES_BYTES;
 }
 
 static bool await_registration(const struct gn_share_agent *agent)
@@ -75,7 +91,8 @@ static bool await_registration(const struct gn_share_agent *agent)
 	const struct timespec pause = { .tv_nsec = AWAIT_NS };
 	const uint64_t end_ns = gn_now_ns() + ADMISSION_NS;
 
-	while (!gn_share_agent_is_registered(agent) && gn_now_ns() < end_ns)
+	while (!gn_share_agent_is_registered(agent) &&
+	       !gn_share_agent_is_refused_as_not_quiet(agent) && gn_now_ns() < end_ns)
 		nanosleep(&pause, NULL);
 	return gn_share_agent_is_registered(agent);
 }
@@ -88,6 +105,7 @@ int run_sharing_join(const struct run_sharing *sharing, const struct gn_vm_confi
 						     .group = sharing->domain,
 						     .backend = sharing->backend,
 						     .scheme = config->scheme,
+						     .quiet = sharing->quiet,
 						     .mem_bytes = config->mem_bytes,
 						     .vm = vm };
 	int err = gn_share_agent_create(&agent, out);
@@ -96,7 +114,13 @@ int run_sharing_join(const struct run_sharing *sharing, const struct gn_vm_confi
 		err = gn_share_agent_start(*out);
 	if (!err && !await_registration(*out))
 		err = -ETIMEDOUT;
-	if (err)
+	if (err == -ETIMEDOUT && gn_share_agent_is_refused_as_not_quiet(*out))
+		snprintf(
+			run->failure, sizeof(run->failure),
+			"the daemon at %.120s does not take it: --sharing-quiet, and the domain %s "
+			"is not quiet by its configuration (quiet = on)",
+			sharing->socket, sharing->domain);
+	else if (err)
 		snprintf(run->failure, sizeof(run->failure), "no daemon at %.120s takes it: %s",
 			 sharing->socket,
 			 err == -ETIMEDOUT
@@ -116,7 +140,7 @@ uint64_t run_sharing_hypercall(void *ctx, uint64_t nr, uint64_t arg)
 
 void run_sharing_print(const struct gn_share_agent_stats *s, FILE *to)
 {
-	char zeros[32], shared[32];
+	char zeros[32], shared[32], sealed[32];
 
 	fprintf(to,
 		"sharing: %s of pages in shared frames at the end, %s of zeros given back; %" PRIu64
@@ -124,4 +148,7 @@ void run_sharing_print(const struct gn_share_agent_stats *s, FILE *to)
 		cli_format_bytes(s->pages_sharing * GN_PAGE_SIZE, shared, sizeof(shared)),
 		cli_format_bytes(s->zero_pages * GN_PAGE_SIZE, zeros, sizeof(zeros)),
 		s->pages_scanned, s->full_scans, s->merged, (double)s->cpu_ns / 1e9);
+	if (s->pages_sealed)
+		fprintf(to, "sharing: quiet, %s of pages sealed at the end\n",
+			cli_format_bytes(s->pages_sealed * GN_PAGE_SIZE, sealed, sizeof(sealed)));
 }

@@ -15,6 +15,7 @@
 struct run_sharing {
 	const char *socket; /* NULL: no daemon */
 	const char *domain; /* NULL: one of its own */
+	bool quiet;	    /* no domain that is not */
 	const char *name, *backend;
 	char own_name[64]; /* where none was given */
 };

@@ -79,13 +79,17 @@ static char *next_line(char *to, int bytes, void *stream)
 	return to;
 }
 
+static bool is_named(const struct gn_config_key *key)
+{
+	return key->type == GN_CONFIG_NAMED || key->type == GN_CONFIG_NAMED_SWITCH;
+}
+
 /* The NAME of [SECTION NAME], where @key is of such sections; NULL: @section is none of them. */
 static const char *named_part(const struct gn_config_key *key, const char *section)
 {
 	const size_t length = strlen(key->section) - 1;
 
-	if (key->type != GN_CONFIG_NAMED || strncmp(section, key->section, length) != 0 ||
-	    !section[length])
+	if (!is_named(key) || strncmp(section, key->section, length) != 0 || !section[length])
 		return NULL;
 	return section + length;
 }
@@ -133,30 +137,84 @@ static bool has_section(const struct loading *l, const char *section)
 	return false;
 }
 
+static void *at_key(const struct loading *l, const struct gn_config_key *key)
+{
+	return (char *)l->values + key->offset;
+}
+
+/* Of sections that were named: where the @i-th's name is; NULL: past the last. */
+static const char *named_at(const struct loading *l, const struct gn_config_key *key, unsigned i)
+{
+	const struct gn_config_names *names = at_key(l, key);
+	const struct gn_config_switches *switches = at_key(l, key);
+
+	if (key->type == GN_CONFIG_NAMED)
+		return i < names->count ? names->of[i].name : NULL;
+	return i < switches->count ? switches->of[i].name : NULL;
+}
+
+/* Is @key given in the section of @name? *count: in how many it is. */
+static bool has_named(const struct loading *l, const struct gn_config_key *key, const char *name,
+		      unsigned *count)
+{
+	bool has = false;
+
+	for (*count = 0; named_at(l, key, *count); ++*count)
+		has |= !strcmp(named_at(l, key, *count), name);
+	return has;
+}
+
+static void store_text(struct loading *l, const struct gn_config_key *key, const char *name,
+		       const char *text)
+{
+	struct gn_config_names *names = at_key(l, key);
+
+	if (strlen(text) >= sizeof(names->of[0].text)) {
+		fail(l, l->line, "%s: it takes a text of at most %zu bytes", key->name,
+		     sizeof(names->of[0].text) - 1);
+		return;
+	}
+	memcpy(names->of[names->count].name, name, strlen(name) + 1);
+	memcpy(names->of[names->count++].text, text, strlen(text) + 1);
+}
+
+static void store_switch(struct loading *l, const struct gn_config_key *key, const char *name,
+			 const char *text)
+{
+	static const struct gn_config_key plain = { .type = GN_CONFIG_SWITCH };
+	struct gn_config_switches *switches = at_key(l, key);
+	char expected[40];
+
+	if (gn_config_value_parse(&plain, text, &switches->of[switches->count].is_on)) {
+		gn_config_value_expect(key, expected, sizeof(expected));
+		fail(l, l->line, "%s = \"%s\": it takes %s", key->name, text, expected);
+		return;
+	}
+	memcpy(switches->of[switches->count++].name, name, strlen(name) + 1);
+}
+
 static int take_named(struct loading *l, const struct gn_config_key *key, const char *section,
 		      const char *text)
 {
-	struct gn_config_names *names = (struct gn_config_names *)((char *)l->values + key->offset);
+	const size_t name_bytes = sizeof(((struct gn_config_names *)0)->of[0].name);
 	const char *name = named_part(key, section);
+	unsigned count;
 
-	for (unsigned i = 0; name && i < names->count; i++)
-		if (!strcmp(names->of[i].name, name)) {
-			fail(l, l->line, "%s of [%s] was given already", key->name, section);
-			return 0;
-		}
-	if (!name || strlen(name) >= sizeof(names->of[0].name))
+	_Static_assert(sizeof(((struct gn_config_names *)0)->of[0].name) ==
+			       sizeof(((struct gn_config_switches *)0)->of[0].name),
+		       "names of one kind");
+	if (!name || strlen(name) >= name_bytes)
 		fail(l, l->line, "[%s]: the section needs a name of 1 to %zu bytes, as in [%sx]",
-		     section, sizeof(names->of[0].name) - 1, key->section);
-	else if (names->count == GN_CONFIG_NAMES)
+		     section, name_bytes - 1, key->section);
+	else if (has_named(l, key, name, &count))
+		fail(l, l->line, "%s of [%s] was given already", key->name, section);
+	else if (count == GN_CONFIG_NAMES)
 		fail(l, l->line, "[%s]: there can be %d such sections", section, GN_CONFIG_NAMES);
-	else if (strlen(text) >= sizeof(names->of[0].text))
-		fail(l, l->line, "%s: it takes a text of at most %zu bytes", key->name,
-		     sizeof(names->of[0].text) - 1);
-	if (l->failed)
-		return 0;
-	memcpy(names->of[names->count].name, name, strlen(name) + 1);
-	memcpy(names->of[names->count++].text, text, strlen(text) + 1);
-	return 1;
+	else if (key->type == GN_CONFIG_NAMED)
+		store_text(l, key, name, text);
+	else
+		store_switch(l, key, name, text);
+	return !l->failed;
 }
 
 static int take(void *user, const char *section, const char *name, const char *text)
@@ -175,7 +233,7 @@ static int take(void *user, const char *section, const char *name, const char *t
 			     section, known);
 		return 0;
 	}
-	if (key->type == GN_CONFIG_NAMED)
+	if (is_named(key))
 		return take_named(l, key, section, text);
 	index = (size_t)(key - l->schema->keys);
 	if (l->given[index]) {
@@ -201,6 +259,24 @@ static void apply_defaults(struct loading *l)
 	}
 }
 
+/* A section that gives some key has to give the text of @key, too: it may be a name that was mistyped. */
+static void check_sections(struct loading *l, const struct gn_config_key *key)
+{
+	for (size_t i = 0; i < l->schema->count; i++) {
+		const struct gn_config_key *other = &l->schema->keys[i];
+		const char *name;
+		unsigned count;
+
+		if (!is_named(other) || strcmp(other->section, key->section) != 0)
+			continue;
+		for (unsigned k = 0; (name = named_at(l, other, k)); k++)
+			if (!has_named(l, key, name, &count))
+				fail(l, 0, "%s in [%.*s%s] is missing; %s there is of no use",
+				     key->name, (int)strlen(key->section) - 1, key->section, name,
+				     other->name);
+	}
+}
+
 static void check_required(struct loading *l)
 {
 	char expected[200];
@@ -208,7 +284,9 @@ static void check_required(struct loading *l)
 	for (size_t i = 0; i < l->schema->count; i++) {
 		const struct gn_config_key *key = &l->schema->keys[i];
 
-		if (key->fallback || l->given[i] || key->type == GN_CONFIG_NAMED)
+		if (key->type == GN_CONFIG_NAMED)
+			check_sections(l, key);
+		if (key->fallback || l->given[i] || is_named(key))
 			continue;
 		gn_config_value_expect(key, expected, sizeof(expected));
 		fail(l, 0, "%s in [%s] is missing; it takes %s", key->name, key->section, expected);

@@ -26,14 +26,23 @@ enum gn_config_type {
 	GN_CONFIG_CHOICE, /* unsigned: index into choices */
 	GN_CONFIG_NUMBER, /* double */
 	GN_CONFIG_NAMED, /* struct gn_config_names: the text of this key in each section [SECTION NAME] */
+	GN_CONFIG_NAMED_SWITCH, /* struct gn_config_switches: the same of a switch, which a section need not give */
 };
 
-/* Of sections that the file names. The section of such a key ends in " *"; there may be none of it. */
+/* Of sections that the file names. The section of such a key ends in " *"; there may be none of it, but one that is there gives all its
+ * texts. */
 #define GN_CONFIG_NAMES 32
 struct gn_config_names {
 	unsigned count;
 	struct {
 		char name[48], text[720];
+	} of[GN_CONFIG_NAMES];
+};
+struct gn_config_switches {
+	unsigned count;
+	struct {
+		char name[48];
+		bool is_on;
 	} of[GN_CONFIG_NAMES];
 };
 

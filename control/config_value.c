@@ -165,6 +165,7 @@ int gn_config_value_parse(const struct gn_config_key *key, const char *text, voi
 			memcpy(to, &whole, sizeof(whole));
 		return err;
 	case GN_CONFIG_NAMED: /* config.c knows the section */
+	case GN_CONFIG_NAMED_SWITCH:
 		break;
 	}
 	return -EINVAL;
@@ -200,6 +201,7 @@ void gn_config_value_expect(const struct gn_config_key *key, char *out, size_t b
 		snprintf(out, bytes, "at most %.0f bytes", key->max - 1);
 		break;
 	case GN_CONFIG_SWITCH:
+	case GN_CONFIG_NAMED_SWITCH:
 		snprintf(out, bytes, "on or off");
 		break;
 	case GN_CONFIG_CHOICE:

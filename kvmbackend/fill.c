@@ -11,6 +11,9 @@
  * A change of the p2m makes the sequence odd, then has the view take the range out under view_lock. So what is put in
  * from an old leaf is either refused by the check or taken out by the change.
  *
+ * A page that is sealed (GN_SHARE_SEALED) has no leaf, ever: the engine's answer to its first touch, a read too, is a page of its own,
+ * and that is put in.
+ *
  * What may not be granted (ballooned, MMIO, a store to read-only memory): the page is blocked, so that the kernel's
  * attempt fails and the vCPU comes out of KVM_RUN, where it finds the denial. The slots usually say so already
  * (layout.c); this is for memory that changed under a vCPU's hands, and for ballooned pages, which get no slot of their
@@ -279,8 +282,9 @@ int gn_kvm_fill_ahead(struct gn_kvm_nested *n)
 
 		(void)gn_p2m_query(n->kvm->vm, gfn(at), &info);
 		pages = 1;
+		/* What is sealed stays out: it would stop being so. */
 		if (info.state == GN_P2M_PRIVATE || info.state == GN_P2M_READONLY ||
-		    (info.state == GN_P2M_SHARED && n->uffd_wp))
+		    (info.state == GN_P2M_SHARED && (info.rights & GN_R) && n->uffd_wp))
 			err = resolve(n, &n->kvm->cpus[0], gfn(at), false, false, &pages);
 		at = (at | ((pages ? pages : 1) - 1)) + 1;
 	}

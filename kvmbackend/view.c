@@ -331,13 +331,14 @@ static uint64_t widen(const struct gn_kvm_nested *n, uint64_t end)
 	return end;
 }
 
-/* Is @at to have the window's @source by the p2m, and has it not in the view? */
+/* Is @at to have the window's @source by the p2m, and has it not in the view? Not if it is sealed: it will never be in, and by a place made
+ * for it its first touch would be told from that of one that has none. */
 static bool wants(const struct gn_kvm_nested *n, uint64_t at, uint64_t source)
 {
 	p2m_word_t word = gn_p2m_get(&n->kvm->vm->p2m, gfn(at));
 
-	return gn_p2m_word_state(word) == GN_P2M_SHARED && source_at(n, at) != source &&
-	       source_of(n, gn_p2m_word_pfn(word)) == source;
+	return gn_p2m_word_state(word) == GN_P2M_SHARED && gn_p2m_word_grants(word, GN_R) &&
+	       source_at(n, at) != source && source_of(n, gn_p2m_word_pfn(word)) == source;
 }
 
 /* [*from, *to), which is to have @source at *from, grown by the neighbours that are to have what is before and behind it. The p2m

@@ -55,8 +55,9 @@ static int tables_map(struct gn_frames_impl *impl, uint64_t own_count, uint64_t 
 	size_t refs_bytes = (own_count + window_count) * sizeof(*impl->refs);
 	uint8_t *p;
 
-	impl->tables_bytes = 3 * frame_map_bytes + 4 * block_map_bytes + refs_bytes +
-			     window_count / 8 + impl->block_count * sizeof(*impl->taken_count);
+	impl->tables_bytes = 4 * frame_map_bytes + 4 * block_map_bytes + refs_bytes +
+			     2 * (window_count / 8) +
+			     impl->block_count * sizeof(*impl->taken_count);
 	p = mmap(NULL, impl->tables_bytes, PROT_READ | PROT_WRITE,
 		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (p == MAP_FAILED)
@@ -71,7 +72,8 @@ static int tables_map(struct gn_frames_impl *impl, uint64_t own_count, uint64_t 
 	impl->leaving_blocks = (uint64_t *)(p += frame_map_bytes);
 	impl->refs = (_Atomic(uint32_t) *)(p += block_map_bytes);
 	impl->returned = (uint64_t *)(p += refs_bytes);
-	impl->taken_count = (uint16_t *)(p + window_count / 8);
+	impl->anchored = (uint64_t *)(p += window_count / 8);
+	impl->taken_count = (uint16_t *)(p + frame_map_bytes + window_count / 8);
 
 	impl->full_top_hint = impl->block_words - 1;
 	/* What is past the end of the pool is taken for good. */
@@ -351,6 +353,10 @@ static int alloc_frame(struct gn_frames *frames, find_fn *find, pfn_t home, enum
 	has_reserve = impl->reserve;
 	spare = count_spare(frames, purpose);
 	found = spare && take_one(impl, find, purpose, &frame, &must_clear);
+	if (!found && gn_anchors_yield(frames)) {
+		spare = count_spare(frames, purpose);
+		found = spare && take_one(impl, find, purpose, &frame, &must_clear);
+	}
 	if (found && purpose != FOR_MEMORY && spare - 1 < impl->reserve_low)
 		impl->reserve_low = spare - 1;
 	gn_unlock(&impl->lock);

@@ -74,6 +74,20 @@ struct gn_frame_run {
 /* One less for each frame of each run. Returns the bytes the host got back. Takes GN_RANK_GIVE. */
 uint64_t gn_frames_put_runs(struct gn_frames *frames, const struct gn_frame_run *runs,
 			    size_t count);
+/* A reference of the caller's becomes the frame's anchor, the pool's own; is it anchored already, the reference is put. While a frame is
+ * anchored, whoever leaves it is not the last. Not needed by who holds references of his own and looks after them. */
+void gn_frames_anchor(struct gn_frames *frames, pfn_t frame);
+/* Anchors that are left: their frames, the pool's own and the window's, and the references that those of the window have besides. */
+struct gn_anchors {
+	uint64_t own, lent, lent_uses;
+};
+/* Frames that have nothing but their anchor are put, their memory to the host. Who has lent frames of the window in another thread at
+ * the same time has references to them. Takes GN_RANK_GIVE. */
+void gn_frames_lift_anchors(struct gn_frames *frames, struct gn_anchors *left);
+/* There are no anchors any more. */
+void gn_frames_drop_anchors(struct gn_frames *frames);
+/* The caller has the only reference beside the anchor: then the frame is his alone, and anchored no more. */
+bool gn_anchor_give(struct gn_frames *frames, pfn_t frame);
 uint32_t gn_frames_refs(const struct gn_frames *frames, pfn_t frame);
 uint64_t gn_frames_used(const struct gn_frames *frames); /* frames with a reference */
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * frames_impl.h - what the files of the pool share (frames.c: taking and putting one; give_back.c: putting many;
- * stock.c: those that stay resident; window.c: those of others); nobody else includes it.
+ * stock.c: those that stay resident; window.c: those of others; anchor.c: those that nobody is the last to leave); nobody else
+ * includes it.
  */
 #ifndef GN_MMU_FRAMES_IMPL_H
 #define GN_MMU_FRAMES_IMPL_H
@@ -52,8 +53,10 @@ struct gn_frames_impl {
 	uint64_t
 		*returned; /* [lock] a bit a frame of the window: put, and its owner was not told */
 	uint64_t returned_hint; /* [lock] words of `returned` below have none */
-	void *tables;		/* (c) the mapping that holds all of the above arrays */
-	size_t tables_bytes;	/* (c) */
+	uint64_t *
+		anchored; /* [lock] a bit a frame, the window's too: one of its references is ours */
+	void *tables;	  /* (c) the mapping that holds all of the above arrays */
+	size_t tables_bytes; /* (c) */
 };
 
 static inline bool gn_bit_get(const uint64_t *map, uint64_t i)
@@ -80,6 +83,9 @@ bool gn_stock_take(struct gn_frames_impl *impl, uint64_t *frame);
 void gn_count_used(struct gn_frames_impl *impl, uint64_t difference);
 /* The lowest free frame, taken, without a reference. */
 bool gn_frames_take_lowest(struct gn_frames_impl *impl, uint64_t *frame);
+
+/* anchor.c. Own frames that have nothing but their anchor are free; whether there were any. Frames lock held. */
+bool gn_anchors_yield(struct gn_frames *frames);
 
 /* gn_frames_put() of a frame of the window. */
 bool gn_window_put(struct gn_frames *frames, pfn_t frame);

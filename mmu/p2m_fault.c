@@ -8,7 +8,8 @@
  *
  * The write to a shared frame, or any access to a sealed one, is a change of one gfn: copy, revoke, publish. The copy may be made
  * first, for nobody may write a shared frame. If the others have all left, the frame, if it is the pool's own, is simply ours
- * again: an upgrade, after which stale read-only translations cost a fault and nothing else.
+ * again: an upgrade, after which stale read-only translations cost a fault and nothing else. An anchored frame (anchor.c) is never left
+ * by the others, and so always copied, as long as there is a frame for the copy.
  *
  * gn_p2m_resolve() adds the verdict every scheme needs: this much memory is there, that much is
  * not. Every access that meets a BALLOONED gfn comes by here, whatever the scheme and whoever
@@ -114,7 +115,9 @@ int gn_p2m_unshare(struct gn_vm *vm, gfn_t at)
 	if (is_at_home(vm, at, old) && take_over(vm, at, old))
 		return 0;
 	err = gn_p2m_alloc_copy(vm, at, &own);
-	/* The others' references may only have been waiting to be put. */
+	/* The others' references may only have been waiting to be put, or one be the anchor. */
+	if (err == -ENOMEM && gn_frames_is_own(vm->frames, old))
+		(void)gn_anchor_give(vm->frames, old);
 	if (err == -ENOMEM && take_over(vm, at, old))
 		return 0;
 	if (err)

@@ -20,6 +20,10 @@
  * first. Frames that were given up go to the host together, after the last batch, or after so many that the host should not
  * have to wait.
  *
+ * A page that is sealed has been through all that, and nobody has a translation to it since: whoever uses it takes the p2m's lock and
+ * a copy. So what was sealed first can be merged later (GN_SHARE_RESEAL) with nobody waited for, a page at a time: a guest that was
+ * held off as a whole would know by it that a like of some page was found. What was used meanwhile is not sealed, and is left alone.
+ *
  * A page table of the guest may be among the pages: the change makes a scheme forget what it made of it, and the guest's walk
  * copies it before it sets a bit (mmu/guest_walk.c).
  *
@@ -74,7 +78,7 @@ static p2m_word_t shared_word(pfn_t frame, enum gn_share_access access)
 {
 	p2m_word_t w = gn_p2m_word(GN_P2M_SHARED, 0, 1, frame);
 
-	if (access == GN_SHARE_SEALED)
+	if (access != GN_SHARE_READ)
 		w.v |= GN_P2M_SEALED;
 	return gn_p2m_word_at_rest(w);
 }
@@ -127,11 +131,13 @@ static int choose_to_publish(struct batch *b, struct gn_merge *page)
 
 	switch (gn_p2m_word_state(w)) {
 	case GN_P2M_SHARED:
-		gn_frames_get(vm->frames, frame);
 		page->frame = frame;
+		if (b->access != GN_SHARE_READ && !(w.v & GN_P2M_SEALED))
+			return CHOSEN;
+		gn_frames_get(vm->frames, frame);
 		return 0;
 	case GN_P2M_PRIVATE:
-		if (gn_frames_refs(vm->frames, frame) != 1)
+		if (b->access == GN_SHARE_RESEAL || gn_frames_refs(vm->frames, frame) != 1)
 			return -EBUSY;
 		page->frame = frame;
 		if (!vm->config.home_frames || frame.v != page->at.v)
@@ -179,14 +185,19 @@ static int choose_to_merge(struct batch *b, struct gn_merge *merge)
 	}
 }
 
+static bool is_equal(const struct gn_frames *frames, pfn_t a, pfn_t b)
+{
+	return !memcmp(gn_frames_at(frames, pfn_to_hpa(a)), gn_frames_at(frames, pfn_to_hpa(b)),
+		       GN_PAGE_SIZE);
+}
+
 static void merge(struct batch *b, struct gn_merge *merge)
 {
 	struct gn_frames *frames = b->vm->frames;
 	p2m_word_t old = gn_p2m_get(&b->vm->p2m, merge->at);
 	pfn_t own = gn_p2m_word_pfn(old);
 
-	if (memcmp(gn_frames_at(frames, pfn_to_hpa(own)),
-		   gn_frames_at(frames, pfn_to_hpa(merge->frame)), GN_PAGE_SIZE)) {
+	if (!is_equal(frames, own, merge->frame)) {
 		/* Its block, if it was in one, is in pieces: others of it may have gone. */
 		gn_p2m_set(b->vm, merge->at, gn_p2m_word_moved(old, 1, own));
 		merge->result = -EAGAIN;
@@ -295,6 +306,49 @@ static uint64_t carry_out(struct gn_vm *vm, struct gn_merge *pages, size_t count
 	return left;
 }
 
+/* ---- What is sealed ------------------------------------------------------------------------------ */
+
+/* The contents of both stand still: the page's frame is shared, and without rights. p2m lock held. */
+static int merge_sealed_locked(struct gn_vm *vm, const struct gn_merge *merge)
+{
+	p2m_word_t w = gn_p2m_get(&vm->p2m, merge->at);
+	pfn_t own = gn_p2m_word_pfn(w);
+
+	if (gn_p2m_word_state(w) != GN_P2M_SHARED)
+		return gn_p2m_word_state(w) == GN_P2M_PRIVATE ? -EBUSY : -EINVAL;
+	if (!(w.v & GN_P2M_SEALED) || gn_frames_refs(vm->frames, merge->frame) > SHARERS_MAX)
+		return -EBUSY;
+	if (own.v == merge->frame.v)
+		return 0;
+	if (!is_equal(vm->frames, own, merge->frame))
+		return -EAGAIN;
+	/* A scheme may have made something of it, if it is one of the guest's tables. */
+	gn_p2m_change_begin(vm, merge->at, gfn(merge->at.v + 1), false);
+	gn_frames_get(vm->frames, merge->frame);
+	gn_p2m_set(vm, merge->at, shared_word(merge->frame, GN_SHARE_SEALED));
+	gn_retire_frame(vm, own);
+	gn_p2m_change_end(vm);
+	return CHOSEN;
+}
+
+static uint64_t merge_sealed(struct gn_vm *vm, struct gn_merge *merges, size_t count)
+{
+	uint64_t merged = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		look_at_both(vm, &merges[i]);
+		gn_p2m_change_lock(vm);
+		gn_retire_make_room(vm);
+		merges[i].result = merge_sealed_locked(vm, &merges[i]);
+		gn_p2m_change_unlock(vm);
+		gn_p2m_change_give_way(vm);
+		merged += merges[i].result == CHOSEN;
+		if (merges[i].result == CHOSEN)
+			merges[i].result = 0;
+	}
+	return merged;
+}
+
 /* ---- The face ------------------------------------------------------------------------------------ */
 
 int gn_p2m_publish(struct gn_vm *vm, struct gn_merge *pages, size_t count,
@@ -319,7 +373,9 @@ int gn_p2m_merge(struct gn_vm *vm, struct gn_merge *merges, size_t count,
 		if (!gn_frames_valid(vm->frames, merges[i].frame) ||
 		    !gn_frames_refs(vm->frames, merges[i].frame))
 			err = -EINVAL;
-	if (!err)
+	if (!err && access == GN_SHARE_RESEAL)
+		merged = merge_sealed(vm, merges, count);
+	else if (!err)
 		merged = carry_out(vm, merges, count, access, &step);
 	if (merged_pages)
 		*merged_pages = merged;

@@ -96,7 +96,7 @@ bool gn_retire_drain_since(struct gn_vm *vm, uint64_t drains)
 	return gn_retire_drains(vm) != drains;
 }
 
-void gn_retire_drain(struct gn_vm *vm)
+static void drain(struct gn_vm *vm, bool always)
 {
 	struct gn_retire *r = &vm->retire;
 	size_t count;
@@ -110,14 +110,25 @@ void gn_retire_drain(struct gn_vm *vm)
 	r->draining = list;
 	__atomic_store_n(&r->count, 0, __ATOMIC_RELAXED);
 	gn_unlock(&r->lock);
-	if (count) {
+	if (count || always)
 		gn_vm_synchronize(vm);
+	if (count) {
 		atomic_fetch_add_explicit(&vm->released_bytes,
 					  gn_frames_put_runs(vm->frames, list, count),
 					  memory_order_relaxed);
 		atomic_fetch_add_explicit(&r->drains, 1, memory_order_relaxed);
 	}
 	gn_unlock(&r->drain_lock);
+}
+
+void gn_retire_drain(struct gn_vm *vm)
+{
+	drain(vm, false);
+}
+
+void gn_retire_drain_always(struct gn_vm *vm)
+{
+	drain(vm, true);
 }
 
 void gn_retire_make_room(struct gn_vm *vm)

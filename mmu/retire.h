@@ -45,6 +45,8 @@ void gn_retire_make_room(struct gn_vm *vm);
 /* Wait for a grace period and put all. When it returns, whatever was retired before the call has been put, if need be by
  * a drain that was under way. Outside read sections; no lock of rank above GN_RANK_P2M held. */
 void gn_retire_drain(struct gn_vm *vm);
+/* The same, and the wait also if there is nothing to put: the guest, which may notice a wait, learns nothing by it. */
+void gn_retire_drain_always(struct gn_vm *vm);
 
 /* For an allocation that may fail while frames wait: take the number of drains *before* it, and if it fails,
  * drain by gn_retire_drain_since(). True: something was put since that number was taken, whoever put it, so the

@@ -44,8 +44,10 @@ static void send_registration(struct gn_share_agent *a)
 	gn_json_put_text(&w, "name", a->name);
 	gn_json_put_u64(&w, "mem_bytes", a->config.mem_bytes);
 	gn_json_put_text(&w, "mechanism", mechanism(a));
-	if (a->group[0])
+	if (a->group[0]) {
 		gn_json_put_text(&w, "domain", a->group);
+		gn_json_put_bool(&w, "quiet", a->config.quiet);
+	}
 	if (a->backend[0])
 		gn_json_put_text(&w, "backend", a->backend);
 	if (a->scheme[0])
@@ -74,6 +76,7 @@ static void send_report(struct gn_share_agent *a, uint64_t now_ns)
 	gn_json_put_u64(&w, "pages_sharing", atomic_load(&a->pages_sharing));
 	gn_json_put_u64(&w, "pages_shared", atomic_load(&a->pages_shared));
 	gn_json_put_u64(&w, "pages_unshared", atomic_load(&a->pages_unshared));
+	gn_json_put_u64(&w, "pages_sealed", atomic_load(&a->pages_sealed));
 	gn_json_put_u64(&w, "pages_volatile", atomic_load(&a->pages_volatile));
 	gn_json_put_u64(&w, "pages_scanned", atomic_load(&a->pages_scanned));
 	gn_json_put_u64(&w, "full_scans", atomic_load(&a->full_scans));
@@ -115,16 +118,31 @@ static void take_settings(struct gn_share_agent *a, const cJSON *from)
 	a->sweep_ns = (sweep_ms ? sweep_ms : 1) * MS_NS;
 }
 
+/* What the group is like. -EPROTO: it is none for this VM, which a daemon should have said itself. */
+static int take_manner(struct gn_share_agent *a, const cJSON *body)
+{
+	struct gn_json_errors e = { .failed = false };
+	bool is_dry = false;
+
+	a->is_quiet = false;
+	gn_json_get_bool(&e, body, "quiet", GN_JSON_OPTIONAL, &a->is_quiet);
+	gn_json_get_bool(&e, body, "dry_run", GN_JSON_OPTIONAL, &is_dry);
+	a->is_quiet = a->is_quiet && a->group[0];
+	a->seals = a->is_quiet && !is_dry;
+	return e.failed || (a->config.quiet && !a->is_quiet) ? -EPROTO : 0;
+}
+
 static void take_registration(struct gn_share_agent *a, const cJSON *body)
 {
 	int fds[SESSION_FDS];
 	const size_t count = gn_client_take_fds(a->client, fds, SESSION_FDS);
-	int err = 0;
+	int err = take_manner(a, body);
 
-	if (a->group[0] && count == SESSION_FDS) {
+	atomic_store(&a->is_refused_as_not_quiet, err != 0);
+	if (!err && a->group[0] && count == SESSION_FDS) {
 		err = gn_share_session_begin(a, fds);
 	} else {
-		err = a->group[0] || count ? -EPROTO : 0;
+		err = err || a->group[0] || count ? -EPROTO : 0;
 		for (size_t i = 0; i < count; i++)
 			close(fds[i]);
 	}
@@ -138,6 +156,12 @@ static void take_registration(struct gn_share_agent *a, const cJSON *body)
 	a->refilled_ns = a->sweep_at_ns = gn_now_ns();
 	atomic_store(&a->is_registered, true);
 	send_report(a, gn_now_ns());
+}
+
+static void take_refusal(struct gn_share_agent *a, const struct gn_message *m)
+{
+	atomic_store(&a->is_refused_as_not_quiet, !strcmp(m->name, "NotQuiet"));
+	a->register_at_ns = gn_now_ns() + RETRY_MS * MS_NS;
 }
 
 static void take_segment_answer(struct gn_share_agent *a, bool is_given)
@@ -164,7 +188,7 @@ static void on_message(void *ctx, struct gn_client *c, const struct gn_message *
 		if (is_return)
 			take_registration(a, m->body);
 		else
-			a->register_at_ns = gn_now_ns() + RETRY_MS * MS_NS;
+			take_refusal(a, m);
 	} else if (!strcmp(m->id, "\"segment\"") && a->exchange) {
 		take_segment_answer(a, is_return);
 	}
@@ -215,7 +239,8 @@ int gn_share_agent_create(const struct gn_share_agent_config *config, struct gn_
 	int err;
 
 	if (!config->name || !config->name[0] || !config->vm ||
-	    config->mem_bytes / GN_PAGE_SIZE != config->vm->p2m.gfn_count)
+	    config->mem_bytes / GN_PAGE_SIZE != config->vm->p2m.gfn_count ||
+	    (config->quiet && !config->group))
 		return -EINVAL;
 	a = calloc(1, sizeof(*a));
 	if (!a)
@@ -267,6 +292,7 @@ void gn_share_agent_destroy(struct gn_share_agent *a)
 		gn_domain_remove(a->domain, a->config.vm);
 	gn_domain_destroy(a->domain);
 	gn_share_window_fini(&a->window);
+	gn_frames_drop_anchors(a->config.vm->frames);
 	(void)gn_frames_set_stock(a->config.vm->frames, 0); /* none needs no memory */
 	if (a->kick_fd >= 0)
 		close(a->kick_fd);
@@ -278,6 +304,11 @@ void gn_share_agent_destroy(struct gn_share_agent *a)
 bool gn_share_agent_is_registered(const struct gn_share_agent *a)
 {
 	return atomic_load(&a->is_registered);
+}
+
+bool gn_share_agent_is_refused_as_not_quiet(const struct gn_share_agent *a)
+{
+	return atomic_load(&a->is_refused_as_not_quiet);
 }
 
 /* ---- Hints ------------------------------------------------------------------------------------------------------- */
@@ -323,6 +354,7 @@ void gn_share_agent_get_stats(struct gn_share_agent *a, struct gn_share_agent_st
 	*out = (struct gn_share_agent_stats){
 		.pages_sharing = atomic_load(&a->pages_sharing),
 		.pages_shared = atomic_load(&a->pages_shared),
+		.pages_sealed = atomic_load(&a->pages_sealed),
 		.pages_scanned = atomic_load(&a->pages_scanned),
 		.full_scans = atomic_load(&a->full_scans),
 		.zero_pages = atomic_load(&a->zero_pages),
@@ -355,15 +387,19 @@ static int work(struct gn_share_agent *a)
 
 	if (a->is_over)
 		gn_share_session_end(a);
+	if (a->lift_at_ns && now_ns >= a->lift_at_ns)
+		gn_share_lift(a, now_ns);
+	if (a->lift_at_ns)
+		wait_ms = until(a->lift_at_ns, now_ns);
 	if (!atomic_load(&a->is_registered)) {
 		if (gn_client_is_up(a->client) && a->register_at_ns && now_ns >= a->register_at_ns)
 			send_registration(a);
-		return a->register_at_ns ? until(a->register_at_ns, now_ns) : -1;
+		return sooner(wait_ms, a->register_at_ns ? until(a->register_at_ns, now_ns) : -1);
 	}
 	hear_hints(a);
 	if (a->exchange)
 		gn_share_obey(a);
-	wait_ms = gn_share_scan(a, now_ns);
+	wait_ms = sooner(wait_ms, gn_share_scan(a, now_ns));
 	if (a->exchange)
 		gn_share_session_kick(a);
 	if (now_ns >= a->report_at_ns)

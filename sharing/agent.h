@@ -11,6 +11,9 @@
  * When the daemon is away, nothing is scanned, and what is shared stays so: the frames live as long as somebody has them
  * mapped. To the next daemon the VM is a new one.
  *
+ * A group that the daemon's configuration declares quiet is so for the VM, too (agent_quiet.c): its guest learns nothing of others by the time
+ * that accesses take. A VM with home frames seals as many pages as its pool has frames beyond those of the guest and its tables.
+ *
  * A thread of its own does all of it; the guest runs meanwhile.
  */
 #ifndef GN_SHARING_AGENT_H
@@ -29,6 +32,7 @@ struct gn_share_agent_config {
 	const char *socket, *name;
 	const char *group;	      /* NULL: none */
 	const char *backend, *scheme; /* may be NULL */
+	bool quiet;		      /* of no group that is not quiet */
 	uint64_t mem_bytes;
 	/* Outlives the agent. Of a group: it has a window (gn_vm_config.window_bytes). */
 	struct gn_vm *vm;
@@ -48,6 +52,8 @@ void gn_share_agent_destroy(struct gn_share_agent *agent);
 
 /* Any thread. */
 bool gn_share_agent_is_registered(const struct gn_share_agent *agent);
+/* The daemon's last answer was that the group is not quiet, as the configuration here wants it. It is asked again now and then. */
+bool gn_share_agent_is_refused_as_not_quiet(const struct gn_share_agent *agent);
 
 /* The guest says of some of its pages what gn_domain_hint() takes: heard by the thread at its next turn, unless it has many to
  * hear. Any thread, never waits. -EINVAL: no such pages or hint; -EAGAIN: not heard. */
@@ -57,7 +63,9 @@ int gn_share_agent_hint(struct gn_share_agent *agent, gfn_t start, uint64_t coun
 /* Any thread; a glimpse. */
 struct gn_share_agent_stats {
 	uint64_t pages_sharing; /* pages that have a shared frame */
-	uint64_t pages_shared;	/* the frames, of a VM without a group */
+	uint64_t
+		pages_sealed; /* of a quiet group: their next use is a copy, whether they have one or not */
+	uint64_t pages_shared; /* the frames, of a VM without a group */
 	uint64_t pages_scanned, full_scans, zero_pages;
 	uint64_t stock_pages; /* free, and kept from the host: gn_frames_set_stock() */
 	uint64_t merged, refused, shown, returned;

@@ -16,6 +16,7 @@
 #include "link.h"
 #include "control/client.h"
 #include "mmu/atomics.h"
+#include "mmu/frames.h"
 #include "exchange.h"
 #include "scanner.h"
 
@@ -30,8 +31,8 @@ struct gn_share_agent {
 	int kick_fd;		  /* (c) to stop */
 	pthread_t thread;
 	bool has_thread;
-	_Atomic(bool) is_stopping, is_registered; /* (a) */
-	uint64_t register_at_ns;		  /* (t) 0: not */
+	_Atomic(bool) is_stopping, is_registered, is_refused_as_not_quiet; /* (a) */
+	uint64_t register_at_ns;					   /* (t) 0: not */
 	uint64_t shy_until_ns; /* (t) after a daemon that made no sense; 0: not */
 	uint64_t report_at_ns; /* (t) */
 
@@ -69,8 +70,15 @@ struct gn_share_agent {
 	pfn_t returns[GN_SHARE_RETURNS];
 	size_t return_count; /* taken from the engine, not yet told */
 
+	/* Of a quiet one. (t) */
+	bool is_quiet;
+	bool seals;		   /* and the daemon orders merges: it is no dry run */
+	struct gn_anchors anchors; /* when they were lifted last */
+	uint64_t seals_left;	   /* pages that may be sealed until they are lifted again */
+	uint64_t lift_at_ns;	   /* if nothing is swept before; 0: there are none */
+
 	/* Told; the scanner's of earlier sessions are not in. (a) */
-	_Atomic(uint64_t) pages_sharing, pages_shared, pages_unshared, pages_volatile,
+	_Atomic(uint64_t) pages_sharing, pages_shared, pages_unshared, pages_sealed, pages_volatile,
 		pages_scanned, full_scans, zero_pages, merged, refused, shown, returned,
 		stock_pages, cpu_ns;
 };
@@ -86,6 +94,17 @@ void gn_share_session_kick(struct gn_share_agent *agent);
 void gn_share_obey(struct gn_share_agent *agent);
 /* The segment that was asked for: its descriptor, or -1. */
 void gn_share_take_segment(struct gn_share_agent *agent, int fd);
+
+/* agent_quiet.c: of a quiet group. */
+/* Seal the pages of @offers. Of which of them the daemon may be told. */
+void gn_share_seal(struct gn_share_agent *agent, const struct gn_offer *offers, size_t count,
+		   bool *may_tell);
+/* Anchors that nobody needs any more; at each sweep, and when lift_at_ns says. */
+void gn_share_lift(struct gn_share_agent *agent, uint64_t now_ns);
+/* What a page holds, without a use of it. -EAGAIN: it is not sealed. */
+int gn_share_read_sealed(struct gn_share_agent *agent, gfn_t at, uint8_t *page);
+/* gn_scanner_reoffer(), as far as that tells nothing; of any group. */
+void gn_share_reoffer(struct gn_share_agent *agent, gfn_t at, bool is_careful);
 
 /* agent_scan.c: the budget, and looking. */
 /* Go on within the budget. Milliseconds until there is something to do. */

@@ -43,21 +43,30 @@ static void answer(struct gn_share_agent *a, uint32_t number, int result)
 			      .kind = GN_ANSWER_DONE, .number = number, .result = result });
 }
 
+static int read_page(struct gn_share_agent *a, gfn_t at, uint8_t *page)
+{
+	struct gn_p2m_info info;
+	int err;
+
+	if (a->is_quiet)
+		return gn_share_read_sealed(a, at, page);
+	err = gn_p2m_query(a->config.vm, at, &info);
+	if (err || (info.state != GN_P2M_PRIVATE && info.state != GN_P2M_SHARED))
+		return err ? err : -EINVAL;
+	return gn_vm_read(a->config.vm, gfn_to_gpa(at), page, GN_PAGE_SIZE);
+}
+
 /* The page into the slot, if it is what was offered once: whatever else the guest has there since is nobody's business, and who
  * asked for the show by an offer of his own need not know it. */
 static int show(struct gn_share_agent *a, const struct gn_exchange_order *order)
 {
 	uint8_t page[GN_PAGE_SIZE];
-	struct gn_p2m_info info;
 	int err;
 
 	if (order->gfn >= a->pages || order->slot >= GN_EXCHANGE_SLOTS ||
 	    !gn_scanner_may_share(a->scanner, gfn(order->gfn)))
 		return -EINVAL;
-	err = gn_p2m_query(a->config.vm, gfn(order->gfn), &info);
-	if (err || (info.state != GN_P2M_PRIVATE && info.state != GN_P2M_SHARED))
-		return err ? err : -EINVAL;
-	err = gn_vm_read(a->config.vm, gfn_to_gpa(gfn(order->gfn)), page, sizeof(page));
+	err = read_page(a, gfn(order->gfn), page);
 	if (err)
 		return err;
 	if (gn_hasher_tag(&a->hasher, page).bits != order->frame)
@@ -80,16 +89,21 @@ static void conclude(struct gn_share_agent *a, const struct gn_merge *merge, uin
 	const int result = merge->result;
 
 	if (!result) {
-		gn_scanner_set_shared(a->scanner, merge->at);
+		/* Sealed, it counts as shared since then, and has maybe been written since. */
+		if (!a->is_quiet)
+			gn_scanner_set_shared(a->scanner, merge->at);
 		gn_share_window_hold(&a->window, merge->frame);
 		atomic_fetch_add_explicit(&a->merged, 1, memory_order_relaxed);
 	} else {
 		if (result == -EAGAIN || result == -EBUSY)
-			gn_scanner_reoffer(a->scanner, merge->at, true);
+			gn_share_reoffer(a, merge->at, true);
 		atomic_fetch_add_explicit(&a->refused, 1, memory_order_relaxed);
 	}
 	answer(a, number, result);
-	gn_frames_put(a->window.frames, merge->frame);
+	if (!result && a->is_quiet)
+		gn_frames_anchor(a->window.frames, merge->frame);
+	else
+		gn_frames_put(a->window.frames, merge->frame);
 }
 
 static void flush(struct gn_share_agent *a, struct batch *b)
@@ -103,7 +117,8 @@ static void flush(struct gn_share_agent *a, struct batch *b)
 	qsort(b->items, b->count, sizeof(b->items[0]), by_gfn);
 	for (size_t i = 0; i < b->count; i++)
 		merges[i] = b->items[i].merge;
-	err = gn_p2m_merge(a->config.vm, merges, b->count, GN_SHARE_READ, NULL);
+	err = gn_p2m_merge(a->config.vm, merges, b->count,
+			   a->is_quiet ? GN_SHARE_RESEAL : GN_SHARE_READ, NULL);
 	for (size_t i = 0; i < b->count; i++) {
 		merges[i].result = err ? err : merges[i].result;
 		conclude(a, &merges[i], b->items[i].number);
@@ -169,7 +184,7 @@ static bool take_order(struct gn_share_agent *a, struct batch *b,
 		answer(a, order->number, show(a, order));
 	} else if (order->kind == GN_ORDER_REOFFER) {
 		if (order->gfn < a->pages)
-			gn_scanner_reoffer(a->scanner, gfn(order->gfn), false);
+			gn_share_reoffer(a, gfn(order->gfn), false);
 		answer(a, order->number, 0);
 	} else if (order->kind == GN_ORDER_DETACH) {
 		flush(a, b);

@@ -43,13 +43,21 @@ void gn_share_offer(void *ctx, struct gn_scanner *scanner, const struct gn_offer
 		    size_t count, bool is_block)
 {
 	struct gn_share_agent *a = ctx;
+	bool may_tell[GN_SCANNER_BATCH];
 
-	for (size_t i = 0; !is_block && i < count; i++) {
+	if (is_block)
+		return;
+	if (a->seals)
+		gn_share_seal(a, offers, count, may_tell);
+	for (size_t i = 0; i < count; i++) {
 		const struct gn_exchange_offer offer = { .gfn = offers[i].at.v,
 							 .tag = offers[i].tag.bits,
 							 .check = offers[i].tag.check };
-		const int err = gn_exchange_put(a->exchange, GN_EXCHANGE_OFFERS, &offer);
+		int err;
 
+		if (a->seals && !may_tell[i])
+			continue;
+		err = gn_exchange_put(a->exchange, GN_EXCHANGE_OFFERS, &offer);
 		a->has_put = true;
 		a->is_broken |= err == -EPROTO;
 		if (err)
@@ -64,7 +72,7 @@ static bool has_room(const struct gn_share_agent *a)
 }
 
 /* A failed harvest costs a sweep its knowledge, not its safety. */
-static void sweep(struct gn_share_agent *a)
+static void sweep(struct gn_share_agent *a, uint64_t now_ns)
 {
 	if (a->domain) {
 		(void)gn_domain_sweep(a->domain);
@@ -72,7 +80,10 @@ static void sweep(struct gn_share_agent *a)
 	}
 	(void)gn_scanner_sweep(a->scanner);
 	/* Frames that the guest used no more since: they wait for others, and the daemon for them. */
-	gn_retire_drain(a->config.vm);
+	if (a->is_quiet)
+		gn_share_lift(a, now_ns);
+	else
+		gn_retire_drain(a->config.vm);
 }
 
 /* Whether the sweep is complete. */
@@ -85,13 +96,27 @@ static bool step(struct gn_share_agent *a)
 	return !gn_domain_scan(a->domain, SLICE_NS / 5, &is_done) && is_done;
 }
 
+static uint64_t least(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
 static void publish_scanner(struct gn_share_agent *a)
 {
 	struct gn_scanner_stats s;
 
 	gn_scanner_stats(a->scanner, &s);
-	atomic_store(&a->pages_sharing, s.pages_shared);
-	atomic_store(&a->pages_unshared, s.pages_offered);
+	if (a->seals) {
+		const uint64_t merged = least(a->anchors.lent_uses, s.pages_shared);
+
+		atomic_store(&a->pages_sharing, merged);
+		atomic_store(&a->pages_sealed, s.pages_shared);
+		atomic_store(&a->pages_unshared, s.pages_offered + s.pages_shared - merged);
+	} else {
+		atomic_store(&a->pages_sharing, s.pages_shared);
+		atomic_store(&a->pages_sealed, 0);
+		atomic_store(&a->pages_unshared, s.pages_offered);
+	}
 	atomic_store(&a->pages_volatile, s.pages_aging);
 	atomic_store(&a->pages_scanned, s.pages_hashed);
 	atomic_store(&a->full_scans, s.full_scans);
@@ -121,12 +146,15 @@ uint64_t gn_share_stock_most(const struct gn_share_agent *a)
 	return a->config.vm->config.home_frames ? 0 : a->pages / STOCK_PART + 1;
 }
 
-/* Half of it may be missing, for merging fills it for nothing; and who shares nothing needs none. */
+/* Half of it may be missing, for merging fills it for nothing; and who shares nothing needs none. Where it must not tell how many were
+ * merged, it is kept full. */
 static void keep_stock(struct gn_share_agent *a)
 {
 	struct gn_frames *frames = a->config.vm->frames;
+	const uint64_t most = gn_share_stock_most(a);
 
-	if (atomic_load(&a->pages_sharing) && gn_frames_stock(frames) < gn_share_stock_most(a) / 2)
+	if (a->seals ? atomic_load(&a->pages_sealed) && gn_frames_stock(frames) < most
+		     : atomic_load(&a->pages_sharing) && gn_frames_stock(frames) < most / 2)
 		gn_frames_fill_stock(frames, FILL_PAGES);
 	atomic_store(&a->stock_pages, gn_frames_stock(frames));
 }
@@ -137,7 +165,7 @@ int gn_share_scan(struct gn_share_agent *a, uint64_t now_ns)
 
 	refill(a, now_ns);
 	if (!a->is_sweeping && now_ns >= a->sweep_at_ns && a->tokens_ns > 0) {
-		sweep(a);
+		sweep(a, now_ns);
 		a->is_sweeping = true;
 		a->sweep_at_ns = now_ns + a->sweep_ns;
 	}

@@ -15,9 +15,11 @@
 
 static int begin(struct gn_share_agent *a, int exchange_fd)
 {
-	struct gn_scanner_config scanner = {
-		.vm = a->config.vm, .hasher = &a->hasher, .offers = gn_share_offer, .ctx = a
-	};
+	struct gn_scanner_config scanner = { .vm = a->config.vm,
+					     .hasher = &a->hasher,
+					     .quiet = a->seals,
+					     .offers = gn_share_offer,
+					     .ctx = a };
 	int err = gn_exchange_open(exchange_fd, &a->exchange);
 
 	if (!err)

@@ -3,7 +3,8 @@
  * daemon.c - what gnomon-shared adds to the life of every daemon (control/base.h), and what is done each second.
  *
  * A reload: what a domain has had since it began (pool, index) changes for the next domain. VMs that their domain's section
- * names no more lose their connection; what they share stays shared until they write it.
+ * names no more lose their connection; what they share stays shared until they write it. So do all VMs of a domain that becomes quiet, or
+ * ceases to be: they come back and are told, or do not.
  *
  * Stopping is nothing to VMs: they keep what they share.
  */
@@ -65,6 +66,7 @@ void gn_shared_sum(const struct gn_shared *d, struct gn_shared_sums *out)
 		stock += vm->stock_pages;
 		out->pages_unshared += vm->pages_unshared;
 		out->pages_volatile += vm->pages_volatile;
+		out->pages_sealed += vm->pages_sealed;
 	}
 	out->pages_shared = out->brokers.pages_shared + alone_frames;
 	out->pages_sharing =

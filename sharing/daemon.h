@@ -9,6 +9,11 @@
  * No state matters: killed at any moment, the daemon leaves VMs with frames that live as long as they have them mapped, and that
  * nobody can write any more. The next daemon begins with nothing, and VMs come to it as new ones.
  *
+ * A domain that the configuration calls quiet is told so to its VMs, whose agents then see to it that guests learn nothing of each other by
+ * timing (agent_quiet.c). We cannot see whether they do, and need not: who does not tells its own guest what it could tell it anyway, and
+ * what others' guests can notice is done by their own agents. But we take none that does not know what quiet is, and none that wants it
+ * into a domain that is not.
+ *
  * A VM is charged with frames until its process is dead or it has unregistered. A connection that ends says neither; such a VM
  * is *lost*: nothing more is taken from its exchange, nothing ordered, and its charges stay.
  *
@@ -29,6 +34,7 @@ extern "C" {
 /* VMs that share; it is there as long as it has any. */
 struct gn_shared_domain {
 	char name[48];
+	bool is_quiet; /* as those of its VMs that have a connection were told */
 	struct gn_broker *broker;
 	unsigned vm_count; /* lost ones too */
 	struct gn_shared_domain *next;
@@ -46,10 +52,11 @@ struct gn_shared_vm {
 	uint64_t mem_bytes;
 	struct gn_shared_domain *domain; /* NULL: one of its own */
 	struct gn_broker_vm *broker_vm;
-	int link_fd;	 /* link.h; -1: none */
-	bool wants_turn; /* there may be more than was looked at */
+	bool wants_quiet; /* no domain that is not */
+	int link_fd;	  /* link.h; -1: none */
+	bool wants_turn;  /* there may be more than was looked at */
 	/* What it last told. */
-	uint64_t pages_sharing, pages_shared, pages_unshared, pages_volatile;
+	uint64_t pages_sharing, pages_shared, pages_unshared, pages_volatile, pages_sealed;
 	uint64_t pages_scanned, full_scans, zero_pages, stock_pages, cpu_us;
 };
 
@@ -82,7 +89,7 @@ int gn_shared_on_event(void *daemon, struct gn_peer *peer, const char *name, con
 void gn_shared_on_gone(void *daemon, struct gn_peer *peer);
 /* Its process is dead, or the daemon ends. */
 void gn_shared_forget(struct gn_shared_vm *vm);
-/* VMs that the configuration names in their domain no more are let go. */
+/* VMs that the configuration names in their domain no more are let go; and all of a domain that became quiet, or ceased to be. */
 void gn_shared_recheck(struct gn_shared *daemon);
 
 /* daemon_domain.c: domains. */
@@ -116,6 +123,7 @@ struct gn_shared_sums {
 	struct gn_broker_stats brokers;
 	uint64_t pages_shared, pages_sharing;	 /* KSM's: frames; pages beyond them */
 	uint64_t pages_unshared, pages_volatile; /* KSM's */
+	uint64_t pages_sealed;
 	uint64_t pages_scanned, zero_pages, full_scans;
 	uint64_t saved_bytes, lost_vms;
 };

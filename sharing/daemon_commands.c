@@ -22,11 +22,14 @@ static void put_vm(struct gn_json_writer *w, const struct gn_shared_vm *vm)
 		gn_json_put_text(w, "backend", vm->backend);
 	if (vm->scheme[0])
 		gn_json_put_text(w, "scheme", vm->scheme);
+	if (vm->domain)
+		gn_json_put_bool(w, "wants_quiet", vm->wants_quiet);
 	gn_json_put_u64(w, "mem_bytes", vm->mem_bytes);
 	gn_json_put_u64(w, "pages_sharing", vm->pages_sharing);
 	gn_json_put_u64(w, "pages_shared", vm->pages_shared);
 	gn_json_put_u64(w, "pages_unshared", vm->pages_unshared);
 	gn_json_put_u64(w, "pages_volatile", vm->pages_volatile);
+	gn_json_put_u64(w, "pages_sealed", vm->pages_sealed);
 	gn_json_put_u64(w, "pages_scanned", vm->pages_scanned);
 	gn_json_put_u64(w, "full_scans", vm->full_scans);
 	gn_json_put_u64(w, "zero_pages", vm->zero_pages);
@@ -61,6 +64,7 @@ static void put_domain(struct gn_json_writer *w, const struct gn_shared_domain *
 	gn_broker_get_stats(domain->broker, &s);
 	gn_json_begin_object(w, NULL);
 	gn_json_put_text(w, "name", domain->name);
+	gn_json_put_bool(w, "quiet", domain->is_quiet);
 	gn_json_put_u64(w, "vms", domain->vm_count);
 	gn_json_put_u64(w, "pages_shared", s.pages_shared);
 	gn_json_put_u64(w, "pool_used_pages", s.pool_used_pages);
@@ -112,6 +116,7 @@ static void query_sharing(void *ctx, struct gn_peer *p, const cJSON *a, struct g
 	gn_json_put_u64(w, "pages_sharing", sums.pages_sharing);
 	gn_json_put_u64(w, "pages_unshared", sums.pages_unshared);
 	gn_json_put_u64(w, "pages_volatile", sums.pages_volatile);
+	gn_json_put_u64(w, "pages_sealed", sums.pages_sealed);
 	gn_json_put_u64(w, "saved_bytes", sums.saved_bytes);
 	gn_json_put_u64(w, "reserve_bytes", d->config.reserve_bytes);
 	gn_json_put_u64(w, "vms", d->vm_count);
@@ -138,7 +143,7 @@ static void audit(void *ctx, struct gn_peer *p, const cJSON *a, struct gn_reply 
 }
 
 const struct gn_server_command gn_shared_commands[] = {
-	{ "register", gn_shared_register, "name mem_bytes domain mechanism backend scheme" },
+	{ "register", gn_shared_register, "name mem_bytes domain quiet mechanism backend scheme" },
 	{ "unregister", gn_shared_unregister, NULL },
 	{ "get-segment", gn_shared_get_segment, "segment" },
 	{ "query-vms", query_vms, NULL },

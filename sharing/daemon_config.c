@@ -25,6 +25,8 @@ static const struct gn_config_key keys[] = {
 	  "of what is saved, not to be given away: guests may take it back at any moment" },
 	{ "domain *", "vms", GN_CONFIG_NAMED, AT(domains), 0, 0, NULL, NULL,
 	  "names, or patterns like web-*, of the VMs that may share with each other" },
+	{ "domain *", "quiet", GN_CONFIG_NAMED_SWITCH, AT(quiet), 0, 0, NULL, NULL,
+	  "whether their guests must learn nothing of each other by the time that accesses take" },
 };
 
 const struct gn_config_schema gn_shared_schema = { keys, sizeof(keys) / sizeof(keys[0]),
@@ -46,5 +48,13 @@ bool gn_shared_config_allows(const struct gn_shared_config *c, const char *domai
 	for (unsigned i = 0; i < c->domains.count; i++)
 		if (!strcmp(c->domains.of[i].name, domain))
 			return has_match(c->domains.of[i].text, name);
+	return false;
+}
+
+bool gn_shared_config_is_quiet(const struct gn_shared_config *c, const char *domain)
+{
+	for (unsigned i = 0; i < c->quiet.count; i++)
+		if (!strcmp(c->quiet.of[i].name, domain))
+			return c->quiet.of[i].is_on;
 	return false;
 }

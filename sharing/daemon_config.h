@@ -19,6 +19,7 @@ struct gn_shared_config {
 		index_bytes; /* of a domain: its frames, and the memory its index has room for */
 	uint64_t reserve_bytes;
 	struct gn_config_names domains; /* the VMs of each, as patterns */
+	struct gn_config_switches quiet;
 };
 
 extern const struct gn_config_schema gn_shared_schema;
@@ -26,6 +27,8 @@ extern const struct gn_config_schema gn_shared_schema;
 /* Whether [domain @domain] names the VM @name. */
 bool gn_shared_config_allows(const struct gn_shared_config *config, const char *domain,
 			     const char *name);
+/* Whether it says that this domain is quiet. */
+bool gn_shared_config_is_quiet(const struct gn_shared_config *config, const char *domain);
 
 #ifdef __cplusplus
 }

@@ -37,6 +37,7 @@ struct gn_shared_domain *gn_shared_domain_get(struct gn_shared *d, const char *n
 		return NULL;
 	}
 	snprintf(domain->name, sizeof(domain->name), "%s", name);
+	domain->is_quiet = gn_shared_config_is_quiet(&d->config, name);
 	domain->next = d->domains;
 	d->domains = domain;
 	return domain;
@@ -51,6 +52,7 @@ void gn_shared_domain_leave(struct gn_shared *d, struct gn_shared_domain *domain
 	while (*at != domain)
 		at = &(*at)->next;
 	*at = domain->next;
+	gn_metrics_forget(d->base.metrics, "domain", domain->name);
 	gn_broker_destroy(domain->broker);
 	free(domain);
 }

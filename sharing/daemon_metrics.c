@@ -31,6 +31,9 @@ static void put_sums(struct gn_shared *d, const struct gn_shared_sums *s)
 		{ GN_METRIC_GAUGE, "gnomon_pages_volatile",
 		  "Pages that did not stand still for long enough yet (KSM's).",
 		  (double)s->pages_volatile },
+		{ GN_METRIC_GAUGE, "gnomon_pages_sealed",
+		  "Pages of quiet domains whose next use is a copy, shared or not.",
+		  (double)s->pages_sealed },
 		{ GN_METRIC_COUNTER, "gnomon_pages_scanned_total", "Pages hashed (KSM's).",
 		  (double)s->pages_scanned },
 		{ GN_METRIC_COUNTER, "gnomon_full_scans_total",
@@ -87,6 +90,13 @@ static void put_brokers(struct gn_shared *d, const struct gn_broker_stats *s)
 	put_all(d, figures, sizeof(figures) / sizeof(figures[0]));
 }
 
+static void put_domain(struct gn_shared *d, const struct gn_shared_domain *domain)
+{
+	gn_metric_set(gn_metrics_get(d->base.metrics, GN_METRIC_GAUGE, "gnomon_domain_quiet",
+				     "Whether the domain is quiet.", "domain", domain->name),
+		      domain->is_quiet);
+}
+
 static void put_vm(struct gn_shared *d, const struct gn_shared_vm *vm)
 {
 	gn_metric_set(gn_metrics_get(d->base.metrics, GN_METRIC_GAUGE, "gnomon_vm_pages_sharing",
@@ -128,6 +138,8 @@ void gn_shared_update_metrics(void *ctx)
 	put_sums(d, &sums);
 	put_brokers(d, &sums.brokers);
 	put_mechanisms(d);
+	for (const struct gn_shared_domain *domain = d->domains; domain; domain = domain->next)
+		put_domain(d, domain);
 	gn_base_put_metrics(&d->base);
 	for (const struct gn_shared_vm *vm = d->vms; vm; vm = vm->next)
 		if (vm->peer)

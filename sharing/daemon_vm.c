@@ -141,8 +141,12 @@ void gn_shared_recheck(struct gn_shared *d)
 {
 	for (struct gn_shared_vm *vm = d->vms; vm; vm = vm->next)
 		if (vm->peer && vm->domain &&
-		    !gn_shared_config_allows(&d->config, vm->domain->name, vm->name))
+		    (!gn_shared_config_allows(&d->config, vm->domain->name, vm->name) ||
+		     vm->domain->is_quiet !=
+			     gn_shared_config_is_quiet(&d->config, vm->domain->name)))
 			gn_peer_drop(vm->peer);
+	for (struct gn_shared_domain *domain = d->domains; domain; domain = domain->next)
+		domain->is_quiet = gn_shared_config_is_quiet(&d->config, domain->name);
 }
 
 /* ---- Coming ------------------------------------------------------------------------------------------------------ */
@@ -174,6 +178,24 @@ static int join(struct gn_shared *d, struct gn_shared_vm *vm, const char *domain
 	return err ? err : gn_shared_link(vm);
 }
 
+/* Whether what a VM says of quiet fits @domain. @says: it says something. */
+static void check_manner(const struct gn_shared *d, const struct gn_shared_vm *vm,
+			 const char *domain, bool says, struct gn_reply *reply)
+{
+	const bool is_quiet = gn_shared_config_is_quiet(&d->config, domain);
+
+	if (vm->wants_quiet && !is_quiet)
+		gn_reply_fail(
+			reply, "NotQuiet",
+			"[domain %s] of the configuration is not quiet, and %s wants it to be",
+			domain, vm->name);
+	else if (is_quiet && !says)
+		gn_reply_fail(reply, "IsQuiet",
+			      "[domain %s] of the configuration is quiet, and %s does not know "
+			      "of that: it has to say \"quiet\"",
+			      domain, vm->name);
+}
+
 /* A process that comes again and again and leaves something behind each time, is held to be hostile. */
 static bool has_lost_many(const struct gn_shared *d, pid_t pid)
 {
@@ -188,6 +210,7 @@ static void read_registration(struct gn_shared *d, struct gn_peer *p, struct gn_
 			      const cJSON *a, char *domain, size_t bytes, struct gn_reply *reply)
 {
 	struct gn_json_errors e = { .failed = false };
+	bool says_quiet;
 
 	gn_json_get_text(&e, a, "name", GN_JSON_REQUIRED, vm->name, sizeof(vm->name));
 	gn_json_get_u64(&e, a, "mem_bytes", GN_JSON_REQUIRED, (uint64_t)1 << 50, &vm->mem_bytes);
@@ -196,6 +219,7 @@ static void read_registration(struct gn_shared *d, struct gn_peer *p, struct gn_
 	gn_json_get_text(&e, a, "mechanism", GN_JSON_OPTIONAL, vm->mechanism,
 			 sizeof(vm->mechanism));
 	gn_json_get_text(&e, a, "scheme", GN_JSON_OPTIONAL, vm->scheme, sizeof(vm->scheme));
+	says_quiet = gn_json_get_bool(&e, a, "quiet", GN_JSON_OPTIONAL, &vm->wants_quiet);
 	if (e.failed)
 		gn_reply_fail(reply, "InvalidArgument", "%s", e.why);
 	else if (vm->mem_bytes < PAGE_BYTES)
@@ -214,6 +238,8 @@ static void read_registration(struct gn_shared *d, struct gn_peer *p, struct gn_
 		gn_reply_fail(reply, "NotInDomain",
 			      "[domain %s] of the configuration does not name %s", domain,
 			      vm->name);
+	else if (domain[0])
+		check_manner(d, vm, domain, says_quiet, reply);
 }
 
 static void admit(struct gn_shared *d, struct gn_peer *p, struct gn_shared_vm *vm,
@@ -229,6 +255,10 @@ static void admit(struct gn_shared *d, struct gn_peer *p, struct gn_shared_vm *v
 	gn_json_begin_object(w, "return");
 	gn_json_put_u64(w, "cpu_ppm", gn_shared_share_ppm(d));
 	gn_json_put_u64(w, "sweep_ms", d->config.sweep_ms);
+	if (vm->domain && vm->domain->is_quiet) {
+		gn_json_put_bool(w, "quiet", true);
+		gn_json_put_bool(w, "dry_run", d->base.is_dry);
+	}
 	gn_json_end_object(w);
 	log_vm(d, "registered", vm);
 	gn_shared_tell_budget(d, false);
@@ -318,6 +348,8 @@ int gn_shared_on_event(void *ctx, struct gn_peer *p, const char *name, const cJS
 			&told.pages_shared);
 	gn_json_get_u64(&e, data, "pages_unshared", GN_JSON_OPTIONAL, vm->mem_bytes / PAGE_BYTES,
 			&told.pages_unshared);
+	gn_json_get_u64(&e, data, "pages_sealed", GN_JSON_OPTIONAL, vm->mem_bytes / PAGE_BYTES,
+			&told.pages_sealed);
 	gn_json_get_u64(&e, data, "pages_volatile", GN_JSON_OPTIONAL, vm->mem_bytes / PAGE_BYTES,
 			&told.pages_volatile);
 	gn_json_get_u64(&e, data, "pages_scanned", GN_JSON_OPTIONAL, UINT64_MAX,

@@ -99,11 +99,12 @@ static void deliver(struct gn_scanner *s, bool is_block)
 		s->config.offers(s->config.ctx, s, s->offers, count, is_block);
 }
 
-static void offer(struct gn_scanner *s, uint64_t page, struct gn_tag tag)
+static void offer(struct gn_scanner *s, uint64_t page, struct gn_tag tag, bool is_shared)
 {
 	s->offers[s->offer_count++] = (struct gn_offer){ .at = gfn(page),
 							 .tag = tag,
-							 .is_careful = s->pages[page].is_careful };
+							 .is_careful = s->pages[page].is_careful,
+							 .is_shared = is_shared };
 	s->pages[page].check = tag.check;
 	gn_scanner_set_state(s, page, GN_PAGE_OFFERED);
 }
@@ -113,7 +114,8 @@ static void offer(struct gn_scanner *s, uint64_t page, struct gn_tag tag)
 /* A page to look at, found by its word. */
 struct sight {
 	uint64_t page;
-	const uint64_t *words;
+	const uint64_t *words; /* NULL: it is not to be hashed */
+	bool is_shared;
 };
 
 static bool is_ripe(const struct gn_scanner *s, struct gn_page *p)
@@ -125,18 +127,23 @@ static bool is_ripe(const struct gn_scanner *s, struct gn_page *p)
 	return p->age >= needed;
 }
 
-/* What it takes to hash it; NULL: it is not to be hashed. */
-static const uint64_t *see(struct gn_scanner *s, uint64_t page)
+/* What it takes to hash it. */
+static struct sight see(struct gn_scanner *s, uint64_t page)
 {
-	p2m_word_t w = gn_p2m_get(&s->vm->p2m, gfn(page));
+	const p2m_word_t w = gn_p2m_get(&s->vm->p2m, gfn(page));
+	struct sight sight = { .page = page, .is_shared = gn_p2m_word_state(w) == GN_P2M_SHARED };
 
 	if (!gn_p2m_word_has_frame(w)) {
 		gn_scanner_set_state(s, page, GN_PAGE_EMPTY);
-		return NULL;
+		return sight;
 	}
 	if (gn_p2m_word_state(w) == GN_P2M_READONLY || gn_p2m_word_level(w) > 1)
-		return NULL;
-	return gn_p2m_pointer_of(s->vm, w, gfn_to_gpa(gfn(page)));
+		return sight;
+	/* It was to be offered again, and has been used since: the next sweep finds that. */
+	if (s->config.quiet && s->pages[page].age == GN_AGE_MAX && !sight.is_shared)
+		return sight;
+	sight.words = gn_p2m_pointer_of(s->vm, w, gfn_to_gpa(gfn(page)));
+	return sight;
 }
 
 /* No harvest tells whether it was written: it is clean if its hash is what it was. */
@@ -161,7 +168,7 @@ static void look_at(struct gn_scanner *s, const struct sight *sight)
 	tag = gn_hasher_tag(s->config.hasher, sight->words);
 	s->pages_hashed++;
 	if (!s->by_hash || is_same_hash(s, &s->pages[sight->page], tag))
-		offer(s, sight->page, tag);
+		offer(s, sight->page, tag, sight->is_shared);
 }
 
 static void prefetch_start(const struct sight *next, const struct sight *after)
@@ -184,8 +191,7 @@ static void look_at_word(struct gn_scanner *s, uint64_t first, uint64_t bits)
 
 		if (!is_ripe(s, &s->pages[page]) && !s->by_hash)
 			continue;
-		sights[count].page = page;
-		sights[count].words = see(s, page);
+		sights[count] = see(s, page);
 		count += sights[count].words != NULL;
 	}
 	for (unsigned i = 0; i < count; i++) {
@@ -226,13 +232,13 @@ static void look_at_block_word(struct gn_scanner *s, uint64_t first)
 			continue;
 		words = gn_p2m_pointer_of(s->vm, w, gfn_to_gpa(gfn(page)));
 		if (is_zero_line(words) && seems_zero(words)) {
-			offer(s, page, (struct gn_tag){ 0 });
+			offer(s, page, (struct gn_tag){ 0 }, false);
 			s->offers[s->offer_count - 1].is_zero = true;
 			gn_scanner_set_state(s, page, GN_PAGE_EMPTY);
 			continue;
 		}
 		s->pages_hashed++;
-		offer(s, page, gn_hasher_tag(s->config.hasher, words));
+		offer(s, page, gn_hasher_tag(s->config.hasher, words), false);
 	}
 	rcu_read_unlock();
 }

@@ -27,6 +27,7 @@ struct gn_offer {
 	struct gn_tag tag;
 	bool is_zero;	 /* only in a block: nothing but zeros, and no tag */
 	bool is_careful; /* what it was offered for before looked equal, and was not */
+	bool is_shared;	 /* it has a frame that may be others' as well, since an offer before */
 };
 
 /* Offers in ascending order. @is_block: they are the 512 pages of one large block. The callback may say of any page what
@@ -38,7 +39,9 @@ struct gn_scanner_config {
 	struct gn_vm *vm;
 	const struct gn_hasher *hasher; /* outlives the scanner */
 	unsigned settle_sweeps;		/* 0: 2 */
-	bool quiet; /* shared pages stop being so without a write: all are looked after in every sweep */
+	/* Shared pages stop being so without a write: all are looked after in every sweep. And a page that is not shared is offered when it
+	 * stood still, and never sooner, whatever became of its offers before: when it is shared anew tells nothing of others. */
+	bool quiet;
 	gn_scanner_offers_fn *offers;
 	void *ctx;
 };

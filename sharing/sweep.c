@@ -9,7 +9,7 @@
  *
  * A part of the areas is looked after in each sweep (all of them in quiet mode, where a read breaks sharing): a page that is
  * taken to be shared and is not any more, one whose frame has no other user left, one that had no frame and has one now. Nothing
- * tells of those.
+ * tells of those. In quiet mode such a page has to stand still as any other, also if it was just to be offered again.
  */
 #include <string.h>
 
@@ -151,6 +151,13 @@ static bool has_changed(const struct gn_scanner *s, uint64_t page)
 	}
 }
 
+/* It is to be offered again without delay. */
+static bool is_in_haste(const struct gn_scanner *s, uint64_t page)
+{
+	return s->pages[page].age == GN_AGE_MAX &&
+	       gn_p2m_word_state(gn_p2m_get(&s->vm->p2m, gfn(page))) != GN_P2M_SHARED;
+}
+
 static void look_after_area(struct gn_scanner *s, uint64_t index, bool with_all)
 {
 	const uint64_t first = index * GN_AREA_PAGES;
@@ -159,10 +166,12 @@ static void look_after_area(struct gn_scanner *s, uint64_t index, bool with_all)
 	for (uint64_t page = first; page < end; page++) {
 		enum gn_page_state state = (enum gn_page_state)s->pages[page].state;
 
+		if (state == GN_PAGE_AGING && s->config.quiet && is_in_haste(s, page))
+			s->pages[page].age = 0;
 		if (state == GN_PAGE_AGING || (state != GN_PAGE_SHARED && !with_all) ||
 		    !has_changed(s, page))
 			continue;
-		s->pages[page].age = s->config.quiet && state == GN_PAGE_SHARED ? 0 : GN_AGE_MAX;
+		s->pages[page].age = s->config.quiet ? 0 : GN_AGE_MAX;
 		gn_scanner_set_state(s, page, GN_PAGE_AGING);
 	}
 }

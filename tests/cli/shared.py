@@ -47,6 +47,8 @@ def configuration(folder):
     check_configuration(folder, "shared.ini",
                         [("[sharing]\ncpu = 1\n", ":2: no key \"cpu\""), ("[domain ]\nvms = a\n", ":2:"), ("[domain a]\nvm = a\n", ":2: no key \"vm\""),
                          ("[domain a]\nvms = a\n[domain a]\nvms = b\n", ":4: vms of [domain a] was given already"),
+                         ("[domain a]\nvms = a\nquiet = very\n", ":3: quiet = \"very\": it takes on or off"),
+                         ("[domain a]\nvms = a\n[domain b]\nquiet = on\n", "vms in [domain b] is missing"),
                          ("[sharing]\ncpu_percent = 0\n", ":2: cpu_percent"), ("nonsense", ":1: neither")])
 
 
@@ -77,6 +79,41 @@ def domains_need_both(folder):
     check({vm["name"]: vm["lost"] for vm in tool.ask("query-vms")["return"]} == {"web-1": True, "o": False, "alone": False},
           "and charged until its process ends")
     check(Peer(d.path).register("web-1", domain="web")["error"]["class"] == "NotInDomain", "and not taken again")
+    check(d.end() == 0, "ends")
+
+
+def quiet_needs_both(folder):
+    """A domain is quiet by the configuration; a VM is told, and refused if it does not know what that is, or wants it and does not get it."""
+    rest = f"[metrics]\nport = {port_free()}\n[domain web]\nvms = *\nquiet = %s\n[domain plain]\nvms = *\n"
+    d = Daemon(folder, rest % "on")
+    tool, old, a, b, c = (Peer(d.path) for _ in range(5))
+    check(old.register("old", domain="web")["error"]["class"] == "IsQuiet", "one that does not know of it")
+    check(old.register("old", domain="plain", quiet=True)["error"]["class"] == "NotQuiet", "one that wants it, and is not to have it")
+    check(old.register("old", domain="web", quiet="yes")["error"]["class"] == "InvalidArgument", "neither yes nor no")
+    check("quiet" not in old.register("old", domain="plain")["return"], "where it is not quiet nothing is said of it")
+    told = a.register("a", domain="web", quiet=False)["return"]
+    check(told["quiet"] is True and told["dry_run"] is False, f"one that knows is told: {told}")
+    check(b.register("b", domain="web", quiet=True)["return"]["quiet"] is True, "one that wants it gets it")
+    check("quiet" not in c.register("c", domain="plain", quiet=False)["return"], "nor where it would not mind")
+    check({x["name"]: x["quiet"] for x in tool.ask("query-domains")["return"]} == {"web": True, "plain": False}, "domains")
+    check({x["name"]: x["wants_quiet"] for x in tool.ask("query-vms")["return"]} == {"old": False, "a": False, "b": True, "c": False}, "VMs")
+    a.report(pages_sharing=2, pages_sealed=9)
+    check(until(lambda: tool.ask("query-sharing")["return"]["pages_sealed"] == 9), "what is sealed")
+    figures = metrics(tool)
+    check(figures['gnomon_domain_quiet{domain="web"}'] == 1 and figures['gnomon_domain_quiet{domain="plain"}'] == 0, "by domain")
+    check(figures["gnomon_pages_sealed"] == 9, "as the metrics say")
+    d.write(rest % "off")
+    d.process.send_signal(signal.SIGHUP)
+    check(until(lambda: {x["name"]: x["lost"] for x in tool.ask("query-vms")["return"]} == {"old": False, "a": True, "b": True, "c": False}),
+          "all VMs of a domain that ceases to be quiet are let go")
+    check({x["name"]: x["quiet"] for x in tool.ask("query-domains")["return"]} == {"web": False, "plain": False}, "and come to another one")
+    a, b = Peer(d.path), Peer(d.path)
+    check("quiet" not in a.register("a", domain="web", quiet=False)["return"], "who does not mind")
+    check(b.register("b", domain="web", quiet=True)["error"]["class"] == "NotQuiet", "or not at all")
+    d.write(rest % "on")
+    d.process.send_signal(signal.SIGHUP)
+    check(until(lambda: all(x["lost"] for x in tool.ask("query-vms")["return"] if x["domain"] == "web")), "and so when it becomes quiet")
+    check(b.register("b", domain="web", quiet=True)["return"]["quiet"] is True, "as it is then")
     check(d.end() == 0, "ends")
 
 
@@ -186,6 +223,36 @@ def vms_share(folder):
     check(d.end() == 0, "ends")
 
 
+def quiet_vms_share(folder):
+    """In a quiet domain guests share, notice nothing, and have pages sealed that nobody shares; who wants quiet shares in no other."""
+    d = Daemon(folder, EAGER + "[domain g]\nvms = a b\nquiet = on\n[domain plain]\nvms = *\n")
+    tool = Peer(d.path)
+    began = time.monotonic()
+    done = subprocess.run([GNOMON, "run", "ept", "phases", "--mem", "32M", "--size", "12M", "--sharing", d.path, "--sharing-domain", "plain",
+                           "--sharing-quiet"], capture_output=True, text=True, timeout=300)
+    check(done.returncode == 3 and done.stderr.count("\n") == 1 and "is not quiet" in done.stderr, f"refused: {done.returncode} {done.stderr}")
+    check(time.monotonic() - began < 9, "at once: it need not be waited for")
+    guests = {"a": start_vm(folder, "a", "--sharing-domain", "g", "--sharing-quiet"), "b": start_vm(folder, "b", "--sharing-domain", "g")}
+
+    def share():
+        vms = {vm["name"]: vm for vm in tool.ask("query-vms")["return"]}
+        return len(vms) == 2 and min(vm["pages_sharing"] for vm in vms.values()) > 300 and vms
+
+    try:
+        vms = until(share)
+        check(vms, f"a and b share: {tool.ask('query-vms')}")
+        for vm in vms.values():
+            check(vm["pages_sealed"] >= vm["pages_sharing"], f"and more is sealed than that: {vm}")
+        check("return" in tool.ask("audit"), "books")
+        sums = [check_ends(name, guest) for name, guest in guests.items()]
+        check(sums[0] and sums[0] == sums[1], f"memory is what it would be: {sums}")
+        check(until(lambda: not tool.ask("query-vms")["return"]), "all have left")
+    finally:
+        for guest in guests.values():
+            guest.kill()
+    check(d.end() == 0, "ends")
+
+
 def lost(folder):
     """A VM that is stopped is charged until it is dead."""
     d = Daemon(folder, EAGER + "[domain g]\nvms = a b\n")
@@ -217,14 +284,15 @@ def lost(folder):
     check(d.end() == 0, "ends")
 
 
-def dry_run(folder):
-    d = Daemon(folder, EAGER + "[domain g]\nvms = a b\n", "--dry-run")
+def dry_run(folder, more=""):
+    d = Daemon(folder, EAGER + "[domain g]\nvms = a b\n" + more, "--dry-run")
     tool = Peer(d.path)
     guests = {n: start_vm(folder, n, "--sharing-domain", "g") for n in "ab"}
     try:
         check(until(lambda: sum(x["could_merge"] for x in tool.ask("query-domains")["return"]) > 100), "it counts what could be shared")
         domain = tool.ask("query-domains")["return"][0]
         check(domain["merges_ordered"] == domain["shows"] == 0, f"and orders nothing: {domain}")
+        check(tool.ask("query-sharing")["return"]["pages_sealed"] == 0, "nor is anything sealed")
         for name, guest in guests.items():
             check_ends(name, guest)
     finally:
@@ -233,10 +301,14 @@ def dry_run(folder):
     check(d.end() == 0, "ends")
 
 
+def quiet_dry_run(folder):
+    dry_run(folder, "quiet = on\n")
+
+
 def usage(folder):
-    for options in (["--sharing-domain", "g"], ["--sharing", "s", "--repeat", "2"], ["--sharing", "s", "--backend", "kvm"], ["--name", "x"]):
+    for options in (["--sharing-domain", "g"], ["--sharing", "s", "--sharing-quiet"], ["--sharing", "s", "--repeat", "2"], ["--sharing", "s", "--backend", "kvm"], ["--name", "x"]):
         done = subprocess.run([GNOMON, "run", "ept", "random", *options], capture_output=True, text=True, timeout=LIMIT_S)
         check(done.returncode in (2, 3) and done.stderr.count("\n") == 1, f"{options}: {done.returncode} {done.stderr}")
 
 
-run_tests((configuration, domains_need_both, descriptors, budget, vms_share, lost, dry_run, usage))
+run_tests((configuration, domains_need_both, quiet_needs_both, descriptors, budget, vms_share, quiet_vms_share, lost, dry_run, quiet_dry_run, usage))

@@ -64,7 +64,8 @@ static pfn_t attach(struct gn_vm *vm, int fd)
 }
 
 /* Page by page, those that hold what the owner's do, from @from on by @step. How many there were. */
-static uint64_t borrow_some(struct gn_vm *vm, pfn_t first, uint64_t from, uint64_t step)
+static uint64_t borrow_as(struct gn_vm *vm, pfn_t first, uint64_t from, uint64_t step,
+			  enum gn_share_access access)
 {
 	struct gn_merge pages[PAGES];
 	uint64_t freed, count = 0;
@@ -73,10 +74,15 @@ static uint64_t borrow_some(struct gn_vm *vm, pfn_t first, uint64_t from, uint64
 		pages[count] = (struct gn_merge){ gfn((AT >> 12) + i), pfn(first.v + i), 0 };
 		RIG_CHECK(gn_frames_lend(vm->frames, pages[count++].frame) >= 0, "lend");
 	}
-	RIG_CHECK(!gn_p2m_merge(vm, pages, count, GN_SHARE_READ, &freed), "merge");
+	RIG_CHECK(!gn_p2m_merge(vm, pages, count, access, &freed), "merge");
 	for (uint64_t i = 0; i < count; i++)
 		gn_frames_put(vm->frames, pages[i].frame);
 	return freed;
+}
+
+static uint64_t borrow_some(struct gn_vm *vm, pfn_t first, uint64_t from, uint64_t step)
+{
+	return borrow_as(vm, first, from, step, GN_SHARE_READ);
 }
 
 static uint64_t borrow(struct gn_vm *vm, pfn_t first)
@@ -227,6 +233,60 @@ static void left_in_the_view(void)
 	check_owner_memory(other, 9, 0);
 	end(&l);
 	close(other);
+}
+
+/* Every second page is sealed: how many still are. */
+static unsigned count_sealed(const struct loan *l)
+{
+	unsigned count = 0;
+
+	for (uint64_t i = 1; i < PAGES; i += 2) {
+		struct gn_p2m_info info;
+
+		RIG_CHECK(!gn_p2m_query(l->vm, gfn((AT >> 12) + i), &info), "query");
+		count += info.state == GN_P2M_SHARED && !info.rights;
+		RIG_CHECK(info.state == GN_P2M_SHARED ||
+				  (info.state == GN_P2M_PRIVATE && info.pfn.v == (AT >> 12) + i),
+			  "page %llu is not at home", (unsigned long long)i);
+	}
+	return count;
+}
+
+/* The view has them in no way: not ahead, not with their neighbours, not by a place of their own. A read is a copy, at home. */
+static void sealed_pages_stay_out(const char *scheme)
+{
+	struct gn_merge own[PAGES / 2];
+	struct gn_kvm_nested *n;
+	struct loan l;
+
+	if (!begin(&l, scheme))
+		return;
+	n = l.kvm->nested;
+	RIG_CHECK(borrow_some(l.vm, l.first, 0, 2) == PAGES / 2, "not all could be read");
+	RIG_CHECK(borrow_as(l.vm, l.first, 1, 2, GN_SHARE_SEALED) == PAGES / 2, "nor sealed");
+	RIG_CHECK(!n || !gn_kvm_fill_ahead(n), "filling ahead");
+	RIG_CHECK(count_sealed(&l) == PAGES / 2, "%u are sealed", count_sealed(&l));
+	RIG_EXPECT_EXIT(l.kvm, RIG_RUN(l.kvm, 3, read_half, AT, PAGES / 2, 0), 0);
+	RIG_CHECK(count_sealed(&l) == PAGES / 2, "%u are sealed, others were read",
+		  count_sealed(&l));
+	RIG_CHECK(!n || n->lent == (keeps_lent(l.kvm) ? PAGES / 2 : 0), "%llu have a place",
+		  (unsigned long long)n->lent);
+	RIG_EXPECT_EXIT(l.kvm, RIG_RUN(l.kvm, 3, read_pages, AT, PAGES, 0), SUM);
+	RIG_CHECK(!count_sealed(&l), "%u are sealed, and were read", count_sealed(&l));
+
+	/* Sealed where they are, and merged later. */
+	for (unsigned i = 0; i < PAGES / 2; i++)
+		own[i] = (struct gn_merge){ .at = gfn((AT >> 12) + 2 * i + 1) };
+	RIG_CHECK(!gn_p2m_publish(l.vm, own, PAGES / 2, GN_SHARE_SEALED), "publish");
+	RIG_CHECK(borrow_as(l.vm, l.first, 1, 2, GN_SHARE_RESEAL) == PAGES / 2, "merged later");
+	for (unsigned i = 0; i < PAGES / 2; i++)
+		gn_frames_put(l.vm->frames, own[i].frame);
+	RIG_CHECK(count_sealed(&l) == PAGES / 2, "%u are sealed again", count_sealed(&l));
+	RIG_EXPECT_EXIT(l.kvm, RIG_RUN(l.kvm, 3, read_pages, AT, PAGES, 0), SUM);
+	RIG_CHECK(!count_sealed(&l), "%u are sealed, and were read", count_sealed(&l));
+	RIG_EXPECT_EXIT(l.kvm, RIG_RUN(l.kvm, 3, fill_pages, AT, PAGES, 9), 0);
+	detach(l.vm, l.first);
+	end(&l);
 }
 
 /* Pages go to the owner's frames and come back while a guest reads them. */
@@ -407,6 +467,7 @@ int main(void)
 	if (rig_start(&host)) {
 		PART(borrowed_and_given_back("shadow"));
 		PART(borrowed_while_it_runs("shadow"));
+		PART(sealed_pages_stay_out("shadow"));
 		if (!host.uffd_minor_shmem) {
 			rig_skip("nested mode",
 				 "no userfaultfd with minor faults on shared memory");
@@ -414,6 +475,7 @@ int main(void)
 			PART(borrowed_and_given_back("ept"));
 			PART(left_in_the_view());
 			PART(borrowed_while_it_runs("ept"));
+			PART(sealed_pages_stay_out("ept"));
 			PART(borrowed_over_switches());
 			PART(borrowed_pages_age());
 			PART(mappings_have_a_ceiling());

@@ -365,6 +365,8 @@ static void *sharer(void *ctx)
 		else if (test_random_once(&w->random, 3))
 			publish(m, &w->random, access);
 		merge(m, &w->random, access);
+		merge(m, &w->random,
+		      GN_SHARE_RESEAL); /* of those that are sealed, from frame to frame */
 		if (test_random_once(&w->random, 4))
 			let_go((unsigned)test_random_below(&w->random, HELD));
 		pause_us(200);

@@ -141,12 +141,25 @@ Test(control_config, files)
 /* Sections that the file names: each is told with its name, and only once. */
 Test(control_config, named_sections)
 {
-	static const struct gn_config_key named_keys[] = {
-		{ "group *", "members", GN_CONFIG_NAMED, 0, 0, 0, NULL, NULL, "" },
+	struct named {
+		struct gn_config_names names;
+		struct gn_config_switches switches;
 	};
-	static const struct gn_config_schema named = { named_keys, 1,
-						       sizeof(struct gn_config_names) };
+	static const struct gn_config_key named_keys[] = {
+		{ "group *", "members", GN_CONFIG_NAMED, offsetof(struct named, names), 0, 0, NULL,
+		  NULL, "" },
+		{ "group *", "shy", GN_CONFIG_NAMED_SWITCH, offsetof(struct named, switches), 0, 0,
+		  NULL, NULL, "" },
+	};
+	static const struct gn_config_schema named = { named_keys, 2, sizeof(struct named) };
 	static const char *const wrong[][2] = {
+		{ "[group x]\nmembers = a\nshy = very\n",
+		  "f:3: shy = \"very\": it takes on or off" },
+		{ "[group x]\nmembers = a\nshy = on\nshy = on\n",
+		  "f:4: shy of [group x] was given" },
+		{ "[group x]\nmembers = a\n[group y]\nshy = on\n",
+		  "members in [group y] is missing; shy there" },
+		{ "[group x]\nmembers = a\nsly = on\n", "it has members, shy" },
 		{ "[group ]\nmembers = a\n", "unknown section" },
 		{ "[group *]\nmember = a\n", "no key" },
 		{ "[groups]\nmembers = a\n", "unknown section" },
@@ -154,23 +167,30 @@ Test(control_config, named_sections)
 		{ "[group a-name-of-more-than-forty-seven-bytes-is-too-long]\nmembers = a\n",
 		  "at most 49 bytes" },
 	};
-	static struct gn_config_names names;
+	static struct named v;
 	char why[300];
 
 	cr_assert_eq(gn_config_parse(&named, "f",
-				     "[group a]\nmembers = x y*\n[group b c]\nmembers=\n", &names,
-				     why, sizeof(why)),
+				     "[group a]\nmembers = x y*\n"
+				     "[group b c]\nshy = yes\nmembers=\n"
+				     "[group d]\nmembers=z\nshy = off\n",
+				     &v, why, sizeof(why)),
 		     0, "%s", why);
-	cr_assert_eq(names.count, 2);
-	cr_assert_str_eq(names.of[0].name, "a");
-	cr_assert_str_eq(names.of[0].text, "x y*");
-	cr_assert_str_eq(names.of[1].name, "b c");
-	cr_assert_str_eq(names.of[1].text, "");
+	cr_assert_eq(v.names.count, 3);
+	cr_assert_str_eq(v.names.of[0].name, "a");
+	cr_assert_str_eq(v.names.of[0].text, "x y*");
+	cr_assert_str_eq(v.names.of[1].name, "b c");
+	cr_assert_str_eq(v.names.of[1].text, "");
+	cr_assert_eq(v.switches.count, 2);
+	cr_assert_str_eq(v.switches.of[0].name, "b c");
+	cr_assert(v.switches.of[0].is_on);
+	cr_assert_str_eq(v.switches.of[1].name, "d");
+	cr_assert_not(v.switches.of[1].is_on);
 	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
-		cr_assert_eq(gn_config_parse(&named, "f", wrong[i][0], &names, why, sizeof(why)),
+		cr_assert_eq(gn_config_parse(&named, "f", wrong[i][0], &v, why, sizeof(why)),
 			     -EINVAL);
 		cr_assert(strstr(why, wrong[i][1]), "%s", why);
 	}
-	cr_assert_eq(gn_config_parse(&named, "f", "", &names, why, sizeof(why)), 0);
-	cr_assert_eq(names.count, 0, "there may be none");
+	cr_assert_eq(gn_config_parse(&named, "f", "", &v, why, sizeof(why)), 0);
+	cr_assert_eq(v.names.count, 0, "there may be none");
 }

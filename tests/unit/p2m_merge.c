@@ -375,6 +375,88 @@ Test(p2m_merge, seals_outlast_other_changes)
 	gn_frames_put(vm->frames, frame);
 }
 
+static unsigned waits;
+
+static void count_wait(struct gn_vm *of)
+{
+	(void)of;
+	waits++;
+}
+
+/* A page that is sealed finds its like later, and nobody waits; one that has been used meanwhile is left alone. */
+Test(p2m_merge, what_is_sealed_is_merged_later)
+{
+	static const struct gn_backend_ops backend = { .name = "waits",
+						       .flush = plain_flush,
+						       .quiesce = count_wait };
+	struct gn_vm_config config = plain_config(4 * MIB);
+	pfn_t frame, own, other;
+
+	config.backend = &backend;
+	vm = plain_vm(&config);
+	cr_assert_not_null(vm);
+	for (unsigned i = 0; i < 6; i++)
+		rig_fill(i, 9);
+	rig_fill(5, 8);
+	frame = publish(0);
+	cr_assert_eq(publish_as(1, GN_SHARE_SEALED, &own), 0);
+	cr_assert_eq(publish_as(5, GN_SHARE_SEALED, &other), 0);
+	gn_retire_drain(vm);
+	waits = 0;
+	cr_assert_eq(merge_as(1, frame, GN_SHARE_RESEAL), 0);
+	cr_assert_eq(frame_of(1).v, frame.v);
+	cr_assert_eq(plain_query(vm, 1).rights, 0);
+	cr_assert_eq(merge_as(1, frame, GN_SHARE_RESEAL), 0, "it has it");
+	cr_assert_eq(merge_as(5, frame, GN_SHARE_RESEAL), -EAGAIN);
+	cr_assert_eq(plain_query(vm, 5).rights, 0, "still sealed");
+	cr_assert_eq(merge_as(2, frame, GN_SHARE_RESEAL), -EBUSY, "it has a frame of its own");
+	cr_assert_eq(rig_state(2), GN_P2M_PRIVATE);
+	cr_assert_eq(merge_as(0, own, GN_SHARE_RESEAL), -EBUSY, "it can be read");
+	cr_assert_eq(merge_as(1000, frame, GN_SHARE_RESEAL), -EINVAL);
+	cr_assert_eq(waits, 0);
+	cr_assert_eq(merge_as(2, frame, GN_SHARE_SEALED), 0);
+	cr_assert_gt(waits, 0, "who can be told of waits is told");
+	waits = 0;
+	gn_retire_drain_always(vm);
+	gn_retire_drain_always(vm);
+	cr_assert_eq(waits, 2);
+	gn_retire_drain(vm);
+	cr_assert_eq(waits, 2);
+	cr_assert_eq(gn_frames_refs(vm->frames, own), 1, "the page has left it");
+	cr_assert_eq(rig_byte_of(1), 9);
+	gn_frames_put(vm->frames, frame);
+	gn_frames_put(vm->frames, own);
+	gn_frames_put(vm->frames, other);
+}
+
+/* What could be read gets its seal, and what has a frame of its own is not sealed by the way. */
+Test(p2m_merge, what_is_shared_is_sealed_later)
+{
+	pfn_t frame, again;
+
+	rig_make(4 * MIB, 1);
+	rig_fill(0, 9);
+	rig_fill(1, 9);
+	frame = publish(0);
+	cr_assert_eq(merge(1, frame), 0);
+	cr_assert_eq(publish_as(0, GN_SHARE_RESEAL, &again), 0);
+	cr_assert_eq(again.v, frame.v);
+	cr_assert_eq(plain_query(vm, 0).rights, 0);
+	cr_assert_eq(plain_query(vm, 1).rights, GN_R | GN_X);
+	gn_frames_put(vm->frames, again);
+	cr_assert_eq(publish_as(1, GN_SHARE_SEALED, &again), 0);
+	cr_assert_eq(plain_query(vm, 1).rights, 0);
+	cr_assert_eq(gn_frames_refs(vm->frames, frame), 4);
+	gn_frames_put(vm->frames, again);
+	cr_assert_eq(publish_as(1, GN_SHARE_READ, &again), 0);
+	cr_assert_eq(plain_query(vm, 1).rights, 0, "a seal stays");
+	gn_frames_put(vm->frames, again);
+	cr_assert_eq(rig_byte_of(0), 9);
+	cr_assert_eq(publish_as(0, GN_SHARE_RESEAL, &again), -EBUSY);
+	cr_assert_eq(rig_state(0), GN_P2M_PRIVATE);
+	gn_frames_put(vm->frames, frame);
+}
+
 /* ---- The dirty log ------------------------------------------------------------------------------------------- */
 
 static bool is_dirty(uint64_t at)

@@ -16,6 +16,7 @@ struct world {
 	struct gn_hasher hasher;
 	struct gn_scanner *scanner;
 	unsigned offered[PAGES]; /* how often */
+	bool was_shared[PAGES];	 /* at the latest time */
 	uint64_t tags[PAGES];
 	uint8_t checks[PAGES];
 	unsigned batches, blocks;
@@ -32,6 +33,7 @@ static void note_offers(void *ctx, struct gn_scanner *scanner, const struct gn_o
 	for (size_t i = 0; i < count; i++) {
 		cr_assert(!i || offers[i].at.v > offers[i - 1].at.v);
 		w->offered[offers[i].at.v]++;
+		w->was_shared[offers[i].at.v] = offers[i].is_shared;
 		w->tags[offers[i].at.v] = offers[i].tag.bits;
 		w->checks[offers[i].at.v] = offers[i].tag.check;
 		w->last = offers[i].at.v;
@@ -61,11 +63,16 @@ static void world_fini(struct world *w)
 	gn_frames_destroy(w->frames);
 }
 
+static void look(struct world *w)
+{
+	while (!gn_scanner_step(w->scanner))
+		;
+}
+
 static void sweep(struct world *w)
 {
 	cr_assert_eq(gn_scanner_sweep(w->scanner), 0);
-	while (!gn_scanner_step(w->scanner))
-		;
+	look(w);
 }
 
 static void sweeps(struct world *w, unsigned count)
@@ -191,6 +198,83 @@ Test(sharing_scanner, verdicts)
 }
 
 /* ---- Zeros --------------------------------------------------------------------------------------------- */
+
+/* A page is sealed, its reference anyone's, and the scanner told. */
+static void seal(struct world *w, uint64_t at)
+{
+	struct gn_merge page = { .at = gfn(at) };
+
+	cr_assert_eq(gn_p2m_publish(w->vm, &page, 1, GN_SHARE_SEALED), 0);
+	cr_assert_eq(page.result, 0);
+	gn_frames_anchor(w->frames, page.frame);
+	gn_scanner_set_shared(w->scanner, gfn(at));
+}
+
+/* What an owner may say of a sealed page that has a like; of one that has none nothing is said. */
+enum said { NOTHING, REOFFERED_BEFORE, REOFFERED_AFTER, OFFERED_ANEW, SAID };
+
+static void use(struct world *w, bool is_write)
+{
+	if (is_write)
+		rig_put(w->vm, 5, 3);
+	else
+		cr_assert_neq(rig_holds(w->vm, 5, 1), rig_holds(w->vm, 5, 3));
+}
+
+/* Sweeps from a page's next use, by a read or a write, before a sweep or amid one, until it is offered again. */
+static unsigned sweeps_until_offered(struct world *w, enum said said, bool is_write, bool is_amid)
+{
+	unsigned count = 0;
+
+	seal(w, 5);
+	w->offered[5] = 0;
+	if (said == REOFFERED_BEFORE)
+		gn_scanner_reoffer(w->scanner, gfn(5), true);
+	if (said == OFFERED_ANEW) {
+		gn_scanner_reoffer(w->scanner, gfn(5), false);
+		sweep(w);
+		cr_assert_eq(w->offered[5], 1, "at once: it is sealed still");
+		cr_assert(w->was_shared[5]);
+		cr_assert_eq(rig_query(w->vm, 5).rights, 0);
+		gn_scanner_set_shared(w->scanner, gfn(5));
+		w->offered[5] = 0;
+	}
+	if (is_amid)
+		cr_assert_eq(gn_scanner_sweep(w->scanner), 0);
+	use(w, is_write);
+	if (said == REOFFERED_AFTER)
+		gn_scanner_reoffer(w->scanner, gfn(5), false);
+	if (is_amid)
+		look(w);
+	cr_assert_eq(w->offered[5], 0, "it is used");
+	for (; !w->offered[5] && count < 20; count++)
+		sweep(w);
+	cr_assert_not(w->was_shared[5]);
+	return count;
+}
+
+/* In quiet mode a page that was used is offered, and sealed, when it stood still, whatever became of its offers before. */
+Test(sharing_scanner, when_a_page_is_sealed_anew_tells_nothing)
+{
+	for (unsigned how = 0; how < 4; how++) {
+		const bool is_write = how % 2, is_amid = how / 2;
+		static struct world w;
+
+		world_init(&w, "bare", 1, true);
+		rig_put(w.vm, 5, 1);
+		sweeps(&w, 3);
+		cr_assert_eq(w.offered[5], 1);
+		for (unsigned said = 0; said < SAID; said++) {
+			unsigned count =
+				sweeps_until_offered(&w, (enum said)said, is_write, is_amid);
+
+			cr_assert_eq(count, is_write ? 3 : 2, "said %u, how %u: %u sweeps", said,
+				     how, count);
+		}
+		gn_frames_drop_anchors(w.frames);
+		world_fini(&w);
+	}
+}
 
 Test(sharing_scanner, zeros_lose_their_frame)
 {
