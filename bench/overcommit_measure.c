@@ -44,7 +44,7 @@ struct guest {
 struct bench {
 	const struct overcommit_setup *setup;
 	struct overcommit_run *run;
-	struct overcommit_daemon daemon;
+	struct child_daemon daemon;
 	struct guest guests[OVERCOMMIT_MAX_VMS];
 	double started_s, rest_s, sample_s; /* 0: not yet */
 	uint64_t gone_on;		    /* the last phase that was let begin */
@@ -273,7 +273,7 @@ int overcommit_measure_run(const struct overcommit_setup *setup, const char *pol
 	if (!err)
 		conclude(b, is_baseline, baseline_cycles);
 	reap(b);
-	overcommit_daemon_stop(&b->daemon);
+	child_daemon_stop(&b->daemon);
 	free(b);
 	return err;
 }

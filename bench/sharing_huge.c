@@ -70,10 +70,10 @@ static int count_references(struct sharing_rig *rig, uint64_t pages, double *per
 	struct gn_counters counters;
 	int err = sharing_rig_run(rig, 0, load_random, &loads);
 
-	gn_soft_counters_reset(rig->machines[0]);
+	gn_soft_counters_reset(rig->vms[0].soft);
 	if (!err)
 		err = sharing_rig_run(rig, 0, load_random, &loads);
-	gn_soft_counters(rig->machines[0], &counters);
+	gn_soft_counters(rig->vms[0].soft, &counters);
 	*per_access = (double)counters.walk_refs / (double)counters.accesses;
 	return err;
 }

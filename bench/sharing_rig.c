@@ -13,8 +13,6 @@
 #include "mmu/frames.h"
 #include "mmu/retire.h"
 
-#define BLOCK_BYTES    ((uint64_t)2 << 20)
-#define TABLE_BYTES    BLOCK_BYTES
 #define SLICE_NS       5000000
 #define PASS_PAUSE_NS  10000000
 #define GUEST_PAUSE_NS 2000000
@@ -29,12 +27,12 @@ static double cpu_now_s(void)
 
 struct gn_vm *sharing_rig_vm(const struct sharing_rig *rig, unsigned vm)
 {
-	return gn_soft_vm(rig->machines[vm]);
+	return gn_soft_vm(rig->vms[vm].soft);
 }
 
 struct gn_soft_cpu *sharing_rig_cpu(const struct sharing_rig *rig, unsigned vm)
 {
-	return gn_soft_cpu(rig->machines[vm], 0);
+	return gn_soft_cpu(rig->vms[vm].soft, 0);
 }
 
 static uint64_t table_pages(const struct sharing_rig *rig)
@@ -61,61 +59,14 @@ uint64_t sharing_rig_saved(const struct sharing_rig *rig)
 	return used < rig->used_pages ? rig->used_pages - used : 0;
 }
 
-static uint64_t contents_bytes(const struct sharing_contents *contents)
-{
-	return (contents->vm_pages * GN_PAGE_SIZE + BLOCK_BYTES - 1) & ~(BLOCK_BYTES - 1);
-}
-
-static int fill(struct sharing_rig *rig, unsigned vm)
-{
-	const struct sharing_contents *contents = rig->config.contents;
-	struct gn_vm *machine = sharing_rig_vm(rig, vm);
-	uint8_t bytes[SHARING_PAGE_BYTES];
-	int err = 0;
-
-	for (uint64_t page = 0; page < contents->vm_pages && !err; page++) {
-		sharing_page_fill(contents->seed, sharing_page(contents, vm, page), bytes);
-		err = gn_vm_write(machine, gpa(page * GN_PAGE_SIZE), bytes, sizeof(bytes));
-	}
-	return err;
-}
-
-static int map(struct sharing_rig *rig, unsigned vm)
-{
-	uint64_t bytes = contents_bytes(rig->config.contents);
-	unsigned leaf = rig->config.guest_leaf;
-	int err = guest_tables_init(&rig->tables[vm], sharing_rig_vm(rig, vm), 4, gpa(bytes),
-				    TABLE_BYTES);
-
-	return err ? err
-		   : guest_tables_map(&rig->tables[vm], gva(0), gpa(0), leaf,
-				      bytes / gn_level_bytes(leaf));
-}
-
-/* Long mode on the tables, executed by the machine. */
-static void load_tables(struct gn_soft_cpu *cpu, void *ctx)
-{
-	guest_tables_load_soft(ctx, cpu);
-}
-
 static int add_vm(struct sharing_rig *rig, unsigned vm)
 {
 	const struct sharing_rig_config *c = &rig->config;
-	const struct gn_soft_config config = {
-		.vm = { .scheme = c->scheme,
-			.mem_bytes = contents_bytes(c->contents) + TABLE_BYTES,
-			.vcpus = 1,
-			.backing_level = c->backing_level,
-			.frames = rig->frames },
-		.seed = c->contents->seed + vm,
-	};
-	int err = gn_soft_create(&config, &rig->machines[vm]);
+	const struct gn_vm_config config = { .scheme = c->scheme,
+					     .backing_level = c->backing_level,
+					     .frames = rig->frames };
 
-	if (!err)
-		err = fill(rig, vm);
-	if (!err)
-		err = map(rig, vm);
-	return err ? err : gn_soft_run(sharing_rig_cpu(rig, vm), load_tables, &rig->tables[vm]);
+	return sharing_vm_init(&rig->vms[vm], c->contents, vm, &config, c->guest_leaf);
 }
 
 static int add_domain(struct sharing_rig *rig, unsigned vm)
@@ -129,8 +80,8 @@ static int add_domain(struct sharing_rig *rig, unsigned vm)
 		.stock_pages = vm ? 0
 				  : rig->config.contents->vms * rig->config.contents->vm_pages /
 					       STOCK_PART,
-		.max_pages = rig->config.contents->vms *
-			     (contents_bytes(rig->config.contents) + TABLE_BYTES) / GN_PAGE_SIZE,
+		.max_pages = rig->config.contents->vms * sharing_vm_bytes(rig->config.contents) /
+			     GN_PAGE_SIZE,
 	};
 
 	return vm && !rig->config.is_apart ? 0 : gn_domain_create(&config, &rig->domains[vm]);
@@ -139,7 +90,7 @@ static int add_domain(struct sharing_rig *rig, unsigned vm)
 int sharing_rig_init(struct sharing_rig *rig, const struct sharing_rig_config *config)
 {
 	const struct sharing_contents *contents = config->contents;
-	uint64_t memory = contents->vms * (contents_bytes(contents) + TABLE_BYTES),
+	uint64_t memory = contents->vms * sharing_vm_bytes(contents),
 		 bytes = memory + memory / 64 + ((uint64_t)32 << 20) +
 			 config->reserve_pages * GN_PAGE_SIZE;
 	bool is_huge = config->backing_level > 1;
@@ -159,9 +110,10 @@ int sharing_rig_init(struct sharing_rig *rig, const struct sharing_rig_config *c
 			err = gn_domain_add(*domain, sharing_rig_vm(rig, vm));
 		/* Tables of guests alike are alike, and no part of the contents. */
 		if (!err)
-			err = gn_domain_hint(*domain, sharing_rig_vm(rig, vm),
-					     gfn(contents_bytes(contents) / GN_PAGE_SIZE),
-					     TABLE_BYTES / GN_PAGE_SIZE, GN_SHARE_NEVER);
+			err = gn_domain_hint(
+				*domain, sharing_rig_vm(rig, vm),
+				gfn(sharing_vm_contents_bytes(contents) / GN_PAGE_SIZE),
+				SHARING_TABLE_BYTES / GN_PAGE_SIZE, GN_SHARE_NEVER);
 	}
 	if (err) {
 		sharing_rig_fini(rig);
@@ -177,14 +129,13 @@ void sharing_rig_fini(struct sharing_rig *rig)
 	for (unsigned vm = 0; vm < SHARING_MAX_VMS; vm++) {
 		struct gn_domain *domain = rig->domains[rig->config.is_apart ? vm : 0];
 
-		if (rig->machines[vm] && domain)
+		if (rig->vms[vm].soft && domain)
 			gn_domain_remove(domain, sharing_rig_vm(rig, vm));
 	}
 	for (unsigned vm = 0; vm < SHARING_MAX_VMS; vm++)
 		gn_domain_destroy(rig->domains[vm]);
 	for (unsigned vm = 0; vm < SHARING_MAX_VMS; vm++)
-		if (rig->machines[vm])
-			gn_soft_destroy(rig->machines[vm]);
+		sharing_vm_fini(&rig->vms[vm]);
 	if (rig->frames)
 		gn_frames_destroy(rig->frames);
 }

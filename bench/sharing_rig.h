@@ -1,18 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * sharing_rig.h - VMs with the contents of a case over one pool of frames, and a domain that shares them.
- *
- * Each VM is a software machine whose guest maps its memory one to one: page N of the contents is at guest-physical and
- * guest-virtual address N * 4 KiB, its tables lie behind it.
+ * sharing_rig.h - VMs with the contents of a case (sharing_vm.h) over one pool of frames, and a domain that shares them.
  */
 #ifndef GN_BENCH_SHARING_RIG_H
 #define GN_BENCH_SHARING_RIG_H
 
 #include <gnomon/sharing.h>
 
-#include "guest_tables.h"
 #include "sharing.h"
 #include "sharing_guest.h"
+#include "sharing_vm.h"
 
 struct sharing_rig_config {
 	const struct sharing_contents *contents;
@@ -28,8 +25,7 @@ struct sharing_rig_config {
 struct sharing_rig {
 	struct sharing_rig_config config;
 	struct gn_frames *frames;
-	struct gn_soft *machines[SHARING_MAX_VMS];
-	struct guest_tables tables[SHARING_MAX_VMS];
+	struct sharing_vm vms[SHARING_MAX_VMS];
 	struct sharing_guest *guests[SHARING_MAX_VMS];
 	struct gn_domain *domains[SHARING_MAX_VMS]; /* NULL: that of the VM before */
 	uint64_t used_pages; /* of the pool by the VMs' memory, before anything was shared */
