@@ -28,10 +28,9 @@
 
 enum { OPT_VMS = 0x300, OPT_MEM, OPT_SECONDS, OPT_SETTLE, OPT_SEED, OPT_JSON };
 
-#define POLL_US	  20000
-#define STUCK_S	  60.0 /* without one more VM up */
-#define ANSWER_MS 5000
-#define END_S	  5.0
+#define POLL_US 20000
+#define STUCK_S 60.0 /* without one more VM up */
+#define END_S	5.0
 #define OVERHEAD_BYTES                                                                             \
 	((uint64_t)6 << 20) /* of a VM's process beside its guest's memory: measured */
 
@@ -39,7 +38,7 @@ enum { BOOTING_PER_CPU = 2, ASKED_FOR_MEMORY = 16 };
 
 struct bench {
 	struct scale_results r;
-	struct overcommit_daemon daemon;
+	struct child_daemon daemon;
 	struct scale_shared *shared;
 	pid_t *pids;
 	unsigned started;
@@ -166,7 +165,7 @@ static void end_all(struct bench *b)
 			kill(b->pids[i], SIGKILL);
 			waitpid(b->pids[i], NULL, 0);
 		}
-	overcommit_daemon_stop(&b->daemon);
+	child_daemon_stop(&b->daemon);
 }
 
 /* ---- VMs ---------------------------------------------------------------------------------------------------------- */
@@ -297,7 +296,7 @@ static struct reading read_all(struct bench *b)
 	cJSON *answer = NULL;
 
 	/* Asking costs the daemon something, too: between the windows' ends, and no more than once. */
-	if (gn_client_call(b->daemon.client, "query-policy", NULL, ANSWER_MS, &answer)) {
+	if (child_daemon_ask(&b->daemon, "query-policy", &answer)) {
 		end_all(b);
 		cli_fail(EXIT_CANNOT, "gnomon-balloond does not answer with %u VMs there",
 			 b->started);
@@ -385,7 +384,7 @@ static void start(struct bench *b)
 		cli_fail(EXIT_CANNOT, "out of memory");
 	err = overcommit_daemon_start(&b->daemon, &setup, "esx");
 	if (err) {
-		overcommit_daemon_stop(&b->daemon);
+		child_daemon_stop(&b->daemon);
 		cli_fail(EXIT_CANNOT, "gnomon-balloond was not started: %s", strerror(-err));
 	}
 	b->daemon_kib = process_kib(b->daemon.pid, "status", "VmRSS");
