@@ -205,7 +205,7 @@ one_line "scale, no VMs"
 expect 2 "scale, bad size" overcommit scale --mem 1M
 expect 2 "scale, one word too many" overcommit scale balloon
 expect 3 "scale, too many" overcommit scale --vms 4000 --mem 1G
-says err '--vms takes fewer'
+says err 'vms takes fewer'
 one_line "scale, too many"
 expect 0 "scale" overcommit scale --vms 12 --seconds 2 --settle 1 --json scale.json
 says out '^daemon: of a core, steady .* <= 2$'
