@@ -11,6 +11,9 @@
  * all of its pages in frames of its own has none that is used. If the copy finds no frame even so, the page takes
  * the frame and the anchor is no more (p2m_fault.c): a guest that stops for want of a page would tell more.
  *
+ * What is being lifted is neither anchored nor free for a while. An allocation that finds nothing meanwhile waits for it: lifting
+ * holds the lock of who gives back.
+ *
  * A bit a frame, changed under the pool's lock. A frame with nothing but its anchor gets no other reference, but one of the
  * window, by being lent (window.c), which is done under that lock, too.
  */
@@ -88,12 +91,18 @@ static void lift(struct gn_frames *frames, bool all, struct gn_anchors *left)
 		uint64_t end = word + LOOK_MAX < words ? word + LOOK_MAX : words;
 		size_t count = 0;
 
+		gn_lock(&impl->give_lock);
 		gn_lock(&impl->lock);
 		for (; word < end && count + WORD_BITS <= RUNS_MAX; word++)
 			look_at_word(frames, word, all, runs, &count, left);
+		impl->is_lifting = count;
 		gn_unlock(&impl->lock);
 		if (count)
-			gn_frames_put_runs(frames, runs, count);
+			gn_give_back_runs(frames, runs, count);
+		gn_lock(&impl->lock);
+		impl->is_lifting = false;
+		gn_unlock(&impl->lock);
+		gn_unlock(&impl->give_lock);
 	}
 }
 

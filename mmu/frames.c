@@ -342,28 +342,53 @@ static bool take_one(struct gn_frames_impl *impl, find_fn *find, enum purpose pu
 	return true;
 }
 
-static int alloc_frame(struct gn_frames *frames, find_fn *find, pfn_t home, enum purpose purpose,
-		       pfn_t *out)
+/* False: there is none; *again: some are about to be free. */
+static bool try_take(struct gn_frames *frames, find_fn *find, enum purpose purpose, uint64_t *frame,
+		     bool *must_clear, bool *again)
 {
 	struct gn_frames_impl *impl = frames->impl;
-	bool found, has_reserve, must_clear = false;
-	uint64_t frame = home.v, spare;
+	uint64_t spare;
+	bool found;
 
 	gn_lock(&impl->lock);
-	has_reserve = impl->reserve;
 	spare = count_spare(frames, purpose);
-	found = spare && take_one(impl, find, purpose, &frame, &must_clear);
+	found = spare && take_one(impl, find, purpose, frame, must_clear);
 	if (!found && gn_anchors_yield(frames)) {
 		spare = count_spare(frames, purpose);
-		found = spare && take_one(impl, find, purpose, &frame, &must_clear);
+		found = spare && take_one(impl, find, purpose, frame, must_clear);
 	}
 	if (found && purpose != FOR_MEMORY && spare - 1 < impl->reserve_low)
 		impl->reserve_low = spare - 1;
+	*again = !found && impl->is_lifting;
 	gn_unlock(&impl->lock);
+	return found;
+}
+
+static void warn_full(struct gn_frames *frames)
+{
+	bool has_reserve;
+
+	gn_lock(&frames->impl->lock);
+	has_reserve = frames->impl->reserve;
+	gn_unlock(&frames->impl->lock);
+	gn_log(GN_LOG_WARN, "host frame pool is full: all %llu frames are taken%s",
+	       (unsigned long long)frames->own_count,
+	       has_reserve ? ", or reserved for what sharing saved" : "");
+}
+
+static int alloc_frame(struct gn_frames *frames, find_fn *find, pfn_t home, enum purpose purpose,
+		       pfn_t *out)
+{
+	bool found, again, must_clear = false;
+	uint64_t frame = home.v;
+
+	while (!(found = try_take(frames, find, purpose, &frame, &must_clear, &again)) && again) {
+		/* Who lifts anchors holds it until they are free. */
+		gn_lock(&frames->impl->give_lock);
+		gn_unlock(&frames->impl->give_lock);
+	}
 	if (!found) {
-		gn_log(GN_LOG_WARN, "host frame pool is full: all %llu frames are taken%s",
-		       (unsigned long long)frames->own_count,
-		       has_reserve ? ", or reserved for what sharing saved" : "");
+		warn_full(frames);
 		return -ENOMEM;
 	}
 	if (must_clear && purpose != FOR_COPY)

@@ -55,6 +55,7 @@ struct gn_frames_impl {
 	uint64_t returned_hint; /* [lock] words of `returned` below have none */
 	uint64_t *
 		anchored; /* [lock] a bit a frame, the window's too: one of its references is ours */
+	bool is_lifting;  /* [lock] some are anchored no more, and not free yet */
 	void *tables;	  /* (c) the mapping that holds all of the above arrays */
 	size_t tables_bytes; /* (c) */
 };
@@ -86,6 +87,9 @@ bool gn_frames_take_lowest(struct gn_frames_impl *impl, uint64_t *frame);
 
 /* anchor.c. Own frames that have nothing but their anchor are free; whether there were any. Frames lock held. */
 bool gn_anchors_yield(struct gn_frames *frames);
+
+/* give_back.c: gn_frames_put_runs(). Give lock held. */
+uint64_t gn_give_back_runs(struct gn_frames *frames, const struct gn_frame_run *runs, size_t count);
 
 /* gn_frames_put() of a frame of the window. */
 bool gn_window_put(struct gn_frames *frames, pfn_t frame);

@@ -183,13 +183,10 @@ static uint64_t give_back_leaving(struct gn_frames *frames)
 	return b.given_bytes;
 }
 
-uint64_t gn_frames_put_runs(struct gn_frames *frames, const struct gn_frame_run *runs, size_t count)
+uint64_t gn_give_back_runs(struct gn_frames *frames, const struct gn_frame_run *runs, size_t count)
 {
-	struct gn_frames_impl *impl = frames->impl;
 	bool any_leaves = false;
-	uint64_t bytes = 0;
 
-	gn_lock(&impl->give_lock);
 	for (size_t i = 0; i < count; i++) {
 		const struct gn_frame_run *run = &runs[i];
 
@@ -202,8 +199,15 @@ uint64_t gn_frames_put_runs(struct gn_frames *frames, const struct gn_frame_run 
 		for (uint64_t k = 0; k < run->count; k++)
 			gn_frames_put(frames, pfn(run->first.v + k));
 	}
-	if (any_leaves)
-		bytes = give_back_leaving(frames);
-	gn_unlock(&impl->give_lock);
+	return any_leaves ? give_back_leaving(frames) : 0;
+}
+
+uint64_t gn_frames_put_runs(struct gn_frames *frames, const struct gn_frame_run *runs, size_t count)
+{
+	uint64_t bytes;
+
+	gn_lock(&frames->impl->give_lock);
+	bytes = gn_give_back_runs(frames, runs, count);
+	gn_unlock(&frames->impl->give_lock);
 	return bytes;
 }

@@ -240,7 +240,7 @@ int gn_share_agent_create(const struct gn_share_agent_config *config, struct gn_
 
 	if (!config->name || !config->name[0] || !config->vm ||
 	    config->mem_bytes / GN_PAGE_SIZE != config->vm->p2m.gfn_count ||
-	    (config->quiet && !config->group))
+	    (config->quiet && (!config->group || !config->group[0])))
 		return -EINVAL;
 	a = calloc(1, sizeof(*a));
 	if (!a)

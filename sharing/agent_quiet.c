@@ -18,7 +18,8 @@
  * With home frames a page is sealed away from its home, so that this is free for its copy. So many may be away as the pool has frames
  * that are no page's home, and some for tables; a merged page counts as one that is not, for when the next one is sealed would
  * tell else. Without, frames for the copies that the guest makes between two sweeps come out of the pool until that is empty;
- * then old anchors yield (mmu/anchor.c).
+ * then old anchors yield (mmu/anchor.c). What has just been sealed is not anchored yet, so a pool needs a batch of offers (2 MiB) beyond
+ * the guest's pages and its tables; by default it has more.
  */
 #include <errno.h>
 #include <string.h>

@@ -80,7 +80,7 @@ static void sweep(struct gn_share_agent *a, uint64_t now_ns)
 	}
 	(void)gn_scanner_sweep(a->scanner);
 	/* Frames that the guest used no more since: they wait for others, and the daemon for them. */
-	if (a->is_quiet)
+	if (a->seals)
 		gn_share_lift(a, now_ns);
 	else
 		gn_retire_drain(a->config.vm);
