@@ -3,6 +3,7 @@
 """shared.py SHARED GNOMON - gnomon-shared as its operator and its VMs meet it: configuration, domains by both sides, commands, metrics,
 reload, CPU budget, dry run, VMs that are lost; and VMs of `gnomon run --sharing`, whose guests notice nothing. Last line: N passed, N failed."""
 import array
+import json
 import os
 import signal
 import socket
@@ -253,6 +254,29 @@ def quiet_vms_share(folder):
     check(d.end() == 0, "ends")
 
 
+def quiet_is_not_taken_for_granted(folder):
+    """A daemon that takes a VM which wants quiet, and says nothing of it: the VM leaves at once, and shares nothing."""
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(os.path.join(folder, "s"))
+        listening.listen()
+        listening.settimeout(LIMIT_S)
+        guest = start_vm(folder, "a", "--sharing-domain", "g", "--sharing-quiet")
+        try:
+            peer, _ = listening.accept()
+            peer.settimeout(LIMIT_S)
+            lines = peer.makefile("r")
+            peer.sendall(json.dumps({"gnomon": {"version": {"product": "gnomon-shared", "release": "0", "protocol": 1}, "capabilities": []}}).encode() + b"\n")
+            asked = json.loads(lines.readline())
+            check(asked["execute"] == "register" and asked["arguments"]["quiet"] is True, f"it says what it wants: {asked}")
+            answer = json.dumps({"return": {"cpu_ppm": 1000000, "sweep_ms": 20}, "id": asked["id"]}).encode() + b"\n"
+            socket.send_fds(peer, [answer], [listening.fileno(), listening.fileno()])
+            check(json.loads(lines.readline())["execute"] == "unregister", "and leaves")
+            out, err = guest.communicate(timeout=LIMIT_S)
+            check(guest.returncode == 3 and "is not quiet" in err, f"saying why: {guest.returncode} {err}")
+        finally:
+            guest.kill()
+
+
 def lost(folder):
     """A VM that is stopped is charged until it is dead."""
     d = Daemon(folder, EAGER + "[domain g]\nvms = a b\n")
@@ -311,4 +335,4 @@ def usage(folder):
         check(done.returncode in (2, 3) and done.stderr.count("\n") == 1, f"{options}: {done.returncode} {done.stderr}")
 
 
-run_tests((configuration, domains_need_both, quiet_needs_both, descriptors, budget, vms_share, quiet_vms_share, lost, dry_run, quiet_dry_run, usage))
+run_tests((configuration, domains_need_both, quiet_needs_both, descriptors, budget, vms_share, quiet_vms_share, quiet_is_not_taken_for_granted, lost, dry_run, quiet_dry_run, usage))
