@@ -18,23 +18,25 @@
 
 #include <gnomon/sharing.h>
 
+#include "sharing/scanner.h"
 #include "sharing/domain_impl.h"
 #include "support/cases.h"
 #include "unit/soft_guest.h"
 
-#define MIB	      ((uint64_t)1 << 20)
-#define OPERATIONS    100000000 /* of all configurations together */
-#define VMS	      3u
-#define DOMAINS	      2u
-#define PAGES	      512u /* of a VM, with data */
-#define WORDS	      4u
-#define RAM	      (6 * MIB)
-#define FIRST	      (2 * MIB) /* where data begins: a block's start */
-#define BASE	      ((uint64_t)0x40000000)
-#define GUEST_RUN     4096 /* operations of a guest in a row, */
-#define GUEST_PAGES   24   /* on so many pages: the others come to rest */
-#define CHECK_PERIOD  2048 /* turns between looks at everything */
-#define ROUNDS_TO_END 60
+#define MIB	     ((uint64_t)1 << 20)
+#define OPERATIONS   100000000 /* of all configurations together */
+#define VMS	     3u
+#define DOMAINS	     2u
+#define PAGES	     512u /* of a VM, with data */
+#define WORDS	     4u
+#define RAM	     (6 * MIB)
+#define FIRST	     (2 * MIB) /* where data begins: a block's start */
+#define BASE	     ((uint64_t)0x40000000)
+#define GUEST_RUN    4096 /* operations of a guest in a row, */
+#define GUEST_PAGES  24	  /* on so many pages: the others come to rest */
+#define CHECK_PERIOD 2048 /* turns between looks at everything */
+/* Each area has its turn, and its pages their time. */
+#define ROUNDS_TO_END (2 * GN_LOOK_AFTER_PERIOD + 8)
 #define FAILURES_TOLD 5
 
 static const unsigned offsets[WORDS] = { 0, 8, 2048, 4088 };
