@@ -358,6 +358,24 @@ bool balloon_vm_await_admission(struct balloon_vm *vm, unsigned timeout_ms)
 	return true;
 }
 
+int balloon_vm_join(struct gn_soft *soft, const struct balloon_vm_config *config,
+		    unsigned timeout_ms, struct balloon_vm **out)
+{
+	struct gn_vm *machine = gn_soft_vm(soft);
+	struct balloon_vm_config c = *config;
+	int err;
+
+	c.backend = "soft";
+	c.scheme = gn_vm_scheme(machine);
+	if (!c.max_bytes)
+		c.max_bytes = c.mem_bytes;
+	err = balloon_vm_create(machine, &c, out);
+	if (err)
+		return err;
+	gn_soft_set_mmio(soft, gn_balloon_mmio, balloon_vm_device(*out));
+	return balloon_vm_await_admission(*out, timeout_ms) ? 0 : -ETIMEDOUT;
+}
+
 void balloon_vm_stats(struct balloon_vm *vm, struct balloon_vm_stats *out)
 {
 	struct gn_balloon_stats stats;

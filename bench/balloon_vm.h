@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include <gnomon/balloon.h>
+#include <gnomon/soft.h>
 
 struct balloon_vm_config {
 	const char *socket, *name; /* of the daemon; of the VM */
@@ -29,6 +30,10 @@ struct balloon_vm;
 /* -errno. @machine outlives it. */
 int balloon_vm_create(struct gn_vm *machine, const struct balloon_vm_config *config,
 		      struct balloon_vm **out);
+/* Of a software machine: made, hooked up, and admitted within @timeout_ms. Backend and scheme are its own; @config->max_bytes 0: all of its
+ * memory. -errno; -ETIMEDOUT: it was not admitted. */
+int balloon_vm_join(struct gn_soft *soft, const struct balloon_vm_config *config,
+		    unsigned timeout_ms, struct balloon_vm **out);
 /* For the backend's MMIO hook, before the guest runs. The guest finds it at GN_BALLOON_MMIO_GPA. */
 struct gn_balloon *balloon_vm_device(const struct balloon_vm *vm);
 /* After the guest's end. The daemon sees the VM as gone. NULL is fine. */

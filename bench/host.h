@@ -7,6 +7,7 @@
 #ifndef GN_BENCH_HOST_H
 #define GN_BENCH_HOST_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct host_info {
@@ -23,6 +24,8 @@ struct host_info {
 };
 
 void host_probe(struct host_info *host);
+/* The text behind "@key:" in a file of such lines, as /proc has many. False: there is none. */
+bool host_read_key(const char *path, const char *key, char *out, size_t bytes);
 
 /* Field i for tables and files, from 0 until NULL: key in the file, title, and the text. */
 struct host_field {

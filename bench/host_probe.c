@@ -62,8 +62,7 @@ static bool read_line(const char *path, char *out, size_t bytes)
 	return ok;
 }
 
-/* The text after "key :" in a /proc file of such lines. */
-static bool read_key(const char *path, const char *key, char *out, size_t bytes)
+bool host_read_key(const char *path, const char *key, char *out, size_t bytes)
 {
 	char line[512];
 	FILE *f = fopen(path, "re");
@@ -72,9 +71,12 @@ static bool read_key(const char *path, const char *key, char *out, size_t bytes)
 	if (!f)
 		return false;
 	while (!found && fgets(line, sizeof(line), f)) {
-		char *colon = strchr(line, ':');
+		char *colon = line + strlen(key);
 
-		if (strncmp(line, key, strlen(key)) != 0 || !colon)
+		if (strncmp(line, key, strlen(key)) != 0)
+			continue;
+		colon += strspn(colon, " \t");
+		if (*colon != ':')
 			continue;
 		colon += 1 + strspn(colon + 1, " \t");
 		colon[strcspn(colon, "\n")] = '\0';
@@ -150,9 +152,9 @@ void host_probe(struct host_info *host)
 	char text[256];
 
 	memset(host, 0, sizeof(*host));
-	read_key("/proc/cpuinfo", "model name", host->cpu, sizeof(host->cpu));
+	host_read_key("/proc/cpuinfo", "model name", host->cpu, sizeof(host->cpu));
 	snprintf(host->cpus, sizeof(host->cpus), "%ld", sysconf(_SC_NPROCESSORS_ONLN));
-	if (read_key("/proc/meminfo", "MemTotal", text, sizeof(text)))
+	if (host_read_key("/proc/meminfo", "MemTotal", text, sizeof(text)))
 		snprintf(host->memory, sizeof(host->memory), "%.1f GiB",
 			 strtod(text, NULL) / (1 << 20));
 	if (!uname(&uts))

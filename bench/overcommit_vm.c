@@ -312,11 +312,8 @@ static bool join_daemon(struct vm *vm, const struct overcommit_vm_config *c)
 	const struct balloon_vm_config config = {
 		.socket = c->socket,
 		.name = name,
-		.backend = "soft",
-		.scheme = "ept",
 		.mem_bytes = setup->mem_bytes,
 		.min_bytes = setup->min_bytes,
-		.max_bytes = setup->mem_bytes,
 		.boot_bytes = c->boot_bytes,
 		.shares = c->shares,
 		.seed = setup->seed + c->index,
@@ -325,10 +322,7 @@ static bool join_daemon(struct vm *vm, const struct overcommit_vm_config *c)
 	};
 
 	snprintf(name, sizeof(name), "vm%u", c->index + 1);
-	if (balloon_vm_create(gn_soft_vm(vm->soft), &config, &vm->memory))
-		return false;
-	gn_soft_set_mmio(vm->soft, gn_balloon_mmio, balloon_vm_device(vm->memory));
-	return balloon_vm_await_admission(vm->memory, ADMISSION_MS);
+	return !balloon_vm_join(vm->soft, &config, ADMISSION_MS, &vm->memory);
 }
 
 void overcommit_vm_main(const struct overcommit_vm_config *c)

@@ -14,14 +14,13 @@
 
 #include "cli.h"
 #include "control/clock.h"
+#include "mmu/vm.h"
 #include "sharing/pool.h"
 
 #define ADMISSION_NS UINT64_C(10000000000)
 #define AWAIT_NS     2000000
 /* Address space, not memory. */
 #define WINDOW_BYTES (64 * GN_SEGMENT_BYTES)
-#define TABLES_BYTES                                                                               \
-	((uint64_t)64 << 20) /* as a pool has by default, beside a quarter of the memory */
 
 enum { OPT_SHARING = 0x500, OPT_DOMAIN, OPT_QUIET };
 
@@ -83,7 +82,7 @@ void run_sharing_prepare(const struct run_sharing *sharing, struct gn_vm_config 
 		config->window_bytes = WINDOW_BYTES;
 	/* With home frames a page is sealed elsewhere (sharing/agent_quiet.c). Of the pool's size only what is used is memory. */
 	if (sharing->quiet && !strcmp(sharing->backend, "kvm"))
-		config->pool_bytes = 2 * config->mem_bytes + config->mem_bytes / 4 + TABLES_BYTES;
+		config->pool_bytes = 2 * config->mem_bytes + gn_vm_tables_bytes(config->mem_bytes);
 }
 
 static bool await_registration(const struct gn_share_agent *agent)

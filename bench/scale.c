@@ -10,12 +10,8 @@
 
 #include <argp.h>
 #include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -23,25 +19,22 @@
 #include "commands.h"
 #include "control/clock.h"
 #include "control/json.h"
+#include "host.h"
 #include "overcommit_daemon.h"
 #include "progress.h"
+#include "scale_fleet.h"
 
 enum { OPT_VMS = 0x300, OPT_MEM, OPT_SECONDS, OPT_SETTLE, OPT_SEED, OPT_JSON };
 
-#define POLL_US 20000
-#define STUCK_S 60.0 /* without one more VM up */
-#define END_S	5.0
 #define OVERHEAD_BYTES                                                                             \
 	((uint64_t)6 << 20) /* of a VM's process beside its guest's memory: measured */
 
-enum { BOOTING_PER_CPU = 2, ASKED_FOR_MEMORY = 16 };
+enum { ASKED_FOR_MEMORY = 16 };
 
 struct bench {
 	struct scale_results r;
 	struct child_daemon daemon;
-	struct scale_shared *shared;
-	pid_t *pids;
-	unsigned started;
+	struct scale_fleet fleet;
 	double daemon_kib; /* without VMs */
 	const char *json;
 	struct progress progress;
@@ -105,22 +98,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 
 /* ---- What /proc knows ------------------------------------------------------------------------------------------- */
 
-/* The number behind @key in a file of lines "key: number kB"; 0: there is none. */
+/* The number of kB behind @key; 0: not known. */
 static double read_kib(const char *path, const char *key)
 {
-	char line[256];
-	double kib = 0;
-	FILE *file = fopen(path, "re");
+	char text[64];
 
-	if (!file)
-		return 0;
-	while (fgets(line, sizeof(line), file))
-		if (!strncmp(line, key, strlen(key)) && line[strlen(key)] == ':') {
-			kib = strtod(line + strlen(key) + 1, NULL);
-			break;
-		}
-	fclose(file);
-	return kib;
+	return host_read_key(path, key, text, sizeof(text)) ? strtod(text, NULL) : 0;
 }
 
 static double process_kib(pid_t pid, const char *file, const char *key)
@@ -142,194 +125,48 @@ static void check_host(const struct scale_results *r)
 {
 	double need = (double)r->vms * (double)(r->mem_bytes / 2 + OVERHEAD_BYTES) / 1024;
 	double has = read_kib("/proc/meminfo", "MemAvailable");
-	struct rlimit files;
 	char needed[32], there[32];
 
 	if (has > 0 && need > has)
 		cli_fail(EXIT_CANNOT, "%u VMs take about %s, this host has %s; --vms takes fewer",
 			 r->vms, cli_format_bytes((uint64_t)need * 1024, needed, sizeof(needed)),
 			 cli_format_bytes((uint64_t)has * 1024, there, sizeof(there)));
-	/* The daemon, which inherits it, has a socket and a process's handle for each VM. */
-	if (!getrlimit(RLIMIT_NOFILE, &files)) {
-		files.rlim_cur = files.rlim_max;
-		(void)setrlimit(RLIMIT_NOFILE, &files);
-	}
 }
 
-/* The daemon and its folder, VMs and the bar: before an early end, too. */
-static void end_all(struct bench *b)
-{
-	progress_end(&b->progress);
-	for (unsigned i = 0; i < b->started; i++)
-		if (b->pids[i]) {
-			kill(b->pids[i], SIGKILL);
-			waitpid(b->pids[i], NULL, 0);
-		}
-	child_daemon_stop(&b->daemon);
-}
-
-/* ---- VMs ---------------------------------------------------------------------------------------------------------- */
-
-static void start_vm(struct bench *b)
-{
-	struct scale_vm_config config = { .socket = b->daemon.socket,
-					  .index = b->started,
-					  .mem_bytes = b->r.mem_bytes,
-					  .min_bytes = b->r.min_bytes,
-					  .seed = b->r.seed,
-					  .shared = b->shared };
-	pid_t pid;
-
-	fflush(NULL);
-	pid = fork();
-	if (!pid)
-		scale_vm_main(&config);
-	if (pid < 0) {
-		int error = errno;
-
-		end_all(b);
-		cli_fail(EXIT_CANNOT, "VM %u cannot be started: %s", b->started + 1,
-			 strerror(error));
-	}
-	b->pids[b->started++] = pid;
-}
-
-/* A VM that died of something else than itself did not say so. */
-static void note_death(struct scale_slot *slot, int status)
-{
-	const int state = atomic_load(&slot->state);
-
-	if (state == SCALE_VM_ENDED || state == SCALE_VM_FAILED)
-		return;
-	if (WIFSIGNALED(status))
-		snprintf(slot->why, sizeof(slot->why), "killed by signal %d", WTERMSIG(status));
-	else
-		snprintf(slot->why, sizeof(slot->why), "ended with status %d", WEXITSTATUS(status));
-	atomic_store(&slot->state, SCALE_VM_FAILED);
-}
-
-static void note_deaths(struct bench *b)
-{
-	pid_t pid;
-	int status;
-
-	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-		if (pid == b->daemon.pid) {
-			b->daemon.pid = 0;
-			end_all(b);
-			cli_fail(EXIT_CANNOT, "gnomon-balloond ended with %u VMs there",
-				 b->started);
-		}
-		for (unsigned i = 0; i < b->started; i++)
-			if (b->pids[i] == pid) {
-				b->pids[i] = 0;
-				note_death(&b->shared->slots[i], status);
-			}
-	}
-}
-
-static unsigned count_state(const struct bench *b, enum scale_vm_state state)
-{
-	unsigned count = 0;
-
-	for (unsigned i = 0; i < b->started; i++)
-		count += atomic_load(&b->shared->slots[i].state) == (int)state;
-	return count;
-}
-
-/* Until @vms are there and up, or failed. */
-static void boot(struct bench *b, unsigned vms)
-{
-	const unsigned most = BOOTING_PER_CPU * (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
-	unsigned booting, before = 0;
-	double last_s = gn_now_s();
-
-	do {
-		booting = count_state(b, SCALE_VM_BOOTS);
-		while (b->started < vms && booting < most) {
-			start_vm(b);
-			booting++;
-		}
-		usleep(POLL_US);
-		note_deaths(b);
-		booting = count_state(b, SCALE_VM_BOOTS);
-		if (b->started - booting != before)
-			last_s = gn_now_s();
-		before = b->started - booting;
-		if (gn_now_s() - last_s > STUCK_S) {
-			end_all(b);
-			cli_fail(EXIT_CANNOT, "no VM came up in %.0f s; %u of %u are", STUCK_S,
-				 before, vms);
-		}
-		progress_part(&b->progress, (double)before / vms);
-	} while (b->started < vms || booting);
-}
-
-static void end_vms(struct bench *b)
-{
-	double until_s = gn_now_s() + END_S;
-
-	atomic_store(&b->shared->is_over, true);
-	while (count_state(b, SCALE_VM_RUNS) && gn_now_s() < until_s) {
-		usleep(POLL_US);
-		note_deaths(b);
-	}
-	for (unsigned i = 0; i < b->started; i++) {
-		const struct scale_slot *slot = &b->shared->slots[i];
-
-		if (atomic_load(&slot->state) == SCALE_VM_FAILED && !b->r.failed++)
-			snprintf(b->r.first_failure, sizeof(b->r.first_failure), "VM %u: %s", i + 1,
-				 slot->why);
-	}
-	end_all(b);
-}
-
-/* ---- The daemon, watched -------------------------------------------------------------------------------------------- */
+/* ---- The daemon, watched ------------------------------------------------------------------------------------------ */
 
 struct reading {
 	double now_s, cpu_s, rounds, round_cpu_ms, round_ms, operations, targets;
 };
 
-static struct reading read_all(struct bench *b)
+/* Asking costs the daemon something, too: it is done at a window's ends only. */
+static int read_all(struct bench *b, struct reading *now)
 {
-	struct reading now = { .now_s = gn_now_s(), .cpu_s = cpu_s(b->daemon.pid) };
 	cJSON *answer = NULL;
+	int err;
 
-	/* Asking costs the daemon something, too: between the windows' ends, and no more than once. */
-	if (child_daemon_ask(&b->daemon, "query-policy", &answer)) {
-		end_all(b);
-		cli_fail(EXIT_CANNOT, "gnomon-balloond does not answer with %u VMs there",
-			 b->started);
-	}
-	now.rounds = gn_json_number(answer, "rounds", 0);
-	now.round_cpu_ms = gn_json_number(answer, "costliest_round_cpu_ms", 0);
-	now.round_ms = gn_json_number(answer, "longest_round_ms", 0);
+	*now = (struct reading){ .now_s = gn_now_s(), .cpu_s = cpu_s(b->daemon.pid) };
+	err = child_daemon_ask(&b->daemon, "query-policy", &answer);
+	if (err)
+		return err;
+	now->rounds = gn_json_number(answer, "rounds", 0);
+	now->round_cpu_ms = gn_json_number(answer, "costliest_round_cpu_ms", 0);
+	now->round_ms = gn_json_number(answer, "longest_round_ms", 0);
 	cJSON_Delete(answer);
-	for (unsigned i = 0; i < b->started; i++) {
-		now.operations += (double)atomic_load(&b->shared->slots[i].operations);
-		now.targets += (double)atomic_load(&b->shared->slots[i].targets);
+	for (unsigned i = 0; i < b->fleet.count; i++) {
+		now->operations += (double)atomic_load(&b->fleet.shared->slots[i].operations);
+		now->targets += (double)atomic_load(&b->fleet.shared->slots[i].targets);
 	}
-	return now;
+	return 0;
 }
 
-static void pass(struct bench *b, double seconds)
+static double host_kib_per_vm(const struct scale_fleet *f)
 {
-	double until_s = gn_now_s() + seconds;
-
-	while (gn_now_s() < until_s) {
-		usleep(POLL_US);
-		note_deaths(b);
-		progress_part(&b->progress, 1 - (until_s - gn_now_s()) / seconds);
-	}
-}
-
-static double host_kib_per_vm(const struct bench *b)
-{
-	unsigned count = b->started < ASKED_FOR_MEMORY ? b->started : ASKED_FOR_MEMORY, found = 0;
+	unsigned count = f->count < ASKED_FOR_MEMORY ? f->count : ASKED_FOR_MEMORY, found = 0;
 	double sum = 0;
 
 	for (unsigned n = 0; n < count; n++) {
-		pid_t pid = b->pids[n * b->started / count];
+		pid_t pid = f->pids[n * f->count / count];
 
 		if (!pid)
 			continue;
@@ -339,36 +176,54 @@ static double host_kib_per_vm(const struct bench *b)
 	return found ? sum / found : 0;
 }
 
-static void run_step(struct bench *b, unsigned vms)
+static int watch(struct bench *b, struct scale_step *s)
 {
-	struct scale_step *s = &b->r.steps[b->r.step_count++];
 	struct reading from, to;
-	double seconds, began_s = gn_now_s();
-	char what[64];
+	double seconds;
+	int err = scale_fleet_pass(&b->fleet, b->r.settle_s, &b->progress);
 
-	snprintf(what, sizeof(what), "booting %u VMs", vms);
-	progress_step(&b->progress, what);
-	s->vms = vms;
-	boot(b, vms);
-	s->boot_s = gn_now_s() - began_s;
-	snprintf(what, sizeof(what), "watching the daemon of %u VMs", vms);
-	progress_step(&b->progress, what);
-	pass(b, b->r.settle_s);
-	from = read_all(b);
-	pass(b, b->r.window_s);
-	to = read_all(b);
+	if (!err)
+		err = read_all(b, &from);
+	if (!err)
+		err = scale_fleet_pass(&b->fleet, b->r.window_s, &b->progress);
+	if (!err)
+		err = read_all(b, &to);
+	if (err)
+		return err;
 	seconds = to.now_s - from.now_s;
 	s->core_percent = 100 * (to.cpu_s - from.cpu_s) / seconds;
-	s->kib_per_vm = (process_kib(b->daemon.pid, "status", "VmRSS") - b->daemon_kib) / vms;
+	s->kib_per_vm = (process_kib(b->daemon.pid, "status", "VmRSS") - b->daemon_kib) / s->vms;
 	s->round_cpu_ms = to.round_cpu_ms;
 	s->round_ms = to.round_ms;
 	s->rounds_per_s = (to.rounds - from.rounds) / seconds;
 	s->targets_per_s = (to.targets - from.targets) / seconds;
 	s->operations_per_s = (to.operations - from.operations) / seconds;
-	s->host_kib_per_vm = host_kib_per_vm(b);
+	s->host_kib_per_vm = host_kib_per_vm(&b->fleet);
+	return 0;
 }
 
-static void start(struct bench *b)
+static int run_step(struct bench *b, unsigned vms)
+{
+	struct scale_step *s = &b->r.steps[b->r.step_count++];
+	double began_s = gn_now_s();
+	char what[64];
+	int err;
+
+	snprintf(what, sizeof(what), "booting %u VMs", vms);
+	progress_step(&b->progress, what);
+	s->vms = vms;
+	err = scale_fleet_boot(&b->fleet, vms, &b->progress);
+	s->boot_s = gn_now_s() - began_s;
+	if (err)
+		return err;
+	snprintf(what, sizeof(what), "watching the daemon of %u VMs", vms);
+	progress_step(&b->progress, what);
+	return watch(b, s);
+}
+
+/* ---- The command ---------------------------------------------------------------------------------------------------- */
+
+static int start(struct bench *b)
 {
 	struct overcommit_setup setup = { .vms = b->r.vms };
 	int err;
@@ -377,37 +232,64 @@ static void start(struct bench *b)
 	b->r.budget_bytes = b->r.mem_bytes / 2 * b->r.vms;
 	setup.budget_bytes = b->r.budget_bytes;
 	gn_policy_config_init(&setup.policy);
-	b->shared = mmap(NULL, sizeof(*b->shared), PROT_READ | PROT_WRITE,
-			 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	b->pids = calloc(b->r.vms, sizeof(*b->pids));
-	if (b->shared == MAP_FAILED || !b->pids)
-		cli_fail(EXIT_CANNOT, "out of memory");
 	err = overcommit_daemon_start(&b->daemon, &setup, "esx");
-	if (err) {
-		child_daemon_stop(&b->daemon);
-		cli_fail(EXIT_CANNOT, "gnomon-balloond was not started: %s", strerror(-err));
-	}
+	if (err)
+		return err;
 	b->daemon_kib = process_kib(b->daemon.pid, "status", "VmRSS");
+	b->fleet.socket = b->daemon.socket;
+	b->fleet.mem_bytes = b->r.mem_bytes;
+	b->fleet.min_bytes = b->r.min_bytes;
+	b->fleet.seed = b->r.seed;
+	return scale_fleet_init(&b->fleet);
+}
+
+static void note_failures(struct bench *b)
+{
+	for (unsigned i = 0; i < b->fleet.count; i++) {
+		const struct scale_slot *slot = &b->fleet.shared->slots[i];
+
+		if (atomic_load(&slot->state) == SCALE_VM_FAILED && !b->r.failed++)
+			snprintf(b->r.first_failure, sizeof(b->r.first_failure), "VM %u: %s", i + 1,
+				 slot->why);
+	}
+}
+
+static int measure(struct bench *b)
+{
+	int err = start(b);
+
+	progress_begin(&b->progress, 2 * SCALE_STEPS);
+	for (unsigned part = 1 << (SCALE_STEPS - 1); part && !err; part /= 2)
+		if (b->r.vms / part > b->fleet.count)
+			err = run_step(b, b->r.vms / part);
+	progress_end(&b->progress);
+	if (!err) {
+		scale_fleet_end(&b->fleet);
+		note_failures(b);
+	}
+	scale_fleet_fini(&b->fleet);
+	child_daemon_stop(&b->daemon);
+	return err;
 }
 
 int scale_command(int argc, char **argv)
 {
 	static const struct argp argp = { options, parse, "scale", doc, NULL, NULL, NULL };
-	struct bench b = { .r = { .vms = 1000,
-				  .mem_bytes = (uint64_t)16 << 20,
-				  .window_s = 20,
-				  .settle_s = 15,
-				  .seed = 1 } };
+	static struct bench b = { .r = { .vms = 1000,
+					 .mem_bytes = (uint64_t)16 << 20,
+					 .window_s = 20,
+					 .settle_s = 15,
+					 .seed = 1 } };
 	int err;
 
 	argp_parse(&argp, argc, argv, 0, NULL, &b);
 	check_host(&b.r);
-	start(&b);
-	progress_begin(&b.progress, 2 * SCALE_STEPS);
-	for (unsigned part = 1 << (SCALE_STEPS - 1); part; part /= 2)
-		if (b.r.vms / part > b.started)
-			run_step(&b, b.r.vms / part);
-	end_vms(&b);
+	err = measure(&b);
+	if (err)
+		cli_fail(EXIT_CANNOT, "with %u of %u VMs started: %s", b.fleet.count, b.r.vms,
+			 err == -ECHILD	     ? "gnomon-balloond ended"
+			 : err == -ETIMEDOUT ? "no more of them came up"
+					     : strerror(-err));
 	if (!b.json || strcmp(b.json, "-") != 0)
 		scale_print(&b.r, stdout, cli_may_colour(STDOUT_FILENO));
 	if (b.json) {
@@ -415,7 +297,5 @@ int scale_command(int argc, char **argv)
 		if (err)
 			cli_fail(EXIT_CANNOT, "--json %s: %s", b.json, strerror(-err));
 	}
-	munmap(b.shared, sizeof(*b.shared));
-	free(b.pids);
 	return b.r.failed ? EXIT_MISMATCH : EXIT_FINE;
 }

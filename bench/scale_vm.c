@@ -7,10 +7,11 @@
  * working set triples for twelve seconds. VMs take turns, so that at any time a tenth of them is large. An idle guest's timer
  * ticks twice a second. At the end of a phase the workload has read all its pages and found what it wrote, or the VM fails.
  */
-#include "scale.h"
+#include "scale_fleet.h"
 
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -93,23 +94,17 @@ static void join_daemon(struct vm *vm, struct gn_soft *soft)
 	const struct balloon_vm_config config = {
 		.socket = c->socket,
 		.name = name,
-		.backend = "soft",
-		.scheme = "ept",
 		.mem_bytes = c->mem_bytes,
 		.min_bytes = c->min_bytes,
-		.max_bytes = c->mem_bytes,
 		.shares = 1000,
 		.seed = c->seed + c->index,
 	};
 	int err;
 
 	snprintf(name, sizeof(name), "vm%u", c->index + 1);
-	err = balloon_vm_create(gn_soft_vm(soft), &config, &vm->memory);
-	if (!err && !balloon_vm_await_admission(vm->memory, ADMISSION_MS))
-		err = -ETIMEDOUT;
+	err = balloon_vm_join(soft, &config, ADMISSION_MS, &vm->memory);
 	if (err)
 		fail(vm, "not admitted", err);
-	gn_soft_set_mmio(soft, gn_balloon_mmio, balloon_vm_device(vm->memory));
 }
 
 void scale_vm_main(const struct scale_vm_config *c)

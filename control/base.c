@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "clock.h"
 #include "step.h"
@@ -279,11 +280,32 @@ static int make_server(struct gn_base *b)
 		       gn_server_create(gn_service_event(b->service), &config, &b->server));
 }
 
+/* A VM has a socket, a handle of its process, and in a sharing domain an exchange and a link. */
+#define FILES_PER_PEER 4
+
+/* As many descriptors as peers may need, if they are to be had: what a shell grants is meant for a shell's programs. */
+static void raise_file_limit(struct gn_base *b)
+{
+	const rlim_t needed = FILES_PER_PEER * b->config->max_peers;
+	struct rlimit files;
+
+	if (getrlimit(RLIMIT_NOFILE, &files) || files.rlim_cur >= needed)
+		return;
+	files.rlim_cur = needed < files.rlim_max ? needed : files.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &files) || files.rlim_cur < needed)
+		gn_base_say(b,
+			    "connections = %llu may need %llu descriptors, and there are to be no "
+			    "more than %llu (RLIMIT_NOFILE)",
+			    (unsigned long long)b->config->max_peers, (unsigned long long)needed,
+			    (unsigned long long)files.rlim_max);
+}
+
 static int make_parts(struct gn_base *b)
 {
 	const struct gn_service_config service = { .reload = on_reload, .stop = stop, .ctx = b };
 	int err = gn_service_create(&service, &b->service);
 
+	raise_file_limit(b);
 	if (!err)
 		err = say_why(b, "event_log ", b->config->event_log,
 			      gn_event_log_open(b->config->event_log, &b->log));

@@ -139,7 +139,7 @@ bool gn_anchors_yield(struct gn_frames *frames)
 	return any;
 }
 
-bool gn_anchor_give(struct gn_frames *frames, pfn_t frame)
+bool gn_frames_give_anchor(struct gn_frames *frames, pfn_t frame)
 {
 	struct gn_frames_impl *impl = frames->impl;
 	bool is_given;

@@ -87,7 +87,7 @@ void gn_frames_lift_anchors(struct gn_frames *frames, struct gn_anchors *left);
 /* There are no anchors any more. */
 void gn_frames_drop_anchors(struct gn_frames *frames);
 /* The caller has the only reference beside the anchor: then the frame is his alone, and anchored no more. */
-bool gn_anchor_give(struct gn_frames *frames, pfn_t frame);
+bool gn_frames_give_anchor(struct gn_frames *frames, pfn_t frame);
 uint32_t gn_frames_refs(const struct gn_frames *frames, pfn_t frame);
 uint64_t gn_frames_used(const struct gn_frames *frames); /* frames with a reference */
 

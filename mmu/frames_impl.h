@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * frames_impl.h - what the files of the pool share (frames.c: taking and putting one; give_back.c: putting many;
+ * frames_impl.h - what the files of the pool share (frames.c: its books, and putting one; take.c: taking; give_back.c: putting many;
  * stock.c: those that stay resident; window.c: those of others; anchor.c: those that nobody is the last to leave); nobody else
  * includes it.
  */
@@ -14,6 +14,8 @@
 
 #define GN_BLOCK_FRAMES ((uint64_t)GN_TABLE_ENTRIES)
 #define GN_BLOCK_WORDS	(GN_BLOCK_FRAMES / 64)
+#define GN_GIB_BLOCKS	((uint64_t)512)
+#define GN_FULL_WORD	(~(uint64_t)0)
 
 /* Memory of others that is shown in the window. */
 struct gn_window_part {

@@ -117,7 +117,7 @@ int gn_p2m_unshare(struct gn_vm *vm, gfn_t at)
 	err = gn_p2m_alloc_copy(vm, at, &own);
 	/* The others' references may only have been waiting to be put, or one be the anchor. */
 	if (err == -ENOMEM && gn_frames_is_own(vm->frames, old))
-		(void)gn_anchor_give(vm->frames, old);
+		(void)gn_frames_give_anchor(vm->frames, old);
 	if (err == -ENOMEM && take_over(vm, at, old))
 		return 0;
 	if (err)

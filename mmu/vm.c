@@ -24,7 +24,6 @@
 #include <gnomon/x86.h>
 
 #define DEFAULT_PHYS_BITS 46
-#define TABLES_MIN_BYTES  ((uint64_t)64 << 20)
 
 /* ---- Configuration ---------------------------------------------------------------------------------- */
 
@@ -64,7 +63,7 @@ static int config_complete(struct gn_vm_config *c)
 	if (c->frames && (c->home_frames || c->window_bytes))
 		return refuse("home_frames and window_bytes need a pool of the VM's own");
 	if (!c->pool_bytes && !c->frames)
-		c->pool_bytes = c->mem_bytes + c->mem_bytes / 4 + TABLES_MIN_BYTES;
+		c->pool_bytes = c->mem_bytes + gn_vm_tables_bytes(c->mem_bytes);
 	return 0;
 }
 

@@ -77,6 +77,12 @@ struct gn_vcpu {
 	void *backend_data;	     /* (c) */
 };
 
+/* What a pool has beside @mem_bytes of RAM, for tables, if nobody says otherwise (gn_vm_config.pool_bytes). */
+static inline uint64_t gn_vm_tables_bytes(uint64_t mem_bytes)
+{
+	return mem_bytes / 4 + ((uint64_t)64 << 20);
+}
+
 struct gn_vm {
 	struct gn_vm_config config;	 /* (c) defaults filled in */
 	const struct gn_scheme_ops *ops; /* [lock], changed while no vCPU is inside */

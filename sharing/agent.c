@@ -138,7 +138,7 @@ static void take_registration(struct gn_share_agent *a, const cJSON *body)
 	const size_t count = gn_client_take_fds(a->client, fds, SESSION_FDS);
 	int err = take_manner(a, body);
 
-	atomic_store(&a->is_refused_as_not_quiet, err != 0);
+	atomic_store(&a->is_refused_as_not_quiet, a->config.quiet && !a->is_quiet);
 	if (!err && a->group[0] && count == SESSION_FDS) {
 		err = gn_share_session_begin(a, fds);
 	} else {

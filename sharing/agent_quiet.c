@@ -30,8 +30,7 @@
 #include "mmu/retire.h"
 #include "mmu/vm.h"
 
-#define LIFT_NS	      UINT64_C(1000000000)
-#define TABLES_FRAMES (((uint64_t)64 << 20) / GN_PAGE_SIZE) /* see gn_vm_config.pool_bytes */
+#define LIFT_NS UINT64_C(1000000000)
 
 /* ---- Anchors ----------------------------------------------------------------------------------------------------- */
 
@@ -39,7 +38,8 @@
 static uint64_t seals_most(const struct gn_share_agent *a)
 {
 	const uint64_t own = a->config.vm->frames->own_count;
-	const uint64_t spared = a->pages + (a->pages / 4 + TABLES_FRAMES) / 2;
+	const uint64_t spared =
+		a->pages + gn_vm_tables_bytes(a->pages * GN_PAGE_SIZE) / GN_PAGE_SIZE / 2;
 
 	if (!a->config.vm->config.home_frames)
 		return UINT64_MAX;

@@ -321,9 +321,9 @@ int gn_p2m_discard_zeroes(struct gn_vm *vm, gfn_t start, uint64_t count, const u
 enum gn_share_access {
 	GN_SHARE_READ, /* read and execute */
 	GN_SHARE_SEALED, /* nothing: its first access, a read too, copies, so that all accesses take the same time */
-	/* The same, for who seals pages first and finds their likes later. To publish: only what is SHARED as it is. To merge: only what is
-	 * sealed; nobody is waited for then, and the frames that are left go to the host some time later. -EBUSY: it has been used
-	 * meanwhile, and to seal it anew would tell. */
+	/* The same, for who seals pages first and finds their likes later. gn_p2m_publish() seals those that are SHARED, and no
+	 * others; gn_p2m_merge() merges those that are sealed, and no others: nobody is waited for then, and the frames that they
+	 * leave go to the host some time later. The others (-EBUSY) have been used meanwhile. */
 	GN_SHARE_RESEAL,
 };
 
@@ -337,10 +337,11 @@ struct gn_merge {
 /* PRIVATE pages become SHARED in their frames (with home_frames in others, so that their homes are free for them when they are
  * written): when it returns, nobody can write them. For each with result 0, .frame is
  * filled in, and one more reference to it is the caller's (gn_frames_put()); while anybody holds one, the frame's contents
- * stand still. A page that is SHARED already stays as it is, but for a seal that it may get, and its frame is told and referenced just the
- * same.
+ * stand still. A page that is SHARED already keeps its frame, which is told and referenced just the same, and may get a seal; it
+ * never loses one.
  * Large blocks around a page are split.
- * result: -EBUSY: somebody else has a reference to the PRIVATE frame; -EINVAL: another state; -ENOMEM: with home_frames only.
+ * result: -EBUSY: somebody else has a reference to the PRIVATE frame, or GN_SHARE_RESEAL was asked for a PRIVATE page; -EINVAL: another
+ * state; -ENOMEM: with home_frames only.
  * @pages are in RAM, in ascending order of .at and disjoint, or -EINVAL for all. Every 256 pages are one change, with one flush and
  * one wait for those who use an old translation. Any thread that is not inside a guest access. */
 int gn_p2m_publish(struct gn_vm *vm, struct gn_merge *pages, size_t count,
@@ -350,7 +351,7 @@ int gn_p2m_publish(struct gn_vm *vm, struct gn_merge *pages, size_t count,
  * frame, of the VM's pool, that nobody can write: a published one. A page that takes it takes a reference of its own, and its
  * former frame, unless others have it too, is the host's before we return.
  * result: 0: it has that frame now; -EAGAIN: the contents differ; -EBUSY: somebody else has a reference to its PRIVATE frame, or
- * two thousand million have one to .frame, or GN_SHARE_RESEAL;
+ * two thousand million have one to .frame, or GN_SHARE_RESEAL was asked for a page that is not sealed;
  * -EINVAL: neither PRIVATE nor SHARED. *merged_pages (may be NULL): those that gave up another frame.
  * Otherwise as gn_p2m_publish(); also -EINVAL for all if a .frame is none in use. */
 int gn_p2m_merge(struct gn_vm *vm, struct gn_merge *merges, size_t count,

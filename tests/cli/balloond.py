@@ -5,6 +5,7 @@ targets, signals, metrics, `gnomon top`. Last line: N passed, N failed."""
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -341,4 +342,21 @@ def dry_run(folder):
     check(d.end() == 0, "ends")
 
 
-run_tests((configuration, commands, textfile, signals, settling, settled, lost, trust, slow, savings, dry_run))
+def descriptors(folder):
+    """More connections than a shell's limit of descriptors allows; where no more are to be had, that is said."""
+    few, many = 50, 100
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    d = Daemon(folder, f"connections = {many}\n[memory]\nbudget = 1G\n", files=(few, hard))
+    peers = [Peer(d.path) for _ in range(many)]
+    check(all("return" in p.ask("query-version") for p in peers), "each is answered")
+    check("RLIMIT_NOFILE" not in d.said(), "nothing is amiss")
+    for p in peers:
+        p.socket.close()
+    check(d.end() == 0, "ends")
+    d = Daemon(folder, f"connections = {many}\n[memory]\nbudget = 1G\n", files=(few, few))
+    check(f"connections = {many} may need 400 descriptors" in d.said(), f"it says so: {d.said()}")
+    check("return" in Peer(d.path).ask("query-version"), "and works")
+    check(d.end() == 0, "ends")
+
+
+run_tests((configuration, descriptors, commands, textfile, signals, settling, settled, lost, trust, slow, savings, dry_run))

@@ -2,6 +2,7 @@
 """daemons.py - a daemon under test: its process and its peers, for the tests of each."""
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -93,12 +94,14 @@ class Daemon:
     program = None  # whose tests these are
     started = []
 
-    def __init__(self, folder, config, *options):
+    def __init__(self, folder, config, *options, files=None):
+        """@files: soft and hard limit of its descriptors."""
         self.folder, self.path = folder, os.path.join(folder, "s")
         self.ini = os.path.join(folder, "ini")
         self.write(config)
         self.err = open(os.path.join(folder, "err"), "w+")
-        self.process = subprocess.Popen([self.program, "--config", self.ini, *options], stderr=self.err, stdout=self.err)
+        self.process = subprocess.Popen([self.program, "--config", self.ini, *options], stderr=self.err, stdout=self.err,
+                                        preexec_fn=files and (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, files)))
         Daemon.started.append(self.process)
         until(self.answers)
 

@@ -197,7 +197,7 @@ Test(sharing_scanner, verdicts)
 	world_fini(&w);
 }
 
-/* ---- Zeros --------------------------------------------------------------------------------------------- */
+/* ---- Quiet --------------------------------------------------------------------------------------------- */
 
 /* A page is sealed, its reference anyone's, and the scanner told. */
 static void seal(struct world *w, uint64_t at)
@@ -275,6 +275,8 @@ Test(sharing_scanner, when_a_page_is_sealed_anew_tells_nothing)
 		world_fini(&w);
 	}
 }
+
+/* ---- Zeros --------------------------------------------------------------------------------------------- */
 
 Test(sharing_scanner, zeros_lose_their_frame)
 {
