@@ -138,7 +138,7 @@ struct cpuid_block {
 	struct kvm_cpuid_entry2 entries[CPUID_ENTRIES_MAX];
 };
 
-/* The guest sees what KVM supports, but for a physical address width that was asked for. */
+/* The guest sees what KVM supports, but for a physical address width that was asked for, and five levels that KVM only claims. */
 static int set_cpuid(struct gn_kvm *kvm, struct gn_kvm_cpu *cpu, struct cpuid_block *block)
 {
 	for (unsigned i = 0; i < block->head.nent; i++) {
@@ -148,6 +148,8 @@ static int set_cpuid(struct gn_kvm *kvm, struct gn_kvm_cpu *cpu, struct cpuid_bl
 			e->eax = (e->eax & ~0xffu) | kvm->vm->config.guest_phys_bits;
 		if (e->function == 1) /* bits 31..24 of EBX: initial APIC ID */
 			e->ebx = (e->ebx & 0x00ffffffu) | cpu->index << 24;
+		if (e->function == 7 && !e->index && !kvm->host.la57)
+			e->ecx &= ~(1u << 16);
 	}
 	return gn_kvm_ioctl(cpu->fd, KVM_SET_CPUID2, block);
 }

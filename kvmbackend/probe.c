@@ -17,6 +17,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <gnomon/x86.h>
+
 #include "machine.h"
 #include "trial.h"
 
@@ -127,7 +129,24 @@ static void note_leaf(struct gn_kvm_host *host, const struct kvm_cpuid_entry2 *e
 	}
 }
 
-static int ask_cpuid(struct gn_kvm_host *host, int fd)
+/* Some KVMs pass the CPU's LA57 on to guests and refuse the CR4 bit: where their own host walks four levels. */
+static bool takes_la57(int vm, struct kvm_cpuid2 *cpuid)
+{
+	int vcpu = gn_kvm_ioctl_value(vm, KVM_CREATE_VCPU, 0);
+	struct kvm_sregs sregs;
+	bool does;
+
+	if (vcpu < 0)
+		return false;
+	does = !gn_kvm_ioctl(vcpu, KVM_SET_CPUID2, cpuid) &&
+	       !gn_kvm_ioctl(vcpu, KVM_GET_SREGS, &sregs);
+	sregs.cr4 |= X86_CR4_PAE | X86_CR4_LA57;
+	does = does && !gn_kvm_ioctl(vcpu, KVM_SET_SREGS, &sregs);
+	close(vcpu);
+	return does;
+}
+
+static int ask_cpuid(struct gn_kvm_host *host, int fd, int vm)
 {
 	struct {
 		struct kvm_cpuid2 head;
@@ -141,6 +160,7 @@ static int ask_cpuid(struct gn_kvm_host *host, int fd)
 	err = gn_kvm_ioctl(fd, KVM_GET_SUPPORTED_CPUID, block);
 	for (unsigned i = 0; !err && i < block->head.nent; i++)
 		note_leaf(host, &block->entries[i]);
+	host->la57 = host->la57 && takes_la57(vm, &block->head);
 	free(block);
 	/* The engine's addresses are at most 52 bits wide, a CPU without the leaf has 36. */
 	if (!host->phys_bits)
@@ -249,8 +269,8 @@ static void ask(const char *path, struct gn_kvm_host *host)
 	if (gn_kvm_sys_open(path, &fd, host->why, sizeof(host->why)))
 		return;
 	ask_capabilities(host, fd);
-	err = ask_cpuid(host, fd);
 	vm = gn_kvm_ioctl_value(fd, KVM_CREATE_VM, 0);
+	err = ask_cpuid(host, fd, vm);
 	if (vm < 0)
 		gn_kvm_sys_fail(host->why, sizeof(host->why), "KVM_CREATE_VM", -vm);
 	else if (err)

@@ -13,7 +13,8 @@
  *                                      no say in it
  *   privilege                          what the software machine calls a hypercall (SYSCALL, SYSRET, IRET, STAC, CLAC) is
  *                                      a trap of an instruction here. The image has a few more: it reads CR2 in each
- *                                      fault, and asks for each piece of a trace by a system call
+ *                                      fault, and asks for each piece of a trace, and tells the end of each
+ *                                      phase, by a system call
  *   ports                              the image says by a port what the hosted kernel says by a call: the end of
  *                                      the measured part, the end, each piece of a trace
  *
@@ -57,16 +58,17 @@ static inline struct exits exits_of(const struct gn_counters *c, bool is_nested)
 	return e;
 }
 
-/* What KVM must count of the guest that made @soft on the software machine. @pieces: of a trace. */
-static inline struct exits exits_expected(struct exits soft, uint64_t pieces, bool is_nested)
+/* What KVM must count of the guest that made @soft on the software machine. @pieces: of a trace; @phases: that ended. */
+static inline struct exits exits_expected(struct exits soft, uint64_t pieces, uint64_t phases,
+					  bool is_nested)
 {
 	struct exits e = soft;
 
 	e.by[GN_EXIT_IO] += EXITS_PORTS_AT_THE_END + pieces;
 	if (is_nested)
 		return e;
-	e.by[GN_EXIT_TRAP] +=
-		soft.by[GN_EXIT_HYPERCALL] + soft.guest_faults + EXITS_OF_A_CALL * pieces;
+	e.by[GN_EXIT_TRAP] += soft.by[GN_EXIT_HYPERCALL] + soft.guest_faults +
+			      EXITS_OF_A_CALL * (pieces + phases);
 	e.by[GN_EXIT_HYPERCALL] = 0;
 	return e;
 }

@@ -118,8 +118,9 @@ static bool run_kvm(struct gn_kvm *kvm, struct outcome *out)
 
 /* ---- Against each other --------------------------------------------------------------------------------------- */
 
-static bool run_soft(const char *scheme, struct outcome *out)
+static bool run_soft(const struct workload *w, const char *scheme, struct outcome *out)
 {
+	const char *argument = w->kind == WORKLOAD_TRACE ? test.trace : NULL;
 	struct gn_soft_config config = {
 		.vm = { .scheme = scheme, .mem_bytes = GUEST_RAM_BYTES, .vcpus = 1 },
 		.seed = 1,
@@ -129,7 +130,7 @@ static bool run_soft(const char *scheme, struct outcome *out)
 	int err = gn_soft_create(&config, &soft);
 
 	if (!err) {
-		err = workload_run_twin(gn_soft_cpu(soft, 0), &out->boot, test.trace);
+		err = workload_run_twin(gn_soft_cpu(soft, 0), &out->boot, argument);
 		out->sum = memory_sum(gn_soft_vm(soft));
 		gn_soft_counters(soft, &out->counters);
 		gn_soft_destroy(soft);
@@ -163,7 +164,7 @@ static bool exits_the_same(const struct outcome *kvm, const struct outcome *soft
 {
 	const struct exits on_kvm = exits_of(&kvm->counters, nested);
 	const struct exits expected =
-		exits_expected(exits_of(&soft->counters, nested), pieces, nested);
+		exits_expected(exits_of(&soft->counters, nested), pieces, kvm->boot.phase, nested);
 
 	exits_add(&test.sums.kvm, &on_kvm);
 	exits_add(&test.sums.expected, &expected);
@@ -211,7 +212,7 @@ static bool one(const struct workload *w, const char *scheme, const struct varia
 	nested = gn_vcpu_hw(gn_vm_vcpu(gn_kvm_vm(kvm), 0))->kind == GN_HW_NESTED;
 	if (choose(&kvm_run.boot, v, nested)) {
 		soft_run = kvm_run;
-		good = run_kvm(kvm, &kvm_run) && run_soft(scheme, &soft_run) &&
+		good = run_kvm(kvm, &kvm_run) && run_soft(w, scheme, &soft_run) &&
 		       is_same(&kvm_run, &soft_run) &&
 		       exits_the_same(&kvm_run, &soft_run, served.pieces, nested);
 		if (!good)
