@@ -240,6 +240,22 @@ static enum gn_kvm_next handle_bad_address(struct gn_kvm_cpu *cpu)
 
 /* ---- The loop's calls ---------------------------------------------------------------------------------------------- */
 
+/* Somebody waits for the vCPU to be at a boundary. */
+static enum gn_kvm_next towards_boundary(struct gn_kvm_cpu *cpu)
+{
+	int err = 0;
+
+	if (cpu->nested->needs_completion || cpu->nested->trap == GN_TRAP_UNKNOWN)
+		__atomic_store_n(&cpu->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+	else if (cpu->nested->trap == GN_TRAP_OWED)
+		err = gn_kvm_nested_run_on(cpu);
+	if (!err)
+		return GN_KVM_AGAIN;
+	gn_kvm_sys_fail(cpu->error, sizeof(cpu->error), "timer_create", -err);
+	cpu->stop = GN_KVM_STOP_ERROR;
+	return GN_KVM_DONE;
+}
+
 static enum gn_kvm_next before_run(struct gn_kvm_cpu *cpu)
 {
 	struct kvm_run *run = cpu->run;
@@ -259,9 +275,7 @@ static enum gn_kvm_next before_run(struct gn_kvm_cpu *cpu)
 		vector = gn_kvm_interrupt_pending(cpu);
 	}
 	run->request_interrupt_window = vector >= 0;
-	if (cpu->nested->needs_completion && atomic_load(&cpu->has_request))
-		__atomic_store_n(&run->immediate_exit, 1, __ATOMIC_SEQ_CST);
-	return GN_KVM_AGAIN;
+	return atomic_load(&cpu->has_request) ? towards_boundary(cpu) : GN_KVM_AGAIN;
 }
 
 static enum gn_kvm_next after_run(struct gn_kvm_cpu *cpu, int err)
@@ -270,6 +284,7 @@ static enum gn_kvm_next after_run(struct gn_kvm_cpu *cpu, int err)
 
 	if (!err || err == -EINTR)
 		cpu->nested->needs_completion = gn_kvm_nested_is_unfinished(cpu, err);
+	gn_kvm_nested_look_for_trap(cpu);
 	if (!err)
 		cpu->nested->bad_address_count = 0;
 	if (atomic_load(&cpu->nested->is_denied))
@@ -294,7 +309,7 @@ static enum gn_kvm_next after_run(struct gn_kvm_cpu *cpu, int err)
 
 static bool is_at_boundary(const struct gn_kvm_cpu *cpu)
 {
-	return !cpu->nested->needs_completion;
+	return !cpu->nested->needs_completion && cpu->nested->trap == GN_TRAP_NONE;
 }
 
 /* ---- What the engine tells us --------------------------------------------------------------------------------------------- */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * nested.h - what the files of nested mode share: nested.c (the mode), nested_state.c (registers), view.c (the mapping), fill.c (demand
+ * nested.h - what the files of nested mode share: nested.c (the mode), nested_state.c (registers), nested_trap.c (what a kick must not lose), view.c (the mapping), fill.c (demand
  * population), layout.c (slots, dirty log), supplement.c (instructions KVM's emulator lacks).
  *
  * How the ept room's decisions reach the hardware. KVM's guest-physical space is the guest's; memory slots lead to the
@@ -19,6 +19,8 @@
 #ifndef GN_KVM_NESTED_H
 #define GN_KVM_NESTED_H
 
+#include <time.h>
+
 #include "machine.h"
 
 /* A touch that must not be granted: told to the vCPU, which is on its way out. */
@@ -29,7 +31,13 @@ struct gn_kvm_denial {
 	const char *why; /* static text */
 };
 
+/* Of a vCPU outside the guest: has it raised one that KVM has not delivered? See nested_trap.c. */
+enum gn_kvm_trap_state { GN_TRAP_NONE, GN_TRAP_UNKNOWN, GN_TRAP_OWED };
+
 struct gn_kvm_nested_cpu {
+	enum gn_kvm_trap_state trap; /* (v) */
+	bool has_alarm;		     /* (v) alarm rings until the guest is left */
+	timer_t alarm;		     /* (v) */
 	bool needs_completion; /* (v) an access was answered, KVM finishes the instruction at its next entry */
 	unsigned bad_address_count;  /* (v) KVM_RUN said EFAULT and nobody knows why, in a row */
 	_Atomic(bool) is_denied;     /* (a) denial is valid */
@@ -130,12 +138,19 @@ int gn_kvm_layout_follow(struct gn_kvm_nested *n, gfn_t start, gfn_t end, bool *
 /* vCPU thread: its ring is full. */
 int gn_kvm_layout_ring_full(struct gn_kvm_nested *n);
 
-/* ---- nested.c, nested_state.c ------------------------------------------------------------------------------------ */
+/* ---- nested.c, nested_state.c, nested_trap.c --------------------------------------------------------------------- */
 
 enum gn_kvm_next gn_kvm_nested_exit(struct gn_kvm_cpu *cpu);
 bool gn_kvm_nested_is_unfinished(const struct gn_kvm_cpu *cpu, int err);
 int gn_kvm_nested_get_state(struct gn_kvm_cpu *cpu, struct gn_kvm_state *state);
 int gn_kvm_nested_set_state(struct gn_kvm_cpu *cpu, const struct gn_kvm_state *state);
+/* A byte of code at CPL 3 or 0, as the guest would fetch it. After gn_kvm_nested_get_state(), which tells the engine where
+ * its tables are. False: it could not. */
+bool gn_kvm_nested_fetch(struct gn_kvm_cpu *cpu, bool user, uint64_t va, uint8_t *byte);
+/* After each KVM_RUN: .trap, and the guest runs on for no longer. */
+void gn_kvm_nested_look_for_trap(struct gn_kvm_cpu *cpu);
+/* Before KVM_RUN: the guest shall be left soon. -errno. */
+int gn_kvm_nested_run_on(struct gn_kvm_cpu *cpu);
 
 /* ---- supplement.c ---------------------------------------------------------------------------------------------- */
 

@@ -5,8 +5,9 @@
  * The engine's copy of what steers translation follows here and nowhere else: when state is saved, for a pause, a switch or
  * an audit.
  *
- * Events. KVM may hold an interrupt or an exception that it has not delivered. The picture has no place for them, and needs
- * none: an interrupt is pending again on our side, an exception is raised again by its instruction.
+ * Events. KVM may hold an interrupt or a fault that it has not delivered. The picture has no place for them, and needs
+ * none: an interrupt is pending again on our side, a fault is raised again by its instruction. A trap would not be; a vCPU that has
+ * one on its way is at no boundary (nested_trap.c).
  */
 #include <errno.h>
 #include <string.h>
@@ -42,7 +43,7 @@ static int complete(struct gn_kvm_cpu *cpu)
 	return err;
 }
 
-/* An event KVM took out of our hands and has not delivered: an interrupt is pending again, an exception
+/* An event KVM took out of our hands and has not delivered: an interrupt is pending again, a fault
  * will be raised again by its instruction. */
 static int take_back_events(struct gn_kvm_cpu *cpu)
 {
@@ -137,6 +138,18 @@ int gn_kvm_nested_get_state(struct gn_kvm_cpu *cpu, struct gn_kvm_state *state)
 	return gn_vcpu_set_regs(cpu->vcpu, &state->regs);
 }
 
+bool gn_kvm_nested_fetch(struct gn_kvm_cpu *cpu, bool user, uint64_t va, uint8_t *byte)
+{
+	const struct gn_access access = {
+		.va = gva(va), .kind = GN_FETCH, .size = 1, .user = user
+	};
+	uint32_t error_code;
+	gpa_t at;
+
+	return gn_vcpu_translate(cpu->vcpu, &access, &at, &error_code) &&
+	       !gn_vm_read(cpu->kvm->vm, at, byte, 1);
+}
+
 int gn_kvm_nested_set_state(struct gn_kvm_cpu *cpu, const struct gn_kvm_state *state)
 {
 	struct kvm_vcpu_events none = { .flags = 0 };
@@ -154,6 +167,7 @@ int gn_kvm_nested_set_state(struct gn_kvm_cpu *cpu, const struct gn_kvm_state *s
 		return err;
 	gn_kvm_sregs_to(state, &sregs);
 	gn_kvm_regs_to(state, &regs);
+	cpu->nested->trap = GN_TRAP_NONE;
 	err = gn_kvm_ioctl(cpu->fd, KVM_SET_SREGS, &sregs);
 	if (!err)
 		err = gn_kvm_ioctl(cpu->fd, KVM_SET_REGS, &regs);

@@ -48,7 +48,6 @@ static void fetch(struct failure *f)
 			       (run->emulation_failure.flags &
 				KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES);
 	struct gn_kvm_state state;
-	uint32_t error_code;
 
 	if (has_bytes) {
 		f->count = run->emulation_failure.insn_size;
@@ -58,17 +57,10 @@ static void fetch(struct failure *f)
 	}
 	if (f->count || gn_kvm_nested_get_state(f->cpu, &state))
 		return;
-	for (; f->count < INSTRUCTION_MAX; f->count++) {
-		struct gn_access access = { .va = gva(f->regs.rip + f->count),
-					    .kind = GN_FETCH,
-					    .size = 1,
-					    .user = f->sregs.cs.dpl == 3 };
-		gpa_t at;
-
-		if (!gn_vcpu_translate(f->cpu->vcpu, &access, &at, &error_code) ||
-		    gn_vm_read(f->cpu->kvm->vm, at, &f->bytes[f->count], 1))
-			break;
-	}
+	while (f->count < INSTRUCTION_MAX &&
+	       gn_kvm_nested_fetch(f->cpu, f->sregs.cs.dpl == 3, f->regs.rip + f->count,
+				   &f->bytes[f->count]))
+		f->count++;
 }
 
 static void decode(struct failure *f)

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -164,4 +165,17 @@ void gn_kvm_signal_begin(sigset_t *old)
 void gn_kvm_signal_end(const sigset_t *old)
 {
 	pthread_sigmask(SIG_SETMASK, old, NULL);
+}
+
+int gn_kvm_alarm(timer_t *alarm, uint64_t ns)
+{
+	const struct timespec period = { (time_t)(ns / 1000000000), (long)(ns % 1000000000) };
+	const struct itimerspec each = { period, period };
+	struct sigevent event = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = GN_KVM_SIGNAL };
+
+	event._sigev_un._tid = (pid_t)syscall(SYS_gettid);
+	if (timer_create(CLOCK_MONOTONIC, &event, alarm))
+		return -errno;
+	timer_settime(*alarm, 0, &each, NULL); /* fails for bad arguments only */
+	return 0;
 }

@@ -20,7 +20,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -192,17 +191,6 @@ static int make_vcpu(struct trial *t)
 	return set_cpuid(t);
 }
 
-/* Once a second KVM_RUN is left, whatever the guest does. */
-static void start_timer(struct trial *t)
-{
-	const struct itimerspec each = { { 1, 0 }, { 1, 0 } };
-	struct sigevent event = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = GN_KVM_SIGNAL };
-
-	event._sigev_un._tid = (pid_t)syscall(SYS_gettid);
-	t->has_timer = !timer_create(CLOCK_MONOTONIC, &event, &t->timer) &&
-		       !timer_settime(t->timer, 0, &each, NULL);
-}
-
 static int trial_init(struct trial *t)
 {
 	char why[8];
@@ -221,7 +209,8 @@ static int trial_init(struct trial *t)
 		return err;
 	make_tables(t);
 	make_descriptors(t);
-	start_timer(t);
+	/* Once a second KVM_RUN is left, whatever the guest does. */
+	t->has_timer = !gn_kvm_alarm(&t->timer, 1000000000);
 	return make_registers(t);
 }
 

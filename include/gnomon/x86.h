@@ -63,6 +63,9 @@
 #define X86_PF_I    ((uint32_t)1 << 4)
 #define X86_PF_PK   ((uint32_t)1 << 5)
 
+#define X86_VEC_DB 1
+#define X86_VEC_BP 3
+#define X86_VEC_OF 4
 #define X86_VEC_UD 6
 #define X86_VEC_GP 13
 #define X86_VEC_PF 14

@@ -14,6 +14,16 @@ RIG_CODE(halt_on, "xor %r15d, %r15d\n sti\n hlt\n cli\n mov %r15d, %eax\n mov $0
 RIG_CODE(spin_on, "xor %r15d, %r15d\n sti\n 1: cmp %rcx, %r15\n jb 1b\n cli\n mov %r15d, %eax\n"
 		  "mov $0xf4, %dx\n out %eax, %dx")
 
+/* INT3 by INT3 until the word at rbx is not 0. Its handler adds one to r14; one too few or too many ends with a #GP, else it is a #UD. */
+RIG_CODE(trap_often, "xor %r14d, %r14d\n xor %r12d, %r12d\n"
+		     "1: inc %r12\n int3\n cmp %r14, %r12\n jne 2f\n"
+		     "cmpq $0, (%rbx)\n je 1b\n ud2\n 2: hlt")
+
+/* Single-stepped: each instruction of the loop is a #DB, whose handler adds one to r14. */
+RIG_CODE(step_often, "xor %r14d, %r14d\n xor %r12d, %r12d\n pushf\n orq $0x100, (%rsp)\n popf\n"
+		     "1: inc %r12\n cmpq $0, (%rbx)\n je 1b\n"
+		     "lea 1(%r12, %r12, 2), %rax\n cmp %r14, %rax\n jne 2f\n ud2\n 2: hlt")
+
 static int note_regs(void *ctx)
 {
 	struct gn_kvm *kvm = (struct gn_kvm *)ctx;
@@ -22,6 +32,13 @@ static int note_regs(void *ctx)
 	return gn_vcpu_regs(gn_vm_vcpu(gn_kvm_vm(kvm), 0))->cr3 == 0x4000
 		       ? gn_audit(gn_kvm_vm(kvm), &report)
 		       : -EAGAIN;
+}
+
+static int audit(void *ctx)
+{
+	struct gn_audit_report report;
+
+	return gn_audit(gn_kvm_vm(ctx), &report);
 }
 
 static void kicks_and_pauses(void)
@@ -178,12 +195,52 @@ static void moves_while_running(unsigned backing_level)
 	gn_kvm_destroy(kvm);
 }
 
+static const uint8_t on_trap[] = { 0x49, 0xff, 0xc6, 0x48, 0xcf }; /* inc r14; iretq */
+
+/* A trap is over once it was raised: wherever a switch or a pause finds the guest, it is delivered, and once. */
+static void traps_are_kept(const uint8_t *code, const uint8_t *end, bool interrupts_on)
+{
+	static const char *const schemes[] = { "shadow", "ept", "npt" };
+	struct gn_kvm_config config = plain();
+	struct gn_kvm *kvm = rig_new(&config);
+	struct gn_audit_report report;
+	struct gn_kvm_state state;
+	struct runner r;
+	int err;
+
+	if (!kvm)
+		return;
+	rig_write(kvm, RIG_STUBS + 32 * X86_VEC_DB, on_trap, sizeof(on_trap));
+	rig_write(kvm, RIG_STUBS + 32 * X86_VEC_BP, on_trap, sizeof(on_trap));
+	rig_program(kvm, 0, 3, code, end, RIG_DATA, 0, 0);
+	err = gn_kvm_get_state(kvm, 0, &state);
+	state.rflags |= interrupts_on ? 0x200 : 0;
+	if (!err)
+		err = gn_kvm_set_state(kvm, 0, &state);
+	RIG_CHECK(!err, "state: %d", err);
+	start(&r, kvm, 0);
+	for (unsigned i = 0; i < 600 && !atomic_load(&r.is_done); i++) {
+		pause_ms(1 + i % 4);
+		err = i % 2 ? gn_kvm_pause(kvm, audit, kvm)
+			    : gn_kvm_switch_scheme(kvm, schemes[i / 2 % 3]);
+		RIG_CHECK(!err, "round %u: %d", i, err);
+	}
+	rig_word(kvm, RIG_DATA, 1);
+	RIG_EXPECT_EXIT(kvm, finish(&r), RIG_EXCEPTION + X86_VEC_UD);
+	RIG_CHECK(!gn_audit(gn_kvm_vm(kvm), &report), "%s", report.first);
+	gn_kvm_destroy(kvm);
+}
+
 int main(void)
 {
 	if (!nested_start())
 		return rig_end();
 	PART(kicks_and_pauses());
 	PART(interrupts());
+	PART(traps_are_kept(trap_often, trap_often_end, false));
+	PART(traps_are_kept(trap_often, trap_often_end, true));
+	PART(traps_are_kept(step_often, step_often_end, false));
+	PART(traps_are_kept(step_often, step_often_end, true));
 	PART(moves_while_running(1));
 	PART(moves_while_running(2));
 	return rig_end();

@@ -242,8 +242,9 @@ static void judge(struct rig *r)
 		       control.cpu[i].unmaps, control.cpu[i].shootdowns,
 		       control.cpu[i].shared_reads, control.cpu[i].user_calls,
 		       control.cpu[i].faults);
-		snprintf(text, sizeof(text), "error %" PRIu64 ", detail %#" PRIx64,
-			 control.cpu[i].error, control.cpu[i].detail);
+		snprintf(text, sizeof(text),
+			 "error %" PRIu64 ", detail %#" PRIx64 ", CR2 %#" PRIx64,
+			 control.cpu[i].error, control.cpu[i].detail, control.cpu[i].cr2);
 		if (control.cpu[i].error)
 			complain(r, "the guest found something wrong", text);
 		if (r->cpu[i].stop != GN_KVM_STOP_EXIT || r->cpu[i].status) {

@@ -92,6 +92,10 @@ __attribute__((noreturn)) static void leave(uint32_t status)
 __attribute__((noreturn)) static void fail(const struct cpu *c, enum smp_error error,
 					   uint64_t detail)
 {
+	uint64_t cr2;
+
+	__asm__ volatile("mov %%cr2, %0" : "=r"(cr2));
+	control->cpu[c->index].cr2 = cr2;
 	control->cpu[c->index].detail = detail;
 	control->cpu[c->index].error = error;
 	leave(GN_GUEST_EXIT_FAILED);
