@@ -442,13 +442,21 @@ static int set_state(struct gn_kvm_cpu *cpu, const struct gn_kvm_state *state)
 	d->v = *state;
 	d->v.rflags |= X86_FLAG_ONE;
 	d->user = user;
-	d->hides_ac = d->sti_shadow = false;
+	d->hides_ac = false;
+	d->sti_from = d->sti_to = 0;
 	return 0;
 }
 
+/* Behind an STI interrupts are held off for one instruction, for which the picture has no place: so the STI is yet to come. */
 static int get_state(struct gn_kvm_cpu *cpu, struct gn_kvm_state *state)
 {
-	*state = cpu->depriv->v;
+	const struct gn_kvm_depriv_cpu *d = cpu->depriv;
+
+	*state = d->v;
+	if (d->sti_to && d->v.rip == d->sti_to && (d->v.rflags & X86_FLAG_IF)) {
+		state->rip = d->sti_from;
+		state->rflags &= ~X86_FLAG_IF;
+	}
 	state->regs = *gn_vcpu_regs(cpu->vcpu);
 	return 0;
 }

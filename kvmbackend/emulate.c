@@ -455,15 +455,16 @@ static bool may_io(const struct gn_kvm_cpu *cpu)
 static enum gn_kvm_done cli_sti(struct gn_kvm_cpu *cpu, const struct gn_insn *insn,
 				struct gn_event *event)
 {
-	struct gn_kvm_state *v = &cpu->depriv->v;
+	struct gn_kvm_depriv_cpu *d = cpu->depriv;
 
 	if (!may_io(cpu))
 		return raise_gp(event);
 	if (insn->z.mnemonic == ZYDIS_MNEMONIC_CLI) {
-		v->rflags &= ~X86_FLAG_IF;
-	} else {
-		cpu->depriv->sti_shadow = !(v->rflags & X86_FLAG_IF);
-		v->rflags |= X86_FLAG_IF;
+		d->v.rflags &= ~X86_FLAG_IF;
+	} else if (!(d->v.rflags & X86_FLAG_IF)) {
+		d->v.rflags |= X86_FLAG_IF;
+		d->sti_from = d->v.rip;
+		d->sti_to = d->v.rip + insn->z.length;
 	}
 	return complete(cpu, insn);
 }

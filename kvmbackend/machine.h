@@ -139,7 +139,7 @@ uint64_t gn_kvm_now_ns(void);
 void gn_kvm_signal_begin(sigset_t *old);
 void gn_kvm_signal_end(const sigset_t *old);
 /* Until timer_delete(*alarm) the calling thread gets GN_KVM_SIGNAL each @ns. -errno. */
-int gn_kvm_alarm(timer_t *alarm, uint64_t ns);
+int gn_kvm_alarm(uint64_t ns, timer_t *alarm);
 
 /* Newer than the headers of Debian 12. */
 #define GN_KVM_CAP_MEMORY_FAULT_INFO 232

@@ -284,7 +284,7 @@ static enum gn_kvm_next after_run(struct gn_kvm_cpu *cpu, int err)
 
 	if (!err || err == -EINTR)
 		cpu->nested->needs_completion = gn_kvm_nested_is_unfinished(cpu, err);
-	gn_kvm_nested_look_for_trap(cpu);
+	gn_kvm_nested_look_for_trap(cpu, err);
 	if (!err)
 		cpu->nested->bad_address_count = 0;
 	if (atomic_load(&cpu->nested->is_denied))

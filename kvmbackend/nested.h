@@ -31,13 +31,14 @@ struct gn_kvm_denial {
 	const char *why; /* static text */
 };
 
-/* Of a vCPU outside the guest: has it raised one that KVM has not delivered? See nested_trap.c. */
+/* Of a vCPU outside the guest: has it raised a trap that KVM has not delivered, or is it behind an STI? See nested_trap.c. */
 enum gn_kvm_trap_state { GN_TRAP_NONE, GN_TRAP_UNKNOWN, GN_TRAP_OWED };
 
 struct gn_kvm_nested_cpu {
 	enum gn_kvm_trap_state trap; /* (v) */
 	bool has_alarm;		     /* (v) alarm rings until the guest is left */
 	timer_t alarm;		     /* (v) */
+	uint64_t moment_ns; /* (v) for which the guest ran on the last time; 0: it did not */
 	bool needs_completion; /* (v) an access was answered, KVM finishes the instruction at its next entry */
 	unsigned bad_address_count;  /* (v) KVM_RUN said EFAULT and nobody knows why, in a row */
 	_Atomic(bool) is_denied;     /* (a) denial is valid */
@@ -147,8 +148,8 @@ int gn_kvm_nested_set_state(struct gn_kvm_cpu *cpu, const struct gn_kvm_state *s
 /* A byte of code at CPL 3 or 0, as the guest would fetch it. After gn_kvm_nested_get_state(), which tells the engine where
  * its tables are. False: it could not. */
 bool gn_kvm_nested_fetch(struct gn_kvm_cpu *cpu, bool user, uint64_t va, uint8_t *byte);
-/* After each KVM_RUN: .trap, and the guest runs on for no longer. */
-void gn_kvm_nested_look_for_trap(struct gn_kvm_cpu *cpu);
+/* After each KVM_RUN, which returned @err: .trap, and the guest runs on for no longer. */
+void gn_kvm_nested_look_for_trap(struct gn_kvm_cpu *cpu, int err);
 /* Before KVM_RUN: the guest shall be left soon. -errno. */
 int gn_kvm_nested_run_on(struct gn_kvm_cpu *cpu);
 

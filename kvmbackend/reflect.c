@@ -269,12 +269,12 @@ enum gn_kvm_next gn_kvm_reflect(struct gn_kvm_cpu *cpu, const struct gn_event *e
  * it matters, before a HLT (which traps), and else let go. */
 static bool is_in_shadow(struct gn_kvm_cpu *cpu)
 {
+	const struct gn_kvm_depriv_cpu *d = cpu->depriv;
 	const struct gn_insn *next;
 	struct gn_event ignored;
-	bool was_sti = cpu->depriv->sti_shadow;
 
-	cpu->depriv->sti_shadow = false;
-	return was_sti && gn_kvm_fetch(cpu, &next, &ignored) == GN_DONE &&
+	return d->sti_to && d->v.rip == d->sti_to &&
+	       gn_kvm_fetch(cpu, &next, &ignored) == GN_DONE &&
 	       next->z.mnemonic == ZYDIS_MNEMONIC_HLT;
 }
 

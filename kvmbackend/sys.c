@@ -167,7 +167,7 @@ void gn_kvm_signal_end(const sigset_t *old)
 	pthread_sigmask(SIG_SETMASK, old, NULL);
 }
 
-int gn_kvm_alarm(timer_t *alarm, uint64_t ns)
+int gn_kvm_alarm(uint64_t ns, timer_t *alarm)
 {
 	const struct timespec period = { (time_t)(ns / 1000000000), (long)(ns % 1000000000) };
 	const struct itimerspec each = { period, period };

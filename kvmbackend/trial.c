@@ -210,7 +210,7 @@ static int trial_init(struct trial *t)
 	make_tables(t);
 	make_descriptors(t);
 	/* Once a second KVM_RUN is left, whatever the guest does. */
-	t->has_timer = !gn_kvm_alarm(&t->timer, 1000000000);
+	t->has_timer = !gn_kvm_alarm(1000000000, &t->timer);
 	return make_registers(t);
 }
 

@@ -6,6 +6,7 @@
  * What a guest is waited for is its progress (nested_guest.h); it checks its own memory, and tells.
  */
 #include "kvm/nested_guest.h"
+#include "kvmbackend/depriv.h"
 
 RIG_CODE(read_cr3_port, "mov %rbx, %cr3\n 1: jmp 1b")
 RIG_CODE(halt_on, "xor %r15d, %r15d\n sti\n hlt\n cli\n mov %r15d, %eax\n mov $0xf4, %dx\n"
@@ -130,6 +131,73 @@ static void interrupts(void)
 	gn_kvm_destroy(kvm);
 }
 
+/* Stops a guest that does not end. */
+static struct rig_result run_for_a_while(struct gn_kvm *kvm)
+{
+	struct runner r;
+
+	start(&r, kvm, 0);
+	for (unsigned i = 0; i < 500 && !atomic_load(&r.is_done); i++)
+		pause_ms(10);
+	if (!atomic_load(&r.is_done))
+		gn_kvm_stop(kvm);
+	return finish(&r);
+}
+
+/* A vCPU that sleeps in a HLT stands at a boundary: schemes are exchanged under it, and it wakes up under another. */
+static void halted_through_switches(void)
+{
+	static const char *const schemes[] = { "shadow", "npt", "shadow-vtlb", "ept" };
+	struct gn_kvm_config config = plain();
+	struct gn_kvm *kvm = rig_new(&config);
+	struct runner r;
+	int err;
+
+	if (!kvm)
+		return;
+	rig_program(kvm, 0, 0, halt_on, halt_on_end, 0, 0, 0);
+	start(&r, kvm, 0);
+	pause_ms(30);
+	for (unsigned i = 0; i < sizeof(schemes) / sizeof(schemes[0]); i++) {
+		err = gn_kvm_pause(kvm, audit, kvm);
+		RIG_CHECK(!err, "pause: %d", err);
+		err = gn_kvm_switch_scheme(kvm, schemes[i]);
+		RIG_CHECK(!err, "switch: %d", err);
+		pause_ms(10);
+	}
+	RIG_CHECK(!gn_kvm_interrupt(kvm, 0, RIG_VECTOR), "interrupt");
+	RIG_EXPECT_EXIT(kvm, finish(&r), 1);
+	gn_kvm_destroy(kvm);
+}
+
+/* Between STI and HLT no interrupt is taken, also if the scheme is exchanged there: else the HLT sleeps through it. */
+static void no_interrupt_behind_sti(void)
+{
+	struct gn_kvm_config config = plain();
+	struct rig_result result = { .stop = GN_KVM_STOP_ASKED };
+	struct gn_kvm *kvm;
+	int err;
+
+	config.vm.scheme = "shadow";
+	config.max_exits = 1;
+	kvm = rig_new(&config);
+	if (!kvm)
+		return;
+	rig_program(kvm, 0, 0, halt_on, halt_on_end, 0, 0, 0);
+	/* Exit by exit, until STI was emulated. */
+	while (result.stop == GN_KVM_STOP_ASKED &&
+	       !(gn_depriv_state(&kvm->cpus[0])->rflags & X86_FLAG_IF))
+		result = rig_run(kvm, 0);
+	RIG_CHECK(result.stop == GN_KVM_STOP_ASKED, "stop %d: %s", result.stop,
+		  gn_kvm_error(kvm, 0));
+	kvm->config.max_exits = 0;
+	RIG_CHECK(!gn_kvm_interrupt(kvm, 0, RIG_VECTOR), "interrupt");
+	err = gn_kvm_switch_scheme(kvm, "ept");
+	RIG_CHECK(!err, "switch: %d", err);
+	RIG_EXPECT_EXIT(kvm, run_for_a_while(kvm), 1);
+	gn_kvm_destroy(kvm);
+}
+
 /* Both patrols have been over all of their pages. */
 static bool have_come_round(struct gn_kvm *kvm, const uint64_t start_at[2])
 {
@@ -200,6 +268,8 @@ static const uint8_t on_trap[] = { 0x49, 0xff, 0xc6, 0x48, 0xcf }; /* inc r14; i
 /* A trap is over once it was raised: wherever a switch or a pause finds the guest, it is delivered, and once. */
 static void traps_are_kept(const uint8_t *code, const uint8_t *end, bool interrupts_on)
 {
+	/* With interrupts off a pause may take long, see nested_trap.c. */
+	const unsigned rounds = interrupts_on ? 600 : 100;
 	static const char *const schemes[] = { "shadow", "ept", "npt" };
 	struct gn_kvm_config config = plain();
 	struct gn_kvm *kvm = rig_new(&config);
@@ -219,7 +289,7 @@ static void traps_are_kept(const uint8_t *code, const uint8_t *end, bool interru
 		err = gn_kvm_set_state(kvm, 0, &state);
 	RIG_CHECK(!err, "state: %d", err);
 	start(&r, kvm, 0);
-	for (unsigned i = 0; i < 600 && !atomic_load(&r.is_done); i++) {
+	for (unsigned i = 0; i < rounds && !atomic_load(&r.is_done); i++) {
 		pause_ms(1 + i % 4);
 		err = i % 2 ? gn_kvm_pause(kvm, audit, kvm)
 			    : gn_kvm_switch_scheme(kvm, schemes[i / 2 % 3]);
@@ -237,6 +307,8 @@ int main(void)
 		return rig_end();
 	PART(kicks_and_pauses());
 	PART(interrupts());
+	PART(halted_through_switches());
+	PART(no_interrupt_behind_sti());
 	PART(traps_are_kept(trap_often, trap_often_end, false));
 	PART(traps_are_kept(trap_often, trap_often_end, true));
 	PART(traps_are_kept(step_often, step_often_end, false));
