@@ -15,6 +15,8 @@
 
 #include "nested.h"
 
+#define RFLAGS_IF ((uint64_t)1 << 9)
+
 /* KVM finishes this exit's instruction at the next entry. */
 bool gn_kvm_nested_is_unfinished(const struct gn_kvm_cpu *cpu, int err)
 {
@@ -168,6 +170,8 @@ int gn_kvm_nested_set_state(struct gn_kvm_cpu *cpu, const struct gn_kvm_state *s
 	gn_kvm_sregs_to(state, &sregs);
 	gn_kvm_regs_to(state, &regs);
 	cpu->nested->trap = GN_TRAP_NONE;
+	/* What KVM said last was of another state; to ask for its window might let an instruction pass that must not. */
+	cpu->run->ready_for_interrupt_injection = !!(state->rflags & RFLAGS_IF);
 	err = gn_kvm_ioctl(cpu->fd, KVM_SET_SREGS, &sregs);
 	if (!err)
 		err = gn_kvm_ioctl(cpu->fd, KVM_SET_REGS, &regs);
