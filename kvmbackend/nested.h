@@ -38,7 +38,8 @@ struct gn_kvm_nested_cpu {
 	enum gn_kvm_trap_state trap; /* (v) */
 	bool has_alarm;		     /* (v) alarm rings until the guest is left */
 	timer_t alarm;		     /* (v) */
-	uint64_t moment_ns; /* (v) for which the guest ran on the last time; 0: it did not */
+	unsigned moments;	     /* (v) for which the guest ran on, in a row */
+	struct kvm_regs seen;	     /* (v) when it was looked at before */
 	bool needs_completion; /* (v) an access was answered, KVM finishes the instruction at its next entry */
 	unsigned bad_address_count;  /* (v) KVM_RUN said EFAULT and nobody knows why, in a row */
 	_Atomic(bool) is_denied;     /* (a) denial is valid */

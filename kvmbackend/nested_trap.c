@@ -4,30 +4,36 @@
  *
  * A kick may find a vCPU between an instruction and the exception that it raised. A fault is forgotten: its instruction runs
  * again and raises it again. A trap comes of an instruction that is over (#DB; INT3 and INTO, where KVM delivers them with RIP
- * behind them) and would be lost, for the picture of the guest's state has no place for it. So the vCPU is at no boundary
- * then, and the guest runs on for a moment, in which KVM delivers.
+ * behind them) and would be lost, for the picture of the guest's state has no place for it. Nor has it one for STI and MOV to SS,
+ * which hold interrupts off for one instruction: an idle loop's STI, HLT would sleep through an interrupt that came between the
+ * two. In either case the vCPU is at no boundary. The guest runs on for a moment, in which KVM delivers, and is looked at again.
  *
- * Is there one? A vCPU that could take an interrupt has nothing on its way. KVM tells of a #DB. Of INT3 and INTO it tells only
- * that one was the last exception, delivered or not. One that is not leaves the vCPU at CPL 3 behind the instruction. Where it
- * stands there because its handler has returned, to run on does no harm, but takes time: a program that does little else
- * with interrupts off, as none of an operating system's is, makes a pause wait for some tens of ms.
- *
- * STI and MOV to SS hold interrupts off for one instruction, which the picture cannot tell either: an idle loop's STI, HLT would
- * sleep through an interrupt that came between the two.
+ * Of INT3 and INTO KVM tells only that one was the last exception, delivered or not. If interrupts are on, a vCPU that cannot take
+ * one has it on its way; then the instruction is taken back, and is yet to come. If they are off, a vCPU behind such an
+ * instruction may have it on its way, or its handler has returned. It runs on, until it is found elsewhere; or has
+ * not moved, which a loop of one instruction does not. Then KVM is asked whether it would queue another exception: it refuses while one
+ * is pending. (One that it had taken up for delivery at that very moment would go unnoticed.) User code with interrupts off is
+ * no operating system's.
  */
+#include <errno.h>
+#include <string.h>
 #include <time.h>
 
 #include <gnomon/x86.h>
 
 #include "nested.h"
 
-#define INT3  0xcc
-#define INT_N 0xcd
-#define INTO  0xce
+#define INT3	  0xcc
+#define INT_N	  0xcd
+#define INTO	  0xce
+#define RFLAGS_IF ((uint64_t)1 << 9)
 
-/* Twice as long each time that it was too little: a busy host lets the guest wait. */
+/* Twice as long each time that it was too little: a busy host lets the guest wait. And not for ever. */
 #define FIRST_MOMENT_NS ((uint64_t)250 * 1000)
 #define LAST_MOMENT_NS	((uint64_t)4 * 1000 * 1000)
+#define MOMENTS_MAX	500
+
+/* ---- INT3, INTO -------------------------------------------------------------------------------------------- */
 
 /* A byte that cannot be read may be any. */
 static bool may_be(struct gn_kvm_cpu *cpu, uint64_t va, uint8_t byte)
@@ -37,33 +43,80 @@ static bool may_be(struct gn_kvm_cpu *cpu, uint64_t va, uint8_t byte)
 	return !gn_kvm_nested_fetch(cpu, true, va, &is) || is == byte;
 }
 
-static bool is_behind(struct gn_kvm_cpu *cpu, uint8_t vector)
+/* Of the instruction of CPL 3 before RIP that raises @vector; 0: there is none. Those of CPL 0 are supplement.c's. */
+static unsigned bytes_before(struct gn_kvm_cpu *cpu, uint8_t vector)
 {
 	struct gn_kvm_state state;
 	uint64_t at;
 
 	if (gn_kvm_nested_get_state(cpu, &state) || (state.ss.attributes >> 5 & 3) != 3)
-		return false;
+		return 0;
 	at = state.cs.base + state.rip;
-	return may_be(cpu, at - 1, vector == X86_VEC_OF ? INTO : INT3) ||
-	       (may_be(cpu, at - 1, vector) && may_be(cpu, at - 2, INT_N));
+	if (may_be(cpu, at - 1, vector == X86_VEC_OF ? INTO : INT3))
+		return 1;
+	return may_be(cpu, at - 1, vector) && may_be(cpu, at - 2, INT_N) ? 2 : 0;
 }
 
+/* KVM would queue another exception, and does not: it is asked to, and its queue is emptied by the caller. */
+static bool is_pending(struct gn_kvm_cpu *cpu)
+{
+	struct kvm_guest_debug ask = { .control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_INJECT_DB };
+	struct kvm_guest_debug none = { .control = 0 };
+	bool is_busy = gn_kvm_ioctl(cpu->fd, KVM_SET_GUEST_DEBUG, &ask) == -EBUSY;
+
+	(void)gn_kvm_ioctl(cpu->fd, KVM_SET_GUEST_DEBUG, &none);
+	return is_busy;
+}
+
+/* Nothing is on its way now; the instruction of @bytes is yet to come, 0: none is. False: it cannot be done. */
+static bool take_back(struct gn_kvm_cpu *cpu, struct kvm_regs *regs, struct kvm_vcpu_events *events,
+		      unsigned bytes)
+{
+	memset(&events->exception, 0, sizeof(events->exception));
+	events->flags = 0;
+	regs->rip -= bytes;
+	return !gn_kvm_ioctl(cpu->fd, KVM_SET_VCPU_EVENTS, events) &&
+	       (!bytes || !gn_kvm_ioctl(cpu->fd, KVM_SET_REGS, regs));
+}
+
+/* The last exception was one of them, and no interrupt can be taken. */
+static bool is_soft_owed(struct gn_kvm_cpu *cpu, struct kvm_vcpu_events *events)
+{
+	struct gn_kvm_nested_cpu *n = cpu->nested;
+	const unsigned bytes = bytes_before(cpu, events->exception.nr);
+	struct kvm_regs regs;
+	bool has_stayed;
+
+	if (!bytes || events->interrupt.injected || gn_kvm_ioctl(cpu->fd, KVM_GET_REGS, &regs))
+		return false;
+	if (regs.rflags & RFLAGS_IF)
+		return !take_back(cpu, &regs, events, bytes);
+	has_stayed = n->moments && !memcmp(&regs, &n->seen, sizeof(regs));
+	n->seen = regs;
+	if (!has_stayed && n->moments < MOMENTS_MAX)
+		return true;
+	return !take_back(cpu, &regs, events, is_pending(cpu) ? bytes : 0);
+}
+
+/* ---- All of them ------------------------------------------------------------------------------------------- */
+
+/* Must the guest run on? */
 static bool is_owed(struct gn_kvm_cpu *cpu)
 {
 	struct kvm_vcpu_events events;
-	uint8_t vector;
+	bool is_told;
 
 	if (cpu->run->ready_for_interrupt_injection ||
 	    gn_kvm_ioctl(cpu->fd, KVM_GET_VCPU_EVENTS, &events))
 		return false;
-	if (events.interrupt.shadow)
-		return true;
-	vector = events.exception.nr;
-	if (vector == X86_VEC_DB)
-		return events.exception.injected || events.exception.pending;
+	is_told = events.interrupt.shadow ||
+		  (events.exception.nr == X86_VEC_DB &&
+		   (events.exception.injected || events.exception.pending));
+	if (is_told)
+		return cpu->nested->moments < MOMENTS_MAX;
 	return cpu->kvm->host.soft_traps_move_rip &&
-	       (vector == X86_VEC_BP || vector == X86_VEC_OF) && is_behind(cpu, vector);
+	       (events.exception.nr == X86_VEC_BP || events.exception.nr == X86_VEC_OF) &&
+	       is_soft_owed(cpu, &events);
 }
 
 void gn_kvm_nested_look_for_trap(struct gn_kvm_cpu *cpu, int err)
@@ -83,20 +136,20 @@ void gn_kvm_nested_look_for_trap(struct gn_kvm_cpu *cpu, int err)
 	else
 		n->trap = is_owed(cpu) ? GN_TRAP_OWED : GN_TRAP_NONE;
 	if (n->trap != GN_TRAP_OWED)
-		n->moment_ns = 0;
+		n->moments = 0;
 }
 
 int gn_kvm_nested_run_on(struct gn_kvm_cpu *cpu)
 {
 	struct gn_kvm_nested_cpu *n = cpu->nested;
+	uint64_t ns;
 	int err;
 
 	if (n->has_alarm)
 		return 0;
-	n->moment_ns = n->moment_ns ? n->moment_ns * 2 : FIRST_MOMENT_NS;
-	if (n->moment_ns > LAST_MOMENT_NS)
-		n->moment_ns = LAST_MOMENT_NS;
-	err = gn_kvm_alarm(n->moment_ns, &n->alarm);
+	ns = n->moments < 8 ? FIRST_MOMENT_NS << n->moments : LAST_MOMENT_NS;
+	n->moments++;
+	err = gn_kvm_alarm(ns < LAST_MOMENT_NS ? ns : LAST_MOMENT_NS, &n->alarm);
 	n->has_alarm = !err;
 	return err;
 }

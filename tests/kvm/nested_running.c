@@ -25,6 +25,11 @@ RIG_CODE(step_often, "xor %r14d, %r14d\n xor %r12d, %r12d\n pushf\n orq $0x100, 
 		     "1: inc %r12\n cmpq $0, (%rbx)\n je 1b\n"
 		     "lea 1(%r12, %r12, 2), %rax\n cmp %r14, %rax\n jne 2f\n ud2\n 2: hlt")
 
+/* Behind an INT3 whose handler has returned a guest may stay for ever. */
+RIG_CODE(trap_and_stay, "int3\n 1: jmp 1b")
+
+static const uint8_t on_trap[] = { 0x49, 0xff, 0xc6, 0x48, 0xcf }; /* inc r14; iretq */
+
 static int note_regs(void *ctx)
 {
 	struct gn_kvm *kvm = (struct gn_kvm *)ctx;
@@ -211,6 +216,31 @@ static void no_interrupt_behind_sti(void)
 	gn_kvm_destroy(kvm);
 }
 
+/* Where it cannot be told at once whether a trap is on its way, nobody waits for long. */
+static void stays_behind_a_trap(void)
+{
+	struct gn_kvm_config config = plain();
+	struct gn_kvm *kvm = rig_new(&config);
+	struct runner r;
+	int err;
+
+	if (!kvm)
+		return;
+	rig_write(kvm, RIG_STUBS + 32 * X86_VEC_BP, on_trap, sizeof(on_trap));
+	rig_program(kvm, 0, 3, trap_and_stay, trap_and_stay_end, 0, 0, 0);
+	start(&r, kvm, 0);
+	for (unsigned i = 0; i < 20; i++) {
+		pause_ms(5);
+		err = i % 2 ? gn_kvm_pause(kvm, audit, kvm)
+			    : gn_kvm_switch_scheme(kvm, i % 4 ? "ept" : "npt");
+		RIG_CHECK(!err, "round %u: %d", i, err);
+	}
+	gn_kvm_stop(kvm);
+	RIG_CHECK(finish(&r).stop == GN_KVM_STOP_ASKED, "stop %d: %s", r.result.stop,
+		  gn_kvm_error(kvm, 0));
+	gn_kvm_destroy(kvm);
+}
+
 /* Both patrols have been over all of their pages. */
 static bool have_come_round(struct gn_kvm *kvm, const uint64_t start_at[2])
 {
@@ -276,8 +306,6 @@ static void moves_while_running(unsigned backing_level)
 	gn_kvm_destroy(kvm);
 }
 
-static const uint8_t on_trap[] = { 0x49, 0xff, 0xc6, 0x48, 0xcf }; /* inc r14; iretq */
-
 /* A trap is over once it was raised: wherever a switch or a pause finds the guest, it is delivered, and once. */
 static void traps_are_kept(const uint8_t *code, const uint8_t *end, bool interrupts_on)
 {
@@ -327,6 +355,7 @@ int main(void)
 	PART(traps_are_kept(trap_often, trap_often_end, true));
 	PART(traps_are_kept(step_often, step_often_end, false));
 	PART(traps_are_kept(step_often, step_often_end, true));
+	PART(stays_behind_a_trap());
 	PART(moves_while_running(1));
 	PART(moves_while_running(2));
 	return rig_end();
