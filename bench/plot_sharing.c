@@ -16,10 +16,8 @@ static const struct {
 	const char *colour, *glyph;
 	int dash;
 } styles[SHARING_SIDES] = {
-	[SHARING_KSM] = { "#d55e00", "━", 1 },
-	[SHARING_EPT] = { "#0072b2", "━", 1 },
-	[SHARING_SHADOW] = { "#e69f00", "━", 1 },
-	[SHARING_KVM] = { "#009e73", "━", 1 },
+	[SHARING_KSM] = { "#d55e00", "━", 1 },	  [SHARING_EPT] = { "#0072b2", "━", 1 },
+	[SHARING_SHADOW] = { "#e69f00", "━", 1 }, [SHARING_KVM] = { "#009e73", "━", 1 },
 	[SHARING_LIMIT] = { "#8a8a8a", "╍", 2 },
 };
 
