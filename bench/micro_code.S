@@ -50,6 +50,28 @@ micro_code_touch:
 	.size micro_code_touch, . - micro_code_touch
 
 	.balign 64
+	.globl micro_code_visit
+micro_code_visit:
+	xor %eax, %eax
+1:	mov (%rdi), %rdx
+	mov 8(%rdi), %r8
+	cmp %r8, (%rdx)
+	je 2f
+	inc %rax
+2:	add $16, %rdi
+	dec %rcx
+	jnz 1b
+	test %rsi, %rsi
+	jz 4f
+3:	mov (%rdi), %rdx
+	mov 8(%rdi), %r8
+	mov %r8, (%rdx)
+	add $16, %rdi
+	dec %rsi
+	jnz 3b
+4:	ret
+
+	.balign 64
 	.globl micro_code_traps
 micro_code_traps:
 1:	cli

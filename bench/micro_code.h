@@ -18,6 +18,9 @@ uint64_t micro_code_gups(uint64_t *table, uint64_t mask, uint64_t state, uint64_
 uint64_t micro_code_chase(const void *base, uint64_t offset, uint64_t unused, uint64_t count);
 /* Read one byte of each of @count pages. */
 uint64_t micro_code_touch(const void *base, uint64_t unused1, uint64_t unused2, uint64_t count);
+/* For guests only. RDI: a list of addresses with a word each. The first RCX, at least one, are loaded and compared with their
+ * words, the next RSI store theirs. Returns how many were not equal. */
+extern const uint8_t micro_code_visit[];
 /* For guests only. @count privileged instructions of one byte. */
 extern const uint8_t micro_code_traps[];
 /* The user's return address: into the kernel. The kernel's: ends the run, with status 0 (vector 3) or 1. */

@@ -37,14 +37,22 @@ enum {
 	TABLES = 0x200000
 };
 enum { CS0 = 0x08, SS0 = 0x10, SS3 = 0x18 | 3, CS3 = 0x20 | 3, TR = 0x28 };
-static const uint64_t tables_bytes = (uint64_t)6 << 20;
-static const uint64_t data_pa = (uint64_t)8 << 20;
+static const uint64_t least_tables_bytes = (uint64_t)6 << 20;
 static const gva_t data_va = { 0x100000000000 };
 
 #define SEGMENT_CODE 0xa09b /* present, code, 64-bit, 4 KiB granules, accessed */
 #define SEGMENT_DATA 0xc093
 #define SEGMENT_TSS  0x008b
 #define DPL_3	     (3 << 5)
+
+/* A table a 2 MiB of data, and some above them: whole blocks. */
+static uint64_t tables_bytes_for(uint64_t data_bytes)
+{
+	const uint64_t block = (uint64_t)2 << 20;
+	uint64_t bytes = ((data_bytes >> 9) + block / 2 + block - 1) & ~(block - 1);
+
+	return bytes < least_tables_bytes ? least_tables_bytes : bytes;
+}
 
 static uint64_t code_at(const void *label)
 {
@@ -115,6 +123,7 @@ static int fill_guest(struct micro_guest *guest)
 {
 	const uint64_t user_end = code_at(micro_code_user_end);
 	const uint64_t kernel_end = code_at(micro_code_kernel_end);
+	const uint64_t data_pa = guest->data_gfn.v << GN_PAGE_SHIFT;
 	struct guest_tables tables;
 	int err =
 		gn_p2m_populate(guest->vm, gfn(0), (data_pa + guest->data_bytes) >> GN_PAGE_SHIFT);
@@ -129,7 +138,7 @@ static int fill_guest(struct micro_guest *guest)
 	if (!err)
 		err = gn_vm_write(guest->vm, gpa(KERNEL_STACK + GN_PAGE_SIZE - 8), &kernel_end, 8);
 	if (!err)
-		err = guest_tables_init(&tables, guest->vm, 4, gpa(TABLES), tables_bytes);
+		err = guest_tables_init(&tables, guest->vm, 4, gpa(TABLES), data_pa - TABLES);
 	if (!err)
 		err = guest_tables_map(&tables, gva(CODE), gpa(CODE), 1,
 				       (LOW_END - CODE) >> GN_PAGE_SHIFT);
@@ -181,8 +190,10 @@ static int map_data(struct micro_guest *guest)
 struct micro_guest *micro_guest_new(const char *scheme, uint64_t data_bytes, bool is_mapped,
 				    char *why, size_t why_bytes)
 {
+	const uint64_t data_pa = TABLES + tables_bytes_for(data_bytes);
 	const struct gn_kvm_config config = {
 		.vm = { .scheme = scheme, .mem_bytes = data_pa + data_bytes, .vcpus = 1 },
+		.populate = true, /* nested: and mapped, page by page */
 	};
 	struct micro_guest *guest = calloc(1, sizeof(*guest));
 	int err;

@@ -16,9 +16,8 @@ static const struct {
 	const char *colour, *glyph;
 	int dash;
 } styles[SHARING_SIDES] = {
-	[SHARING_KSM] = { "#d55e00", "━", 1 },
-	[SHARING_EPT] = { "#0072b2", "━", 1 },
-	[SHARING_SHADOW] = { "#e69f00", "━", 1 },
+	[SHARING_KSM] = { "#d55e00", "━", 1 },	  [SHARING_EPT] = { "#0072b2", "━", 1 },
+	[SHARING_SHADOW] = { "#e69f00", "━", 1 }, [SHARING_KVM] = { "#009e73", "━", 1 },
 	[SHARING_LIMIT] = { "#8a8a8a", "╍", 2 },
 };
 
@@ -85,7 +84,7 @@ static void write_panel(const struct row *row, unsigned at, unsigned rows, unsig
 		column ? "" : plot_label(row->of->of->name).text);
 	fprintf(script, "set xlabel '%s' offset 0,0.3\n",
 		at + 1 < rows ? ""
-		: column      ? "CPU seconds of the sharing thread"
+		: column      ? "CPU seconds of sharing"
 			      : "seconds");
 	fprintf(script, "set ylabel '%s' offset 0.5,0\nset format y '%s'\n",
 		column ? "" : "MiB saved", column ? "" : "%.0f");

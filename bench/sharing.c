@@ -173,10 +173,12 @@ static struct sharing_ksm *take_peer(const struct sharing_options *o, struct sha
 	return ksm;
 }
 
-static int run_side(struct sharing_ksm *ksm, enum sharing_side side,
+static int run_side(struct sharing_ksm *ksm, bool has_kvm, enum sharing_side side,
 		    const struct sharing_contents *contents, const struct sharing_oracle *oracle,
 		    struct sharing_run *run)
 {
+	if (side == SHARING_KVM)
+		return has_kvm ? sharing_kvm_run(contents, oracle, run) : 0;
 	if (sharing_side_scheme(side))
 		return sharing_own_run(sharing_side_scheme(side), contents, oracle, run);
 	if (side == SHARING_LIMIT)
@@ -200,8 +202,8 @@ static void run_case(struct sharing_results *r, struct sharing_ksm *ksm,
 			snprintf(what, sizeof(what), "%s, %s", c->of->name,
 				 sharing_side_name((enum sharing_side)side));
 			progress_step(progress, what);
-			err = run_side(ksm, (enum sharing_side)side, &contents, &c->oracle,
-				       &c->runs[side][n]);
+			err = run_side(ksm, !r->no_kvm[0], (enum sharing_side)side, &contents,
+				       &c->oracle, &c->runs[side][n]);
 			if (err == -EBADMSG) {
 				cli_warn("%s: a guest read wrong contents", what);
 				r->wrong_contents = true;
@@ -295,6 +297,7 @@ int sharing_command(int argc, char **argv)
 	set_defaults(&o);
 	r->setup = o.setup;
 	ksm = take_peer(&o, r);
+	sharing_kvm_is_possible(r->no_kvm, sizeof(r->no_kvm));
 	measure(r, ksm);
 	err = ksm ? sharing_ksm_give_back(ksm) : 0;
 	show(&o, r);

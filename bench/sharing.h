@@ -24,13 +24,21 @@ enum {
 	SHARING_MAX_CASES = 8,
 	SHARING_MAX_REPEAT = 20,
 	SHARING_MAX_PROBES = 8,
-	SHARING_MAX_FIGURES = 192
+	SHARING_MAX_FIGURES = 256
 };
 
 /* Who shares. */
-enum sharing_side { SHARING_KSM, SHARING_EPT, SHARING_SHADOW, SHARING_LIMIT, SHARING_SIDES };
-const char *sharing_side_name(enum sharing_side side);	 /* of tables and files */
-const char *sharing_side_scheme(enum sharing_side side); /* NULL: it has none */
+enum sharing_side {
+	SHARING_KSM,
+	SHARING_EPT,
+	SHARING_SHADOW,
+	SHARING_KVM,
+	SHARING_LIMIT,
+	SHARING_SIDES
+};
+const char *sharing_side_name(enum sharing_side side);	  /* of tables and files */
+const char *sharing_side_scheme(enum sharing_side side);  /* NULL: it is none of ours */
+const char *sharing_side_backend(enum sharing_side side); /* the same */
 
 struct sharing_probe;
 
@@ -60,6 +68,10 @@ struct sharing_run {
 	 * save: until the first pass was over. */
 	double cpu_s, wall_s;
 	uint64_t reached_pages; /* saved by then; 0: never came so far */
+	/* kvm, when its guest has walked over its memory after the end: how far it came, in which time; what is saved still;
+	 * mappings of the host's that the memory takes; shared pages that got a frame of their own for want of more. */
+	uint64_t walked_pages, walk_saved_pages, mappings, broken_pages;
+	double walk_s;
 	struct sharing_point *points;
 	size_t point_count, point_capacity;
 };
@@ -89,6 +101,7 @@ struct sharing_figure {
 struct sharing_results {
 	struct sharing_setup setup;
 	char no_ksm[160];    /* why there is none; "": there is */
+	char no_kvm[256];    /* the same of real guests */
 	bool wrong_contents; /* a guest read what was not there */
 	struct sharing_case_result cases[SHARING_MAX_CASES];
 	struct sharing_figure figures[SHARING_MAX_FIGURES];
@@ -112,7 +125,8 @@ double sharing_most(const struct sharing_case_result *c, enum sharing_side side,
 		    sharing_value_fn *of);
 /* What did not come so far is INFINITY; a part of nothing is NAN. */
 sharing_value_fn sharing_cpu_per_gib, sharing_wall, sharing_first_part, sharing_last_part,
-	sharing_first_pass_cpu, sharing_next_pass_cpu;
+	sharing_first_pass_cpu, sharing_next_pass_cpu, sharing_walk_part, sharing_walked_part,
+	sharing_walk_page_us, sharing_mappings;
 /* Ratios and goals of all cases, as figures. */
 void sharing_compare_sides(struct sharing_results *r);
 
@@ -147,6 +161,10 @@ int sharing_probe_contents(const struct sharing_results *r, uint64_t bytes, uint
 int sharing_limit_run(const struct sharing_contents *contents, struct sharing_run *run);
 int sharing_own_run(const char *scheme, const struct sharing_contents *contents,
 		    const struct sharing_oracle *oracle, struct sharing_run *run);
+/* Whether there can be such a VM here; if not, a line in @why. */
+bool sharing_kvm_is_possible(char *why, size_t why_bytes);
+int sharing_kvm_run(const struct sharing_contents *contents, const struct sharing_oracle *oracle,
+		    struct sharing_run *run);
 int sharing_ksm_run(struct sharing_ksm *ksm, const struct sharing_contents *contents,
 		    const struct sharing_oracle *oracle, struct sharing_run *run);
 

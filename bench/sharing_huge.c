@@ -118,7 +118,7 @@ static int measure(struct sharing_results *r, const struct sharing_contents *con
 	for (unsigned pass = 0; pass < PASSES && !err; pass++) {
 		err = use(&rig, contents->vm_pages / 2, WARM_LOADS);
 		if (!err)
-			err = sharing_rig_pass(&rig, NULL, 0, 0);
+			err = sharing_rig_pass(&rig);
 	}
 	if (!err)
 		err = add(r, &rig, split_pages == SPLIT_ALWAYS ? "always split" : "policy");

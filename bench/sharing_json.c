@@ -49,6 +49,8 @@ static void add_run(cJSON *list, const struct sharing_case_result *c, enum shari
 	cJSON_AddStringToObject(json, "side", sharing_side_name(side));
 	if (sharing_side_scheme(side))
 		cJSON_AddStringToObject(json, "scheme", sharing_side_scheme(side));
+	if (sharing_side_backend(side))
+		cJSON_AddStringToObject(json, "backend", sharing_side_backend(side));
 	emit_json_number(json, "cpu_s_per_gib", sharing_cpu_per_gib(c, run));
 	emit_json_number(json, "time_s", sharing_wall(c, run));
 	emit_json_number(json, "first_pass_part", sharing_first_part(c, run));
@@ -57,6 +59,13 @@ static void add_run(cJSON *list, const struct sharing_case_result *c, enum shari
 	emit_json_number(json, "first_pass_cpu_s", run->first_pass_cpu_s);
 	if (sharing_side_scheme(side))
 		emit_json_number(json, "next_pass_cpu_s", run->next_pass_cpu_s);
+	if (side == SHARING_KVM) {
+		cJSON_AddNumberToObject(json, "walked_pages", (double)run->walked_pages);
+		cJSON_AddNumberToObject(json, "walk_s", run->walk_s);
+		emit_json_number(json, "walk_part", sharing_walk_part(c, run));
+		cJSON_AddNumberToObject(json, "mappings", (double)run->mappings);
+		cJSON_AddNumberToObject(json, "broken_pages", (double)run->broken_pages);
+	}
 	add_points(json, run);
 }
 
@@ -105,6 +114,8 @@ int sharing_write_json(const struct sharing_results *r, const char *path)
 	cJSON_AddStringToObject(json, "origin", "measured");
 	if (r->no_ksm[0])
 		cJSON_AddStringToObject(json, "no_ksm", r->no_ksm);
+	if (r->no_kvm[0])
+		cJSON_AddStringToObject(json, "no_kvm", r->no_kvm);
 	host_add_own_json(json);
 	add_params(json, &r->setup);
 	list = cJSON_AddArrayToObject(json, "cases");

@@ -110,6 +110,15 @@ static void write_figure(const struct sharing_results *r, const char *plots, FIL
 	free(svg);
 }
 
+static void write_absence(const char *of, const char *why, FILE *to)
+{
+	if (!*why)
+		return;
+	fprintf(to, "<p>Without %s: ", of);
+	report_html_text(why, to);
+	fputs(".</p>\n", to);
+}
+
 static void write_page(const void *results, const char *plots, FILE *html)
 {
 	const struct sharing_results *r = results;
@@ -117,13 +126,10 @@ static void write_page(const void *results, const char *plots, FILE *html)
 	report_html_begin("Gnomon: equal pages shared", html);
 	fputs("<h1>Equal pages shared</h1>\n<p><b>Measured on this host, guests running; times are "
 	      "CPU time of "
-	      "the thread that shares.</b></p>\n",
+	      "the thread that shares, on kvm of all threads but the guest's.</b></p>\n",
 	      html);
-	if (r->no_ksm[0]) {
-		fputs("<p>Without KSM: ", html);
-		report_html_text(r->no_ksm, html);
-		fputs(".</p>\n", html);
-	}
+	write_absence("KSM", r->no_ksm, html);
+	write_absence("guests on KVM", r->no_kvm, html);
 	write_figure(r, plots, html);
 	for (size_t i = 0; i < r->setup.case_count; i++)
 		write_case(&r->cases[i], html);

@@ -10,12 +10,13 @@
 #include "stats.h"
 
 static const struct {
-	const char *name, *scheme;
+	const char *name, *scheme, *backend;
 } sides[SHARING_SIDES] = {
-	[SHARING_KSM] = { "KSM", NULL },
-	[SHARING_EPT] = { "gnomon, ept", "ept" },
-	[SHARING_SHADOW] = { "gnomon, shadow", "shadow" },
-	[SHARING_LIMIT] = { "limit", NULL },
+	[SHARING_KSM] = { "KSM", NULL, NULL },
+	[SHARING_EPT] = { "gnomon, ept", "ept", "soft" },
+	[SHARING_SHADOW] = { "gnomon, shadow", "shadow", "soft" },
+	[SHARING_KVM] = { "gnomon, kvm", "ept", "kvm" },
+	[SHARING_LIMIT] = { "limit", NULL, NULL },
 };
 
 const char *sharing_side_name(enum sharing_side side)
@@ -26,6 +27,11 @@ const char *sharing_side_name(enum sharing_side side)
 const char *sharing_side_scheme(enum sharing_side side)
 {
 	return sides[side].scheme;
+}
+
+const char *sharing_side_backend(enum sharing_side side)
+{
+	return sides[side].backend;
 }
 
 int sharing_add_point(struct sharing_run *run, double t_s, double cpu_s, uint64_t saved_pages)
@@ -142,6 +148,31 @@ double sharing_next_pass_cpu(const struct sharing_case_result *c, const struct s
 {
 	(void)c;
 	return run->next_pass_cpu_s;
+}
+
+double sharing_mappings(const struct sharing_case_result *c, const struct sharing_run *run)
+{
+	(void)c;
+	return (double)run->mappings;
+}
+
+/* Of what the guest does not leave alone. */
+double sharing_walked_part(const struct sharing_case_result *c, const struct sharing_run *run)
+{
+	uint64_t pages = c->oracle.total_pages - c->oracle.zero_pages;
+
+	return pages ? (double)run->walked_pages / (double)pages : (double)NAN;
+}
+
+double sharing_walk_page_us(const struct sharing_case_result *c, const struct sharing_run *run)
+{
+	(void)c;
+	return run->walked_pages ? run->walk_s * 1e6 / (double)run->walked_pages : (double)NAN;
+}
+
+double sharing_walk_part(const struct sharing_case_result *c, const struct sharing_run *run)
+{
+	return part(run->walk_saved_pages, &c->oracle);
 }
 
 void sharing_run_fini(struct sharing_run *run)

@@ -2,28 +2,16 @@
 /*
  * sharing_rig.c - build the VMs, fill them, share them.
  *
- * What was saved is told by the pool: frames in use before and after, those of tables left out. The domain's own
- * counters draw the curves between passes, and nothing else.
+ * What was saved is told by the pool: frames in use before and after, those of tables left out.
  */
 #include "sharing_rig.h"
 
-#include <time.h>
-
-#include "control/clock.h"
 #include "mmu/frames.h"
 #include "mmu/retire.h"
+#include "sharing_passes.h"
 
-#define SLICE_NS       5000000
-#define PASS_PAUSE_NS  10000000
 #define GUEST_PAUSE_NS 2000000
 #define STOCK_PART     1024 /* of the memory, as an agent keeps it */
-/* Without gain, until it is believed. */
-enum { IDLE_PASSES = 4, MOST_PASSES = 200 };
-
-static double cpu_now_s(void)
-{
-	return (double)gn_clock_ns(CLOCK_THREAD_CPUTIME_ID) * 1e-9;
-}
 
 struct gn_vm *sharing_rig_vm(const struct sharing_rig *rig, unsigned vm)
 {
@@ -176,87 +164,29 @@ int sharing_rig_stop_guests(struct sharing_rig *rig)
 	return err;
 }
 
-/* As the domain counts it: the pool would have to be drained. */
-static int add_point(const struct sharing_rig *rig, struct sharing_run *run, double t0_s,
-		     double cpu0_s)
+static uint64_t saved_pages(void *ctx)
 {
-	uint64_t saved = 0;
-
-	for (unsigned i = 0; i < SHARING_MAX_VMS && rig->domains[i]; i++) {
-		struct gn_sharing_stats stats;
-
-		gn_domain_stats(rig->domains[i], &stats);
-		saved += stats.pages_sharing + stats.zero_pages;
-	}
-	return sharing_add_point(run, gn_now_s() - t0_s, cpu_now_s() - cpu0_s, saved);
+	return sharing_rig_saved(ctx);
 }
 
-int sharing_rig_pass(struct sharing_rig *rig, struct sharing_run *run, double t0_s, double cpu0_s)
+static struct sharing_passes passes_of(struct sharing_rig *rig)
 {
-	int err = 0;
-
-	for (unsigned i = 0; i < SHARING_MAX_VMS && rig->domains[i] && !err; i++) {
-		bool done = false;
-
-		err = gn_domain_sweep(rig->domains[i]);
-		while (!err && !done) {
-			err = gn_domain_scan(rig->domains[i], SLICE_NS, &done);
-			if (!err && run)
-				err = add_point(rig, run, t0_s, cpu0_s);
-		}
-	}
-	return err;
+	return (struct sharing_passes){ rig->domains, SHARING_MAX_VMS, saved_pages, NULL, rig };
 }
 
-static bool has_looked(const struct sharing_rig *rig)
+int sharing_rig_pass(struct sharing_rig *rig)
 {
-	struct gn_sharing_stats stats;
+	const struct sharing_passes passes = passes_of(rig);
 
-	gn_domain_stats(rig->domains[0], &stats);
-	return stats.pages_scanned + stats.zero_pages;
-}
-
-static void note_pass(const struct sharing_rig *rig, const struct sharing_oracle *oracle,
-		      struct sharing_run *run, double t_s, double cpu_s)
-{
-	run->saved_pages = sharing_rig_saved(rig);
-	if (run->first_pass_cpu_s <= 0 && has_looked(rig)) {
-		run->first_pass_pages = run->saved_pages;
-		run->first_pass_cpu_s = cpu_s;
-		if (!oracle->saved_pages) {
-			run->wall_s = t_s;
-			run->cpu_s = cpu_s;
-		}
-	}
-	if (!run->reached_pages && oracle->saved_pages &&
-	    run->saved_pages >= sharing_enough_pages(oracle)) {
-		run->reached_pages = run->saved_pages;
-		run->wall_s = t_s;
-		run->cpu_s = cpu_s;
-	}
+	return sharing_pass(&passes);
 }
 
 int sharing_rig_converge(struct sharing_rig *rig, const struct sharing_oracle *oracle,
 			 struct sharing_run *run)
 {
-	double t0_s = gn_now_s(), cpu0_s = cpu_now_s();
-	unsigned idle = 0;
-	int err = 0;
+	const struct sharing_passes passes = passes_of(rig);
 
-	for (unsigned pass = 0; pass < MOST_PASSES && idle < IDLE_PASSES && !err; pass++) {
-		uint64_t before = run->saved_pages;
-		double pass_cpu_s = cpu_now_s();
-
-		err = sharing_rig_pass(rig, run, t0_s, cpu0_s);
-		run->next_pass_cpu_s = cpu_now_s() - pass_cpu_s;
-		note_pass(rig, oracle, run, gn_now_s() - t0_s, cpu_now_s() - cpu0_s);
-		if (run->first_pass_cpu_s > 0)
-			idle = run->saved_pages > before + oracle->total_pages / 10000 ? 0
-										       : idle + 1;
-		nanosleep(&(struct timespec){ 0, PASS_PAUSE_NS }, NULL);
-	}
-	run->is_there = true;
-	return err;
+	return sharing_converge(&passes, oracle, run);
 }
 
 int sharing_own_run(const char *scheme, const struct sharing_contents *contents,

@@ -47,8 +47,8 @@ uint64_t sharing_rig_saved(const struct sharing_rig *rig);
 /* Run @guest on VM @vm in this thread: gn_soft_run(). */
 int sharing_rig_run(struct sharing_rig *rig, unsigned vm,
 		    void (*guest)(struct gn_soft_cpu *cpu, void *ctx), void *ctx);
-/* A sweep of all domains and all of its scan, by this thread. -errno. @run may be NULL: points from @t0_s on. */
-int sharing_rig_pass(struct sharing_rig *rig, struct sharing_run *run, double t0_s, double cpu0_s);
+/* A sweep of all domains and all of its scan, by this thread. -errno. */
+int sharing_rig_pass(struct sharing_rig *rig);
 /* Pass after pass until nothing more is found. */
 int sharing_rig_converge(struct sharing_rig *rig, const struct sharing_oracle *oracle,
 			 struct sharing_run *run);

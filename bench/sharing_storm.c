@@ -117,7 +117,7 @@ static int storm(struct sharing_rig *rig, bool zeros, uint64_t *failed_pages)
 	*failed_pages = 0;
 	for (unsigned i = 0; i < started; i++) {
 		while (!err && !atomic_load(&writers[i].is_over))
-			err = sharing_rig_pass(rig, NULL, 0, 0);
+			err = sharing_rig_pass(rig);
 		pthread_join(writers[i].thread, NULL);
 		*failed_pages += count_pages(rig, i, zeros) - writers[i].written_pages;
 	}

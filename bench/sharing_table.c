@@ -103,9 +103,14 @@ static void print_figures(const struct sharing_results *r, FILE *to, bool colour
 
 void sharing_print(const struct sharing_results *r, FILE *to, bool colour)
 {
-	fputs("Measured on this host, guests running; times of the thread that shares.\n", to);
+	fputs("Measured on this host, guests running; times of the thread that shares, on kvm of "
+	      "all "
+	      "threads but the guest's.\n",
+	      to);
 	if (r->no_ksm[0])
 		fprintf(to, "Without KSM: %s.\n", r->no_ksm);
+	if (r->no_kvm[0])
+		fprintf(to, "Without guests on KVM: %s.\n", r->no_kvm);
 	for (size_t i = 0; i < r->setup.case_count; i++)
 		print_case(&r->cases[i], to, colour);
 	fputs("\nCPU per GiB: CPU seconds until 99 % of what can be saved was, for each GiB freed "

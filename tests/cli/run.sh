@@ -255,6 +255,11 @@ if python3 - <<-'EOF'; then ok; else bad "the sharing file"; fi
 	for c in d["cases"]:
 	    sides = {r["side"] for r in c["runs"]}
 	    assert {"limit", "gnomon, ept", "gnomon, shadow"} <= sides and ("KSM" in sides) == ("no_ksm" not in d)
+	    assert ("gnomon, kvm" in sides) == ("no_kvm" not in d)
+	    for r in c["runs"]:
+	        assert (r.get("scheme"), r.get("backend")) == {"gnomon, ept": ("ept", "soft"), "gnomon, shadow": ("shadow", "soft"),
+	                                                       "gnomon, kvm": ("ept", "kvm")}.get(r["side"], (None, None))
+	        assert (r["side"] == "gnomon, kvm") == ("mappings" in r)
 	    assert all(0.995 <= r["part"] <= 1 for r in c["runs"] if r["side"] != "KSM")
 	f = {(f["group"].split(":")[0].split(" (")[0], f["name"]): f["value"] for f in d["figures"]}
 	assert f["storm", "stores that found no frame"] == 0
