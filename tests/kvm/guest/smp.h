@@ -29,7 +29,7 @@ struct smp_control {
 	struct {
 		uint64_t forks, cow, protects, unmaps, shootdowns, shared_reads, user_calls, faults;
 		uint64_t error, detail; /* what went wrong, 0: nothing */
-		uint64_t cr2;	/* then: the last address that faulted */
+		uint64_t cr2;		/* then: the last address that faulted */
 	} cpu[SMP_CPUS];
 };
 
