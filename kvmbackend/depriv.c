@@ -409,6 +409,23 @@ static const char *state_fault(const struct gn_kvm *kvm, const struct gn_kvm_sta
 	return NULL;
 }
 
+/* KVM has CR4.LA57 when the tables have five levels: else it takes no address that is canonical with those only. */
+static int set_levels(struct gn_kvm_cpu *cpu)
+{
+	struct gn_kvm_depriv_cpu *d = cpu->depriv;
+	int err;
+
+	if (gn_depriv_set(cpu) != GN_MONITOR_LEVELS_5 || (d->kvm_cr4 & X86_CR4_LA57))
+		return 0;
+	make_sregs(cpu);
+	err = gn_kvm_ioctl(cpu->fd, KVM_SET_SREGS, &d->hw);
+	if (err)
+		return err;
+	d->kvm_cr3 = d->hw.cr3;
+	d->kvm_cr4 = d->hw.cr4;
+	return 0;
+}
+
 /* What SYSCALL does in the hardware: into the monitor, with the flags that matter off. */
 static int set_syscall(struct gn_kvm_cpu *cpu)
 {
@@ -435,6 +452,8 @@ static int set_state(struct gn_kvm_cpu *cpu, const struct gn_kvm_state *state)
 	err = gn_vcpu_set_regs(cpu->vcpu, &state->regs);
 	if (!err)
 		err = gn_vcpu_set_privilege(cpu->vcpu, user, state->rflags & X86_FLAG_AC);
+	if (!err)
+		err = set_levels(cpu);
 	if (!err)
 		err = set_syscall(cpu);
 	if (err)

@@ -42,10 +42,11 @@ static void forge(struct elf_file *f, uint64_t window, uint64_t pa, const void *
 	memcpy(f->bytes, bytes, count);
 }
 
-static void entry(const struct gn_kvm_host *host, uint64_t mem_bytes, unsigned levels)
+static void entry(const struct gn_kvm_host *host, const char *scheme, uint64_t mem_bytes,
+		  unsigned levels)
 {
 	struct gn_kvm_config config = {
-		.vm = { .scheme = "ept", .mem_bytes = mem_bytes, .vcpus = 1 }
+		.vm = { .scheme = scheme, .mem_bytes = mem_bytes, .vcpus = 1 }
 	};
 	struct gn_guest_boot boot = { .levels = levels, .seed = 5 }, seen;
 	const uint32_t word = 1000;
@@ -139,9 +140,11 @@ int main(void)
 
 	if (!rig_start(&host))
 		return rig_end();
-	entry(&host, 8 * MIB, 4);
-	entry(&host, 8 * MIB, 5);
-	entry(&host, 3000 * MIB, 4);
+	for (unsigned levels = 4; levels <= 5; levels++) {
+		entry(&host, "ept", 8 * MIB, levels);
+		entry(&host, "shadow", 8 * MIB, levels);
+	}
+	entry(&host, "ept", 3000 * MIB, 4);
 	refused();
 	return rig_end();
 }

@@ -195,7 +195,7 @@ kernel_words() {
 # boot_qemu 0|1: output on stdout; the status is the commands'.
 boot_qemu() {
 	local code
-	timeout --foreground -k 5 "$timeout" qemu-system-x86_64 -accel tcg,thread=single -M pc -cpu EPYC,+svm,+npt,-cx16 \
+	timeout --foreground -k 5 "$timeout" qemu-system-x86_64 -accel tcg,thread=single -M pc -cpu EPYC,+svm,+npt,+la57,-cx16 \
 		-smp "$cpus" -m "$mem" -nodefaults -no-user-config -display none -no-reboot -serial stdio \
 		-device isa-debug-exit,iobase=0xf4,iosize=4 -kernel "$kernel/vmlinuz" -initrd "$work/initrd" \
 		-append "$(kernel_words kvm-amd "npt=$1")" </dev/null \
