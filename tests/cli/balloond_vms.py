@@ -112,7 +112,7 @@ def life(folder):
         check(until(lambda: len(vms(folder)) == 3), "all are admitted")
         admitted = rounds(folder)  # one that comes brings what it has; it is a round that promises
         check(until(lambda: rounds(folder) > admitted + 1), "rounds go on")
-        refused = start_vm(folder, "d", "--mem", "256M", "--min", "192M")
+        refused = start_vm(folder, "d", "--mem", "256M", "--min", "256M")  # also when the others have ended
         guests["d"] = refused
         check(until(lambda: sum(vm["actual_bytes"] for vm in vms(folder).values()) > BUDGET // 2), "they fill what they were told")
         watch(folder, 15, "three VMs")

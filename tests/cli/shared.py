@@ -330,7 +330,7 @@ def quiet_dry_run(folder):
 
 
 def usage(folder):
-    for options in (["--sharing-domain", "g"], ["--sharing", "s", "--sharing-quiet"], ["--sharing", "s", "--repeat", "2"], ["--sharing", "s", "--backend", "kvm"], ["--name", "x"]):
+    for options in (["--sharing-domain", "g"], ["--sharing", "s", "--sharing-quiet"], ["--sharing", "s", "--repeat", "2"], ["--sharing", "s", "--backend", "kvm", "--quick"], ["--name", "x"]):
         done = subprocess.run([GNOMON, "run", "ept", "random", *options], capture_output=True, text=True, timeout=LIMIT_S)
         check(done.returncode in (2, 3) and done.stderr.count("\n") == 1, f"{options}: {done.returncode} {done.stderr}")
 
