@@ -204,6 +204,8 @@ static enum gn_kvm_next before_run(struct gn_kvm_cpu *cpu)
 
 	if (d->inside == GN_INSIDE_PROGRAM)
 		return GN_KVM_AGAIN;
+	if (d->v.rip != d->sti_to)
+		d->sti_to = 0; /* it was somewhere else since */
 	next = gn_kvm_reflect_interrupt(cpu);
 	if (next == GN_KVM_AGAIN)
 		next = follow_privilege(cpu);

@@ -133,7 +133,7 @@ static void note_leaf(struct gn_kvm_host *host, const struct kvm_cpuid_entry2 *e
 static bool takes_la57(int vm, struct kvm_cpuid2 *cpuid)
 {
 	int vcpu = gn_kvm_ioctl_value(vm, KVM_CREATE_VCPU, 0);
-	struct kvm_sregs sregs;
+	struct kvm_sregs sregs = { .cr4 = 0 };
 	bool does;
 
 	if (vcpu < 0)
