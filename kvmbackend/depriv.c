@@ -204,7 +204,7 @@ static enum gn_kvm_next before_run(struct gn_kvm_cpu *cpu)
 
 	if (d->inside == GN_INSIDE_PROGRAM)
 		return GN_KVM_AGAIN;
-	if (d->v.rip != d->sti_to)
+	if (d->v.rip != d->sti_to || d->user)
 		d->sti_to = 0; /* it was somewhere else since */
 	next = gn_kvm_reflect_interrupt(cpu);
 	if (next == GN_KVM_AGAIN)
@@ -405,6 +405,8 @@ static const char *state_fault(const struct gn_kvm *kvm, const struct gn_kvm_sta
 		return "a guest whose kernel runs at CPL 3 must be in 64-bit code";
 	if (cpl != 0 && cpl != 3)
 		return "rings 1 and 2 are not there for a guest whose kernel runs at CPL 3";
+	if ((state->regs.cr4 & X86_CR4_LA57) && !kvm->host.la57)
+		return "KVM here does not offer 5-level paging";
 	if (state->regs.cr4 & (X86_CR4_PKE | gn_depriv_cr4_missing(kvm)))
 		return "CR4 has bits that this CPU, or a guest whose kernel runs at CPL 3, does "
 		       "not have";
@@ -511,7 +513,7 @@ static uint64_t probe_cr4(struct gn_kvm_cpu *cpu)
 static int enter_cpu(struct gn_kvm_cpu *cpu)
 {
 	struct gn_kvm_depriv_cpu *d = cpu->depriv;
-	const struct kvm_vcpu_events none = { 0 };
+	const struct kvm_vcpu_events none = { .flags = KVM_VCPUEVENT_VALID_SHADOW };
 	int err;
 
 	gn_downgrades_clear(&d->downgrades);

@@ -89,10 +89,10 @@ struct gn_kvm_depriv {
 struct gn_kvm_depriv_cpu {
 	struct gn_kvm_state v; /* but .regs */
 	struct gn_kvm_inert inert;
-	bool user;     /* the guest's CPL is 3, else 0 */
-	bool hides_ac; /* the hardware's AC is off while the guest's is on, see trap.c */
-	uint64_t sti_from,
-		sti_to; /* an STI that turned interrupts on, and the instruction behind it; 0: none */
+	bool user;	   /* the guest's CPL is 3, else 0 */
+	bool hides_ac;	   /* the hardware's AC is off while the guest's is on, see trap.c */
+	uint64_t sti_from; /* an STI that turned interrupts on */
+	uint64_t sti_to;   /* the instruction behind it; 0: there is none such */
 	enum gn_inside inside;
 	uint64_t program_end; /* RIP when the program is done */
 	bool owes_flush;

@@ -240,7 +240,7 @@ static enum gn_kvm_next handle_bad_address(struct gn_kvm_cpu *cpu)
 
 /* ---- The loop's calls ---------------------------------------------------------------------------------------------- */
 
-/* Somebody waits for the vCPU to be at a boundary. */
+/* The vCPU is to come to a boundary soon. */
 static enum gn_kvm_next towards_boundary(struct gn_kvm_cpu *cpu)
 {
 	int err = 0;
@@ -271,11 +271,14 @@ static enum gn_kvm_next before_run(struct gn_kvm_cpu *cpu)
 			return GN_KVM_DONE;
 		}
 		run->ready_for_interrupt_injection = 0; /* until KVM says so again */
+		cpu->nested->taken_bytes = 0;		/* that one was delivered */
 		gn_kvm_interrupt_take(cpu, (uint8_t)vector);
 		vector = gn_kvm_interrupt_pending(cpu);
 	}
 	run->request_interrupt_window = vector >= 0;
-	return atomic_load(&cpu->has_request) ? towards_boundary(cpu) : GN_KVM_AGAIN;
+	return atomic_load(&cpu->has_request) || cpu->nested->trap == GN_TRAP_OWED
+		       ? towards_boundary(cpu)
+		       : GN_KVM_AGAIN;
 }
 
 static enum gn_kvm_next after_run(struct gn_kvm_cpu *cpu, int err)

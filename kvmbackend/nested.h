@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * nested.h - what the files of nested mode share: nested.c (the mode), nested_state.c (registers), nested_trap.c (what a kick must not lose), view.c (the mapping), fill.c (demand
- * population), layout.c (slots, dirty log), supplement.c (instructions KVM's emulator lacks).
+ * nested.h - what the files of nested mode share: nested.c (the mode), nested_state.c (registers), nested_trap.c (what a kick
+ * must not lose), view.c (the mapping), fill.c (demand population), layout.c (slots, dirty log), supplement.c (instructions
+ * KVM's emulator lacks).
  *
  * How the ept room's decisions reach the hardware. KVM's guest-physical space is the guest's; memory slots lead to the
  * *view*, a second mapping of the frame pool laid out by gfn. What the view maps, the guest has; nothing else. So
@@ -38,8 +39,10 @@ struct gn_kvm_nested_cpu {
 	enum gn_kvm_trap_state trap; /* (v) */
 	bool has_alarm;		     /* (v) alarm rings until the guest is left */
 	timer_t alarm;		     /* (v) */
-	unsigned moments;	     /* (v) for which the guest ran on, in a row */
-	struct kvm_regs seen;	     /* (v) when it was looked at before */
+	unsigned
+		taken_bytes; /* (v) of an INT n of CPL 0 that is over and KVM's to deliver, see supplement.c */
+	unsigned moments;     /* (v) for which the guest ran on, in a row */
+	struct kvm_regs seen; /* (v) when it was looked at before */
 	bool needs_completion; /* (v) an access was answered, KVM finishes the instruction at its next entry */
 	unsigned bad_address_count;  /* (v) KVM_RUN said EFAULT and nobody knows why, in a row */
 	_Atomic(bool) is_denied;     /* (a) denial is valid */

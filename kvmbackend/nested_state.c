@@ -2,8 +2,8 @@
 /*
  * nested_state.c - the guest's registers in nested mode, where KVM has them.
  *
- * The engine's copy of what steers translation follows here and nowhere else: when state is saved, for a pause, a switch or
- * an audit.
+ * The engine's copy of what steers translation follows here and nowhere else: when state is taken, for a pause, a switch, an
+ * audit, or a look at the guest's code.
  *
  * Events. KVM may hold an interrupt or a fault that it has not delivered. The picture has no place for them, and needs
  * none: an interrupt is pending again on our side, a fault is raised again by its instruction. A trap would not be; a vCPU that has
@@ -12,6 +12,8 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/ioctl.h>
+
+#include <gnomon/x86.h>
 
 #include "nested.h"
 
@@ -55,6 +57,10 @@ static int take_back_events(struct gn_kvm_cpu *cpu)
 	if (err ||
 	    (!events.interrupt.injected && !events.exception.injected && !events.exception.pending))
 		return err;
+	/* A trap. It stays KVM's until the state is another; see nested_trap.c. */
+	if (events.exception.nr == X86_VEC_DB &&
+	    (events.exception.injected || events.exception.pending))
+		return 0;
 	if (events.interrupt.injected && !events.interrupt.soft)
 		atomic_fetch_or(&cpu->interrupts[events.interrupt.nr / 64],
 				(uint64_t)1 << (events.interrupt.nr % 64));
@@ -154,7 +160,7 @@ bool gn_kvm_nested_fetch(struct gn_kvm_cpu *cpu, bool user, uint64_t va, uint8_t
 
 int gn_kvm_nested_set_state(struct gn_kvm_cpu *cpu, const struct gn_kvm_state *state)
 {
-	struct kvm_vcpu_events none = { .flags = 0 };
+	struct kvm_vcpu_events none = { .flags = KVM_VCPUEVENT_VALID_SHADOW };
 	struct kvm_regs regs;
 	struct kvm_sregs sregs;
 	int err = gn_vcpu_set_regs(cpu->vcpu, &state->regs);
@@ -170,6 +176,7 @@ int gn_kvm_nested_set_state(struct gn_kvm_cpu *cpu, const struct gn_kvm_state *s
 	gn_kvm_sregs_to(state, &sregs);
 	gn_kvm_regs_to(state, &regs);
 	cpu->nested->trap = GN_TRAP_NONE;
+	cpu->nested->taken_bytes = 0;
 	/* What KVM said last was of another state; to ask for its window might let an instruction pass that must not. */
 	cpu->run->ready_for_interrupt_injection = !!(state->rflags & RFLAGS_IF);
 	err = gn_kvm_ioctl(cpu->fd, KVM_SET_SREGS, &sregs);

@@ -31,7 +31,7 @@
 /* Twice as long each time that it was too little: a busy host lets the guest wait. And not for ever. */
 #define FIRST_MOMENT_NS ((uint64_t)250 * 1000)
 #define LAST_MOMENT_NS	((uint64_t)4 * 1000 * 1000)
-#define MOMENTS_MAX	500
+#define MOMENTS_MAX	60
 
 /* ---- INT3, INTO -------------------------------------------------------------------------------------------- */
 
@@ -43,7 +43,7 @@ static bool may_be(struct gn_kvm_cpu *cpu, uint64_t va, uint8_t byte)
 	return !gn_kvm_nested_fetch(cpu, true, va, &is) || is == byte;
 }
 
-/* Of the instruction of CPL 3 before RIP that raises @vector; 0: there is none. Those of CPL 0 are supplement.c's. */
+/* The length of the instruction of CPL 3 before RIP that raises @vector; 0: there is none. Those of CPL 0 are supplement.c's. */
 static unsigned bytes_before(struct gn_kvm_cpu *cpu, uint8_t vector)
 {
 	struct gn_kvm_state state;
@@ -58,7 +58,7 @@ static unsigned bytes_before(struct gn_kvm_cpu *cpu, uint8_t vector)
 }
 
 /* KVM would queue another exception, and does not: it is asked to, and its queue is emptied by the caller. */
-static bool is_pending(struct gn_kvm_cpu *cpu)
+static bool ask_whether_pending(struct gn_kvm_cpu *cpu)
 {
 	struct kvm_guest_debug ask = { .control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_INJECT_DB };
 	struct kvm_guest_debug none = { .control = 0 };
@@ -79,8 +79,8 @@ static bool take_back(struct gn_kvm_cpu *cpu, struct kvm_regs *regs, struct kvm_
 	       (!bytes || !gn_kvm_ioctl(cpu->fd, KVM_SET_REGS, regs));
 }
 
-/* The last exception was one of them, and no interrupt can be taken. */
-static bool is_soft_owed(struct gn_kvm_cpu *cpu, struct kvm_vcpu_events *events)
+/* The last exception was one of them, and no interrupt can be taken. True: the guest must run on. */
+static bool settle_soft(struct gn_kvm_cpu *cpu, struct kvm_vcpu_events *events)
 {
 	struct gn_kvm_nested_cpu *n = cpu->nested;
 	const unsigned bytes = bytes_before(cpu, events->exception.nr);
@@ -95,13 +95,24 @@ static bool is_soft_owed(struct gn_kvm_cpu *cpu, struct kvm_vcpu_events *events)
 	n->seen = regs;
 	if (!has_stayed && n->moments < MOMENTS_MAX)
 		return true;
-	return !take_back(cpu, &regs, events, is_pending(cpu) ? bytes : 0);
+	return !take_back(cpu, &regs, events, ask_whether_pending(cpu) ? bytes : 0);
+}
+
+/* INT n of CPL 0, which supplement.c has KVM deliver as an interrupt. True: the guest must run on. */
+static bool settle_taken(struct gn_kvm_cpu *cpu, struct kvm_vcpu_events *events)
+{
+	const unsigned bytes = cpu->nested->taken_bytes;
+	struct kvm_regs regs;
+
+	cpu->nested->taken_bytes = 0;
+	memset(&events->interrupt, 0, sizeof(events->interrupt));
+	return gn_kvm_ioctl(cpu->fd, KVM_GET_REGS, &regs) || !take_back(cpu, &regs, events, bytes);
 }
 
 /* ---- All of them ------------------------------------------------------------------------------------------- */
 
-/* Must the guest run on? */
-static bool is_owed(struct gn_kvm_cpu *cpu)
+/* Settle what can be; true: the guest must run on. */
+static bool settle(struct gn_kvm_cpu *cpu)
 {
 	struct kvm_vcpu_events events;
 	bool is_told;
@@ -109,6 +120,8 @@ static bool is_owed(struct gn_kvm_cpu *cpu)
 	if (cpu->run->ready_for_interrupt_injection ||
 	    gn_kvm_ioctl(cpu->fd, KVM_GET_VCPU_EVENTS, &events))
 		return false;
+	if (cpu->nested->taken_bytes && events.interrupt.injected)
+		return settle_taken(cpu, &events);
 	is_told = events.interrupt.shadow ||
 		  (events.exception.nr == X86_VEC_DB &&
 		   (events.exception.injected || events.exception.pending));
@@ -116,7 +129,7 @@ static bool is_owed(struct gn_kvm_cpu *cpu)
 		return cpu->nested->moments < MOMENTS_MAX;
 	return cpu->kvm->host.soft_traps_move_rip &&
 	       (events.exception.nr == X86_VEC_BP || events.exception.nr == X86_VEC_OF) &&
-	       is_soft_owed(cpu, &events);
+	       settle_soft(cpu, &events);
 }
 
 void gn_kvm_nested_look_for_trap(struct gn_kvm_cpu *cpu, int err)
@@ -134,7 +147,7 @@ void gn_kvm_nested_look_for_trap(struct gn_kvm_cpu *cpu, int err)
 	else if (!is_asked)
 		n->trap = GN_TRAP_UNKNOWN;
 	else
-		n->trap = is_owed(cpu) ? GN_TRAP_OWED : GN_TRAP_NONE;
+		n->trap = settle(cpu) ? GN_TRAP_OWED : GN_TRAP_NONE;
 	if (n->trap != GN_TRAP_OWED)
 		n->moments = 0;
 }

@@ -117,6 +117,9 @@ static int set_event(struct failure *f, bool is_exception, uint8_t vector)
 		events.interrupt.injected = 1;
 		events.interrupt.nr = vector;
 	}
+	f->cpu->run->ready_for_interrupt_injection = 0; /* nothing else may be queued now */
+	f->cpu->nested->taken_bytes = 0;
+	f->cpu->nested->trap = GN_TRAP_UNKNOWN;
 	return gn_kvm_ioctl(f->cpu->fd, KVM_SET_VCPU_EVENTS, &events);
 }
 
@@ -166,7 +169,10 @@ static int software_interrupt(struct failure *f, uint8_t vector)
 {
 	int err = advance(f);
 
-	return err ? err : set_event(f, false, vector);
+	if (!err)
+		err = set_event(f, false, vector);
+	f->cpu->nested->taken_bytes = f->insn.length;
+	return err;
 }
 
 /* True: it was ours; *err is what came of it. */

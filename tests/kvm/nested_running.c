@@ -136,17 +136,14 @@ static void interrupts(void)
 	gn_kvm_destroy(kvm);
 }
 
-/* Stops a guest that does not end. */
-static struct rig_result run_for_a_while(struct gn_kvm *kvm)
+/* A guest that does not end is stopped. */
+static struct rig_result finish_soon(struct runner *r)
 {
-	struct runner r;
-
-	start(&r, kvm, 0);
-	for (unsigned i = 0; i < 500 && !atomic_load(&r.is_done); i++)
+	for (unsigned i = 0; i < 500 && !atomic_load(&r->is_done); i++)
 		pause_ms(10);
-	if (!atomic_load(&r.is_done))
-		gn_kvm_stop(kvm);
-	return finish(&r);
+	if (!atomic_load(&r->is_done))
+		gn_kvm_stop(r->kvm);
+	return finish(r);
 }
 
 static bool has_halted(struct gn_kvm *kvm)
@@ -184,7 +181,7 @@ static void halted_through_switches(const char *first)
 		pause_ms(10);
 	}
 	RIG_CHECK(!gn_kvm_interrupt(kvm, 0, RIG_VECTOR), "interrupt");
-	RIG_EXPECT_EXIT(kvm, finish(&r), 1);
+	RIG_EXPECT_EXIT(kvm, finish_soon(&r), 1);
 	gn_kvm_destroy(kvm);
 }
 
@@ -193,6 +190,7 @@ static void no_interrupt_behind_sti(void)
 {
 	struct gn_kvm_config config = plain();
 	struct rig_result result = { .stop = GN_KVM_STOP_ASKED };
+	struct runner r;
 	struct gn_kvm *kvm;
 	int err;
 
@@ -212,7 +210,8 @@ static void no_interrupt_behind_sti(void)
 	RIG_CHECK(!gn_kvm_interrupt(kvm, 0, RIG_VECTOR), "interrupt");
 	err = gn_kvm_switch_scheme(kvm, "ept");
 	RIG_CHECK(!err, "switch: %d", err);
-	RIG_EXPECT_EXIT(kvm, run_for_a_while(kvm), 1);
+	start(&r, kvm, 0);
+	RIG_EXPECT_EXIT(kvm, finish_soon(&r), 1);
 	gn_kvm_destroy(kvm);
 }
 
@@ -307,7 +306,8 @@ static void moves_while_running(unsigned backing_level)
 }
 
 /* A trap is over once it was raised: wherever a switch or a pause finds the guest, it is delivered, and once. */
-static void traps_are_kept(const uint8_t *code, const uint8_t *end, bool interrupts_on)
+static void traps_are_kept(const uint8_t *code, const uint8_t *end, unsigned cpl,
+			   bool interrupts_on)
 {
 	/* With interrupts off a pause may take long, see nested_trap.c. */
 	const unsigned rounds = interrupts_on ? 600 : 100;
@@ -323,7 +323,7 @@ static void traps_are_kept(const uint8_t *code, const uint8_t *end, bool interru
 		return;
 	rig_write(kvm, RIG_STUBS + 32 * X86_VEC_DB, on_trap, sizeof(on_trap));
 	rig_write(kvm, RIG_STUBS + 32 * X86_VEC_BP, on_trap, sizeof(on_trap));
-	rig_program(kvm, 0, 3, code, end, RIG_DATA, 0, 0);
+	rig_program(kvm, 0, cpl, code, end, RIG_DATA, 0, 0);
 	err = gn_kvm_get_state(kvm, 0, &state);
 	state.rflags |= interrupts_on ? 0x200 : 0;
 	if (!err)
@@ -337,7 +337,7 @@ static void traps_are_kept(const uint8_t *code, const uint8_t *end, bool interru
 		RIG_CHECK(!err, "round %u: %d", i, err);
 	}
 	rig_word(kvm, RIG_DATA, 1);
-	RIG_EXPECT_EXIT(kvm, finish(&r), RIG_EXCEPTION + X86_VEC_UD);
+	RIG_EXPECT_EXIT(kvm, finish_soon(&r), RIG_EXCEPTION + X86_VEC_UD);
 	RIG_CHECK(!gn_audit(gn_kvm_vm(kvm), &report), "%s", report.first);
 	gn_kvm_destroy(kvm);
 }
@@ -351,10 +351,12 @@ int main(void)
 	PART(halted_through_switches("ept"));
 	PART(halted_through_switches("shadow"));
 	PART(no_interrupt_behind_sti());
-	PART(traps_are_kept(trap_often, trap_often_end, false));
-	PART(traps_are_kept(trap_often, trap_often_end, true));
-	PART(traps_are_kept(step_often, step_often_end, false));
-	PART(traps_are_kept(step_often, step_often_end, true));
+	PART(traps_are_kept(trap_often, trap_often_end, 3, false));
+	PART(traps_are_kept(trap_often, trap_often_end, 3, true));
+	PART(traps_are_kept(step_often, step_often_end, 3, false));
+	PART(traps_are_kept(step_often, step_often_end, 3, true));
+	PART(traps_are_kept(trap_often, trap_often_end, 0, false));
+	PART(traps_are_kept(trap_often, trap_often_end, 0, true));
 	PART(stays_behind_a_trap());
 	PART(moves_while_running(1));
 	PART(moves_while_running(2));
