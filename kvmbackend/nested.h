@@ -43,6 +43,7 @@ struct gn_kvm_nested_cpu {
 		taken_bytes; /* (v) of an INT n of CPL 0 that is over and KVM's to deliver, see supplement.c */
 	unsigned moments;     /* (v) for which the guest ran on, in a row */
 	struct kvm_regs seen; /* (v) when it was looked at before */
+	unsigned stays;	      /* (v) how often, in a row, they were the same */
 	bool needs_completion; /* (v) an access was answered, KVM finishes the instruction at its next entry */
 	unsigned bad_address_count;  /* (v) KVM_RUN said EFAULT and nobody knows why, in a row */
 	_Atomic(bool) is_denied;     /* (a) denial is valid */

@@ -31,7 +31,9 @@
 /* Twice as long each time that it was too little: a busy host lets the guest wait. And not for ever. */
 #define FIRST_MOMENT_NS ((uint64_t)250 * 1000)
 #define LAST_MOMENT_NS	((uint64_t)4 * 1000 * 1000)
-#define MOMENTS_MAX	60
+#define MOMENTS_MAX	200
+/* So often found at one place: by then it did run, and stays. */
+#define STAYS_MAX 8
 
 /* ---- INT3, INTO -------------------------------------------------------------------------------------------- */
 
@@ -85,15 +87,14 @@ static bool settle_soft(struct gn_kvm_cpu *cpu, struct kvm_vcpu_events *events)
 	struct gn_kvm_nested_cpu *n = cpu->nested;
 	const unsigned bytes = bytes_before(cpu, events->exception.nr);
 	struct kvm_regs regs;
-	bool has_stayed;
 
 	if (!bytes || events->interrupt.injected || gn_kvm_ioctl(cpu->fd, KVM_GET_REGS, &regs))
 		return false;
 	if (regs.rflags & RFLAGS_IF)
 		return !take_back(cpu, &regs, events, bytes);
-	has_stayed = n->moments && !memcmp(&regs, &n->seen, sizeof(regs));
+	n->stays = n->moments && !memcmp(&regs, &n->seen, sizeof(regs)) ? n->stays + 1 : 0;
 	n->seen = regs;
-	if (!has_stayed && n->moments < MOMENTS_MAX)
+	if (n->stays < STAYS_MAX && n->moments < MOMENTS_MAX)
 		return true;
 	return !take_back(cpu, &regs, events, ask_whether_pending(cpu) ? bytes : 0);
 }
