@@ -476,7 +476,7 @@ static int get_state(struct gn_kvm_cpu *cpu, struct gn_kvm_state *state)
 	const struct gn_kvm_depriv_cpu *d = cpu->depriv;
 
 	*state = d->v;
-	if (d->sti_to && d->v.rip == d->sti_to && (d->v.rflags & X86_FLAG_IF)) {
+	if (gn_depriv_is_behind_sti(d)) {
 		state->rip = d->sti_from;
 		state->rflags &= ~X86_FLAG_IF;
 	}

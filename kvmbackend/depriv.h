@@ -15,6 +15,8 @@
 #ifndef GN_KVM_DEPRIV_H
 #define GN_KVM_DEPRIV_H
 
+#include <gnomon/x86.h>
+
 #include "downgrade.h"
 #include "insn.h"
 
@@ -37,17 +39,17 @@
 
 enum gn_vector {
 	GN_VEC_DE = 0,
-	GN_VEC_DB = 1,
+	GN_VEC_DB = X86_VEC_DB,
 	GN_VEC_NMI = 2,
-	GN_VEC_BP = 3,
-	GN_VEC_OF = 4,
-	GN_VEC_UD = 6,
+	GN_VEC_BP = X86_VEC_BP,
+	GN_VEC_OF = X86_VEC_OF,
+	GN_VEC_UD = X86_VEC_UD,
 	GN_VEC_DF = 8,
 	GN_VEC_TS = 10,
 	GN_VEC_NP = 11,
 	GN_VEC_SS = 12,
-	GN_VEC_GP = 13,
-	GN_VEC_PF = 14,
+	GN_VEC_GP = X86_VEC_GP,
+	GN_VEC_PF = X86_VEC_PF,
 	GN_VEC_AC = 17,
 	GN_VEC_MC = 18,
 };
@@ -116,6 +118,11 @@ enum gn_kvm_done {
 static inline struct gn_kvm_state *gn_depriv_state(struct gn_kvm_cpu *cpu)
 {
 	return &cpu->depriv->v;
+}
+/* The instruction before turned interrupts on: none is taken before the next one is over. */
+static inline bool gn_depriv_is_behind_sti(const struct gn_kvm_depriv_cpu *d)
+{
+	return d->sti_to && d->v.rip == d->sti_to && (d->v.rflags & X86_FLAG_IF);
 }
 enum gn_monitor_set gn_depriv_set(const struct gn_kvm_cpu *cpu);
 /* Bits of CR4 that act on code at CPL 3 and that this CPU has not. */

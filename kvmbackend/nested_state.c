@@ -17,8 +17,6 @@
 
 #include "nested.h"
 
-#define RFLAGS_IF ((uint64_t)1 << 9)
-
 /* KVM finishes this exit's instruction at the next entry. */
 bool gn_kvm_nested_is_unfinished(const struct gn_kvm_cpu *cpu, int err)
 {

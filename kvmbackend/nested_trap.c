@@ -23,10 +23,9 @@
 
 #include "nested.h"
 
-#define INT3	  0xcc
-#define INT_N	  0xcd
-#define INTO	  0xce
-#define RFLAGS_IF ((uint64_t)1 << 9)
+#define INT3  0xcc
+#define INT_N 0xcd
+#define INTO  0xce
 
 /* Twice as long each time that it was too little: a busy host lets the guest wait. And not for ever. */
 #define FIRST_MOMENT_NS ((uint64_t)250 * 1000)

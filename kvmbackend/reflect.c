@@ -273,8 +273,7 @@ static bool is_in_shadow(struct gn_kvm_cpu *cpu)
 	const struct gn_insn *next;
 	struct gn_event ignored;
 
-	return d->sti_to && d->v.rip == d->sti_to &&
-	       gn_kvm_fetch(cpu, &next, &ignored) == GN_DONE &&
+	return gn_depriv_is_behind_sti(d) && gn_kvm_fetch(cpu, &next, &ignored) == GN_DONE &&
 	       next->z.mnemonic == ZYDIS_MNEMONIC_HLT;
 }
 
