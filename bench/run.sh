@@ -24,7 +24,7 @@ for arg in "$@"; do
 done
 
 tests/packages.sh bench
-cmake --preset release >build.log 2>&1 && cmake --build --preset release >>build.log 2>&1 || {
+cmake --preset release -DGN_HOST_CPU=ON >build.log 2>&1 && cmake --build --preset release >>build.log 2>&1 || {
 	cat build.log >&2
 	echo "run.sh: the build failed" >&2
 	exit 1

@@ -140,6 +140,22 @@ static inline uint64_t gn_fmt_table(const struct gn_fmt *f, unsigned level, pfn_
 {
 	return pfn_to_hpa(frame).v | gn_fmt_rights_bits(f, level, rights) | f->level[level].fixed;
 }
+/* Is @entry as nearly all are: a table's, or a leaf of level 1, that grants every right, has A, and is well formed?
+ * @forbidden: bits beyond the format's own that must not be set. One comparison says so. */
+GN_FMT_INLINE bool gn_fmt_is_plain(const struct gn_fmt *f, unsigned level, uint64_t entry,
+				   uint64_t forbidden)
+{
+	const struct gn_fmt_level *l = &f->level[level];
+	/* Written out, as in gn_fmt_rights(). */
+	uint64_t set = l->present | l->accessed | l->grant[GN_RI_R] | l->grant[GN_RI_W] |
+		       l->grant[GN_RI_X] | l->grant[GN_RI_U];
+	uint64_t clear = l->deny[GN_RI_R] | l->deny[GN_RI_W] | l->deny[GN_RI_X] | l->deny[GN_RI_U] |
+			 (level == 1 ? l->reserved_leaf : l->reserved_table | l->leaf);
+
+	if (f->phys_bits < 52)
+		clear |= l->address & ~(((uint64_t)1 << f->phys_bits) - 1);
+	return (entry & (set | clear | forbidden)) == set;
+}
 /* Reserved bits set, physical width @phys_bits exceeded, or rights the format forbids: a present
  * entry the hardware answers with a reserved-bit fault or a misconfiguration. */
 GN_FMT_INLINE bool gn_fmt_is_malformed(const struct gn_fmt *f, unsigned level, uint64_t entry,

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 
 #include "ahead.h"
+#include "cache_set.h"
 #include "mmu/arena.h"
 #include "mmu/check.h"
 
@@ -43,7 +44,7 @@ static size_t unit_of(const struct gn_cache *c)
 /* The tags of all sets, then their idle bits. */
 static size_t memory_bytes(const struct gn_cache *c)
 {
-	size_t unit = unit_of(c), bytes = tags_bytes(c) + c->sets * sizeof(uint16_t);
+	size_t unit = unit_of(c), bytes = tags_bytes(c) + c->sets * sizeof(uint32_t);
 
 	return (bytes + unit - 1) / unit * unit;
 }
@@ -78,8 +79,8 @@ int gn_cache_init(struct gn_cache *c, uint32_t kib, uint32_t ways, bool is_hashe
 	else
 		c->shape = ways <= 8 ? GN_CACHE_LONG_8 : GN_CACHE_LONG_16;
 	c->id_shift = is_hashed ? 0 : (uint8_t)__builtin_ctz(c->sets);
-	c->full = ((uint32_t)1 << ways) - 1;
-	c->is_single = ways == 1;
+	c->full = (((uint32_t)1 << ways) - 1) << 16;
+	c->always = ways == 1 ? c->full : 0;
 	if (gn_alloc_should_fail())
 		return -ENOMEM;
 	c->tags = aligned_alloc(unit_of(c), memory_bytes(c));
@@ -87,7 +88,7 @@ int gn_cache_init(struct gn_cache *c, uint32_t kib, uint32_t ways, bool is_hashe
 		return -ENOMEM;
 	if (unit_of(c) == HOST_HUGE_PAGE)
 		(void)madvise(c->tags, memory_bytes(c), MADV_HUGEPAGE);
-	c->idle = (uint16_t *)(void *)(c->tags + tags_bytes(c));
+	c->idle = (uint32_t *)(void *)(c->tags + tags_bytes(c));
 	gn_cache_clear(c);
 	return 0;
 }
@@ -104,7 +105,7 @@ void gn_cache_clear(struct gn_cache *c)
 		return;
 	memset(c->tags, 0, memory_bytes(c));
 	for (uint32_t set = 0; set < c->sets; set++)
-		c->idle[set] = (uint16_t)c->full;
+		c->idle[set] = c->full;
 }
 
 enum gn_cache_level gn_caches_use_other(struct gn_caches *c, uint32_t line)
@@ -119,8 +120,8 @@ enum gn_cache_level gn_caches_use_other(struct gn_caches *c, uint32_t line)
 	return GN_CACHE_MEMORY;
 }
 
-static inline __attribute__((always_inline)) void
-prefetch_set(const struct gn_cache *c, uint32_t ref, bool is_hashed, enum gn_cache_shape shape)
+GN_CACHE_INLINE void prefetch_set(const struct gn_cache *c, uint32_t ref, bool is_hashed,
+				  enum gn_cache_shape shape)
 {
 	size_t set = gn_cache_index(c, ref & ~GN_CACHE_DATUM, is_hashed);
 
@@ -129,56 +130,66 @@ prefetch_set(const struct gn_cache *c, uint32_t ref, bool is_hashed, enum gn_cac
 }
 
 /* Use the queued references of @cache: what missed stays, in order. How many. */
-static inline __attribute__((always_inline)) uint32_t
-run_shape(const struct gn_cache *cache, uint32_t *queue, uint32_t count, bool is_hashed,
-	  enum gn_cache_shape shape, uint32_t *data)
+GN_CACHE_INLINE uint32_t run_shape(const struct gn_cache *cache, uint32_t *queue, uint32_t count,
+				   bool is_hashed, enum gn_cache_shape shape)
 {
 	const struct gn_cache copy = *cache, *c = &copy; /* in registers: no store can be to it */
-	uint32_t missed = 0, missed_data = 0;
+	uint32_t *missed = queue;
 
 	/* Behind the queue's end there is something too, and any of it is in some set. */
 	for (uint32_t i = 0; is_hashed && i < GN_CACHE_AHEAD; i++)
 		prefetch_set(c, queue[i], is_hashed, shape);
-	for (uint32_t i = 0; i < count; i++) {
-		uint32_t ref = queue[i], miss;
+	for (const uint32_t *at = queue, *end = queue + count; at < end; at++) {
+		uint32_t ref = *at;
 
 		if (is_hashed)
-			prefetch_set(c, queue[i + GN_CACHE_AHEAD], is_hashed, shape);
-		miss = !gn_cache_use_shape(c, ref & ~GN_CACHE_DATUM, is_hashed, shape);
-		queue[missed] = ref;
-		missed += miss;
-		missed_data += miss & ref >> 31;
+			prefetch_set(c, at[GN_CACHE_AHEAD], is_hashed, shape);
+		*missed = ref;
+		missed += !gn_cache_use_shape(c, ref & ~GN_CACHE_DATUM, is_hashed, shape);
 	}
-	*data = missed_data;
-	return missed;
+	return (uint32_t)(missed - queue);
 }
 
-static inline __attribute__((always_inline)) uint32_t
-run_level(const struct gn_cache *c, uint32_t *queue, uint32_t count, bool is_hashed, uint32_t *data)
+GN_CACHE_INLINE uint32_t run_level(const struct gn_cache *c, uint32_t *queue, uint32_t count,
+				   bool is_hashed)
 {
 	if (!c->sets || !count)
 		return count;
 	if (c->shape == GN_CACHE_LONG_8)
-		return run_shape(c, queue, count, is_hashed, GN_CACHE_LONG_8, data);
+		return run_shape(c, queue, count, is_hashed, GN_CACHE_LONG_8);
 	return c->shape == GN_CACHE_LONG_16
-		       ? run_shape(c, queue, count, is_hashed, GN_CACHE_LONG_16, data)
-		       : run_shape(c, queue, count, is_hashed, GN_CACHE_SHORT_16, data);
+		       ? run_shape(c, queue, count, is_hashed, GN_CACHE_LONG_16)
+		       : run_shape(c, queue, count, is_hashed, GN_CACHE_SHORT_16);
+}
+
+/* How many of the queue's references are data: their top bits. Behind the queue's end there is something, too. */
+static uint32_t count_data(const uint32_t *queue, uint32_t count)
+{
+	__m128i sum = _mm_setzero_si128();
+	uint32_t part[4], i = 0, data = 0;
+
+	for (; i + 4 <= count; i += 4)
+		sum = _mm_add_epi32(
+			sum,
+			_mm_srli_epi32(_mm_loadu_si128((const __m128i *)(const void *)&queue[i]),
+				       31));
+	_mm_storeu_si128((__m128i *)(void *)part, sum);
+	for (; i < count; i++)
+		data += queue[i] >> 31;
+	return data + part[0] + part[1] + part[2] + part[3];
 }
 
 void gn_caches_run(struct gn_caches *c, struct gn_cache_served *served)
 {
 	const struct gn_cache *level[] = { &c->l1, &c->l2, c->l3 };
-	uint32_t count = c->queued, data = 0;
+	uint32_t count = c->queued, data = count_data(c->queue, count);
 
-	for (uint32_t i = 0; i < count; i++)
-		data += c->queue[i] >> 31;
 	c->taken += count;
 	c->queued = 0;
 	for (unsigned i = GN_CACHE_L1; i < GN_CACHE_MEMORY; i++) {
-		uint32_t data_left = data;
-		uint32_t left = i == GN_CACHE_L3
-					? run_level(level[i], c->queue, count, true, &data_left)
-					: run_level(level[i], c->queue, count, false, &data_left);
+		uint32_t left = i == GN_CACHE_L3 ? run_level(level[i], c->queue, count, true)
+						 : run_level(level[i], c->queue, count, false);
+		uint32_t data_left = count_data(c->queue, left);
 
 		served->data[i] = data - data_left;
 		served->entries[i] = count - left - served->data[i];

@@ -26,7 +26,6 @@
 #ifndef GN_SOFT_CACHE_H
 #define GN_SOFT_CACHE_H
 
-#include <emmintrin.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -43,11 +42,11 @@ enum gn_cache_shape { GN_CACHE_LONG_8, GN_CACHE_LONG_16, GN_CACHE_SHORT_16 };
 
 struct gn_cache {
 	uint8_t *tags;
-	uint16_t *idle;	    /* by set: a bit per way */
-	uint32_t sets;	    /* 0: the cache does not exist */
-	uint32_t full;	    /* a bit per way */
-	uint32_t is_single; /* one way: it is always idle */
-	uint8_t id_shift;   /* from a line to what tells it from others of its set */
+	uint32_t *idle;	  /* by set: a bit per way, from bit 16 on */
+	uint32_t sets;	  /* 0: the cache does not exist */
+	uint32_t full;	  /* idle with all its bits */
+	uint32_t always;  /* bits of idle that stay: a way that is the only one */
+	uint8_t id_shift; /* from a line to what tells it from others of its set */
 	uint8_t ways;
 	uint8_t shape;
 };
@@ -67,73 +66,6 @@ static inline size_t gn_cache_index(const struct gn_cache *c, uint32_t line, boo
 static inline void *gn_cache_tags(const struct gn_cache *c, size_t set, enum gn_cache_shape shape)
 {
 	return c->tags + (set << (shape == GN_CACHE_LONG_16 ? 6 : 5));
-}
-
-/* By way: all ones where its tag is. */
-extern const uint32_t gn_cache_lanes_long[16][16];
-extern const uint16_t gn_cache_lanes_short[16][16];
-
-/* A bit per way that has the tag in every lane of @want. */
-static inline __attribute__((always_inline)) uint32_t gn_cache_find(const __m128i *v, __m128i want,
-								    enum gn_cache_shape shape)
-{
-	__m128i low, high = _mm_setzero_si128();
-
-	if (shape == GN_CACHE_SHORT_16) {
-		low = _mm_cmpeq_epi16(v[0], want);
-		high = _mm_cmpeq_epi16(v[1], want);
-	} else {
-		low = _mm_packs_epi32(_mm_cmpeq_epi32(v[0], want), _mm_cmpeq_epi32(v[1], want));
-		if (shape == GN_CACHE_LONG_16)
-			high = _mm_packs_epi32(_mm_cmpeq_epi32(v[2], want),
-					       _mm_cmpeq_epi32(v[3], want));
-	}
-	return (uint32_t)_mm_movemask_epi8(_mm_packs_epi16(low, high));
-}
-
-/* Put it where @lanes are ones. All of the set is stored: were only the tag, loads of other sets would wait until the
- * host knows its address, which it does last. */
-static inline __attribute__((always_inline)) void
-gn_cache_put(__m128i *v, __m128i want, const void *lanes, enum gn_cache_shape shape)
-{
-	const __m128i *mask = (const __m128i *)lanes;
-
-	for (unsigned i = 0; i < (shape == GN_CACHE_LONG_16 ? 4 : 2); i++)
-		v[i] = _mm_xor_si128(v[i], _mm_and_si128(_mm_xor_si128(v[i], want), mask[i]));
-}
-
-/* Use @line: true if it was there. @shape: the cache's, a constant. Without branches: what hits and what does not
- * is what the host's branch prediction could not know. */
-static inline __attribute__((always_inline)) bool gn_cache_use_shape(const struct gn_cache *c,
-								     uint32_t line, bool is_hashed,
-								     enum gn_cache_shape shape)
-{
-	size_t index = gn_cache_index(c, line, is_hashed);
-	__m128i *v = (__m128i *)gn_cache_tags(c, index, shape);
-	uint32_t id = line >> c->id_shift | (uint32_t)1 << GN_CACHE_ID_BITS, idle = c->idle[index];
-	__m128i want = shape == GN_CACHE_SHORT_16 ? _mm_set1_epi16((short)id)
-						  : _mm_set1_epi32((int)(line + 1));
-	/* The way that hit, else 16 + the first idle one. */
-	uint32_t found = (uint32_t)__builtin_ctz(gn_cache_find(v, want, shape) | idle << 16);
-	uint32_t way = found & 15, others = ~((uint32_t)1 << way);
-
-	c->idle[index] =
-		(uint16_t)(idle & others ? idle & others : (c->full & others) | c->is_single);
-	gn_cache_put(v, want,
-		     shape == GN_CACHE_SHORT_16 ? (const void *)gn_cache_lanes_short[way]
-						: (const void *)gn_cache_lanes_long[way],
-		     shape);
-	return !(found >> 4);
-}
-
-static inline __attribute__((always_inline)) bool gn_cache_use(struct gn_cache *c, uint32_t line,
-							       bool is_hashed)
-{
-	if (c->shape == GN_CACHE_LONG_8)
-		return gn_cache_use_shape(c, line, is_hashed, GN_CACHE_LONG_8);
-	return c->shape == GN_CACHE_LONG_16
-		       ? gn_cache_use_shape(c, line, is_hashed, GN_CACHE_LONG_16)
-		       : gn_cache_use_shape(c, line, is_hashed, GN_CACHE_SHORT_16);
 }
 
 #define GN_CACHE_QUEUE 1024 /* references */

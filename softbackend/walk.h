@@ -42,28 +42,30 @@ struct gn_walk_path {
 	uint64_t missing;		       /* A bits that are not set */
 	unsigned top, leaf;
 	uint64_t leaf_entry;
-	uint64_t leaf_dirty; /* the mask of its D bit; 0: it has none */
-	uint64_t address;    /* translated, with the offset */
+	bool is_dirty;	  /* it has D, or the format has none */
+	uint64_t address; /* translated, with the offset */
 	gn_rights_t leaf_rights;
 };
 
 enum gn_walk_step { GN_STEP_DOWN, GN_STEP_LEAF, GN_STEP_FAULT };
 
-/* A present, well-formed @entry of @level on the way to @at: take it in. */
+/* A present, well-formed @entry of @level on the way to @at: take it in. @is_plain: gn_fmt_is_plain() says so. */
 GN_WALK_INLINE enum gn_walk_step gn_walk_take(const struct gn_fmt *f, unsigned level, uint64_t at,
-					      uint64_t entry, gn_rights_t *rights,
+					      uint64_t entry, bool is_plain, gn_rights_t *rights,
 					      struct gn_walk_path *p)
 {
-	*rights &= gn_fmt_rights(f, level, entry);
 	p->entry[level] = entry;
-	p->missing |= ~entry & f->level[level].accessed;
-	if (!gn_fmt_is_leaf(f, level, entry)) {
+	if (!is_plain) {
+		*rights &= gn_fmt_rights(f, level, entry);
+		p->missing |= ~entry & f->level[level].accessed;
+	}
+	if (is_plain ? level > 1 : !gn_fmt_is_leaf(f, level, entry)) {
 		p->rights[level] = *rights;
 		return GN_STEP_DOWN;
 	}
 	p->leaf = level;
 	p->leaf_entry = entry;
-	p->leaf_dirty = f->level[level].dirty;
+	p->is_dirty = !f->level[level].dirty || (entry & f->level[level].dirty);
 	p->leaf_rights = *rights;
 	p->address = gn_fmt_address(f, level, entry) | (at & (gn_level_bytes(level) - 1));
 	return GN_STEP_LEAF;
@@ -72,27 +74,27 @@ GN_WALK_INLINE enum gn_walk_step gn_walk_take(const struct gn_fmt *f, unsigned l
 /* Does the walk owe A or D bits? */
 GN_WALK_INLINE bool gn_walk_owes_bits(const struct gn_walk_path *p, bool is_write)
 {
-	return p->missing || (is_write && (p->leaf_dirty & ~p->leaf_entry));
-}
-GN_WALK_INLINE bool gn_walk_is_dirty(const struct gn_walk_path *p)
-{
-	return !p->leaf_dirty || (p->leaf_entry & p->leaf_dirty);
+	return p->missing || (is_write && !p->is_dirty);
 }
 
 /* What a level's entry must have: A, and D in a leaf that is written. */
 GN_WALK_INLINE uint64_t gn_walk_wanted(const struct gn_fmt *f, const struct gn_walk_path *p,
 				       unsigned level, bool is_write)
 {
-	return f->level[level].accessed | (level == p->leaf && is_write ? p->leaf_dirty : 0);
+	return f->level[level].accessed |
+	       (level == p->leaf && is_write ? f->level[level].dirty : 0);
 }
 /* Set them in @level's. False: beaten, walk again. */
-GN_WALK_INLINE bool gn_walk_set_level(struct gn_walk_path *p, unsigned level, uint64_t want)
+GN_WALK_INLINE bool gn_walk_set_level(const struct gn_fmt *f, struct gn_walk_path *p,
+				      unsigned level, uint64_t want)
 {
 	if (!gn_walk_set_bits(p->slot[level], p->entry[level], want))
 		return false;
 	p->entry[level] |= want;
-	if (level == p->leaf)
+	if (level == p->leaf) {
 		p->leaf_entry |= want;
+		p->is_dirty |= (want & f->level[level].dirty) != 0;
+	}
 	return true;
 }
 
@@ -103,7 +105,7 @@ gn_walk_set_accessed_dirty(const struct gn_fmt *f, struct gn_walk_path *p, bool 
 	for (unsigned level = p->top; level >= p->leaf; level--) {
 		uint64_t want = gn_walk_wanted(f, p, level, is_write);
 
-		if ((p->entry[level] & want) != want && !gn_walk_set_level(p, level, want))
+		if ((p->entry[level] & want) != want && !gn_walk_set_level(f, p, level, want))
 			return false;
 	}
 	return true;

@@ -76,12 +76,17 @@ GN_WALK_INLINE enum gn_walk_step step(struct gn_soft_cpu *cpu, const struct gn_a
 	if (!has_host && !find_table(cpu, w, is_nested, offset, level, p))
 		return GN_STEP_FAULT;
 	entry = gn_walk_ref(cpu, p->host[level] + offset, &p->read.slot[level]);
+	if (GN_LIKELY(gn_fmt_is_plain(f, level, entry, cpu->reserved))) {
+		if (level > 1)
+			p->table[level - 1] = entry & f->level[level].address;
+		return gn_walk_take(f, level, access->va.v, entry, true, rights, &p->read);
+	}
 	if (GN_LIKELY(gn_fmt_is_present(f, level, entry))) {
 		if (GN_LIKELY(!may_be_reserved(cpu, f, level, entry) ||
 			      !gn_paging_is_reserved(&cpu->paging, level, entry))) {
 			if (level > 1)
 				p->table[level - 1] = gn_fmt_address(f, level, entry);
-			return gn_walk_take(f, level, access->va.v, entry, rights, &p->read);
+			return gn_walk_take(f, level, access->va.v, entry, false, rights, &p->read);
 		}
 		error_code = X86_PF_P | X86_PF_RSVD;
 	}
@@ -169,7 +174,7 @@ static __attribute__((noinline)) enum set_bits set_accessed_dirty(struct gn_soft
 			gn_walk_nested_fault(w, gpa(p->table[level] + offset), true);
 			return BITS_REFUSED;
 		}
-		if (!gn_walk_set_level(r, level, want))
+		if (!gn_walk_set_level(f, r, level, want))
 			return BITS_BEATEN;
 	}
 	return BITS_SET;
@@ -260,7 +265,7 @@ GN_WALK_INLINE bool walk(struct gn_soft_cpu *cpu, const struct gn_access *access
 		gn_ahead_note(cpu->ahead->guest, va, gn_walk_place(cpu, r->slot[1]));
 	w->t.level = (uint8_t)r->leaf;
 	w->t.global = cpu->paging.pge && (r->leaf_entry & f->level[1].global);
-	w->t.dirty = gn_walk_is_dirty(r);
+	w->t.dirty = r->is_dirty;
 	w->t.gpa = gpa(r->address);
 	return finish(cpu, access, w, is_nested);
 }

@@ -47,12 +47,18 @@ GN_WALK_INLINE enum gn_walk_step step(struct gn_soft_cpu *cpu, const struct gn_f
 	uint64_t entry = gn_walk_ref(cpu, *table + gn_fmt_index(f, level, at) * sizeof(uint64_t),
 				     &p->slot[level]);
 
-	if (GN_UNLIKELY(!gn_fmt_is_present(f, level, entry) ||
-			gn_fmt_is_malformed(f, level, entry, f->phys_bits)))
-		return GN_STEP_FAULT;
-	if (gn_walk_take(f, level, at, entry, rights, p) == GN_STEP_LEAF)
-		return GN_STEP_LEAF;
-	*table = gn_fmt_address(f, level, entry);
+	if (GN_LIKELY(gn_fmt_is_plain(f, level, entry, 0))) {
+		gn_walk_take(f, level, at, entry, true, rights, p);
+		if (level == 1)
+			return GN_STEP_LEAF;
+	} else {
+		if (!gn_fmt_is_present(f, level, entry) ||
+		    gn_fmt_is_malformed(f, level, entry, f->phys_bits))
+			return GN_STEP_FAULT;
+		if (gn_walk_take(f, level, at, entry, false, rights, p) == GN_STEP_LEAF)
+			return GN_STEP_LEAF;
+	}
+	*table = entry & f->level[level].address;
 	if (GN_UNLIKELY(!gn_frames_valid(cpu->vm->frames, hpa_to_pfn(hpa(*table)))))
 		return GN_STEP_FAULT;
 	return GN_STEP_DOWN;
@@ -153,7 +159,7 @@ GN_WALK_INLINE bool nested_walk(struct gn_soft_cpu *cpu, struct gn_soft_walk *w,
 	out->hpa = hpa(p.address);
 	out->rights = p.leaf_rights;
 	out->level = (uint8_t)p.leaf;
-	out->dirty = !has_ad || gn_walk_is_dirty(&p);
+	out->dirty = !has_ad || p.is_dirty;
 	if (use_tlb) {
 		unsigned level = p.leaf;
 		struct gn_assoc_entry *e =

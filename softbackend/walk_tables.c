@@ -32,7 +32,7 @@ GN_WALK_INLINE enum gn_walk_step step(struct gn_soft_cpu *cpu, const struct gn_a
 		*table = gn_fmt_address(f, level, entry);
 		if (GN_LIKELY(!gn_fmt_is_malformed(f, level, entry, f->phys_bits) &&
 			      gn_frames_valid(cpu->vm->frames, hpa_to_pfn(hpa(*table))))) {
-			return gn_walk_take(f, level, access->va.v, entry, rights, p);
+			return gn_walk_take(f, level, access->va.v, entry, false, rights, p);
 		}
 		error_code = X86_PF_P | X86_PF_RSVD;
 	}
@@ -123,7 +123,7 @@ GN_WALK_INLINE bool walk(struct gn_soft_cpu *cpu, const struct gn_access *access
 		gn_ahead_note(cpu->ahead->guest, va, gn_walk_place(cpu, p.slot[1]));
 	w->t.level = w->level = (uint8_t)p.leaf;
 	w->t.global = cpu->paging.pge && (p.leaf_entry & f->level[p.leaf].global);
-	w->t.dirty = w->dirty = gn_walk_is_dirty(&p);
+	w->t.dirty = w->dirty = p.is_dirty;
 	w->outer_rights = GN_RWXU;
 	w->address = p.address;
 	return true;

@@ -251,3 +251,48 @@ Test(fmt, x86_rights_at_once)
 		cr_assert_eq(gn_x86_rights((a ^ GN_X86_FLIP) & (b ^ GN_X86_FLIP)), want);
 	}
 }
+
+/* What gn_fmt_is_plain() says in one comparison, told one by one. */
+static bool is_plain(const struct gn_fmt *f, unsigned level, uint64_t entry)
+{
+	return gn_fmt_is_present(f, level, entry) && gn_fmt_rights(f, level, entry) == GN_RWXU &&
+	       gn_fmt_is_leaf(f, level, entry) == (level == 1) &&
+	       !(f->level[level].accessed & ~entry) &&
+	       !gn_fmt_is_malformed(f, level, entry, f->phys_bits);
+}
+
+Test(fmt, plain_entries_are_told_by_one_comparison)
+{
+	struct test_random r = test_random_seed(17);
+	unsigned plain = 0, cases = 0;
+
+	for (size_t i = 0; i < FORMATS; i++) {
+		const struct gn_fmt *f = formats[i];
+
+		for (unsigned level = 1; level <= f->levels; level++) {
+			uint64_t base = level == 1 ? gn_fmt_leaf(f, 1, pfn(5), GN_RWXU)
+						   : gn_fmt_table(f, level, pfn(5), GN_RWXU);
+
+			base |= f->level[level].accessed;
+			cr_assert(gn_fmt_is_plain(f, level, base, 0), "%s level %u", f->name,
+				  level);
+			for (unsigned bit = 0; bit < 64; bit++) {
+				uint64_t one = (uint64_t)1 << bit;
+
+				cr_assert(base & one ||
+					  !gn_fmt_is_plain(f, level, base | one, one));
+			}
+			for (unsigned n = 0; n < 4096; n++, cases++) {
+				uint64_t entry = base;
+
+				for (uint64_t flips = test_random_below(&r, 12); flips; flips--)
+					entry ^= (uint64_t)1 << test_random_below(&r, 64);
+				cr_assert_eq(gn_fmt_is_plain(f, level, entry, 0),
+					     is_plain(f, level, entry), "%s level %u: %#llx",
+					     f->name, level, (unsigned long long)entry);
+				plain += is_plain(f, level, entry);
+			}
+		}
+	}
+	cr_assert(plain > cases / 4 && plain < cases * 3 / 4, "%u of %u", plain, cases);
+}

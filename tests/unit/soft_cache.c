@@ -5,7 +5,7 @@
 #include <criterion/criterion.h>
 #include <string.h>
 
-#include "softbackend/cache.h"
+#include "softbackend/cache_set.h"
 
 #include "support/cases.h"
 
@@ -75,6 +75,10 @@ static void run_shape(const struct shape *shape, uint32_t max_line)
 
 Test(soft_cache, replaces_what_was_not_used_lately)
 {
+#ifdef __AVX2__
+	if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("bmi2"))
+		cr_skip_test("this CPU has no AVX2");
+#endif
 	for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++)
 		for (size_t j = 0; j < 2; j++)
 			run_shape(&shapes[i], max_lines[j]);
