@@ -137,15 +137,16 @@ struct kernel_stats {
 	uint64_t forks, execs, exits, switches, switches_noflush;
 	uint64_t table_writes, invlpg, full_flushes;
 	uint64_t file_reads, refaults, evictions; /* refaults: reads of pages that were evicted */
-	uint64_t cache_pages;			  /* of files, resident */
-	uint64_t balloon_pages;			  /* in the balloon, blocks included */
-	uint64_t balloon_blocks;		  /* of them, in blocks of 2 MiB */
-	uint64_t balloon_relieved;		  /* pages taken back for want of memory, in all */
-	uint64_t balloon_answers;		  /* statistics given */
-	uint64_t reported_frames, hinted_frames;  /* in all */
-	uint64_t frames_free, frames_total;	  /* 4 KiB */
-	uint64_t tables;			  /* page-table pages in use */
-	uint64_t vmas;				  /* regions in use, all processes */
+	uint64_t refaults_close;   /* of pages that a little more memory would have kept */
+	uint64_t cache_pages;	   /* of files, resident */
+	uint64_t balloon_pages;	   /* in the balloon, blocks included */
+	uint64_t balloon_blocks;   /* of them, in blocks of 2 MiB */
+	uint64_t balloon_relieved; /* pages taken back for want of memory, in all */
+	uint64_t balloon_answers;  /* statistics given */
+	uint64_t reported_frames, hinted_frames; /* in all */
+	uint64_t frames_free, frames_total;	 /* 4 KiB */
+	uint64_t tables;			 /* page-table pages in use */
+	uint64_t vmas;				 /* regions in use, all processes */
 };
 void kernel_stats(struct kernel_stats *out);
 

@@ -114,7 +114,8 @@ struct image {
 struct file {
 	uint32_t pages; /* 0: no such file */
 	uint64_t seed;
-	uint64_t index; /* guest-physical address of its first table */
+	uint64_t index;			  /* guest-physical address of its first table */
+	uint16_t resident[K_INDEX_SLOTS]; /* pages, by the table of the index */
 };
 
 struct clock_hand {

@@ -121,6 +121,30 @@ static int squeezed_pages_come_back_right(const struct workload_params *params, 
 	return 0;
 }
 
+/* Long forgotten pages that are read again are no sign of need; a working set that almost fits is. */
+static int refaults_are_told_apart(const struct workload_params *params, const char **why)
+{
+	const uint64_t pages = 1200, room = 300, little = 400;
+	int file = sys_file(pages, 51);
+	uint64_t at = sys_mmap_image(file, 0, pages * K_PAGE, K_READ), bytes, anon;
+	struct kernel_stats s, t;
+
+	(void)params;
+	(void)why;
+	anon = ballast(room, &bytes);
+	for (unsigned round = 0; round < 3; round++)
+		check_file(at, 51, 0, pages);
+	kernel_stats(&s);
+	expect(s.refaults > 2 * (pages - room) && !s.refaults_close);
+	for (unsigned round = 0; round < 6; round++)
+		check_file(at, 51, 0, little);
+	kernel_stats(&t);
+	expect(t.refaults - s.refaults > 5 * (little - room));
+	expect(t.refaults_close > (t.refaults - s.refaults) / 2);
+	check_ballast(anon, bytes);
+	return 0;
+}
+
 /* Private pages of a file are anonymous memory: never dropped. The copy itself may need room. */
 static int written_pages_stay(const struct workload_params *params, const char **why)
 {
@@ -247,6 +271,7 @@ static int calls_are_checked(const struct workload_params *params, const char **
 static const struct workload cases[] = {
 	{ .name = "with room", .run = with_room_pages_are_read_once },
 	{ .name = "squeezed", .run = squeezed_pages_come_back_right },
+	{ .name = "told apart", .run = refaults_are_told_apart },
 	{ .name = "written", .run = written_pages_stay },
 	{ .name = "all comers", .run = eviction_gives_to_all_comers },
 	{ .name = "under way", .run = a_page_under_way_stays },

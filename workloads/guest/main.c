@@ -94,7 +94,7 @@ static uint64_t trace_call(const uint64_t *a)
 static void tick(void)
 {
 	sys_tick();
-	guest_boot()->refaults = k_now->stats.refaults;
+	guest_boot()->refaults = k_now->stats.refaults_close;
 }
 
 /* A phase ended. Whoever has a balloon idles for as long as the VMM says, its timer ticking. */
