@@ -97,7 +97,7 @@ static void publish(void *ctx, double done)
 	(void)done;
 	kernel_stats(&stats);
 	atomic_store(&vm->refaults, stats.refaults);
-	balloon_vm_note_refaults(vm->memory, stats.refaults);
+	balloon_vm_note_refaults(vm->memory, stats.refaults_close);
 }
 
 static double cycles_of(const struct vm *vm)

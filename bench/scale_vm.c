@@ -53,7 +53,7 @@ static void on_progress(void *ctx, double done)
 
 	(void)done;
 	kernel_stats(&stats);
-	balloon_vm_note_refaults(vm->memory, stats.refaults);
+	balloon_vm_note_refaults(vm->memory, stats.refaults_close);
 }
 
 static void tell(const struct vm *vm, uint64_t operations)
