@@ -273,6 +273,14 @@ static bool is_needy(const struct esx_round *r, size_t index)
 	return !r->vms[index].is_late && need_of(r, index) > r->esx->claims[index].gets;
 }
 
+/* It was given memory so lately that sampling cannot have seen it used. */
+static bool is_fresh(const struct esx_round *r, size_t index)
+{
+	const struct esx_entry *entry = entry_of(r, index);
+
+	return entry->direction > 0 && r->now_ns - entry->moved_ns < FRESH_NS;
+}
+
 /*
  * What one that is not in need keeps: what it uses now, or was given so lately that it had no time to use it; of
  * what the formula gives it or of a need shown earlier.
@@ -283,7 +291,7 @@ static double kept_by(const struct esx_round *r, size_t index, bool honours_floo
 	const struct esx_entry *entry = entry_of(r, index);
 	double uses = recent_of(&r->vms[index]) * (1 + ERROR_PART), may = claim->gets;
 
-	if (entry->direction > 0 && r->now_ns - entry->moved_ns < FRESH_NS)
+	if (is_fresh(r, index))
 		uses = fmax(uses, entry->floor_bytes);
 	if (honours_floors)
 		may = fmax(may, entry->floor_bytes);
@@ -299,15 +307,52 @@ static double all_kept(const struct esx_round *r, bool honours_floors)
 	return sum;
 }
 
+/* A grant is under way: it is not taken back for the sake of another's need. */
+static bool is_being_granted(const struct esx_round *r, size_t index)
+{
+	return is_needy(r, index) && is_asking(&r->vms[index]) && is_fresh(r, index);
+}
+
+/*
+ * What a VM has at least where needs do not fit: what it keeps, or if it is in need what the formula gives it. While
+ * grants are honoured nobody gains at their expense, and nobody loses by them what is less than that.
+ */
+static double least_of(const struct esx_round *r, size_t index, bool honours_floors,
+		       bool honours_grants)
+{
+	const struct gn_policy_claim *claim = &r->esx->claims[index];
+	double has = (double)gn_policy_base(&r->vms[index]);
+	double least = is_needy(r, index) ? claim->gets : kept_by(r, index, honours_floors);
+
+	if (!honours_grants)
+		return least;
+	if (is_being_granted(r, index))
+		return fmax(least, fmin(has, need_of(r, index)));
+	return fmax(fmin(least, has), claim->least);
+}
+
+static bool can_honour_grants(const struct esx_round *r, double total, bool honours_floors)
+{
+	double sum = 0;
+	bool any = false;
+
+	for (size_t i = 0; i < r->count; i++) {
+		sum += least_of(r, i, honours_floors, true);
+		any |= is_being_granted(r, i);
+	}
+	return any && sum <= total;
+}
+
 /*
  * Step 3b: floors above the formula's division are filled out of what others leave idle. Who proves a need
- * now goes before who proved it earlier; both have at least what the formula gives them.
+ * now goes before who proved it earlier; both have at least what the formula gives them. A need that is shown is no
+ * idle memory: where needs do not fit they are not taxed.
  */
 static void fill_floors(struct esx_round *r, double total)
 {
 	struct gn_policy_claim *claims = r->esx->claims;
 	double floors = 0, entitled = 0;
-	bool honours_floors, fits;
+	bool honours_floors, honours_grants, fits;
 
 	r->has_proof = false;
 	for (size_t i = 0; i < r->count; i++)
@@ -320,14 +365,17 @@ static void fill_floors(struct esx_round *r, double total)
 		return;
 	honours_floors = all_kept(r, true) + entitled <= total;
 	fits = all_kept(r, honours_floors) + floors <= total;
+	honours_grants = can_honour_grants(r, total, honours_floors);
 	for (size_t i = 0; i < r->count; i++) {
 		struct gn_policy_claim *claim = &claims[i];
 
 		if (is_needy(r, i)) {
+			claim->least = fits ? need_of(r, i)
+					    : least_of(r, i, honours_floors, honours_grants);
 			claim->most = need_of(r, i);
-			claim->least = fits ? claim->most : claim->gets;
+			claim->active = fmax(claim->active, claim->most);
 		} else {
-			claim->least = kept_by(r, i, honours_floors);
+			claim->least = least_of(r, i, honours_floors, !fits && honours_grants);
 			claim->most = fits ? fmax(claim->gets, claim->least) : claim->least;
 		}
 	}

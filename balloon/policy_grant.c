@@ -5,12 +5,13 @@
  * A VM is charged for the larger of what it has and what it was last told. What nobody is charged for is the
  * pool. A wish at or below the VM's charge costs nothing and becomes its target. A wish above it takes the
  * difference out of the pool; where the pool is too small, each of a class gets the same part of what it
- * lacks, and the next class what is left. A promise taken back (a target lowered before the VM had grown to
+ * lacks, and the next class what is left. Who asks comes before who refaults: an allocation that fails kills, a page read again
+ * costs time. A promise taken back (a target lowered before the VM had grown to
  * it) does not return to the pool in the same round, for the VM may be growing into it right now.
  */
 #include "policy_impl.h"
 
-enum grant_class { CLASS_RESERVATION, CLASS_SHORT, CLASS_OTHER, CLASSES };
+enum grant_class { CLASS_RESERVATION, CLASS_ASKED, CLASS_REFAULTS, CLASS_OTHER, CLASSES };
 
 uint64_t gn_policy_charge(const struct gn_policy_vm *vm)
 {
@@ -68,9 +69,11 @@ static uint64_t unpaid_limit(const struct gn_policy_vm *vm, bool is_over)
 						: charge;
 }
 
-static bool is_short(const struct gn_policy_decision *decision)
+static enum grant_class class_of(const struct gn_policy_decision *decision)
 {
-	return decision->reason == GN_POLICY_ASKED || decision->reason == GN_POLICY_REFAULTS;
+	return decision->reason == GN_POLICY_ASKED	? CLASS_ASKED
+	       : decision->reason == GN_POLICY_REFAULTS ? CLASS_REFAULTS
+							: CLASS_OTHER;
 }
 
 /* What this VM lacks in this class, given what earlier classes have given it. */
@@ -82,7 +85,7 @@ static uint64_t lack_of(const struct gn_policy_vm *vm, const struct gn_policy_de
 	if (class == CLASS_RESERVATION)
 		want = wish < vm->min_bytes ? wish : vm->min_bytes;
 	else
-		want = is_short(decision) == (class == CLASS_SHORT) ? wish : 0;
+		want = class_of(decision) == class ? wish : 0;
 	return want > have ? want - have : 0;
 }
 

@@ -145,6 +145,36 @@ Test(policy_esx, what_was_granted_a_moment_ago_is_not_taken_at_once)
 }
 
 /* When all are short and what they need does not fit, shares divide. */
+/* Needs do not fit: others have evicted what they used. Their refaults do not take back a grant that is under way. */
+Test(policy_esx, what_one_who_asks_was_granted_stays_while_others_refault)
+{
+	struct policy_world w;
+
+	four_calm_vms(&w);
+	w.vms[0].asks_bytes = 500 * MIB;
+	cr_assert_eq(policy_world_round(&w, SECOND_NS / 1000), 0);
+	cr_assert_eq(mib(&w, 0), 480 + 128);
+	for (size_t i = 1; i < 4; i++) {
+		w.vms[i].target_bytes = 480 * MIB;
+		w.vms[i].active_bytes = 480 * MIB;
+		w.vms[i].refaults_per_s = 1e4;
+	}
+	for (int round = 0; round < 200; round++) {
+		w.vms[0].actual_bytes = 608 * MIB;
+		w.vms[0].asks_bytes = (980 - 608) * MIB;
+		cr_assert_eq(policy_world_round(&w, SECOND_NS / 100), 0);
+		cr_assert_geq(mib(&w, 0), 608, "%lu in round %d", mib(&w, 0), round);
+	}
+	/* Later it is to prove itself like all. */
+	for (int round = 0; round < 10; round++) {
+		w.vms[0].asks_bytes = 980 * MIB - w.vms[0].actual_bytes;
+		cr_assert_eq(policy_world_round(&w, SECOND_NS), 0);
+		policy_world_obey(&w);
+	}
+	cr_assert_leq(mib(&w, 0), 520, "%lu", mib(&w, 0));
+	policy_world_fini(&w);
+}
+
 Test(policy_esx, when_all_are_short_shares_divide)
 {
 	struct policy_world w;

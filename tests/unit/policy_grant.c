@@ -52,6 +52,19 @@ Test(policy_grant, nothing_is_promised_before_it_arrives)
 	cr_assert_eq(target(&w, 1), 500, "%lu", target(&w, 1));
 }
 
+Test(policy_grant, who_asks_comes_before_who_refaults)
+{
+	struct policy_world w;
+
+	two_vms(&w, 900);
+	wish(&w, 0, 500 * MIB, GN_POLICY_REFAULTS);
+	wish(&w, 1, 480 * MIB, GN_POLICY_ASKED);
+	grant(&w);
+	cr_assert_eq(target(&w, 1), 480, "%lu", target(&w, 1));
+	cr_assert_eq(target(&w, 0), 420, "%lu", target(&w, 0));
+	cr_assert_eq(w.decisions[0].reason, GN_POLICY_WAITING);
+}
+
 /* A target lowered before the VM had grown to it: the VM may be growing into it right now. */
 Test(policy_grant, a_promise_taken_back_is_not_spent_in_the_same_round)
 {
