@@ -309,7 +309,7 @@ static int take_report(struct gn_daemon *d, struct gn_daemon_vm *vm, const cJSON
 		 reclaimed = 0, reformed = 0;
 	uint64_t active = vm->active_bytes, recent = vm->recent_bytes;
 	uint64_t free_bytes = vm->guest_free_bytes, available = vm->guest_available_bytes;
-	bool told_trusted = true, has_shrunk;
+	bool told_trusted = true, has_shrunk, has_freed;
 	double refaults = 0;
 
 	gn_json_get_u64(&e, data, "actual_bytes", GN_JSON_REQUIRED, vm->mem_bytes, &actual);
@@ -329,6 +329,9 @@ static int take_report(struct gn_daemon *d, struct gn_daemon_vm *vm, const cJSON
 	/* Memory arrived: it was given back, or a larger target is no longer under way. Crumbs wait for the period. */
 	has_shrunk = actual + CRUMB_BYTES <= vm->actual_bytes ||
 		     (serial == vm->serial && vm->unconfirmed_bytes >= actual + CRUMB_BYTES);
+	has_freed = free_bytes != GN_POLICY_UNKNOWN &&
+		    (vm->guest_free_bytes == GN_POLICY_UNKNOWN ||
+		     free_bytes >= vm->guest_free_bytes + CRUMB_BYTES);
 	vm->actual_bytes = actual;
 	vm->confirmed_serial = serial;
 	if (serial == vm->serial)
@@ -347,8 +350,8 @@ static int take_report(struct gn_daemon *d, struct gn_daemon_vm *vm, const cJSON
 	vm->reported_ns = gn_now_ns();
 	vm->claims_trusted = is_believed(d, vm) && told_trusted;
 	gn_step_pass("reported");
-	/* What cannot wait: a guest short of memory, and memory that somebody waits for. */
-	if (asks || (has_shrunk && d->is_waiting))
+	/* What cannot wait: a guest short of memory, and memory that somebody waits for, or that could be taken for him. */
+	if (asks || ((has_shrunk || has_freed) && d->is_waiting))
 		gn_daemon_want_round(d);
 	return 0;
 }

@@ -42,9 +42,11 @@
 #define DRIVER_NS   UINT64_C(5000000000)
 #define RELIEF_NS   UINT64_C(1000000000)
 #define RELIEF_PART 32
-#define SAMPLES	    1024 /* an error of 1.6 % */
-#define AWAIT_NS    2000000
-#define REFORM_MAX  2 /* blocks at a look, 2 MiB each to copy at most */
+#define FREED_PART                                                                                 \
+	64 /* of its memory: so much more free is told at once, for somebody may wait for it */
+#define SAMPLES	   1024 /* an error of 1.6 % */
+#define AWAIT_NS   2000000
+#define REFORM_MAX 2 /* blocks at a look, 2 MiB each to copy at most */
 
 /* Statistics of the guest, and what it had when they came. */
 struct claims {
@@ -115,6 +117,7 @@ static void take_claims(struct balloon_vm *vm)
 {
 	struct gn_balloon_stats stats;
 	struct claims now;
+	bool is_news;
 
 	gn_balloon_stats(vm->balloon, &stats);
 	now = (struct claims){
@@ -126,8 +129,11 @@ static void take_claims(struct balloon_vm *vm)
 		.actual_bytes = vm->config.mem_bytes - stats.held_pages * PAGE_BYTES,
 	};
 	pthread_mutex_lock(&vm->lock);
+	is_news = now.free_bytes > vm->claims.free_bytes + vm->config.mem_bytes / FREED_PART;
 	vm->claims = now;
 	pthread_mutex_unlock(&vm->lock);
+	if (is_news)
+		gn_agent_kick(vm->agent);
 }
 
 /* The driver has brought the balloon where it could: to the target, or below it in need. */

@@ -205,6 +205,21 @@ def lost(folder):
     check(d.end() == 0, "ends")
 
 
+def freed(folder):
+    """What a VM frees is known of at once when another waits: the period is a minute."""
+    d = Daemon(folder, "[memory]\nbudget = 1G\n[policy]\nsettle = 0s\nperiod = 60s\n")
+    a, b = Peer(d.path), Peer(d.path)
+    in_use = {"actual_bytes": 600 * MIB, "active_bytes": 600 * MIB, "recent_bytes": 600 * MIB}
+    check("return" in a.register("a", 1024, 64, 600) and "return" in b.register("b", 1024, 64, 64), "both are registered")
+    a.report(serial=0, free_bytes=0, available_bytes=0, **in_use)
+    b.report(actual_bytes=64 * MIB, serial=0, asks_bytes=900 * MIB)
+    check(until(lambda: d.logged("target")), "b is given what there is")
+    a.report(serial=0, free_bytes=500 * MIB, available_bytes=500 * MIB, **in_use)
+    told = until(lambda: (t := a.event("TARGET", 1)) and t["target_bytes"] < 200 * MIB)
+    check(told, "a is asked for what it has freed, a minute before the next round")
+    check(d.end() == 0, "ends")
+
+
 def settling(folder):
     d = Daemon(folder, "[memory]\nbudget = 1G\n[policy]\nsettle = 60s\n")
     tool, vm = Peer(d.path), Peer(d.path)
@@ -359,4 +374,4 @@ def descriptors(folder):
     check(d.end() == 0, "ends")
 
 
-run_tests((configuration, descriptors, commands, textfile, signals, settling, settled, lost, trust, slow, savings, dry_run))
+run_tests((configuration, descriptors, commands, textfile, signals, settling, settled, lost, freed, trust, slow, savings, dry_run))
