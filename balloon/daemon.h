@@ -57,7 +57,7 @@ struct gn_daemon_vm {
 struct gn_daemon {
 	struct gn_base base;
 	struct gn_daemon_config config;
-	bool is_waiting; /* somebody is owed memory that has to arrive */
+	bool is_waiting; /* somebody lacks memory that has to arrive */
 	struct gn_policy *policy;
 	struct gn_policy *fresh_policy; /* of a configuration that is about to come into force */
 	sd_event_source *period, *soon;

@@ -129,6 +129,15 @@ static void watch_deadline(struct gn_daemon *d, struct gn_daemon_vm *vm, uint64_
 	gn_peer_end_event(vm->peer);
 }
 
+/* It is to have more than it was told, or asks for more than it is to have: memory that comes by now is for it. */
+static bool is_waiting(const struct gn_daemon_vm *vm)
+{
+	const struct gn_policy_decision *decision = &vm->decision;
+
+	return decision->wished_now_bytes > decision->target_bytes ||
+	       (vm->asks_bytes && decision->target_bytes < vm->actual_bytes + vm->asks_bytes);
+}
+
 static void decide(struct gn_daemon *d)
 {
 	d->is_waiting = false;
@@ -148,8 +157,7 @@ static void decide(struct gn_daemon *d)
 			d->base.is_dry && d->decisions[i].target_bytes == vm->decision.target_bytes;
 
 		vm->decision = d->decisions[i];
-		if (vm->decision.wished_now_bytes > vm->decision.target_bytes)
-			d->is_waiting = true;
+		d->is_waiting |= is_waiting(vm);
 		if (changes && !repeats)
 			gn_daemon_tell(d, vm, vm->decision.target_bytes);
 	}

@@ -137,8 +137,7 @@ struct gn_guest_boot {
 	uint64_t tsc_measure, tsc_end; /* of the measured part; 0: not reached */
 	uint64_t phase,
 		operations; /* of a workload in phases: how many ended, and operations in them */
-	uint64_t
-		refaults; /* read again, though a little memory would have kept it; at the last tick */
+	uint64_t refaults;  /* that a little more memory would have spared; at the last tick */
 	struct gn_guest_ops ops; /* since entry */
 };
 

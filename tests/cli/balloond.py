@@ -210,10 +210,10 @@ def freed(folder):
     d = Daemon(folder, "[memory]\nbudget = 1G\n[policy]\nsettle = 0s\nperiod = 60s\n")
     a, b = Peer(d.path), Peer(d.path)
     in_use = {"actual_bytes": 600 * MIB, "active_bytes": 600 * MIB, "recent_bytes": 600 * MIB}
-    check("return" in a.register("a", 1024, 64, 600) and "return" in b.register("b", 1024, 64, 64), "both are registered")
+    check("return" in a.register("a", 1024, 64, 600, max_bytes=600 * MIB) and "return" in b.register("b", 1024, 64, 64), "both are registered")
     a.report(serial=0, free_bytes=0, available_bytes=0, **in_use)
     b.report(actual_bytes=64 * MIB, serial=0, asks_bytes=900 * MIB)
-    check(until(lambda: d.logged("target")), "b is given what there is")
+    check(b.event("TARGET"), "b is given what there is")
     a.report(serial=0, free_bytes=500 * MIB, available_bytes=500 * MIB, **in_use)
     told = until(lambda: (t := a.event("TARGET", 1)) and t["target_bytes"] < 200 * MIB)
     check(told, "a is asked for what it has freed, a minute before the next round")
