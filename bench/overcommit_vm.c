@@ -35,13 +35,12 @@
 #include "control/clock.h"
 #include "workloads/hosted.h"
 
-#define PAGE_BYTES	4096u
-#define REPORT_NS	UINT64_C(1000000000)
-#define KERNEL_PART	32
-#define WARM_OPERATIONS 20000
-#define IDLE_TICK_NS	1000000
-#define ADMISSION_MS	20000
-#define TELL_MS		2
+#define PAGE_BYTES   4096u
+#define REPORT_NS    UINT64_C(1000000000)
+#define KERNEL_PART  32
+#define IDLE_TICK_NS 1000000
+#define ADMISSION_MS 20000
+#define TELL_MS	     2
 
 /* (c) const after start, (g) the guest's thread only, (t) the telling thread only, (a) atomic. */
 struct vm {
@@ -73,7 +72,10 @@ static uint64_t actual_bytes(const struct vm *vm)
 
 /* ---- The guest's thread ---------------------------------------------------------------------------------------- */
 
-/* Phase 0 warms up; then rounds of turns, one phase each; then rest. */
+/*
+ * Phase 0 warms up, as long as a turn: what was read at the start is to be no younger in the first turn than what was
+ * used before is in others. Then rounds of turns, one phase each; then rest.
+ */
 static bool is_high(const struct vm *vm, unsigned phase)
 {
 	return phase && phase <= vm->setup->rounds * vm->setup->vms &&
@@ -194,7 +196,7 @@ static char *make_schedule(const struct vm *vm)
 
 	if (!to)
 		return NULL;
-	fprintf(to, "%u/%u/%d", low, low, WARM_OPERATIONS);
+	fprintf(to, "%u/%u/%llu", low, low, (unsigned long long)setup->turn_operations);
 	for (unsigned phase = 1; phase <= setup->rounds * setup->vms; phase++) {
 		unsigned percent = is_high(vm, phase) ? high : low;
 
