@@ -5,9 +5,9 @@
  * A VM is charged for the larger of what it has and what it was last told. What nobody is charged for is the
  * pool. A wish at or below the VM's charge costs nothing and becomes its target. A wish above it takes the
  * difference out of the pool; where the pool is too small, each of a class gets the same part of what it
- * lacks, and the next class what is left. Who asks comes before who refaults: an allocation that fails kills, a page read again
- * costs time. A promise taken back (a target lowered before the VM had grown to
- * it) does not return to the pool in the same round, for the VM may be growing into it right now.
+ * lacks, and the next class what is left. Who asks comes before who refaults: an allocation that fails kills, a page
+ * read again costs time. A promise taken back (a target lowered before the VM had grown to it) does not return to the
+ * pool in the same round, for the VM may be growing into it right now.
  */
 #include "policy_impl.h"
 

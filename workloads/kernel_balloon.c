@@ -6,8 +6,9 @@
  * The device names a target; the driver brings the balloon to it. Inflation takes whole 2 MiB blocks while the target has
  * room for one, then single frames, then evicts clean pages of files, and stops at a reserve that the kernel keeps for
  * itself. Page numbers go to the device a frame full of them at a time, eight such frames a notification, so that it can
- * work on 32 MiB at once; one such frame where pages have to be evicted, for somebody waits for them. Deflation gives blocks back first: that is what a guest in need waits for. Either waits for
- * the device's acknowledgement before a frame changes hands (MUST_TELL_HOST asks no less).
+ * work on 32 MiB at once; one such frame where pages have to be evicted, for somebody waits for them. Deflation gives
+ * blocks back first: that is what a guest in need waits for. Either waits for the device's acknowledgement before a frame
+ * changes hands (MUST_TELL_HOST asks no less).
  *
  * A frame in the balloon has one reference, the balloon's, and is linked by frames.next. One that comes back is a used
  * frame like any other: the specification promises nothing about its contents, and a request the device refused
