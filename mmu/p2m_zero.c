@@ -10,7 +10,8 @@
  * translations dropped, flushed, and waited until nobody uses one any more (the guest's processors, and the engine's own
  * stores, which look at the word's rights inside the read section they store in). Only then does the look
  * count: what still holds zeros loses its frame, all the rest gets its rights back. What was stored before the
- * change is seen by the second look, and what comes later finds no rights, waits, and gets a fresh frame.
+ * change is seen by the second look, and what comes later finds no rights, waits, and gets a fresh frame. Who has looked
+ * already, as sharing does, spares itself the first look.
  *
  * Only PRIVATE frames go. A SHARED one is not this gfn's to give, READONLY says that the VMM has a mind about it, and
  * the others have none. A block of 2 MiB goes as a whole or stays: to split it would cost the guest its large
@@ -23,6 +24,7 @@
  * The dirty log is told nothing, for nothing changed.
  */
 #include <errno.h>
+#include <string.h>
 
 #include "p2m_writer.h"
 
@@ -42,6 +44,7 @@ struct search {
 	struct gn_vm *vm;
 	uint64_t start, end;
 	const uint8_t *spared; /* one bit a gfn from start on; NULL: none is */
+	bool was_seen;	       /* whoever asks has looked at all others a moment ago */
 };
 
 /* While the guest writes. It is memory that this waits for, so loads one by one cost nothing. ThreadSanitizer need not tell
@@ -57,16 +60,15 @@ __attribute__((no_sanitize("thread"))) static bool seems_zero(const uint64_t *wo
 	return !any;
 }
 
-/* While nobody writes. */
+/* While nobody writes. The library's comparison takes the widest vectors this processor has, and the page is in a cache. */
 static bool is_zero(const uint64_t *words, uint64_t pages)
 {
-	const uint64_t *end = words + pages * PAGE_WORDS;
-	uint64_t any = 0;
+	static const uint64_t zeroes[PAGE_WORDS];
+	uint64_t i = 0;
 
-	for (; words < end && !any; words += WORDS_AT_A_GO)
-		for (unsigned i = 0; i < WORDS_AT_A_GO; i++)
-			any |= words[i];
-	return !any;
+	while (i < pages && !memcmp(words + i * PAGE_WORDS, zeroes, sizeof(zeroes)))
+		i++;
+	return i == pages;
 }
 
 /* @pages from @at on are one page, or one block, that may go. */
@@ -96,7 +98,7 @@ static bool is_candidate(const struct search *s, uint64_t at, uint64_t *pages)
 	w = gn_p2m_get(&s->vm->p2m, gfn(at));
 	*pages = gn_p2m_alike(w, at, s->end);
 	is = may_go(w, *pages) && !(s->spared && is_any_set(s->spared, at - s->start, *pages)) &&
-	     seems_zero(gn_p2m_pointer_of(s->vm, w, gfn_to_gpa(gfn(at))), *pages);
+	     (s->was_seen || seems_zero(gn_p2m_pointer_of(s->vm, w, gfn_to_gpa(gfn(at))), *pages));
 	rcu_read_unlock();
 	return is;
 }
@@ -197,10 +199,10 @@ static uint64_t batch_carry_out(struct gn_vm *vm, struct batch *b)
 	return dropped;
 }
 
-int gn_p2m_discard_zeroes(struct gn_vm *vm, gfn_t start, uint64_t count, const uint8_t *spared,
-			  uint64_t *freed_pages)
+static int discard(struct gn_vm *vm, gfn_t start, uint64_t count, const uint8_t *spared,
+		   bool was_seen, uint64_t *freed_pages)
 {
-	const struct search s = { vm, start.v, start.v + count, spared };
+	const struct search s = { vm, start.v, start.v + count, spared, was_seen };
 	struct batch batch;
 	uint64_t freed = 0;
 
@@ -217,4 +219,16 @@ int gn_p2m_discard_zeroes(struct gn_vm *vm, gfn_t start, uint64_t count, const u
 	}
 	*freed_pages = freed + batch_carry_out(vm, &batch);
 	return 0;
+}
+
+int gn_p2m_discard_zeroes(struct gn_vm *vm, gfn_t start, uint64_t count, const uint8_t *spared,
+			  uint64_t *freed_pages)
+{
+	return discard(vm, start, count, spared, false, freed_pages);
+}
+
+int gn_p2m_discard_seen_zeroes(struct gn_vm *vm, gfn_t start, uint64_t count, const uint8_t *spared,
+			       uint64_t *freed_pages)
+{
+	return discard(vm, start, count, spared, true, freed_pages);
 }

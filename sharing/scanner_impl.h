@@ -61,6 +61,7 @@ struct gn_scanner {
 
 	uint64_t zero_base; /* the window's first page */
 	uint64_t zeroes[GN_ZERO_WINDOW_PAGES / 64];
+	unsigned zero_count;
 
 	struct gn_offer offers[GN_SCANNER_BATCH];
 	size_t offer_count;

@@ -244,6 +244,36 @@ Test(p2m_zero, what_is_spared_stays)
 	cr_assert_eq(take(0, 1024), 512);
 }
 
+/* Whoever says that it has seen zeros may be wrong, or late: a byte anywhere in a page keeps it. */
+Test(p2m_zero, what_was_seen_is_read_again)
+{
+	static const uint8_t every_eighth[] = { 0x80, 0x80 };
+	static const uint64_t offsets[] = { 0, 1, 7, 8, 63, 64, 2048, 4088, 4095 };
+	const uint64_t count = sizeof(offsets) / sizeof(offsets[0]);
+	struct gn_audit_report report;
+	uint64_t freed;
+
+	rig_make(4 * MIB, 1);
+	cr_assert_eq(gn_p2m_populate(vm, gfn(0), 16), 0);
+	for (uint64_t i = 0; i < count; i++)
+		put(i, offsets[i], 0x5a);
+	cr_assert_eq(gn_p2m_discard_seen_zeroes(vm, gfn(0), 16, every_eighth, &freed), 0);
+	cr_assert_eq(freed, 16 - count - 1, "of 7 of zeros, page 15 is spared");
+	for (uint64_t i = 0; i < 16; i++) {
+		uint8_t byte = 0;
+
+		cr_assert_eq(rig_state(i), i < count || i == 15 ? GN_P2M_PRIVATE : GN_P2M_UNBACKED,
+			     "page %lu", i);
+		if (i < count)
+			cr_assert_eq(gn_vm_read(vm, gpa(i * GN_PAGE_SIZE + offsets[i]), &byte, 1),
+				     0);
+		cr_assert_eq(byte, i < count ? 0x5a : 0, "page %lu", i);
+	}
+	cr_assert_eq(gn_audit(vm, &report), 0, "%s", report.first);
+	cr_assert_eq(gn_p2m_discard_seen_zeroes(vm, gfn(4 * MIB / GN_PAGE_SIZE), 1, NULL, &freed),
+		     -EINVAL);
+}
+
 /* ---- Who comes in between ---------------------------------------------------------------------------------------- */
 
 static uint64_t storing_to, changing;
