@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -35,7 +36,7 @@ static int write_file(const struct child_daemon *d, child_daemon_config_fn *writ
 
 /* In the child. */
 __attribute__((noreturn)) static void become_daemon(const struct child_daemon *d,
-						    const char *program)
+						    const char *program, int nice)
 {
 	char path[4096];
 	const size_t room = sizeof(path) - strlen(program) - 1;
@@ -43,6 +44,7 @@ __attribute__((noreturn)) static void become_daemon(const struct child_daemon *d
 	char *slash;
 
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
+	(void)setpriority(PRIO_PROCESS, 0, nice);
 	path[bytes > 0 ? bytes : 0] = 0;
 	slash = strrchr(path, '/');
 	if (slash) {
@@ -71,7 +73,7 @@ static int await_answer(struct child_daemon *d)
 	return err;
 }
 
-int child_daemon_start(struct child_daemon *d, const char *program,
+int child_daemon_start(struct child_daemon *d, const char *program, int nice,
 		       child_daemon_config_fn *write_config, const void *ctx)
 {
 	struct gn_client_config client = { .path = d->socket };
@@ -92,7 +94,7 @@ int child_daemon_start(struct child_daemon *d, const char *program,
 	fflush(NULL);
 	d->pid = fork();
 	if (!d->pid)
-		become_daemon(d, program);
+		become_daemon(d, program, nice);
 	if (d->pid < 0) {
 		d->pid = 0;
 		return -EAGAIN;

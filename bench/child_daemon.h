@@ -21,8 +21,8 @@ struct child_daemon {
 /* What is to be in the configuration behind "[daemon]" and the socket. */
 typedef void child_daemon_config_fn(FILE *to, const void *ctx);
 
-/* Answers by the time this returns. -errno; -ECHILD: it ended instead. */
-int child_daemon_start(struct child_daemon *child, const char *program,
+/* Answers by the time this returns. @nice: of its unit, if this user may. -errno; -ECHILD: it ended instead. */
+int child_daemon_start(struct child_daemon *child, const char *program, int nice,
 		       child_daemon_config_fn *write_config, const void *ctx);
 /* The caller deletes *answer (may be NULL: it does not matter). -errno. */
 int child_daemon_ask(struct child_daemon *child, const char *command, cJSON **answer);

@@ -8,7 +8,8 @@
 
 #include "control/json.h"
 
-#define PEERS_MORE 8
+#define PEERS_MORE  8
+#define DAEMON_NICE -10 /* packaging/gnomon-balloond.service.in */
 
 struct manner {
 	const struct overcommit_setup *setup;
@@ -32,7 +33,7 @@ int overcommit_daemon_start(struct child_daemon *daemon, const struct overcommit
 {
 	const struct manner manner = { setup, policy };
 
-	return child_daemon_start(daemon, "gnomon-balloond", write_config, &manner);
+	return child_daemon_start(daemon, "gnomon-balloond", DAEMON_NICE, write_config, &manner);
 }
 
 int overcommit_daemon_read(struct child_daemon *daemon, struct overcommit_run *run)

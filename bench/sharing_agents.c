@@ -63,7 +63,7 @@ int sharing_agents_init(struct sharing_agents *a, const struct sharing_contents 
 	int err;
 
 	*a = (struct sharing_agents){ .contents = contents, .is_quiet = is_quiet };
-	err = child_daemon_start(&a->daemon, "gnomon-shared", write_config, a);
+	err = child_daemon_start(&a->daemon, "gnomon-shared", 0, write_config, a);
 	for (unsigned i = 0; i < contents->vms && !err; i++)
 		err = add(a, i, scheme);
 	if (err)
