@@ -222,8 +222,10 @@ static int make_sharing(struct gn_share_agent *a)
 
 	if (err)
 		return err;
-	if (a->group[0])
-		return gn_share_window_init(&a->window, a->config.vm->frames);
+	if (a->group[0]) {
+		err = gn_share_blocks_init(a);
+		return err ? err : gn_share_window_init(&a->window, a->config.vm->frames);
+	}
 	err = gn_domain_create(&domain, &a->domain);
 	return err ? err : gn_domain_add(a->domain, a->config.vm);
 }
@@ -298,6 +300,7 @@ void gn_share_agent_destroy(struct gn_share_agent *a)
 		close(a->kick_fd);
 	pthread_mutex_destroy(&a->hints_lock);
 	free(a->hinted);
+	gn_share_blocks_fini(a);
 	free(a);
 }
 

@@ -18,6 +18,7 @@
 #include "mmu/atomics.h"
 #include "mmu/frames.h"
 #include "exchange.h"
+#include "forming.h"
 #include "scanner.h"
 
 #define GN_SHARE_RETURNS 256
@@ -60,6 +61,8 @@ struct gn_share_agent {
 	int link_fd; /* a socket, whose other end is the daemon's: a byte is a kick; -1: none */
 	struct gn_hasher hasher;
 	struct gn_scanner *scanner;
+	struct gn_forming forming;
+	bool *to_split; /* by area, as forming.in: the daemon says that it pays */
 	bool has_put;	/* something, since the daemon was kicked */
 	bool is_broken; /* the daemon makes no sense: the session ends */
 	bool is_over; /* the connection has ended, and the session is to be ended by the thread's loop */
@@ -112,5 +115,18 @@ int gn_share_scan(struct gn_share_agent *agent, uint64_t now_ns);
 /* Free frames that it keeps resident, at most. */
 uint64_t gn_share_stock_most(const struct gn_share_agent *agent);
 gn_scanner_offers_fn gn_share_offer;
+/* Tell the daemon of a page, or later if it has no time. */
+void gn_share_put_offer(struct gn_share_agent *agent, const struct gn_offer *page,
+			enum gn_offer_kind kind);
+
+/* agent_blocks.c: blocks of 2 MiB. */
+/* -ENOMEM. */
+int gn_share_blocks_init(struct gn_share_agent *agent);
+void gn_share_blocks_fini(struct gn_share_agent *agent);
+/* The 512 pages of one that is cold. */
+void gn_share_offer_block(struct gn_share_agent *agent, const struct gn_offer *offers);
+bool gn_share_is_in_block(const struct gn_share_agent *agent, uint64_t gfn);
+/* The daemon's order for the one that begins at gfn @first. -EINVAL. */
+int gn_share_split(struct gn_share_agent *agent, uint64_t first);
 
 #endif

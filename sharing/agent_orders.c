@@ -93,6 +93,7 @@ static void conclude(struct gn_share_agent *a, const struct gn_merge *merge, uin
 		if (!a->is_quiet)
 			gn_scanner_set_shared(a->scanner, merge->at);
 		gn_share_window_hold(&a->window, merge->frame);
+		gn_forming_note_small(&a->forming, merge->at);
 		atomic_fetch_add_explicit(&a->merged, 1, memory_order_relaxed);
 	} else {
 		if (result == -EAGAIN || result == -EBUSY)
@@ -180,12 +181,19 @@ static bool take_order(struct gn_share_agent *a, struct batch *b,
 {
 	const uint64_t segment = order->frame / GN_SEGMENT_FRAMES;
 
-	if (order->kind == GN_ORDER_SHOW) {
+	if ((order->kind == GN_ORDER_SHOW || order->kind == GN_ORDER_MERGE) &&
+	    gn_share_is_in_block(a, order->gfn)) {
+		/* It was a page of its own when it was offered. */
+		gn_share_reoffer(a, gfn(order->gfn), false);
+		answer(a, order->number, -EBUSY);
+	} else if (order->kind == GN_ORDER_SHOW) {
 		answer(a, order->number, show(a, order));
 	} else if (order->kind == GN_ORDER_REOFFER) {
 		if (order->gfn < a->pages)
 			gn_share_reoffer(a, gfn(order->gfn), false);
 		answer(a, order->number, 0);
+	} else if (order->kind == GN_ORDER_SPLIT) {
+		answer(a, order->number, gn_share_split(a, order->gfn));
 	} else if (order->kind == GN_ORDER_DETACH) {
 		flush(a, b);
 		answer(a, order->number,

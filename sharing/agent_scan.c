@@ -38,31 +38,37 @@ static void refill(struct gn_share_agent *a, uint64_t now_ns)
 	a->refilled_ns = now_ns;
 }
 
-/* All it may offer across VMs is single pages: whether a block pays to be split cannot be known before others are asked. */
+void gn_share_put_offer(struct gn_share_agent *a, const struct gn_offer *page,
+			enum gn_offer_kind kind)
+{
+	const struct gn_exchange_offer offer = { .gfn = page->at.v,
+						 .tag = page->tag.bits,
+						 .check = page->tag.check,
+						 .kind = (uint8_t)kind };
+	const int err = gn_exchange_put(a->exchange, GN_EXCHANGE_OFFERS, &offer);
+
+	a->has_put = true;
+	a->is_broken |= err == -EPROTO;
+	if (err)
+		gn_scanner_reoffer(a->scanner, page->at, false);
+}
+
 void gn_share_offer(void *ctx, struct gn_scanner *scanner, const struct gn_offer *offers,
 		    size_t count, bool is_block)
 {
 	struct gn_share_agent *a = ctx;
 	bool may_tell[GN_SCANNER_BATCH];
 
-	if (is_block)
+	(void)scanner; /* the session's */
+	if (is_block) {
+		gn_share_offer_block(a, offers);
 		return;
+	}
 	if (a->seals)
 		gn_share_seal(a, offers, count, may_tell);
-	for (size_t i = 0; i < count; i++) {
-		const struct gn_exchange_offer offer = { .gfn = offers[i].at.v,
-							 .tag = offers[i].tag.bits,
-							 .check = offers[i].tag.check };
-		int err;
-
-		if (a->seals && !may_tell[i])
-			continue;
-		err = gn_exchange_put(a->exchange, GN_EXCHANGE_OFFERS, &offer);
-		a->has_put = true;
-		a->is_broken |= err == -EPROTO;
-		if (err)
-			gn_scanner_reoffer(scanner, offers[i].at, false);
-	}
+	for (size_t i = 0; i < count; i++)
+		if (!a->seals || may_tell[i])
+			gn_share_put_offer(a, &offers[i], GN_OFFER_PAGE);
 }
 
 static bool has_room(const struct gn_share_agent *a)
@@ -79,6 +85,7 @@ static void sweep(struct gn_share_agent *a, uint64_t now_ns)
 		return;
 	}
 	(void)gn_scanner_sweep(a->scanner);
+	gn_forming_step(&a->forming);
 	/* Frames that the guest used no more since: they wait for others, and the daemon for them. */
 	if (a->seals)
 		gn_share_lift(a, now_ns);

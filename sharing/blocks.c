@@ -12,8 +12,7 @@
  * found from the other side, up to a few under one tag. It is greedy: of blocks in a ring each of which waits for the next,
  * none is split.
  *
- * A block that was split is formed again when no more than a quarter of split_pages are shared or empty: those get frames of
- * their own, and the engine puts the pages together. The bounds lie apart, so a block does not flutter.
+ * A block that was split is formed again when it has ceased to pay (forming.h).
  *
  * In quiet mode blocks stay as they are: who measures whether his block was split would learn what others have.
  *
@@ -25,31 +24,22 @@
 #include "domain_impl.h"
 #include "mmu/arena.h"
 
-#define BLOCK_PAGES	((uint64_t)GN_TABLE_ENTRIES)
-#define BESIDE_MAX	3  /* entries under one tag */
-#define FORM_LOOKS	64 /* areas looked at in a sweep, */
-#define FORM_BLOCKS	2  /* and formed */
-#define FORM_DIVISOR	4
-#define FORM_CALM_LOOKS 8 /* after the last page of it was merged */
-
-static uint64_t area_count(const struct gn_member *m)
-{
-	return m->vm->p2m.gfn_count / BLOCK_PAGES;
-}
+#define BESIDE_MAX 3 /* entries under one tag */
 
 int gn_blocks_init(struct gn_member *m)
 {
-	if (m->vm->p2m.backing_level < 2 || !area_count(m))
-		return 0;
-	m->alike = gn_alloc_should_fail() ? NULL : calloc(area_count(m), sizeof(m->alike[0]));
-	m->form_in = gn_alloc_should_fail() ? NULL : calloc(area_count(m), sizeof(m->form_in[0]));
-	return m->alike && m->form_in ? 0 : -ENOMEM;
+	int err = gn_forming_init(&m->forming, m->vm, m->domain->config.split_pages);
+
+	if (err || !m->forming.in)
+		return err;
+	m->alike = gn_alloc_should_fail() ? NULL : calloc(m->forming.areas, sizeof(m->alike[0]));
+	return m->alike ? 0 : -ENOMEM;
 }
 
 void gn_blocks_fini(struct gn_member *m)
 {
 	free(m->alike);
-	free(m->form_in);
+	gn_forming_fini(&m->forming);
 }
 
 static bool is_block(const struct gn_member *m, gfn_t at)
@@ -70,7 +60,7 @@ static struct gn_member *block_of(const struct gn_domain *d, const struct gn_ind
 		return NULL;
 	m = d->members[gn_entry_vm_of(e->value)];
 	at = gfn(gn_entry_number_of(e->value));
-	*area = at.v / BLOCK_PAGES;
+	*area = at.v / GN_BLOCK_PAGES;
 	return m->alike && is_block(m, at) ? m : NULL;
 }
 
@@ -90,10 +80,10 @@ static struct gn_index_entry *find(const struct look *l, size_t i, bool *is_know
 /* A block has one page more with its like elsewhere. If that makes it worth splitting, it is offered once more. */
 static void count_one(struct gn_member *m, uint64_t area)
 {
-	if (m->alike[area] == BLOCK_PAGES || ++m->alike[area] != m->domain->config.split_pages)
+	if (m->alike[area] == GN_BLOCK_PAGES || ++m->alike[area] != m->domain->config.split_pages)
 		return;
-	for (uint64_t i = 0; i < BLOCK_PAGES; i++)
-		gn_scanner_reoffer(m->scanner, gfn(area * BLOCK_PAGES + i), false);
+	for (uint64_t i = 0; i < GN_BLOCK_PAGES; i++)
+		gn_scanner_reoffer(m->scanner, gfn(area * GN_BLOCK_PAGES + i), false);
 }
 
 static bool is_worth(const struct gn_member *m, uint64_t area)
@@ -114,19 +104,14 @@ bool gn_blocks_is_out_of_reach(struct gn_domain *d, const struct gn_index_entry 
 
 void gn_blocks_note_small(struct gn_member *m, gfn_t at)
 {
-	const uint64_t area = at.v / BLOCK_PAGES;
-
-	if (!m->form_in || area >= area_count(m))
-		return;
-	m->domain->sums.blocks_split += !m->form_in[area];
-	m->form_in[area] = FORM_CALM_LOOKS;
+	m->domain->sums.blocks_split += gn_forming_note_small(&m->forming, at);
 }
 
 static void count_alike(struct look *l)
 {
 	uint16_t alike = 0;
 
-	for (size_t i = 0; i < BLOCK_PAGES; i++) {
+	for (size_t i = 0; i < GN_BLOCK_PAGES; i++) {
 		bool is_known;
 		struct gn_index_entry *e = find(l, i, &is_known);
 		uint64_t area;
@@ -152,7 +137,7 @@ static bool pays(const struct look *l)
 {
 	unsigned count = 0;
 
-	for (size_t i = 0; i < BLOCK_PAGES; i++) {
+	for (size_t i = 0; i < GN_BLOCK_PAGES; i++) {
 		bool is_known;
 		struct gn_index_entry *e = find(l, i, &is_known);
 
@@ -190,7 +175,7 @@ static void split_for_zeros(struct look *l)
 
 static void split(struct look *l)
 {
-	for (size_t i = 0; i < BLOCK_PAGES; i++) {
+	for (size_t i = 0; i < GN_BLOCK_PAGES; i++) {
 		bool is_known;
 		struct gn_index_entry *e = find(l, i, &is_known);
 
@@ -209,7 +194,7 @@ static void split(struct look *l)
 /* The block stays; whoever comes later finds its pages. */
 static void keep(struct look *l)
 {
-	for (size_t i = 0; i < BLOCK_PAGES; i++) {
+	for (size_t i = 0; i < GN_BLOCK_PAGES; i++) {
 		bool is_known;
 
 		(void)find(l, i, &is_known);
@@ -220,7 +205,7 @@ static void keep(struct look *l)
 
 void gn_blocks_offers(struct gn_member *m, const struct gn_offer *offers)
 {
-	struct look look = { .m = m, .offers = offers, .area = offers[0].at.v / BLOCK_PAGES };
+	struct look look = { .m = m, .offers = offers, .area = offers[0].at.v / GN_BLOCK_PAGES };
 
 	if (m->domain->config.quiet)
 		return;
@@ -234,54 +219,7 @@ void gn_blocks_offers(struct gn_member *m, const struct gn_offer *offers)
 
 /* ---- Forming ----------------------------------------------------------------------------------------- */
 
-/* Pages of the area that forming it would give a frame. */
-static unsigned count_saved(const struct gn_member *m, uint64_t area)
-{
-	unsigned saved = 0;
-
-	for (uint64_t i = 0; i < BLOCK_PAGES; i++) {
-		p2m_word_t w = gn_p2m_get(&m->vm->p2m, gfn(area * BLOCK_PAGES + i));
-
-		saved += gn_p2m_word_state(w) != GN_P2M_PRIVATE;
-	}
-	return saved;
-}
-
-static int form(struct gn_member *m, uint64_t area)
-{
-	for (uint64_t i = 0; i < BLOCK_PAGES; i++) {
-		const gfn_t at = gfn(area * BLOCK_PAGES + i);
-		p2m_word_t w = gn_p2m_get(&m->vm->p2m, at);
-		int err = 0;
-
-		if (gn_p2m_word_state(w) == GN_P2M_SHARED)
-			err = gn_p2m_fault_in(m->vm, at, true, &w);
-		if (err)
-			return err;
-	}
-	return gn_p2m_collapse(m->vm, gfn(area * BLOCK_PAGES));
-}
-
 void gn_blocks_form(struct gn_member *m)
 {
-	struct gn_domain *d = m->domain;
-	const uint64_t areas = m->form_in ? area_count(m) : 0;
-	unsigned formed = 0;
-
-	for (uint64_t looks = 0; looks < areas && looks < FORM_LOOKS && formed < FORM_BLOCKS;
-	     looks++) {
-		const uint64_t area = m->form_at;
-		int err;
-
-		m->form_at = (area + 1) % areas;
-		m->form_in[area] -= m->form_in[area] > 1;
-		if (m->form_in[area] != 1 ||
-		    count_saved(m, area) > d->config.split_pages / FORM_DIVISOR)
-			continue;
-		err = form(m, area);
-		/* -ENOMEM is a matter of time, and so is a pinned frame. */
-		m->form_in[area] = err == -ENOMEM || err == -EBUSY ? FORM_CALM_LOOKS : 0;
-		d->sums.blocks_formed += !err;
-		formed++;
-	}
+	m->domain->sums.blocks_formed += gn_forming_step(&m->forming);
 }

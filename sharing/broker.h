@@ -9,6 +9,7 @@
  *             lies, and nobody else ever sees it; the next candidate is asked. So it is if a VM does not answer for ten ticks of
  *             gn_broker_tidy().
  *     merge   the VM compares under protection and takes the frame, or refuses.
+ *     split   so many pages of a large block have their like elsewhere that the VM is ordered to split it (broker_blocks.c).
  *     return  the VM's last use of a frame is gone.
  *
  * Two rules keep contents right. A frame is written once, before anybody has its number. And it is not written again
@@ -78,6 +79,7 @@ struct gn_broker_stats {
 	uint64_t shows, shows_differing, shows_failed, shows_late;
 	uint64_t merges_ordered, merged, refused_differing, refused_busy, refused_state;
 	uint64_t returns, bad_records;
+	uint64_t splits_ordered;
 	uint64_t could_merge; /* dry: offers that had met an equal tag */
 	uint64_t pool_full, pool_used_pages, pool_resident_pages, index_entries;
 	uint64_t live_segments, retired_segments, retirements;

@@ -29,9 +29,10 @@ struct gn_broker_vm {
 	unsigned id; /* in the index */
 	uint64_t pages;
 	struct gn_exchange *exchange;
-	uint8_t *checks;      /* of each page's last offer: what was offered before is void */
-	uint64_t *charged;    /* a bit a frame: it has merged, and not returned */
-	uint64_t *views;      /* a bit a segment: it has it mapped, or may */
+	uint8_t *checks;   /* of each page's last offer: what was offered before is void */
+	uint64_t *met;	   /* a bit a page: of a block when it was offered, and its like was met */
+	uint64_t *charged; /* a bit a frame: it has merged, and not returned */
+	uint64_t *views;   /* a bit a segment: it has it mapped, or may */
 	uint64_t entry_count; /* candidates and pendings in the index, void ones too */
 	bool needs_kick, is_broken, is_lost;
 	struct gn_broker_order orders[GN_BROKER_ORDERS]; /* under way */
@@ -82,12 +83,23 @@ void gn_broker_give_up(struct gn_broker *broker, uint64_t frame);
 /* Whether an entry stands for nothing any more; if so it has been let go of. @broker: the index's owner. */
 bool gn_broker_entry_is_stale(void *broker, const struct gn_index_entry *entry);
 
+/* broker_blocks.c: pages of large blocks. */
+/* The page is offered anew. */
+void gn_broker_forget_met(struct gn_broker_vm *vm, uint64_t gfn);
+/* It has its like elsewhere, or is of zeros. */
+void gn_broker_note_met(struct gn_broker_vm *vm, uint64_t gfn);
+/* Another page has the tag of @entry, or a frame. */
+void gn_broker_meet(struct gn_broker *broker, const struct gn_index_entry *entry);
+/* A page in a block may have an entry: there are few under its tag. */
+bool gn_broker_has_room_beside(struct gn_broker *broker, struct gn_tag tag);
+
 /* broker_orders.c: what a VM is to do. */
 /* Both take effect when the VM has room for them. A merge charges the VM at once. */
 void gn_broker_want_show(struct gn_broker_vm *vm, uint64_t gfn, struct gn_tag tag);
 void gn_broker_want_merge(struct gn_broker_vm *vm, uint64_t gfn, uint64_t frame, struct gn_tag tag);
 void gn_broker_want_reoffer(struct gn_broker_vm *vm, uint64_t gfn);
 void gn_broker_want_detach(struct gn_broker_vm *vm, unsigned segment);
+void gn_broker_want_split(struct gn_broker_vm *vm, uint64_t gfn);
 /* Put what there is room for. */
 void gn_broker_issue(struct gn_broker_vm *vm);
 /* The order that an answer names, which is over now; false: there is none. */

@@ -44,7 +44,7 @@ bool gn_broker_entry_is_stale(void *ctx, const struct gn_index_entry *entry)
 	if (gn_entry_kind_of(value) != GN_ENTRY_FRAME) {
 		bool is_void = !vm || vm->is_lost || number >= vm->pages;
 
-		if (gn_entry_kind_of(value) == GN_ENTRY_CANDIDATE)
+		if (gn_entry_kind_of(value) != GN_ENTRY_PENDING)
 			is_void = is_void || vm->checks[number] != gn_entry_check_of(value);
 		if (is_void)
 			count_out(b, value);
@@ -59,9 +59,8 @@ bool gn_broker_entry_is_stale(void *ctx, const struct gn_index_entry *entry)
 
 bool gn_broker_enter(struct gn_broker *b, struct gn_tag tag, uint64_t value)
 {
-	struct gn_broker_vm *vm = gn_entry_kind_of(value) == GN_ENTRY_CANDIDATE
-					  ? b->vms[gn_entry_vm_of(value)]
-					  : NULL;
+	struct gn_broker_vm *vm =
+		gn_entry_kind_of(value) != GN_ENTRY_FRAME ? b->vms[gn_entry_vm_of(value)] : NULL;
 	struct gn_index_entry *e;
 
 	if ((vm && vm->entry_count >= gn_broker_most(vm)) ||
@@ -111,6 +110,8 @@ void gn_broker_elect(struct gn_broker *b, struct gn_tag tag)
 			gn_index_erase(&b->index, e);
 			continue;
 		}
+		if (gn_entry_kind_of(e->value) == GN_ENTRY_IN_BLOCK)
+			continue;
 		if (gn_entry_kind_of(e->value) != GN_ENTRY_CANDIDATE)
 			return;
 		first = first ? first : e;

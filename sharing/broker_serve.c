@@ -21,45 +21,105 @@ static void note_bad(struct gn_broker_vm *vm)
 	vm->broker->stats.bad_records++;
 }
 
-static void take_offer(struct gn_broker_vm *vm, const struct gn_exchange_offer *offer)
+/* What the index has of an offer's tag. */
+struct meeting {
+	struct gn_index_entry *frame; /* that a page can be merged into */
+	struct gn_index_entry *own;   /* of the very page */
+	bool is_met;		      /* others have it */
+};
+
+static struct meeting meet(struct gn_broker_vm *vm, uint64_t gfn, struct gn_tag tag)
 {
 	struct gn_broker *b = vm->broker;
-	const struct gn_tag tag = { .bits = offer->tag & b->hasher.tag_mask,
-				    .check = offer->check };
-	const uint64_t gfn = offer->gfn;
-	const uint64_t value = gn_entry_value(GN_ENTRY_CANDIDATE, vm->id, gfn, tag.check);
-	bool is_met = false;
+	struct meeting m = { .frame = NULL };
 
-	if (gfn >= vm->pages) {
-		note_bad(vm);
-		return;
-	}
-	b->stats.offers++;
-	vm->stats.offers++;
-	vm->checks[gfn] = tag.check;
 	for (struct gn_index_entry *e = gn_index_next(&b->index, tag.bits, NULL); e;
 	     e = gn_index_next(&b->index, tag.bits, e)) {
 		if (gn_entry_check_of(e->value) != tag.check)
 			continue;
 		if (gn_entry_kind_of(e->value) == GN_ENTRY_FRAME) {
-			gn_broker_want_merge(vm, gfn, gn_entry_number_of(e->value), tag);
-			return;
+			m.frame = m.frame ? m.frame : e;
+		} else if (gn_entry_vm_of(e->value) == vm->id &&
+			   gn_entry_number_of(e->value) == gfn) {
+			m.own = e;
+		} else {
+			m.is_met = true;
+			gn_broker_meet(b, e);
 		}
-		if (gn_entry_vm_of(e->value) == vm->id && gn_entry_number_of(e->value) == gfn)
-			return;
-		is_met = true;
 	}
-	if (!gn_broker_enter(b, tag, value)) {
+	return m;
+}
+
+/* The page's entry says what it is now: one in a block, or not. */
+static bool enter(struct gn_broker_vm *vm, struct gn_index_entry *own, struct gn_tag tag,
+		  uint64_t value)
+{
+	struct gn_broker *b = vm->broker;
+
+	if (own)
+		own->value = value;
+	else if (!gn_broker_enter(b, tag, value))
+		return false;
+	gn_broker_step(b, "offered");
+	b->stats.candidates += !own;
+	return true;
+}
+
+static void take_page(struct gn_broker_vm *vm, uint64_t gfn, struct gn_tag tag)
+{
+	struct gn_broker *b = vm->broker;
+	const uint64_t value = gn_entry_value(GN_ENTRY_CANDIDATE, vm->id, gfn, tag.check);
+	const struct meeting m = meet(vm, gfn, tag);
+
+	if (m.frame) {
+		gn_broker_want_merge(vm, gfn, gn_entry_number_of(m.frame->value), tag);
+		return;
+	}
+	if (m.own && gn_entry_kind_of(m.own->value) != GN_ENTRY_IN_BLOCK)
+		return;
+	if (!enter(vm, m.own, tag, value)) {
 		/* So many of its like wait already; when one is a frame there is room again. */
-		if (is_met && !b->config.is_dry)
+		if (m.is_met && !b->config.is_dry)
 			gn_broker_want_reoffer(vm, gfn);
 		return;
 	}
-	gn_broker_step(b, "offered");
-	b->stats.candidates++;
-	b->stats.could_merge += b->config.is_dry && is_met;
-	if (!b->config.is_dry && is_met)
+	b->stats.could_merge += b->config.is_dry && m.is_met;
+	if (!b->config.is_dry && m.is_met)
 		gn_broker_elect(b, tag);
+}
+
+static void take_page_in_block(struct gn_broker_vm *vm, uint64_t gfn, struct gn_tag tag)
+{
+	const uint64_t value = gn_entry_value(GN_ENTRY_IN_BLOCK, vm->id, gfn, tag.check);
+	const struct meeting m = meet(vm, gfn, tag);
+
+	if (m.frame || m.is_met)
+		gn_broker_note_met(vm, gfn);
+	if (m.own ? gn_entry_kind_of(m.own->value) == GN_ENTRY_CANDIDATE
+		  : gn_broker_has_room_beside(vm->broker, tag))
+		(void)enter(vm, m.own, tag, value);
+}
+
+static void take_offer(struct gn_broker_vm *vm, const struct gn_exchange_offer *offer)
+{
+	struct gn_broker *b = vm->broker;
+	const struct gn_tag tag = { .bits = offer->tag & b->hasher.tag_mask,
+				    .check = offer->check };
+
+	if (offer->gfn >= vm->pages || offer->kind > GN_OFFER_ZEROES_IN_BLOCK) {
+		note_bad(vm);
+		return;
+	}
+	b->stats.offers++;
+	vm->stats.offers++;
+	vm->checks[offer->gfn] = tag.check;
+	gn_broker_forget_met(vm, offer->gfn);
+	if (offer->kind == GN_OFFER_PAGE)
+		take_page(vm, offer->gfn, tag);
+	else if (offer->kind == GN_OFFER_IN_BLOCK)
+		take_page_in_block(vm, offer->gfn, tag);
+	else
+		gn_broker_note_met(vm, offer->gfn);
 }
 
 /* @frame has the contents of @tag for good: it is in the index, and who is a candidate merges. */
@@ -75,6 +135,10 @@ static void publish(struct gn_broker *b, uint64_t frame, struct gn_tag tag)
 		if (gn_entry_check_of(value) != tag.check ||
 		    gn_entry_kind_of(value) == GN_ENTRY_FRAME)
 			continue;
+		if (gn_entry_kind_of(value) == GN_ENTRY_IN_BLOCK) {
+			gn_broker_meet(b, e);
+			continue;
+		}
 		gn_broker_erase(b, e);
 		if (vm)
 			gn_broker_want_merge(vm, gn_entry_number_of(value), frame, tag);

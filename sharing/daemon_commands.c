@@ -80,6 +80,7 @@ static void put_domain(struct gn_json_writer *w, const struct gn_shared_domain *
 	gn_json_put_u64(w, "shows", s.shows);
 	gn_json_put_u64(w, "shows_differing", s.shows_differing);
 	gn_json_put_u64(w, "shows_failed", s.shows_failed);
+	gn_json_put_u64(w, "splits_ordered", s.splits_ordered);
 	gn_json_put_u64(w, "merges_ordered", s.merges_ordered);
 	gn_json_put_u64(w, "merged", s.merged);
 	gn_json_put_u64(w, "refused_differing", s.refused_differing);

@@ -22,12 +22,10 @@
 #include "domain_impl.h"
 #include "mmu/arena.h"
 
-#define SPLIT_PAGES_DEFAULT 128
-#define FILL_PAGES	    256	 /* of the stock, in a scan: the host's page faults */
-#define CLEAN_PARTS	    64	 /* of the index, at a time, when frames are short */
-#define CLEAN_LEAST	    4096 /* buckets: some 100 us */
-#define CLEAN_SWEEPS	    128	 /* the index is cleaned once in as many; each entry is a miss */
-#define BLOCK_PAGES	    ((uint64_t)GN_TABLE_ENTRIES)
+#define FILL_PAGES   256  /* of the stock, in a scan: the host's page faults */
+#define CLEAN_PARTS  64	  /* of the index, at a time, when frames are short */
+#define CLEAN_LEAST  4096 /* buckets: some 100 us */
+#define CLEAN_SWEEPS 128  /* the index is cleaned once in as many; each entry is a miss */
 
 /* ---- Life ------------------------------------------------------------------------------------------ */
 
@@ -43,7 +41,7 @@ static int check_config(const struct gn_domain_config *c)
 		wrong = "settle_sweeps must be at most 6";
 	else if (c->tag_bits > 64)
 		wrong = "tag_bits must be at most 64";
-	else if (c->split_pages > BLOCK_PAGES)
+	else if (c->split_pages > GN_BLOCK_PAGES)
 		wrong = "split_pages must be at most 512";
 	else if (!c->key != !c->key_bytes)
 		wrong = "a key and its length go together";
@@ -72,7 +70,7 @@ int gn_domain_create(const struct gn_domain_config *config, struct gn_domain **o
 	d->config = *config;
 	d->config.key = NULL;
 	if (!d->config.split_pages)
-		d->config.split_pages = SPLIT_PAGES_DEFAULT;
+		d->config.split_pages = GN_SPLIT_PAGES_DEFAULT;
 	d->access = config->quiet ? GN_SHARE_SEALED : GN_SHARE_READ;
 	d->frames = config->frames;
 	d->gathering->donor_count = 0;

@@ -12,6 +12,7 @@
 #include <pthread.h>
 
 #include "entry.h"
+#include "forming.h"
 #include "hash.h"
 #include "index.h"
 #include "mmu/vm.h"
@@ -52,9 +53,7 @@ struct gn_member {
 	struct gn_vm *vm;	  /* (c) */
 	struct gn_scanner *scanner;
 	uint16_t *alike; /* by area: pages with their like elsewhere; NULL: no large blocks */
-	uint8_t *
-		form_in; /* by area, as alike: looks until it may be formed; 0: nothing of it was merged */
-	uint64_t form_at; /* the area whose forming is considered next */
+	struct gn_forming forming;
 };
 
 /* Where a test may come in between. */

@@ -3,7 +3,8 @@
  * entry.h - what a domain's index knows of a tag: where there is a page that has it.
  *
  * A candidate is a page of some VM, as it was when it was hashed. A frame is immutable, and the index has a reference of it.
- * Pending is a candidate that is about to become a frame: its number is the domain's own.
+ * Pending is a candidate that is about to become a frame: its number is the domain's own. One in a block of another process
+ * would be a candidate if that were split.
  */
 #ifndef GN_SHARING_ENTRY_H
 #define GN_SHARING_ENTRY_H
@@ -14,6 +15,7 @@ enum gn_entry_kind {
 	GN_ENTRY_CANDIDATE = 2, /* 0 and 1 are the index's (GN_INDEX_VALUE_MIN) */
 	GN_ENTRY_FRAME,
 	GN_ENTRY_PENDING,
+	GN_ENTRY_IN_BLOCK,
 };
 
 /* The value's bits: kind 0-2, number 3-42, VM 43-55, check 56-63. */

@@ -24,7 +24,7 @@
 
 #define PAGE_BYTES 4096u
 #define LINE_BYTES 64u
-#define MAGIC	   UINT64_C(0x676e6f6d6f6e0001) /* "gnomon", layout 1 */
+#define MAGIC	   UINT64_C(0x676e6f6d6f6e0002) /* "gnomon", layout 2 */
 #define WORDS	   (GN_EXCHANGE_RECORD_BYTES / 8)
 
 struct record {

@@ -39,11 +39,17 @@ enum gn_exchange_ring {
 /* The records. What is unused is zero. */
 #define GN_EXCHANGE_RECORD_BYTES 32
 
+enum gn_offer_kind {
+	GN_OFFER_PAGE,		  /* one that may be shown and merged */
+	GN_OFFER_IN_BLOCK,	  /* of a large block: to be counted */
+	GN_OFFER_ZEROES_IN_BLOCK, /* the same, of zeros and without a tag */
+};
 struct gn_exchange_offer {
 	uint64_t gfn;
 	uint64_t tag;  /* struct gn_tag's bits */
 	uint8_t check; /* and check */
-	uint8_t unused[15];
+	uint8_t kind;
+	uint8_t unused[14];
 };
 
 enum gn_order_kind {
@@ -52,6 +58,7 @@ enum gn_order_kind {
 	GN_ORDER_MERGE,	  /* merge gfn into frame */
 	GN_ORDER_REOFFER, /* offer gfn again if it is still what it was */
 	GN_ORDER_DETACH,  /* the segment that begins at frame is no more: unmap it */
+	GN_ORDER_SPLIT, /* many pages of the block that begins at gfn have their like: offer them as pages */
 };
 struct gn_exchange_order {
 	uint32_t kind, number; /* number: comes back with the answer */

@@ -224,6 +224,29 @@ def vms_share(folder):
     check(d.end() == 0, "ends")
 
 
+def blocks_share(folder):
+    """VMs with frames of 2 MiB: their blocks are split where enough of them is alike, and they compute what they would alone."""
+    alone = subprocess.run([GNOMON, "run", "ept", "phases", "--mem", "32M", "--size", "12M", "--argument", "50/20/20000x4"],
+                           capture_output=True, text=True, timeout=300).stdout
+    expected = [line.split()[1].rstrip(";") for line in alone.splitlines() if line.startswith("memory_sum")]
+    d = Daemon(folder, EAGER + "[domain g]\nvms = a b\n")
+    tool = Peer(d.path)
+    guests = {n: start_vm(folder, n, "--sharing-domain", "g", "--backing", "2m") for n in "ab"}
+
+    def merged():
+        return {vm["name"]: vm["merged"] for vm in tool.ask("query-vms")["return"]}
+
+    try:
+        check(until(lambda: min(merged().get("a", 0), merged().get("b", 0)) > 200), f"a and b share: {merged()}")
+        check("return" in tool.ask("audit"), "books")
+        sums = {name: check_ends(name, guest) for name, guest in guests.items()}
+        check(all(s and s.rstrip(";") == expected[0] for s in sums.values()), f"memory is what it would be: {sums} {expected}")
+    finally:
+        for guest in guests.values():
+            guest.kill()
+    check(d.end() == 0, "ends")
+
+
 def quiet_vms_share(folder):
     """In a quiet domain guests share, notice nothing, and have pages sealed that nobody shares; who wants quiet shares in no other."""
     d = Daemon(folder, EAGER + "[domain g]\nvms = a b\nquiet = on\n[domain plain]\nvms = *\n")
@@ -335,4 +358,4 @@ def usage(folder):
         check(done.returncode in (2, 3) and done.stderr.count("\n") == 1, f"{options}: {done.returncode} {done.stderr}")
 
 
-run_tests((configuration, domains_need_both, quiet_needs_both, descriptors, budget, vms_share, quiet_vms_share, quiet_is_not_taken_for_granted, lost, dry_run, quiet_dry_run, usage))
+run_tests((configuration, domains_need_both, quiet_needs_both, descriptors, budget, vms_share, blocks_share, quiet_vms_share, quiet_is_not_taken_for_granted, lost, dry_run, quiet_dry_run, usage))

@@ -29,8 +29,11 @@ struct sharer {
 	uint64_t frames[SHARER_PAGES]; /* merged into; SHARER_NONE */
 	const uint8_t *segments[SHARER_SEGMENTS];
 	uint32_t uses[SHARER_SEGMENTS * GN_SEGMENT_FRAMES];
-	uint64_t wrong;	 /* merged pages that were found to be something else */
-	int refuses;	 /* merges are answered with this */
+	uint64_t wrong; /* merged pages that were found to be something else */
+	int refuses;	/* merges are answered with this */
+	unsigned
+		block_pages; /* so many, from 0 on, are offered as pages of a block until that is to be split */
+	unsigned splits;
 	bool is_deaf;	 /* it answers nothing */
 	bool is_hostile; /* its exchange may hold anything */
 };
@@ -73,6 +76,7 @@ static inline int sharer_offer(struct sharer *s, uint64_t gfn)
 	tag = gn_hasher_tag(&s->hasher, page);
 	offer.tag = tag.bits;
 	offer.check = tag.check;
+	offer.kind = gfn < s->block_pages ? GN_OFFER_IN_BLOCK : GN_OFFER_PAGE;
 	return gn_exchange_put(s->exchange, GN_EXCHANGE_OFFERS, &offer);
 }
 
@@ -136,6 +140,16 @@ static inline int sharer_merge(struct sharer *s, uint64_t gfn, uint64_t frame)
 	return 0;
 }
 
+static inline void sharer_split(struct sharer *s)
+{
+	const unsigned pages = s->block_pages;
+
+	s->block_pages = 0;
+	s->splits++;
+	for (unsigned gfn = 0; gfn < pages; gfn++)
+		(void)sharer_offer(s, gfn);
+}
+
 /* One order, if there is one. */
 static inline bool sharer_obey(struct sharer *s)
 {
@@ -155,6 +169,8 @@ static inline bool sharer_obey(struct sharer *s)
 		answer.result = sharer_merge(s, order.gfn, order.frame);
 	} else if (order.kind == GN_ORDER_REOFFER) {
 		(void)sharer_offer(s, order.gfn);
+	} else if (order.kind == GN_ORDER_SPLIT) {
+		sharer_split(s);
 	} else {
 		segment = (unsigned)(order.frame / GN_SEGMENT_FRAMES);
 		if (s->segments[segment])

@@ -241,7 +241,97 @@ Test(shared_broker, dry)
 	sharers_settle(r.vms, VMS);
 	check_books(&r);
 	cr_assert_eq(r.stats.could_merge, (VMS - 1) * 200);
+	for (unsigned i = 0; i < 2; i++) {
+		r.vms[i]->block_pages = SHARER_PAGES;
+		for (unsigned gfn = 200; gfn < 400; gfn++) {
+			r.vms[i]->bytes[gfn] = (uint8_t)gfn;
+			sharer_offer(r.vms[i], gfn);
+		}
+	}
+	sharers_settle(r.vms, VMS);
+	gn_broker_get_stats(r.broker, &r.stats);
+	cr_assert_eq(r.stats.splits_ordered, 0);
 	cr_assert_eq(r.stats.shows + r.stats.merges_ordered, 0);
+	rig_fini(&r);
+}
+
+/* VM @i has @pages pages in a block, each full of its number, and offers them. */
+static void offer_block(struct rig *r, unsigned i, unsigned pages)
+{
+	r->vms[i]->block_pages = pages;
+	for (unsigned gfn = 0; gfn < pages; gfn++) {
+		r->vms[i]->bytes[gfn] = (uint8_t)gfn;
+		cr_assert_eq(sharer_offer(r->vms[i], gfn), 0);
+	}
+}
+
+/* Two that wait for each other are split both, and share then; one with too little stays whole. */
+Test(shared_broker, blocks_are_split_where_it_pays)
+{
+	struct rig r;
+
+	rig_init(&r, 0);
+	offer_block(&r, 0, 200);
+	sharers_settle(r.vms, VMS);
+	cr_assert_eq(r.vms[0]->splits, 0, "nobody else has any of it");
+	offer_block(&r, 2, 127);
+	sharers_settle(r.vms, VMS);
+	cr_assert_eq(r.vms[0]->splits + r.vms[2]->splits, 0);
+	offer_block(&r, 1, 200);
+	sharers_settle(r.vms, VMS);
+	check_books(&r);
+	cr_assert_eq(r.vms[0]->splits, 1);
+	cr_assert_eq(r.vms[1]->splits, 1);
+	cr_assert_eq(r.vms[2]->splits, 0);
+	cr_assert_eq(r.stats.splits_ordered, 2);
+	cr_assert_eq(sharer_merged(r.vms[0]), 200);
+	cr_assert_eq(sharer_merged(r.vms[1]), 200);
+	cr_assert_eq(sharer_merged(r.vms[2]), 0, "what is in a block is not merged");
+	/* A small page of another meets the frames, and one more page of the block. */
+	r.vms[2]->bytes[127] = 127;
+	r.vms[2]->block_pages = 128;
+	cr_assert_eq(sharer_offer(r.vms[2], 127), 0);
+	sharers_settle(r.vms, VMS);
+	check_books(&r);
+	cr_assert_eq(r.vms[2]->splits, 1);
+	cr_assert_eq(sharer_merged(r.vms[2]), 128);
+	rig_fini(&r);
+}
+
+/* The last page that it takes may be a single one, and pages of zeros are worth as much. */
+Test(shared_broker, what_makes_a_block_pay)
+{
+	struct gn_exchange_offer zeroes = { .kind = GN_OFFER_ZEROES_IN_BLOCK };
+	struct rig r;
+
+	rig_init(&r, 0);
+	offer_block(&r, 0, 130);
+	for (zeroes.gfn = 300; zeroes.gfn < 400; zeroes.gfn++)
+		cr_assert_eq(gn_exchange_put(r.vms[0]->exchange, GN_EXCHANGE_OFFERS, &zeroes), 0);
+	offer_all(&r, 1, 500, 99); /* page 99 is alike in its own block; offered as a page */
+	sharers_settle(r.vms, VMS);
+	for (unsigned gfn = 0; gfn < 26; gfn++) {
+		r.vms[1]->bytes[gfn] = (uint8_t)gfn;
+		cr_assert_eq(sharer_offer(r.vms[1], gfn), 0);
+	}
+	sharers_settle(r.vms, VMS);
+	cr_assert_eq(r.vms[0]->splits, 0, "127 of 128");
+	/* Written meanwhile: it is worth nothing until it is met again. */
+	r.vms[0]->bytes[5] = 255;
+	cr_assert_eq(sharer_offer(r.vms[0], 5), 0);
+	sharers_settle(r.vms, VMS);
+	r.vms[1]->bytes[26] = 26;
+	cr_assert_eq(sharer_offer(r.vms[1], 26), 0);
+	sharers_settle(r.vms, VMS);
+	cr_assert_eq(r.vms[0]->splits, 0);
+	r.vms[1]->bytes[27] = 27;
+	cr_assert_eq(sharer_offer(r.vms[1], 27), 0);
+	sharers_settle(r.vms, VMS);
+	check_books(&r);
+	cr_assert_eq(r.vms[0]->splits, 1);
+	/* Page 5 changed; of page 99 there are two. */
+	cr_assert_eq(sharer_merged(r.vms[0]), 27 + 2);
+	cr_assert_eq(sharer_merged(r.vms[1]), 27);
 	rig_fini(&r);
 }
 
@@ -293,6 +383,7 @@ Test(shared_broker, anything_goes)
 				gn_broker_vm_take_kick(r.vms[j]->vm);
 			break;
 		default:
+			s->block_pages = x / 8192 % 16 ? s->block_pages : SHARER_PAGES / 4;
 			(void)sharer_offer(s, x / 16 % SHARER_PAGES);
 		}
 		if (n % 4096 == 0)
