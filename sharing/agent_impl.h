@@ -24,6 +24,14 @@
 #define GN_SHARE_RETURNS 256
 #define GN_SHARE_HINTS	 64
 
+/* An area of 2 MiB. */
+struct gn_share_area {
+	bool is_told;	     /* its pages were offered as those of a block */
+	bool is_to_split;    /* the daemon says that it pays */
+	uint8_t splits;	     /* so far */
+	uint64_t next_split; /* the sweep from which on it may be split again */
+};
+
 struct gn_share_agent {
 	struct gn_share_agent_config config; /* (c) */
 	char name[64], group[64], backend[16], scheme[24];
@@ -62,7 +70,8 @@ struct gn_share_agent {
 	struct gn_hasher hasher;
 	struct gn_scanner *scanner;
 	struct gn_forming forming;
-	bool *to_split; /* by area, as forming.in: the daemon says that it pays */
+	struct gn_share_area *block_areas; /* as many as forming.areas */
+	uint64_t block_sweep;
 	bool has_put;	/* something, since the daemon was kicked */
 	bool is_broken; /* the daemon makes no sense: the session ends */
 	bool is_over; /* the connection has ended, and the session is to be ended by the thread's loop */
@@ -123,10 +132,14 @@ void gn_share_put_offer(struct gn_share_agent *agent, const struct gn_offer *pag
 /* -ENOMEM. */
 int gn_share_blocks_init(struct gn_share_agent *agent);
 void gn_share_blocks_fini(struct gn_share_agent *agent);
+/* What a daemon was told of blocks, and ordered. */
+void gn_share_forget_blocks(struct gn_share_agent *agent);
+/* Once a sweep. */
+void gn_share_sweep_blocks(struct gn_share_agent *agent);
 /* The 512 pages of one that is cold. */
 void gn_share_offer_block(struct gn_share_agent *agent, const struct gn_offer *offers);
 bool gn_share_is_in_block(const struct gn_share_agent *agent, uint64_t gfn);
-/* The daemon's order for the one that begins at gfn @first. -EINVAL. */
+/* The daemon's order for the one that begins at gfn @first. -EINVAL; -EAGAIN: it was split lately. */
 int gn_share_split(struct gn_share_agent *agent, uint64_t first);
 
 #endif

@@ -93,7 +93,8 @@ static void conclude(struct gn_share_agent *a, const struct gn_merge *merge, uin
 		if (!a->is_quiet)
 			gn_scanner_set_shared(a->scanner, merge->at);
 		gn_share_window_hold(&a->window, merge->frame);
-		gn_forming_note_small(&a->forming, merge->at);
+		if (!a->is_quiet)
+			gn_forming_note_small(&a->forming, merge->at);
 		atomic_fetch_add_explicit(&a->merged, 1, memory_order_relaxed);
 	} else {
 		if (result == -EAGAIN || result == -EBUSY)

@@ -85,7 +85,7 @@ static void sweep(struct gn_share_agent *a, uint64_t now_ns)
 		return;
 	}
 	(void)gn_scanner_sweep(a->scanner);
-	gn_forming_step(&a->forming);
+	gn_share_sweep_blocks(a);
 	/* Frames that the guest used no more since: they wait for others, and the daemon for them. */
 	if (a->seals)
 		gn_share_lift(a, now_ns);

@@ -40,6 +40,7 @@ int gn_share_session_begin(struct gn_share_agent *a, const int fds[2])
 	a->link_fd = fds[1];
 	a->is_broken = a->is_over = a->is_asking = a->is_held_back = a->is_sweeping = false;
 	a->refused_segment = UINT_MAX;
+	gn_share_forget_blocks(a);
 	err = begin(a, fds[0]);
 	close(fds[0]);
 	if (err)

@@ -221,5 +221,6 @@ void gn_blocks_offers(struct gn_member *m, const struct gn_offer *offers)
 
 void gn_blocks_form(struct gn_member *m)
 {
-	m->domain->sums.blocks_formed += gn_forming_step(&m->forming);
+	if (!m->domain->config.quiet) /* what is formed would tell what was merged */
+		m->domain->sums.blocks_formed += gn_forming_step(&m->forming);
 }

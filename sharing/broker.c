@@ -8,9 +8,9 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "block.h"
 #include "broker_impl.h"
 #include "entry.h"
-#include "forming.h"
 
 /* Of the index, cleaned at each tidying: a 64th, and a little. */
 #define CLEANED_PART 64
@@ -64,6 +64,8 @@ static void free_vm(struct gn_broker_vm *vm)
 	gn_exchange_destroy(vm->exchange);
 	free(vm->checks);
 	free(vm->met);
+	free(vm->reach);
+	free(vm->asked);
 	free(vm->charged);
 	free(vm->views);
 	free(vm->wanted);
@@ -94,9 +96,11 @@ int gn_broker_add(struct gn_broker *b, uint64_t pages, struct gn_broker_vm **out
 	vm->free_slots = ((uint64_t)1 << GN_EXCHANGE_SLOTS) - 1;
 	vm->checks = calloc(pages, sizeof(*vm->checks));
 	vm->met = calloc(pages / GN_BLOCK_PAGES + 1, GN_BLOCK_PAGES / 8);
+	vm->reach = calloc(pages / GN_BLOCK_PAGES + 1, GN_BLOCK_PAGES / 8);
+	vm->asked = calloc(pages / GN_BLOCK_PAGES + 1, sizeof(*vm->asked));
 	vm->charged = calloc(frame_words(b), sizeof(*vm->charged));
 	vm->views = calloc(gn_share_pool_segments(b->pool) / 64 + 1, sizeof(*vm->views));
-	if (vm->checks && vm->met && vm->charged && vm->views)
+	if (vm->checks && vm->met && vm->reach && vm->asked && vm->charged && vm->views)
 		err = gn_exchange_create(b->key, &vm->exchange);
 	if (err) {
 		free_vm(vm);

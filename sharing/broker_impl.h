@@ -29,11 +29,12 @@ struct gn_broker_vm {
 	unsigned id; /* in the index */
 	uint64_t pages;
 	struct gn_exchange *exchange;
-	uint8_t *checks;   /* of each page's last offer: what was offered before is void */
-	uint64_t *met;	   /* a bit a page: of a block when it was offered, and its like was met */
-	uint64_t *charged; /* a bit a frame: it has merged, and not returned */
-	uint64_t *views;   /* a bit a segment: it has it mapped, or may */
-	uint64_t entry_count; /* candidates and pendings in the index, void ones too */
+	uint8_t *checks;       /* of each page's last offer: what was offered before is void */
+	uint64_t *met, *reach; /* of pages of blocks, a bit a page: broker_blocks.c */
+	uint8_t *asked;	       /* by area: what its VM was asked for */
+	uint64_t *charged;     /* a bit a frame: it has merged, and not returned */
+	uint64_t *views;       /* a bit a segment: it has it mapped, or may */
+	uint64_t entry_count;  /* its pages in the index, void ones too */
 	bool needs_kick, is_broken, is_lost;
 	struct gn_broker_order orders[GN_BROKER_ORDERS]; /* under way */
 	unsigned order_count, place_hint;
@@ -87,9 +88,12 @@ bool gn_broker_entry_is_stale(void *broker, const struct gn_index_entry *entry);
 /* The page is offered anew. */
 void gn_broker_forget_met(struct gn_broker_vm *vm, uint64_t gfn);
 /* It has its like elsewhere, or is of zeros. */
-void gn_broker_note_met(struct gn_broker_vm *vm, uint64_t gfn);
-/* Another page has the tag of @entry, or a frame. */
-void gn_broker_meet(struct gn_broker *broker, const struct gn_index_entry *entry);
+void gn_broker_note_met(struct gn_broker_vm *vm, uint64_t gfn, bool is_within_reach);
+/* The page at @gfn, in a block or not, meets @entry, which is not stale and no frame. Whether that is within its reach. */
+bool gn_broker_meet(struct gn_broker_vm *vm, uint64_t gfn, bool is_in_block,
+		    const struct gn_index_entry *entry);
+/* The block that begins at @gfn was to be split, and the VM has answered. */
+void gn_broker_on_split(struct gn_broker_vm *vm, uint64_t gfn);
 /* A page in a block may have an entry: there are few under its tag. */
 bool gn_broker_has_room_beside(struct gn_broker *broker, struct gn_tag tag);
 
@@ -99,7 +103,8 @@ void gn_broker_want_show(struct gn_broker_vm *vm, uint64_t gfn, struct gn_tag ta
 void gn_broker_want_merge(struct gn_broker_vm *vm, uint64_t gfn, uint64_t frame, struct gn_tag tag);
 void gn_broker_want_reoffer(struct gn_broker_vm *vm, uint64_t gfn);
 void gn_broker_want_detach(struct gn_broker_vm *vm, unsigned segment);
-void gn_broker_want_split(struct gn_broker_vm *vm, uint64_t gfn);
+/* False: it cannot be told. */
+bool gn_broker_want_split(struct gn_broker_vm *vm, uint64_t gfn);
 /* Put what there is room for. */
 void gn_broker_issue(struct gn_broker_vm *vm);
 /* The order that an answer names, which is over now; false: there is none. */

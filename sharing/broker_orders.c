@@ -66,12 +66,13 @@ void gn_broker_want_reoffer(struct gn_broker_vm *vm, uint64_t gfn)
 	(void)enqueue(vm, &order);
 }
 
-void gn_broker_want_split(struct gn_broker_vm *vm, uint64_t gfn)
+bool gn_broker_want_split(struct gn_broker_vm *vm, uint64_t gfn)
 {
 	const struct gn_broker_order order = { .kind = GN_ORDER_SPLIT, .gfn = gfn };
+	const bool is_told = enqueue(vm, &order);
 
-	/* If it cannot be told, the block stays whole until its pages are offered anew. */
-	vm->broker->stats.splits_ordered += enqueue(vm, &order);
+	vm->broker->stats.splits_ordered += is_told;
+	return is_told;
 }
 
 void gn_broker_want_detach(struct gn_broker_vm *vm, unsigned segment)

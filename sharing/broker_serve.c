@@ -21,14 +21,16 @@ static void note_bad(struct gn_broker_vm *vm)
 	vm->broker->stats.bad_records++;
 }
 
-/* What the index has of an offer's tag. */
+/* What the index has of an offer's tag, all of it live. */
 struct meeting {
 	struct gn_index_entry *frame; /* that a page can be merged into */
 	struct gn_index_entry *own;   /* of the very page */
-	bool is_met;		      /* others have it */
+	bool is_met;		      /* others have it, */
+	bool is_within_reach;	      /* and may share it */
 };
 
-static struct meeting meet(struct gn_broker_vm *vm, uint64_t gfn, struct gn_tag tag)
+static struct meeting meet(struct gn_broker_vm *vm, uint64_t gfn, struct gn_tag tag,
+			   bool is_in_block)
 {
 	struct gn_broker *b = vm->broker;
 	struct meeting m = { .frame = NULL };
@@ -42,9 +44,11 @@ static struct meeting meet(struct gn_broker_vm *vm, uint64_t gfn, struct gn_tag 
 		} else if (gn_entry_vm_of(e->value) == vm->id &&
 			   gn_entry_number_of(e->value) == gfn) {
 			m.own = e;
+		} else if (gn_broker_entry_is_stale(b, e)) {
+			gn_index_erase(&b->index, e);
 		} else {
 			m.is_met = true;
-			gn_broker_meet(b, e);
+			m.is_within_reach |= gn_broker_meet(vm, gfn, is_in_block, e);
 		}
 	}
 	return m;
@@ -69,13 +73,18 @@ static void take_page(struct gn_broker_vm *vm, uint64_t gfn, struct gn_tag tag)
 {
 	struct gn_broker *b = vm->broker;
 	const uint64_t value = gn_entry_value(GN_ENTRY_CANDIDATE, vm->id, gfn, tag.check);
-	const struct meeting m = meet(vm, gfn, tag);
+	const struct meeting m = meet(vm, gfn, tag, false);
+	const bool was_in_block = m.own && gn_entry_kind_of(m.own->value) == GN_ENTRY_IN_BLOCK;
 
 	if (m.frame) {
-		gn_broker_want_merge(vm, gfn, gn_entry_number_of(m.frame->value), tag);
+		const uint64_t frame = gn_entry_number_of(m.frame->value);
+
+		if (was_in_block)
+			gn_broker_erase(b, m.own);
+		gn_broker_want_merge(vm, gfn, frame, tag);
 		return;
 	}
-	if (m.own && gn_entry_kind_of(m.own->value) != GN_ENTRY_IN_BLOCK)
+	if (m.own && !was_in_block)
 		return;
 	if (!enter(vm, m.own, tag, value)) {
 		/* So many of its like wait already; when one is a frame there is room again. */
@@ -90,13 +99,16 @@ static void take_page(struct gn_broker_vm *vm, uint64_t gfn, struct gn_tag tag)
 
 static void take_page_in_block(struct gn_broker_vm *vm, uint64_t gfn, struct gn_tag tag)
 {
+	struct gn_broker *b = vm->broker;
 	const uint64_t value = gn_entry_value(GN_ENTRY_IN_BLOCK, vm->id, gfn, tag.check);
-	const struct meeting m = meet(vm, gfn, tag);
+	const struct meeting m = meet(vm, gfn, tag, true);
 
-	if (m.frame || m.is_met)
-		gn_broker_note_met(vm, gfn);
+	if (m.frame || m.is_met) {
+		gn_broker_note_met(vm, gfn, m.frame || m.is_within_reach);
+		b->stats.could_merge += b->config.is_dry;
+	}
 	if (m.own ? gn_entry_kind_of(m.own->value) == GN_ENTRY_CANDIDATE
-		  : gn_broker_has_room_beside(vm->broker, tag))
+		  : gn_broker_has_room_beside(b, tag))
 		(void)enter(vm, m.own, tag, value);
 }
 
@@ -119,7 +131,7 @@ static void take_offer(struct gn_broker_vm *vm, const struct gn_exchange_offer *
 	else if (offer->kind == GN_OFFER_IN_BLOCK)
 		take_page_in_block(vm, offer->gfn, tag);
 	else
-		gn_broker_note_met(vm, offer->gfn);
+		gn_broker_note_met(vm, offer->gfn, true);
 }
 
 /* @frame has the contents of @tag for good: it is in the index, and who is a candidate merges. */
@@ -136,7 +148,10 @@ static void publish(struct gn_broker *b, uint64_t frame, struct gn_tag tag)
 		    gn_entry_kind_of(value) == GN_ENTRY_FRAME)
 			continue;
 		if (gn_entry_kind_of(value) == GN_ENTRY_IN_BLOCK) {
-			gn_broker_meet(b, e);
+			if (gn_broker_entry_is_stale(b, e))
+				gn_index_erase(&b->index, e);
+			else
+				gn_broker_note_met(vm, gn_entry_number_of(value), true);
 			continue;
 		}
 		gn_broker_erase(b, e);
@@ -286,6 +301,8 @@ static void take_answer(struct gn_broker_vm *vm, const struct gn_exchange_answer
 		on_merged(vm, &order, answer->result);
 	else if (order.kind == GN_ORDER_DETACH && !answer->result)
 		on_detached(vm, &order);
+	else if (order.kind == GN_ORDER_SPLIT)
+		gn_broker_on_split(vm, order.gfn);
 }
 
 int gn_broker_serve(struct gn_broker_vm *vm, unsigned max)

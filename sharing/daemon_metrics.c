@@ -75,7 +75,7 @@ static void put_brokers(struct gn_shared *d, const struct gn_broker_stats *s)
 		  (double)s->index_entries },
 		{ GN_METRIC_GAUGE, "gnomon_offers", "Pages offered.", (double)s->offers },
 		{ GN_METRIC_GAUGE, "gnomon_merged", "Pages merged.", (double)s->merged },
-		{ GN_METRIC_GAUGE, "gnomon_splits_ordered", "Large blocks that paid to be split.",
+		{ GN_METRIC_GAUGE, "gnomon_splits_ordered", "Orders to split a large block.",
 		  (double)s->splits_ordered },
 		{ GN_METRIC_GAUGE, "gnomon_refused_differing", "Merges refused: contents differed.",
 		  (double)s->refused_differing },

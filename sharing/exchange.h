@@ -3,7 +3,7 @@
  * exchange.h - the memory over which one VM and gnomon-shared speak of pages: three rings and a few pages.
  *
  *     offers    VM to daemon: this page has this tag
- *     orders    daemon to VM: show a page, merge one into a frame, let a segment go
+ *     orders    daemon to VM: show a page, merge one into a frame, split a block, let a segment go
  *     answers   VM to daemon: how an order went; frames that are no longer used
  *     slots     pages into which the VM copies what it was asked to show
  *

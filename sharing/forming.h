@@ -14,10 +14,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include <gnomon/types.h>
-
-#define GN_BLOCK_PAGES	       ((uint64_t)GN_TABLE_ENTRIES)
-#define GN_SPLIT_PAGES_DEFAULT 128 /* of a block that must be sharable to split it */
+#include "block.h"
 
 struct gn_vm;
 

@@ -140,14 +140,19 @@ static inline int sharer_merge(struct sharer *s, uint64_t gfn, uint64_t frame)
 	return 0;
 }
 
+static inline void sharer_offer_block(struct sharer *s, unsigned pages)
+{
+	for (unsigned gfn = 0; gfn < pages; gfn++)
+		(void)sharer_offer(s, gfn);
+}
+
 static inline void sharer_split(struct sharer *s)
 {
 	const unsigned pages = s->block_pages;
 
 	s->block_pages = 0;
 	s->splits++;
-	for (unsigned gfn = 0; gfn < pages; gfn++)
-		(void)sharer_offer(s, gfn);
+	sharer_offer_block(s, pages);
 }
 
 /* One order, if there is one. */
@@ -167,6 +172,8 @@ static inline bool sharer_obey(struct sharer *s)
 		memset(gn_exchange_slot(s->exchange, order.slot), s->bytes[order.gfn], 4096);
 	} else if (order.kind == GN_ORDER_MERGE) {
 		answer.result = sharer_merge(s, order.gfn, order.frame);
+	} else if (order.kind == GN_ORDER_REOFFER && order.gfn < s->block_pages) {
+		sharer_offer_block(s, s->block_pages);
 	} else if (order.kind == GN_ORDER_REOFFER) {
 		(void)sharer_offer(s, order.gfn);
 	} else if (order.kind == GN_ORDER_SPLIT) {

@@ -69,7 +69,7 @@ static void scan(unsigned sweeps, unsigned heard[3])
 		cr_assert_eq(gn_scanner_sweep(agent.scanner), 0);
 		while (!gn_scanner_step(agent.scanner))
 			;
-		gn_forming_step(&agent.forming);
+		gn_share_sweep_blocks(&agent);
 		while (gn_exchange_take(daemon_side, GN_EXCHANGE_OFFERS, &offer) > 0) {
 			cr_assert_leq(offer.kind, GN_OFFER_ZEROES_IN_BLOCK);
 			heard[offer.kind]++;
@@ -158,9 +158,49 @@ Test(share_agent_blocks, what_has_ceased_to_pay_is_formed)
 	cr_assert_eq(level_of(0), 2);
 	cr_assert_eq(heard[GN_OFFER_IN_BLOCK], 512);
 	cr_assert_eq(heard[GN_OFFER_PAGE], 0);
+	cr_assert_eq(order_split(0), -EAGAIN, "it was split lately");
+	scan(8, heard);
+	cr_assert_eq(level_of(0), 2);
+	cr_assert_eq(order_split(0), 0, "but not for ever");
+	scan(4, heard);
+	cr_assert_eq(level_of(0), 1);
+	cr_assert_eq(order_split(0), 0, "it is split: nothing is done");
 	cr_assert_eq(rig_byte_of(3), 4);
 	cr_assert_eq(rig_byte_of(511), 7);
 	check_audit();
+}
+
+/* A balloon has taken a page of it: what was offered as a block's is offered as pages. */
+Test(share_agent_blocks, a_block_that_somebody_else_split)
+{
+	unsigned heard[3];
+
+	fill_block();
+	scan(8, heard);
+	cr_assert_eq(heard[GN_OFFER_IN_BLOCK], 512 - 40);
+	cr_assert_eq(gn_p2m_balloon(vm, gfn(7), 1), 0);
+	scan(8, heard);
+	cr_assert_eq(heard[GN_OFFER_PAGE], 512 - 40 - 1);
+	check_audit();
+}
+
+/* What is formed would tell what was merged. */
+Test(share_agent_blocks, a_quiet_group_forms_nothing)
+{
+	unsigned heard[3];
+
+	fill_block();
+	scan(8, heard);
+	cr_assert_eq(order_split(0), 0);
+	scan(8, heard);
+	for (uint64_t at = 512 - 40; at < 512; at++)
+		rig_fill(at, 7);
+	agent.is_quiet = true;
+	scan(40, heard);
+	cr_assert_eq(level_of(0), 1);
+	agent.is_quiet = false;
+	scan(40, heard);
+	cr_assert_eq(level_of(0), 2);
 }
 
 Test(share_agent_blocks, orders_that_make_no_sense)

@@ -335,6 +335,70 @@ Test(shared_broker, what_makes_a_block_pay)
 	rig_fini(&r);
 }
 
+/* What one block has is scattered over blocks that stay whole: it stays whole, too, however often it is offered. */
+Test(shared_broker, scattered_blocks_stay_whole)
+{
+	struct rig r;
+
+	rig_init(&r, 0);
+	offer_block(&r, 0, 240);
+	for (unsigned i = 1; i < VMS; i++) {
+		r.vms[i]->block_pages = 80;
+		for (unsigned gfn = 0; gfn < 80; gfn++) {
+			r.vms[i]->bytes[gfn] = (uint8_t)((i - 1) * 80 + gfn);
+			cr_assert_eq(sharer_offer(r.vms[i], gfn), 0);
+		}
+	}
+	for (unsigned n = 0; n < 5; n++) {
+		sharers_settle(r.vms, VMS);
+		for (unsigned i = 0; i < VMS; i++)
+			sharer_offer_block(r.vms[i], r.vms[i]->block_pages);
+	}
+	sharers_settle(r.vms, VMS);
+	check_books(&r);
+	cr_assert_eq(r.stats.splits_ordered, 0);
+	rig_fini(&r);
+}
+
+/* What was split and merged is asked for no more, whoever comes later; and of who is gone nothing counts. */
+Test(shared_broker, blocks_are_not_asked_for_again)
+{
+	struct rig r;
+	uint64_t offers;
+
+	rig_init(&r, 0);
+	offer_block(&r, 0, 200);
+	offer_block(&r, 1, 200);
+	sharers_settle(r.vms, 2);
+	gn_broker_get_stats(r.broker, &r.stats);
+	cr_assert_eq(r.stats.splits_ordered, 2);
+	cr_assert_eq(sharer_merged(r.vms[0]) + sharer_merged(r.vms[1]), 400);
+	offers = r.stats.offers;
+	for (unsigned n = 0; n < 3; n++)
+		for (unsigned gfn = 0; gfn < 200; gfn++) {
+			r.vms[2]->bytes[300] = (uint8_t)gfn;
+			cr_assert_eq(sharer_offer(r.vms[2], 300), 0);
+			offers++;
+			sharers_settle(r.vms, VMS);
+		}
+	check_books(&r);
+	cr_assert_eq(r.stats.splits_ordered, 2);
+	cr_assert_eq(r.stats.offers, offers, "of the others nobody offered anything");
+	rig_fini(&r);
+
+	rig_init(&r, 0);
+	offer_block(&r, 0, 200);
+	sharers_settle(r.vms, 1);
+	rig_remove(&r, 0);
+	r.vms[0] = malloc(sizeof(struct sharer));
+	cr_assert_eq(sharer_init(r.vms[0], r.broker, 0), 0);
+	offer_block(&r, 1, 200);
+	sharers_settle(r.vms, VMS);
+	check_books(&r);
+	cr_assert_eq(r.stats.splits_ordered, 0, "its like is gone");
+	rig_fini(&r);
+}
+
 /* Whatever is said, and whoever dies when, and what a VM merged stays what it was. */
 Test(shared_broker, anything_goes)
 {
