@@ -27,7 +27,6 @@
 #define X86_FLAG_ZF   ((uint64_t)1 << 6)
 #define X86_FLAG_SF   ((uint64_t)1 << 7)
 #define X86_FLAG_TF   ((uint64_t)1 << 8)
-#define X86_FLAG_IF   ((uint64_t)1 << 9)
 #define X86_FLAG_DF   ((uint64_t)1 << 10)
 #define X86_FLAG_OF   ((uint64_t)1 << 11)
 #define X86_FLAG_IOPL ((uint64_t)3 << 12)

@@ -24,8 +24,6 @@
 
 #include "machine.h"
 
-#define RFLAGS_IF ((uint64_t)1 << 9)
-
 /* A touch that must not be granted: told to the vCPU, which is on its way out. */
 struct gn_kvm_denial {
 	gfn_t at;

@@ -176,7 +176,7 @@ int gn_kvm_nested_set_state(struct gn_kvm_cpu *cpu, const struct gn_kvm_state *s
 	cpu->nested->trap = GN_TRAP_NONE;
 	cpu->nested->taken_bytes = 0;
 	/* What KVM said last was of another state; to ask for its window might let an instruction pass that must not. */
-	cpu->run->ready_for_interrupt_injection = !!(state->rflags & RFLAGS_IF);
+	cpu->run->ready_for_interrupt_injection = !!(state->rflags & X86_FLAG_IF);
 	err = gn_kvm_ioctl(cpu->fd, KVM_SET_SREGS, &sregs);
 	if (!err)
 		err = gn_kvm_ioctl(cpu->fd, KVM_SET_REGS, &regs);

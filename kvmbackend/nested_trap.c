@@ -89,7 +89,7 @@ static bool settle_soft(struct gn_kvm_cpu *cpu, struct kvm_vcpu_events *events)
 
 	if (!bytes || events->interrupt.injected || gn_kvm_ioctl(cpu->fd, KVM_GET_REGS, &regs))
 		return false;
-	if (regs.rflags & RFLAGS_IF)
+	if (regs.rflags & X86_FLAG_IF)
 		return !take_back(cpu, &regs, events, bytes);
 	n->stays = n->moments && !memcmp(&regs, &n->seen, sizeof(regs)) ? n->stays + 1 : 0;
 	n->seen = regs;

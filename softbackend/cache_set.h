@@ -3,8 +3,7 @@
  * cache_set.h - one set of a data cache: find a line, make it used, replace (the rule: cache.h).
  *
  * A set is looked at as a whole, in vectors: of 16 bytes, which every x86-64 host has, or of 32 where the room is compiled
- * for AVX2. Without branches: what hits and what does not is what the host's branch
- * prediction could not know.
+ * for AVX2. Without branches: what hits and what does not is what the host's branch prediction could not know.
  */
 #ifndef GN_SOFT_CACHE_SET_H
 #define GN_SOFT_CACHE_SET_H

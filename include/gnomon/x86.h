@@ -63,6 +63,9 @@
 #define X86_PF_I    ((uint32_t)1 << 4)
 #define X86_PF_PK   ((uint32_t)1 << 5)
 
+/* RFLAGS: interrupts are on. */
+#define X86_FLAG_IF ((uint64_t)1 << 9)
+
 #define X86_VEC_DB 1
 #define X86_VEC_BP 3
 #define X86_VEC_OF 4

@@ -5,13 +5,12 @@
  */
 #include <criterion/criterion.h>
 #include <errno.h>
-#include <limits.h>
 #include <string.h>
 
 #include <gnomon/schemes.h>
 
 #include "mmu/audit.h"
-#include "sharing/agent_impl.h"
+#include "support/agent_rig.h"
 #include "support/p2m_rig.h"
 
 #define MIB ((uint64_t)1 << 20)
@@ -21,7 +20,6 @@ static struct gn_exchange *daemon_side;
 
 static void set_up(void)
 {
-	static const uint8_t key[GN_EXCHANGE_KEY_BYTES] = "key";
 	const struct gn_vm_config config = {
 		.scheme = "ept", /* its accessed bits tell what is cold */
 		.mem_bytes = 8 * MIB,
@@ -29,21 +27,11 @@ static void set_up(void)
 		.backing_level = 2,
 		.window_bytes = GN_SEGMENT_BYTES
 	};
-	struct gn_scanner_config scanner = { .hasher = &agent.hasher,
-					     .offers = gn_share_offer,
-					     .ctx = &agent };
 
 	cr_assert_eq(gn_schemes_register_all(), 0);
 	cr_assert_eq(gn_vm_create(&config, &vm), 0);
-	agent.config.vm = scanner.vm = vm;
-	agent.pages = vm->p2m.gfn_count;
-	agent.refused_segment = UINT_MAX;
-	cr_assert_eq(gn_exchange_create(key, &daemon_side), 0);
-	cr_assert_eq(gn_exchange_open(gn_exchange_fd(daemon_side), &agent.exchange), 0);
-	cr_assert_eq(gn_hasher_init(&agent.hasher, key, sizeof(key), 0), 0);
-	cr_assert_eq(gn_scanner_new(&scanner, &agent.scanner), 0);
+	daemon_side = agent_rig_begin(&agent, vm, gn_share_offer);
 	cr_assert_eq(gn_share_blocks_init(&agent), 0);
-	cr_assert_eq(gn_share_window_init(&agent.window, vm->frames), 0);
 }
 
 static void tear_down(void)
@@ -51,10 +39,7 @@ static void tear_down(void)
 	gn_scanner_destroy(agent.scanner);
 	rig_teardown();
 	gn_share_blocks_fini(&agent);
-	gn_share_window_fini(&agent.window);
-	gn_exchange_destroy(agent.exchange);
-	gn_exchange_destroy(daemon_side);
-	gn_hasher_fini(&agent.hasher);
+	agent_rig_end(&agent, daemon_side);
 }
 
 TestSuite(share_agent_blocks, .init = set_up, .fini = tear_down);

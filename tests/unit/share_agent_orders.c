@@ -5,12 +5,11 @@
  */
 #include <criterion/criterion.h>
 #include <errno.h>
-#include <limits.h>
 #include <string.h>
 
 #include "mmu/retire.h"
-#include "sharing/agent_impl.h"
 #include "sharing/pool.h"
+#include "support/agent_rig.h"
 #include "support/p2m_rig.h"
 
 #define MIB ((uint64_t)1 << 20)
@@ -33,21 +32,12 @@ static void offer_nothing(void *ctx, struct gn_scanner *scanner, const struct gn
 
 static void set_up(void)
 {
-	static const uint8_t key[GN_EXCHANGE_KEY_BYTES] = "key";
 	struct gn_vm_config config = plain_config(4 * MIB);
-	struct gn_scanner_config scanner = { .hasher = &agent.hasher, .offers = offer_nothing };
 
 	config.window_bytes = GN_SEGMENT_BYTES;
 	vm = plain_vm(&config);
 	cr_assert_not_null(vm);
-	agent.config.vm = scanner.vm = vm;
-	agent.pages = vm->p2m.gfn_count;
-	agent.refused_segment = UINT_MAX;
-	cr_assert_eq(gn_exchange_create(key, &daemon_side), 0);
-	cr_assert_eq(gn_exchange_open(gn_exchange_fd(daemon_side), &agent.exchange), 0);
-	cr_assert_eq(gn_hasher_init(&agent.hasher, key, sizeof(key), 0), 0);
-	cr_assert_eq(gn_scanner_new(&scanner, &agent.scanner), 0);
-	cr_assert_eq(gn_share_window_init(&agent.window, vm->frames), 0);
+	daemon_side = agent_rig_begin(&agent, vm, offer_nothing);
 	cr_assert_eq(gn_share_pool_create(GN_SEGMENT_BYTES, &pool), 0);
 	cr_assert_eq(gn_share_pool_alloc(pool, &frame), 0);
 	memset(gn_share_pool_at(pool, frame), 9, GN_PAGE_SIZE);
@@ -58,11 +48,8 @@ static void tear_down(void)
 {
 	gn_scanner_destroy(agent.scanner);
 	rig_teardown();
-	gn_share_window_fini(&agent.window);
 	gn_share_pool_destroy(pool);
-	gn_exchange_destroy(agent.exchange);
-	gn_exchange_destroy(daemon_side);
-	gn_hasher_fini(&agent.hasher);
+	agent_rig_end(&agent, daemon_side);
 }
 
 TestSuite(share_agent_orders, .init = set_up, .fini = tear_down);
