@@ -74,30 +74,43 @@ static int tables_map(struct gn_frames_impl *impl, uint64_t own_count, uint64_t 
 	return 0;
 }
 
-int gn_frames_new(uint64_t bytes, enum gn_pool_kind kind, bool huge, struct gn_frames **out)
-{
-	return gn_frames_new_windowed(bytes, kind, huge, 0, out);
-}
-
 static uint64_t in_blocks(uint64_t bytes)
 {
 	return (bytes + BLOCK_BYTES - 1) & ~(BLOCK_BYTES - 1);
 }
 
-int gn_frames_new_windowed(uint64_t bytes, enum gn_pool_kind kind, bool huge, uint64_t window_bytes,
-			   struct gn_frames **out)
+/* What a pool is made of. */
+struct shape {
+	uint64_t bytes, window_bytes;
+	enum gn_pool_kind kind;
+	bool huge;
+	int template_fd; /* TEMPLATE, as the next one */
+	uint64_t template_bytes;
+};
+
+static int memory_map(const struct shape *s, struct gn_host_memory *out)
+{
+	if (gn_alloc_should_fail())
+		return -ENOMEM;
+	return s->kind == GN_POOL_TEMPLATE
+		       ? gn_host_memory_map_template(s->template_fd, s->template_bytes, s->bytes,
+						     out)
+		       : gn_host_memory_map(s->kind, s->bytes, s->huge, s->window_bytes, out);
+}
+
+static int frames_new(struct shape *s, struct gn_frames **out)
 {
 	struct gn_frames *frames;
 	struct gn_frames_impl *impl;
 	int err = -ENOMEM;
 
-	if (!bytes || bytes > POOL_BYTES_MAX || window_bytes > POOL_BYTES_MAX - bytes) {
+	if (!s->bytes || s->bytes > POOL_BYTES_MAX || s->window_bytes > POOL_BYTES_MAX - s->bytes) {
 		gn_log(GN_LOG_ERROR,
 		       "host frame pool: the size, with its window, must be 1 byte to 4 PiB");
 		return -EINVAL;
 	}
-	bytes = in_blocks(bytes);
-	window_bytes = in_blocks(window_bytes);
+	s->bytes = in_blocks(s->bytes);
+	s->window_bytes = in_blocks(s->window_bytes);
 	if (gn_alloc_should_fail())
 		return -ENOMEM;
 	frames = calloc(1, sizeof(*frames));
@@ -105,19 +118,17 @@ int gn_frames_new_windowed(uint64_t bytes, enum gn_pool_kind kind, bool huge, ui
 	if (!frames || !impl)
 		goto fail;
 	frames->impl = impl;
-	frames->own_count = bytes / GN_PAGE_SIZE;
-	frames->frame_count = frames->own_count + window_bytes / GN_PAGE_SIZE;
+	frames->own_count = s->bytes / GN_PAGE_SIZE;
+	frames->frame_count = frames->own_count + s->window_bytes / GN_PAGE_SIZE;
 	impl->reserve_low = frames->own_count;
-	impl->block_count = bytes / BLOCK_BYTES;
+	impl->block_count = s->bytes / BLOCK_BYTES;
 	/* Whole GiB, so that the search for one needs no end condition of its own. */
 	impl->block_words =
 		(impl->block_count + GN_GIB_BLOCKS - 1) / GN_GIB_BLOCKS * (GN_GIB_BLOCKS / 64);
-	err = tables_map(impl, frames->own_count, window_bytes / GN_PAGE_SIZE);
+	err = tables_map(impl, frames->own_count, s->window_bytes / GN_PAGE_SIZE);
 	if (err)
 		goto fail;
-	err = gn_alloc_should_fail()
-		      ? -ENOMEM
-		      : gn_host_memory_map(kind, bytes, huge, window_bytes, &impl->memory);
+	err = memory_map(s, &impl->memory);
 	if (err)
 		goto fail_tables;
 	frames->base = impl->memory.base;
@@ -129,10 +140,39 @@ int gn_frames_new_windowed(uint64_t bytes, enum gn_pool_kind kind, bool huge, ui
 fail_tables:
 	munmap(impl->tables, impl->tables_bytes);
 fail:
-	gn_log(GN_LOG_ERROR, "host frame pool of %llu MiB: %s", (unsigned long long)(bytes >> 20),
-	       strerror(-err));
+	gn_log(GN_LOG_ERROR, "host frame pool of %llu MiB: %s",
+	       (unsigned long long)(s->bytes >> 20), strerror(-err));
 	free(impl);
 	free(frames);
+	return err;
+}
+
+int gn_frames_new(uint64_t bytes, enum gn_pool_kind kind, bool huge, struct gn_frames **out)
+{
+	return gn_frames_new_windowed(bytes, kind, huge, 0, out);
+}
+
+int gn_frames_new_windowed(uint64_t bytes, enum gn_pool_kind kind, bool huge, uint64_t window_bytes,
+			   struct gn_frames **out)
+{
+	struct shape s = {
+		.bytes = bytes, .window_bytes = window_bytes, .kind = kind, .huge = huge
+	};
+
+	return kind == GN_POOL_TEMPLATE ? -EINVAL : frames_new(&s, out);
+}
+
+int gn_frames_new_over(uint64_t bytes, int template_fd, uint64_t template_bytes,
+		       struct gn_frames **out)
+{
+	struct shape s = { .bytes = bytes,
+			   .kind = GN_POOL_TEMPLATE,
+			   .template_fd = template_fd,
+			   .template_bytes = template_bytes };
+	int err = frames_new(&s, out);
+
+	if (!err)
+		gn_frames_take_first(*out, template_bytes / GN_PAGE_SIZE);
 	return err;
 }
 
@@ -156,6 +196,39 @@ void gn_frames_destroy(struct gn_frames *frames)
 int gn_frames_fd(const struct gn_frames *frames)
 {
 	return frames->impl->memory.fd;
+}
+
+/* ---- Over a template --------------------------------------------------------------------------- */
+
+const void *gn_frames_template_of(const struct gn_frames *frames, pfn_t frame)
+{
+	return frames->impl->memory.template + frame.v * GN_PAGE_SIZE;
+}
+
+int gn_frames_find_copies(const struct gn_frames *frames, pfn_t first, uint64_t count,
+			  uint64_t *bitmap)
+{
+	return gn_host_memory_find_copies(&frames->impl->memory, first.v, count, bitmap);
+}
+
+uint64_t gn_frames_drop_copies(struct gn_frames *frames, const struct gn_frame_run *runs,
+			       size_t count)
+{
+	struct gn_host_range ranges[GN_HOST_RANGES_MAX];
+	uint64_t dropped = 0;
+
+	for (size_t at = 0, n; at < count; at += n) {
+		size_t done;
+
+		for (n = 0; n < GN_HOST_RANGES_MAX && at + n < count; n++)
+			ranges[n] = (struct gn_host_range){ runs[at + n].first.v * GN_PAGE_SIZE,
+							    runs[at + n].count * GN_PAGE_SIZE };
+		done = gn_host_memory_drop_all(&frames->impl->memory, ranges, n);
+		for (size_t i = 0; i < done; i++)
+			dropped += runs[at + i].count;
+		n = done < n ? done + 1 : n; /* the next one is refused */
+	}
+	return dropped;
 }
 
 /* ---- Putting --------------------------------------------------------------------------------- */

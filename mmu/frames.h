@@ -74,6 +74,21 @@ struct gn_frame_run {
 /* One less for each frame of each run. Returns the bytes the host got back. Takes GN_RANK_GIVE. */
 uint64_t gn_frames_put_runs(struct gn_frames *frames, const struct gn_frame_run *runs,
 			    size_t count);
+
+/* A pool whose first @template_bytes are private memory over the file @template_fd (GN_POOL_TEMPLATE). Their frames are taken, one
+ * reference each: they are the creator's, who says when they can be put, for good. Errors of gn_host_memory_map_template(). */
+int gn_frames_new_over(uint64_t bytes, int template_fd, uint64_t template_bytes,
+		       struct gn_frames **out);
+/* What the template holds in @frame, which is one of those. */
+const void *gn_frames_template_of(const struct gn_frames *frames, pfn_t frame);
+/* Which of [first, first + count), all of those, were written and are copies: gn_host_memory_find_copies(). */
+int gn_frames_find_copies(const struct gn_frames *frames, pfn_t first, uint64_t count,
+			  uint64_t *bitmap);
+/* Frames of those show the template's page again. Who asks sees to it that nobody writes them. Returns how many did: what the host
+ * would not drop is as it was. */
+uint64_t gn_frames_drop_copies(struct gn_frames *frames, const struct gn_frame_run *runs,
+			       size_t count);
+
 /* A reference of the caller's becomes the frame's anchor, the pool's own; is it anchored already, the reference is put. While a frame is
  * anchored, whoever leaves it is not the last. Not needed by who holds references of his own and looks after them. */
 void gn_frames_anchor(struct gn_frames *frames, pfn_t frame);

@@ -86,6 +86,8 @@ bool gn_stock_take(struct gn_frames_impl *impl, uint64_t *frame);
 void gn_count_used(struct gn_frames_impl *impl, uint64_t difference);
 /* The lowest free frame, taken, without a reference. */
 bool gn_frames_take_lowest(struct gn_frames_impl *impl, uint64_t *frame);
+/* take.c. The first @count, of a new pool, with a reference each. */
+void gn_frames_take_first(struct gn_frames *frames, uint64_t count);
 
 /* anchor.c. Own frames that have nothing but their anchor are free; whether there were any. Frames lock held. */
 bool gn_anchors_yield(struct gn_frames *frames);

@@ -2,9 +2,13 @@
 /*
  * host_memory.c - the memory behind the pool.
  *
- * Two kinds. A memfd can be mapped elsewhere too (a second view of it, another process); giving a page of it back
+ * Three kinds. A memfd can be mapped elsewhere too (a second view of it, another process); giving a page of it back
  * is a hole punched into a file, whoever maps it. An anonymous mapping belongs to this process alone, and giving a page
  * back is the cheapest thing the kernel offers. A VMM that shares memory with nobody has the choice.
+ *
+ * The third begins with private memory over a file that others map as well, a template: the host makes a copy of a page when it is first
+ * written, and to drop the copy is to have the template's page again. Whether a page is a copy nobody is told; the kernel's own
+ * books are asked (/proc/self/pagemap), eight bytes a page. A hole of the file costs it a page once it is touched, for all who map it.
  *
  * What a call costs is not the page but the flush of the host's TLBs that ends it: tens of microseconds for one page
  * where the host is a guest itself, and an interrupt for each CPU that runs a thread of ours. process_madvise() takes
@@ -21,12 +25,18 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
-#define BLOCK_BYTES ((uint64_t)2 << 20)
+#define BLOCK_BYTES	  ((uint64_t)2 << 20)
+#define ENTRIES		  512		      /* of the pagemap, read at a time */
+#define PM_PRESENT	  ((uint64_t)1 << 63) /* Documentation/admin-guide/mm/pagemap.rst */
+#define PM_SWAPPED	  ((uint64_t)1 << 62)
+#define PM_FILE_OR_SHARED ((uint64_t)1 << 61)
 
 /* Addresses nobody else gets, without access. */
 static int reserve(uint64_t bytes, uint8_t **out)
@@ -85,7 +95,7 @@ static int map_anonymous(struct gn_host_memory *m, bool huge)
 int gn_host_memory_map(enum gn_pool_kind kind, uint64_t bytes, bool huge, uint64_t tail_bytes,
 		       struct gn_host_memory *out)
 {
-	struct gn_host_memory m = { .bytes = bytes, .tail_bytes = tail_bytes };
+	struct gn_host_memory m = { .bytes = bytes, .tail_bytes = tail_bytes, .pagemap_fd = -1 };
 	int err = bytes + tail_bytes < bytes ? -ENOMEM : reserve(bytes + tail_bytes, &m.base);
 
 	if (err)
@@ -99,6 +109,93 @@ int gn_host_memory_map(enum gn_pool_kind kind, uint64_t bytes, bool huge, uint64
 	*out = m;
 	return 0;
 }
+
+/* ---- Over a template ----------------------------------------------------------------------------- */
+
+static int check_template(int fd, uint64_t bytes)
+{
+	const int needed = F_SEAL_WRITE | F_SEAL_SHRINK;
+	int seals = fcntl(fd, F_GET_SEALS);
+	struct stat st;
+
+	if (seals < 0 || fstat(fd, &st))
+		return -errno;
+	if ((seals & needed) != needed)
+		return -EPERM;
+	return (uint64_t)st.st_size < bytes ? -EINVAL : 0;
+}
+
+/* The private memory, and the template beside it. */
+static int map_template(struct gn_host_memory *m, int fd)
+{
+	void *template = mmap(NULL, m->template_bytes, PROT_READ, MAP_SHARED, fd, 0);
+
+	if (template == MAP_FAILED)
+		return -errno;
+	m->template = template; /* gn_host_memory_unmap()'s from here on */
+	if (mmap(m->base, m->template_bytes, PROT_READ | PROT_WRITE,
+		 MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED, fd, 0) == MAP_FAILED)
+		return -errno;
+	/* A child has no use for a guest's memory. */
+	(void)madvise(m->base, m->template_bytes, MADV_DONTFORK);
+	return 0;
+}
+
+int gn_host_memory_map_template(int template_fd, uint64_t template_bytes, uint64_t bytes,
+				struct gn_host_memory *out)
+{
+	struct gn_host_memory m;
+	int err = check_template(template_fd, template_bytes);
+
+	if (err)
+		return err;
+	err = gn_host_memory_map(GN_POOL_ANONYMOUS, bytes, false, 0, &m);
+	if (err)
+		return err;
+	m.template_bytes = template_bytes;
+	err = map_template(&m, template_fd);
+	if (err)
+		goto fail;
+	m.pagemap_fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	if (m.pagemap_fd < 0) {
+		err = -errno;
+		goto fail;
+	}
+	*out = m;
+	return 0;
+
+fail:
+	gn_host_memory_unmap(&m);
+	return err;
+}
+
+int gn_host_memory_find_copies(const struct gn_host_memory *memory, uint64_t first, uint64_t count,
+			       uint64_t *bitmap)
+{
+	const uint64_t start = (uintptr_t)memory->base / GN_PAGE_SIZE + first;
+	uint64_t entries[ENTRIES];
+
+	memset(bitmap, 0, (count + 63) / 64 * sizeof(bitmap[0]));
+	for (uint64_t at = 0, n; at < count; at += n) {
+		ssize_t got;
+
+		n = count - at < ENTRIES ? count - at : ENTRIES;
+		got = pread(memory->pagemap_fd, entries, n * sizeof(entries[0]),
+			    (off_t)((start + at) * sizeof(entries[0])));
+		if (got != (ssize_t)(n * sizeof(entries[0])))
+			return got < 0 ? -errno : -EIO;
+		for (uint64_t i = 0; i < n; i++) {
+			uint64_t e = entries[i];
+			bool is_copy =
+				e & PM_SWAPPED || (e & PM_PRESENT && !(e & PM_FILE_OR_SHARED));
+
+			bitmap[(at + i) / 64] |= (uint64_t)is_copy << ((at + i) % 64);
+		}
+	}
+	return 0;
+}
+
+/* ---- Showing, and giving back -------------------------------------------------------------------- */
 
 int gn_host_memory_show(const struct gn_host_memory *memory, uint64_t offset, uint64_t bytes,
 			int fd)
@@ -122,6 +219,10 @@ int gn_host_memory_show(const struct gn_host_memory *memory, uint64_t offset, ui
 void gn_host_memory_unmap(struct gn_host_memory *memory)
 {
 	munmap(memory->base, memory->bytes + memory->tail_bytes);
+	if (memory->template)
+		munmap((void *)(uintptr_t)memory->template, memory->template_bytes);
+	if (memory->pagemap_fd >= 0)
+		close(memory->pagemap_fd);
 	if (memory->fd >= 0)
 		close(memory->fd);
 	if (memory->self_fd >= 0)

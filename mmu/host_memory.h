@@ -21,6 +21,10 @@ struct gn_host_memory {
 	int fd;		     /* (c) the memfd; -1: anonymous */
 	int self_fd;	     /* (c) a pidfd of this process, for vectored calls; -1: none */
 	bool huge;	     /* (c) anonymous, and the host is asked for large pages */
+	const uint8_t
+		*template; /* (c) a template's pages, to be compared with; NULL: there is none */
+	uint64_t template_bytes; /* (c) */
+	int pagemap_fd; /* (c) over a template: it tells copies from the template's own pages; else -1 */
 };
 
 /* A range of the pool, in bytes. */
@@ -33,12 +37,21 @@ struct gn_host_range {
  * asks). -errno of mmap and memfd_create. */
 int gn_host_memory_map(enum gn_pool_kind kind, uint64_t bytes, bool huge, uint64_t tail_bytes,
 		       struct gn_host_memory *out);
+/* The same, but the first @template_bytes (a multiple of 4 KiB, at most @bytes) are private memory over the file @template_fd: they read as
+ * the file does until they are written, and again once they are dropped. The rest is anonymous. -EPERM: the file could still be written
+ * or shrunk (F_SEAL_WRITE, F_SEAL_SHRINK); -EINVAL: it is shorter; -errno of fcntl(), fstat(), mmap() and open(). */
+int gn_host_memory_map_template(int template_fd, uint64_t template_bytes, uint64_t bytes,
+				struct gn_host_memory *out);
+/* Which of the pages [first, first + count) of a template's are no longer the template's, but copies: one bit a page, bit 0 of word 0
+ * first, @bitmap is overwritten. A glimpse: who writes makes a copy. -errno of pread(). */
+int gn_host_memory_find_copies(const struct gn_host_memory *memory, uint64_t first, uint64_t count,
+			       uint64_t *bitmap);
 /* Show @fd's first @bytes read-only at @offset of the tail, instead of what was there; -1: nothing, and any access faults. */
 int gn_host_memory_show(const struct gn_host_memory *memory, uint64_t offset, uint64_t bytes,
 			int fd);
 void gn_host_memory_unmap(struct gn_host_memory *memory);
 
-/* Give @range back: it reads as zeros afterwards. -errno: it is as it was (locked memory, for one). */
+/* Give @range back: it reads as zeros afterwards, or as the template does. -errno: it is as it was (locked memory, for one). */
 int gn_host_memory_drop(const struct gn_host_memory *memory, struct gn_host_range range);
 /* The same for up to GN_HOST_RANGES_MAX ranges, in as few calls as the host allows. Returns how many of the
  * first ones were dropped; the next one could not be, and nothing is known of those behind it. */

@@ -29,6 +29,14 @@
 
 #define LEAVING_RUNS 512 /* put at a time by a VM that ends */
 
+/* Over a template RAM has all its frames from the start, and its frames are RAM's to the end. */
+static void back_all(struct gn_p2m *p2m)
+{
+	for (uint64_t i = 0; i < p2m->gfn_count; i++)
+		atomic_init(&p2m->words[i], gn_p2m_word(GN_P2M_PRIVATE, GN_RWX, 1, pfn(i)).v);
+	atomic_init(&p2m->backed_pages, p2m->gfn_count);
+}
+
 int gn_p2m_init(struct gn_p2m *p2m, struct gn_vm *vm, uint64_t gfn_count, unsigned backing_level)
 {
 	p2m->words = gn_arena_zalloc(vm->arena, gfn_count * sizeof(p2m->words[0]));
@@ -39,6 +47,8 @@ int gn_p2m_init(struct gn_p2m *p2m, struct gn_vm *vm, uint64_t gfn_count, unsign
 	atomic_init(&p2m->sequence, 0);
 	atomic_init(&p2m->backed_pages, 0);
 	atomic_init(&p2m->ballooned_pages, 0);
+	if (gn_vm_is_over_template(vm))
+		back_all(p2m);
 	gn_lock_init(&p2m->lock, GN_RANK_P2M);
 	return 0;
 }
@@ -50,6 +60,10 @@ void gn_p2m_fini(struct gn_p2m *p2m, struct gn_vm *vm)
 	struct gn_frame_run runs[LEAVING_RUNS];
 	size_t count = 0;
 
+	if (gn_vm_is_over_template(vm)) {
+		runs[count++] = (struct gn_frame_run){ .count = p2m->gfn_count, .to_host = true };
+		left = 0;
+	}
 	for (uint64_t at = 0; at < p2m->gfn_count && left; at += pages) {
 		p2m_word_t w = gn_p2m_get(p2m, gfn(at));
 

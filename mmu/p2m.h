@@ -159,10 +159,10 @@ int gn_p2m_fault_in(struct gn_vm *vm, gfn_t at, bool write, p2m_word_t *out);
  * know the offset). -ENOMEM. Not inside an RCU read section. */
 int gn_p2m_resolve(struct gn_vm *vm, gfn_t at, bool write, p2m_word_t *word, struct gn_fix *fix);
 
-/* gn_p2m_discard_zeroes() for who has looked at the pages that are not spared a moment ago and found zeros: they are read
- * once, when it counts, and not before. */
-int gn_p2m_discard_seen_zeroes(struct gn_vm *vm, gfn_t start, uint64_t count, const uint8_t *spared,
-			       uint64_t *freed_pages);
+/* gn_p2m_discard_zeroes(), or gn_p2m_drop_copies() for a VM over a template, for who has looked at the pages that are not spared a moment ago
+ * and found zeros, or copies that hold what the template holds: they are read once, when it counts, and not before. */
+int gn_p2m_discard_seen(struct gn_vm *vm, gfn_t start, uint64_t count, const uint8_t *spared,
+			uint64_t *freed_pages);
 
 /* gn_p2m_balloon_runs() and its like for an owner whose pages others change, too: gfns in a state
  * the operation refuses are left out, each told to @left_out with the p2m lock held; all others

@@ -26,6 +26,9 @@
  *   move         ok       ok       ok       ok       -         -
  *   share        -        ok       ok       -        -         -
  *
+ * Over a template a gfn's frame is its own for good: what would take it away, or give it to others, is refused whatever the
+ * state, but for set_mmio, after which the frame is the VM's still.
+ *
  * Locks: gn_p2m_change_lock().
  */
 #include <errno.h>
@@ -199,7 +202,8 @@ static void drop_run(struct gn_vm *vm, const struct gn_gfn_run *run, enum gn_p2m
 		if (!gn_p2m_word_has_frame(old))
 			continue;
 		unbacked += pages;
-		leavers_add(leavers, gn_p2m_word_pfn(old), pages);
+		if (!gn_vm_is_over_template(vm))
+			leavers_add(leavers, gn_p2m_word_pfn(old), pages);
 		for (uint64_t i = 0; is_logged && i < pages; i++)
 			gn_dirty_mark(vm, gfn(at + i)); /* its contents are gone */
 	}
@@ -250,10 +254,16 @@ static const struct drop_kind {
 	[GN_P2M_DROP_TO_MMIO] = { ANY, GN_P2M_MMIO },
 };
 
+static unsigned allowed_by(const struct gn_vm *vm, const struct drop_kind *kind)
+{
+	return gn_vm_is_over_template(vm) && kind->state != GN_P2M_MMIO ? 0 : kind->allowed;
+}
+
 /* The gfns whose state is allowed, by as few changes as there is room for; the others are told. */
 static void drop_parts(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
 		       const struct drop_kind *kind, gn_p2m_left_out_fn *left_out, void *ctx)
 {
+	const unsigned allowed = allowed_by(vm, kind);
 	struct gn_gfn_run parts[PARTS];
 	uint64_t part_end = 0;
 	size_t n = 0;
@@ -262,8 +272,7 @@ static void drop_parts(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t c
 		const uint64_t end = runs[i].start.v + runs[i].count;
 
 		for (uint64_t at = runs[i].start.v; at < end; at++) {
-			if (!(kind->allowed &
-			      BIT_OF(gn_p2m_word_state(gn_p2m_get(&vm->p2m, gfn(at)))))) {
+			if (!(allowed & BIT_OF(gn_p2m_word_state(gn_p2m_get(&vm->p2m, gfn(at)))))) {
 				left_out(ctx, gfn(at));
 				continue;
 			}
@@ -297,7 +306,7 @@ static int drop(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
 		return err;
 	gn_p2m_change_lock(vm);
 	for (size_t i = 0; i < count && !err; i++)
-		err = check(vm, runs[i].start, runs[i].count, how->allowed);
+		err = check(vm, runs[i].start, runs[i].count, allowed_by(vm, how));
 	if (!err) {
 		drop_locked(vm, runs, count, how->state);
 	} else if (left_out) {
@@ -491,7 +500,7 @@ int gn_p2m_move(struct gn_vm *vm, gfn_t start, uint64_t count)
 	struct plan plan;
 	int err;
 
-	if (!gn_p2m_is_in_ram(&vm->p2m, start, count))
+	if (!gn_p2m_is_in_ram(&vm->p2m, start, count) || gn_vm_is_over_template(vm))
 		return -EINVAL;
 	if (!count)
 		return 0;
@@ -557,7 +566,7 @@ int gn_p2m_share(struct gn_vm *vm, gfn_t keep, gfn_t give)
 	int err = -EINVAL;
 
 	if (keep.v == give.v || !gn_p2m_is_in_ram(&vm->p2m, keep, 1) ||
-	    !gn_p2m_is_in_ram(&vm->p2m, give, 1))
+	    !gn_p2m_is_in_ram(&vm->p2m, give, 1) || gn_vm_is_over_template(vm))
 		return -EINVAL;
 	gn_p2m_change_lock(vm);
 	if (!check(vm, keep, 1, allowed) && !check(vm, give, 1, allowed))

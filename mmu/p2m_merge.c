@@ -61,11 +61,13 @@ struct step {
 	void (*look_at)(struct gn_vm *vm, const struct gn_merge *page); /* before; NULL: not */
 };
 
-/* In RAM, ascending, disjoint. */
+/* In RAM, ascending, disjoint; of a VM that can share frames. */
 static int check_pages(const struct gn_vm *vm, const struct gn_merge *pages, size_t count)
 {
 	uint64_t floor = 0;
 
+	if (gn_vm_is_over_template(vm))
+		return -EINVAL;
 	for (size_t i = 0; i < count; i++) {
 		if (pages[i].at.v < floor || !gn_p2m_is_in_ram(&vm->p2m, pages[i].at, 1))
 			return -EINVAL;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * p2m_writer.h - what the writers of the p2m share (p2m_change.c, p2m_fault.c, p2m_zero.c ...); nobody else includes it.
+ * p2m_writer.h - what the writers of the p2m share (p2m_change.c, p2m_fault.c, p2m_known.c ...); nobody else includes it.
  *
  * All of it with the p2m lock held and outside RCU read sections.
  */

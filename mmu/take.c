@@ -274,6 +274,17 @@ static void reference(struct gn_frames *frames, pfn_t first, uint64_t count)
 		atomic_store_explicit(&frames->impl->refs[first.v + i], 1, memory_order_relaxed);
 }
 
+void gn_frames_take_first(struct gn_frames *frames, uint64_t count)
+{
+	bool must_clear;
+
+	gn_lock(&frames->impl->lock);
+	for (uint64_t frame = 0; frame < count; frame++)
+		take_frame(frames->impl, frame, &must_clear);
+	gn_unlock(&frames->impl->lock);
+	reference(frames, pfn(0), count);
+}
+
 int gn_frames_alloc(struct gn_frames *frames, unsigned level, pfn_t *out)
 {
 	pfn_t frame;

@@ -54,14 +54,19 @@ static int config_complete(struct gn_vm_config *c)
 		return refuse("vcpus must be 1 to 64");
 	if (c->backing_level > 3 || c->max_leaf_level > 3)
 		return refuse("backing_level and max_leaf_level must be 1, 2 or 3");
-	if (c->pool != GN_POOL_MEMFD && c->pool != GN_POOL_ANONYMOUS)
-		return refuse("pool must be GN_POOL_MEMFD or GN_POOL_ANONYMOUS");
+	if (c->pool > GN_POOL_TEMPLATE)
+		return refuse("pool must be GN_POOL_MEMFD, _ANONYMOUS or _TEMPLATE");
+	if (c->pool == GN_POOL_TEMPLATE && (c->backing_level != 1 || c->window_bytes))
+		return refuse("over a template frames are of 4 KiB, and there is no window");
 	if (c->nested_levels != 4 && c->nested_levels != 5)
 		return refuse("nested_levels must be 4 or 5");
 	if (c->frames && (c->pool_bytes || c->pool != GN_POOL_MEMFD))
 		return refuse("pool_bytes and pool are those of the pool given as frames");
 	if (c->frames && (c->home_frames || c->window_bytes))
 		return refuse("home_frames and window_bytes need a pool of the VM's own");
+	if (c->pool == GN_POOL_TEMPLATE && c->pool_bytes && c->pool_bytes < c->mem_bytes)
+		return refuse("over a template the pool has all of RAM: pool_bytes is too small");
+	c->home_frames |= c->pool == GN_POOL_TEMPLATE;
 	if (!c->pool_bytes && !c->frames)
 		c->pool_bytes = c->mem_bytes + gn_vm_tables_bytes(c->mem_bytes);
 	return 0;
@@ -170,9 +175,12 @@ static int frames_init(struct gn_vm *vm)
 
 	vm->owns_frames = !c->frames;
 	vm->frames = c->frames;
-	return c->frames ? 0
-			 : gn_frames_new_windowed(c->pool_bytes, c->pool, c->backing_level > 1,
-						  c->window_bytes, &vm->frames);
+	if (c->frames)
+		return 0;
+	if (gn_vm_is_over_template(vm))
+		return gn_frames_new_over(c->pool_bytes, c->template_fd, c->mem_bytes, &vm->frames);
+	return gn_frames_new_windowed(c->pool_bytes, c->pool, c->backing_level > 1, c->window_bytes,
+				      &vm->frames);
 }
 
 static void frames_fini(struct gn_vm *vm)
@@ -369,6 +377,7 @@ void gn_vm_pool(const struct gn_vm *vm, struct gn_pool *out)
 	out->bytes = vm->frames->own_count * GN_PAGE_SIZE;
 	out->window_bytes = (vm->frames->frame_count - vm->frames->own_count) * GN_PAGE_SIZE;
 	out->fd = gn_frames_fd(vm->frames);
+	out->template_bytes = gn_vm_is_over_template(vm) ? vm->config.mem_bytes : 0;
 }
 
 int gn_vm_pool_alloc(struct gn_vm *vm, hpa_t *out)

@@ -112,6 +112,12 @@ struct gn_vm {
 	struct gn_vcpu *vcpus;		   /* (c) */
 };
 
+/* GN_POOL_TEMPLATE: each gfn has the frame of its own number, for the VM's life. */
+static inline bool gn_vm_is_over_template(const struct gn_vm *vm)
+{
+	return vm->config.pool == GN_POOL_TEMPLATE;
+}
+
 /* Ask every vCPU's backend (or one's) to flush. Never waits. */
 void gn_vm_flush(struct gn_vm *vm, const struct gn_flush *flush);
 void gn_vcpu_flush(struct gn_vcpu *vcpu, const struct gn_flush *flush);

@@ -70,9 +70,9 @@ static void drop_zeroes(struct gn_scanner *s)
 	for (unsigned i = first; i < GN_ZERO_WINDOW_PAGES / 64; i++)
 		spared[i] = ~s->zeroes[i];
 	/* The range lies in RAM, so this does not fail. */
-	(void)gn_p2m_discard_seen_zeroes(s->vm, gfn(s->zero_base + first * 64),
-					 least(end * 64, s->page_count - s->zero_base) - first * 64,
-					 (const uint8_t *)&spared[first], &freed);
+	(void)gn_p2m_discard_seen(s->vm, gfn(s->zero_base + first * 64),
+				  least(end * 64, s->page_count - s->zero_base) - first * 64,
+				  (const uint8_t *)&spared[first], &freed);
 	s->zero_pages += freed;
 	s->zero_count = 0;
 	memset(s->zeroes, 0, sizeof(s->zeroes));

@@ -163,6 +163,11 @@ enum gn_pool_kind {
 	/* This process alone has it, and giving memory back costs a fraction. Not for the kvm backend. Host pages
 	 * of 2 MiB are asked for if backing_level is 2 or more. */
 	GN_POOL_ANONYMOUS,
+	/* Guest RAM is private memory of this process over a file that many VMs begin with (gn_vm_config.template_fd): each gfn is PRIVATE from
+	 * the start, in the frame of its own number, and reads as the file does. The host copies a page when it is first written, and
+	 * gn_p2m_drop_copies() has the file's page there again. A gfn keeps its frame, so it can be neither discarded, ballooned, moved nor
+	 * shared in other ways (-EINVAL). A page the file has no memory for costs it some when it is touched, once for all VMs. */
+	GN_POOL_TEMPLATE,
 };
 
 /* A pool of several VMs, which may then share frames. It outlives them. @bytes is rounded up to 2 MiB. @huge: blocks of
@@ -193,6 +198,9 @@ struct gn_vm_config {
 	 * the guest sees it. */
 	bool home_frames;
 	enum gn_pool_kind pool;
+	/* GN_POOL_TEMPLATE: a memfd of at least mem_bytes that nobody can write or shrink any more (F_SEAL_WRITE and F_SEAL_SHRINK, else
+	 * -EPERM); the caller's, who may close it afterwards. backing_level is 1 then, and home_frames true. */
+	int template_fd;
 	/* A pool of several VMs, the caller's; NULL: the VM makes one of its own. With it pool_bytes and pool are 0, and
 	 * home_frames false. Tables come out of it, too, and out of its reserve: who does not trust all of the guests wants a
 	 * scheme_table_limit_bytes for each. Not for the kvm backend. */
@@ -221,7 +229,9 @@ struct gn_pool {
 	uint64_t bytes;
 	/* Behind those: what gn_frames_attach() shows, read-only, and else nothing. Frames there can be in the guest's translations. */
 	uint64_t window_bytes;
-	int fd; /* the memfd behind it, the engine's; -1: GN_POOL_ANONYMOUS */
+	int fd; /* the memfd behind it, the engine's; -1: none, this process alone has it */
+	uint64_t
+		template_bytes; /* the first ones are private over a template; 0: GN_POOL_TEMPLATE it is not */
 };
 void gn_vm_pool(const struct gn_vm *vm, struct gn_pool *out);
 /* A zeroed frame of the pool for the backend's own use, out of the guest's reach. -ENOMEM. */
@@ -314,6 +324,12 @@ int gn_p2m_unballoon_runs(struct gn_vm *vm, const struct gn_gfn_run *runs, size_
  * is not inside a guest access. */
 int gn_p2m_discard_zeroes(struct gn_vm *vm, gfn_t start, uint64_t count, const uint8_t *spared,
 			  uint64_t *freed_pages);
+
+/* The same for a VM over a template, where it is not zeros that the host has anyway: pages of [start, start+count) that were written and
+ * hold what the template holds again cease to be copies. READONLY and MMIO gfns, and those in @spared, stay as they are. -EINVAL also
+ * for any other VM; -errno of reading /proc/self/pagemap, which tells what is a copy: some pages may have gone by then. */
+int gn_p2m_drop_copies(struct gn_vm *vm, gfn_t start, uint64_t count, const uint8_t *spared,
+		       uint64_t *dropped_pages);
 
 /* ---- Sharing of frames ------------------------------------------------------------------------------ */
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * p2m_zero.c - pages of zeros are given back and nothing else is: every state, blocks, many runs, and whoever comes in
+ * p2m_zero.c - (of p2m_known.c) pages of zeros are given back and nothing else is: every state, blocks, many runs, and whoever comes in
  * between the first look and the second.
  */
 #include <errno.h>
@@ -257,7 +257,7 @@ Test(p2m_zero, what_was_seen_is_read_again)
 	cr_assert_eq(gn_p2m_populate(vm, gfn(0), 16), 0);
 	for (uint64_t i = 0; i < count; i++)
 		put(i, offsets[i], 0x5a);
-	cr_assert_eq(gn_p2m_discard_seen_zeroes(vm, gfn(0), 16, every_eighth, &freed), 0);
+	cr_assert_eq(gn_p2m_discard_seen(vm, gfn(0), 16, every_eighth, &freed), 0);
 	cr_assert_eq(freed, 16 - count - 1, "of 7 of zeros, page 15 is spared");
 	for (uint64_t i = 0; i < 16; i++) {
 		uint8_t byte = 0;
@@ -270,7 +270,7 @@ Test(p2m_zero, what_was_seen_is_read_again)
 		cr_assert_eq(byte, i < count ? 0x5a : 0, "page %lu", i);
 	}
 	cr_assert_eq(gn_audit(vm, &report), 0, "%s", report.first);
-	cr_assert_eq(gn_p2m_discard_seen_zeroes(vm, gfn(4 * MIB / GN_PAGE_SIZE), 1, NULL, &freed),
+	cr_assert_eq(gn_p2m_discard_seen(vm, gfn(4 * MIB / GN_PAGE_SIZE), 1, NULL, &freed),
 		     -EINVAL);
 }
 

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * p2m_zero.c - pages of zeros go back to the host, and the guest does not notice.
+ * p2m_known.c - pages whose contents the host has anyway go back to it, and the guest does not notice.
  *
- * A page without a frame reads as zeros and gets a frame when it is next used. So a frame full of zeros can be taken from a
- * guest that was not asked and would not have agreed: it is all that can be, where there is no swap.
+ * Two kinds. A page without a frame reads as zeros and gets a frame when it is next used. So a frame full of zeros can be taken from a
+ * guest that was not asked and would not have agreed: it is all that can be, where there is no swap. And in a VM over a template a page
+ * that was written is a copy; holds it what the template holds, the copy can be dropped, and the template's page is there again. Which
+ * kind it is the VM says: it has one or the other.
  *
  * The guest writes meanwhile. A look at a page, with nobody held off, finds candidates: most pages say in their first
  * words that they are none. Candidates are gathered into runs, and a batch of runs is one change: rights withdrawn,
  * translations dropped, flushed, and waited until nobody uses one any more (the guest's processors, and the engine's own
  * stores, which look at the word's rights inside the read section they store in). Only then does the look
- * count: what still holds zeros loses its frame, all the rest gets its rights back. What was stored before the
+ * count: what still holds zeros loses its frame, or is the template's before anyone can store again, all the rest gets its rights back. What was stored before the
  * change is seen by the second look, and what comes later finds no rights, waits, and gets a fresh frame. Who has looked
  * already, as sharing does, spares itself the first look.
  *
@@ -31,6 +33,7 @@
 #define RUNS	      128
 #define BATCH_PAGES   512
 #define LARGEST_LEVEL 2
+#define LOOK_PAGES    4096 /* copies are asked for at a time */
 #define PAGE_WORDS    (GN_PAGE_SIZE / sizeof(uint64_t))
 #define WORDS_AT_A_GO 8
 
@@ -47,26 +50,34 @@ struct search {
 	bool was_seen;	       /* whoever asks has looked at all others a moment ago */
 };
 
+/* What the pages from @at on would read as; zeros: NULL. */
+static const uint64_t *known_of(const struct gn_vm *vm, uint64_t at)
+{
+	return gn_vm_is_over_template(vm) ? gn_frames_template_of(vm->frames, pfn(at)) : NULL;
+}
+
 /* While the guest writes. It is memory that this waits for, so loads one by one cost nothing. ThreadSanitizer need not tell
  * that whoever stores by memcpy() races with it: nothing is made of the outcome but a second look. */
-__attribute__((no_sanitize("thread"))) static bool seems_zero(const uint64_t *words, uint64_t pages)
+__attribute__((no_sanitize("thread"))) static bool
+seems_known(const uint64_t *words, const uint64_t *known, uint64_t pages)
 {
-	const uint64_t *end = words + pages * PAGE_WORDS;
 	uint64_t any = 0;
 
-	for (; words < end && !any; words += WORDS_AT_A_GO)
-		for (unsigned i = 0; i < WORDS_AT_A_GO; i++)
-			any |= __atomic_load_n(&words[i], __ATOMIC_RELAXED);
+	for (uint64_t at = 0; at < pages * PAGE_WORDS && !any; at += WORDS_AT_A_GO)
+		for (uint64_t i = at; i < at + WORDS_AT_A_GO; i++)
+			any |= __atomic_load_n(&words[i], __ATOMIC_RELAXED) ^
+			       (known ? known[i] : 0);
 	return !any;
 }
 
 /* While nobody writes. The library's comparison takes the widest vectors this processor has, and the page is in a cache. */
-static bool is_zero(const uint64_t *words, uint64_t pages)
+static bool is_known(const uint64_t *words, const uint64_t *known, uint64_t pages)
 {
 	static const uint64_t zeroes[PAGE_WORDS];
 	uint64_t i = 0;
 
-	while (i < pages && !memcmp(words + i * PAGE_WORDS, zeroes, sizeof(zeroes)))
+	while (i < pages && !memcmp(words + i * PAGE_WORDS, known ? known + i * PAGE_WORDS : zeroes,
+				    GN_PAGE_SIZE))
 		i++;
 	return i == pages;
 }
@@ -98,7 +109,8 @@ static bool is_candidate(const struct search *s, uint64_t at, uint64_t *pages)
 	w = gn_p2m_get(&s->vm->p2m, gfn(at));
 	*pages = gn_p2m_alike(w, at, s->end);
 	is = may_go(w, *pages) && !(s->spared && is_any_set(s->spared, at - s->start, *pages)) &&
-	     (s->was_seen || seems_zero(gn_p2m_pointer_of(s->vm, w, gfn_to_gpa(gfn(at))), *pages));
+	     (s->was_seen || seems_known(gn_p2m_pointer_of(s->vm, w, gfn_to_gpa(gfn(at))),
+					 known_of(s->vm, at), *pages));
 	rcu_read_unlock();
 	return is;
 }
@@ -150,7 +162,7 @@ static uint64_t drop_zeroes(struct gn_vm *vm, const struct gn_gfn_run *run)
 		bool goes;
 
 		pages = frames.count = gn_p2m_alike(w, at, end);
-		goes = is_zero(gn_p2m_pointer_of(vm, w, gfn_to_gpa(gfn(at))), pages);
+		goes = is_known(gn_p2m_pointer_of(vm, w, gfn_to_gpa(gfn(at))), NULL, pages);
 		for (uint64_t i = 0; i < pages; i++)
 			gn_p2m_set(vm, gfn(at + i),
 				   goes ? none
@@ -161,6 +173,39 @@ static uint64_t drop_zeroes(struct gn_vm *vm, const struct gn_gfn_run *run)
 		gn_retire_runs(vm, &frames, 1);
 		dropped += pages;
 	}
+	return dropped;
+}
+
+/* The same over a template. Copies are dropped while nobody may store, and only then are there rights again. */
+static uint64_t drop_copies(struct gn_vm *vm, const struct batch *b)
+{
+	struct gn_frame_run copies[BATCH_PAGES];
+	uint64_t dropped;
+	size_t count = 0;
+
+	for (size_t i = 0; i < b->count; i++)
+		for (uint64_t k = 0; k < b->runs[i].count; k++) {
+			pfn_t frame = pfn(b->runs[i].start.v + k);
+			struct gn_frame_run *last = count ? &copies[count - 1] : NULL;
+
+			if (!is_known(gn_frames_at(vm->frames, pfn_to_hpa(frame)),
+				      known_of(vm, frame.v), 1))
+				continue;
+			if (last && last->first.v + last->count == frame.v)
+				last->count++;
+			else
+				copies[count++] =
+					(struct gn_frame_run){ .first = frame, .count = 1 };
+		}
+	dropped = gn_frames_drop_copies(vm->frames, copies, count);
+	for (size_t i = 0; i < b->count; i++)
+		for (uint64_t k = 0; k < b->runs[i].count; k++) {
+			gfn_t at = gfn(b->runs[i].start.v + k);
+
+			gn_p2m_set(vm, at, gn_p2m_word_at_rest(gn_p2m_get(&vm->p2m, at)));
+		}
+	atomic_fetch_add_explicit(&vm->released_bytes, dropped * GN_PAGE_SIZE,
+				  memory_order_relaxed);
 	return dropped;
 }
 
@@ -175,8 +220,11 @@ static uint64_t change_locked(struct gn_vm *vm, struct batch *b)
 	b->count = kept;
 	gn_p2m_change_begin_runs(vm, b->runs, kept);
 	gn_vm_synchronize(vm);
-	for (size_t i = 0; i < kept; i++)
-		dropped += drop_zeroes(vm, &b->runs[i]);
+	if (gn_vm_is_over_template(vm))
+		dropped = drop_copies(vm, b);
+	else
+		for (size_t i = 0; i < kept; i++)
+			dropped += drop_zeroes(vm, &b->runs[i]);
 	gn_p2m_change_end(vm);
 	return dropped;
 }
@@ -199,16 +247,14 @@ static uint64_t batch_carry_out(struct gn_vm *vm, struct batch *b)
 	return dropped;
 }
 
-static int discard(struct gn_vm *vm, gfn_t start, uint64_t count, const uint8_t *spared,
-		   bool was_seen, uint64_t *freed_pages)
+/* Returns how many pages went. */
+static uint64_t discard(struct gn_vm *vm, gfn_t start, uint64_t count, const uint8_t *spared,
+			bool was_seen)
 {
 	const struct search s = { vm, start.v, start.v + count, spared, was_seen };
 	struct batch batch;
 	uint64_t freed = 0;
 
-	*freed_pages = 0;
-	if (!gn_p2m_is_in_ram(&vm->p2m, start, count))
-		return -EINVAL;
 	batch.count = 0;
 	batch.pages = 0;
 	for (uint64_t at = s.start, pages; at < s.end; at += pages) {
@@ -217,18 +263,58 @@ static int discard(struct gn_vm *vm, gfn_t start, uint64_t count, const uint8_t 
 		freed += batch_carry_out(vm, &batch);
 		batch_add(&batch, at, pages);
 	}
-	*freed_pages = freed + batch_carry_out(vm, &batch);
-	return 0;
+	return freed + batch_carry_out(vm, &batch);
 }
 
 int gn_p2m_discard_zeroes(struct gn_vm *vm, gfn_t start, uint64_t count, const uint8_t *spared,
 			  uint64_t *freed_pages)
 {
-	return discard(vm, start, count, spared, false, freed_pages);
+	*freed_pages = 0;
+	if (gn_vm_is_over_template(vm) || !gn_p2m_is_in_ram(&vm->p2m, start, count))
+		return -EINVAL;
+	*freed_pages = discard(vm, start, count, spared, false);
+	return 0;
 }
 
-int gn_p2m_discard_seen_zeroes(struct gn_vm *vm, gfn_t start, uint64_t count, const uint8_t *spared,
-			       uint64_t *freed_pages)
+int gn_p2m_discard_seen(struct gn_vm *vm, gfn_t start, uint64_t count, const uint8_t *spared,
+			uint64_t *freed_pages)
 {
-	return discard(vm, start, count, spared, true, freed_pages);
+	*freed_pages = 0;
+	if (!gn_p2m_is_in_ram(&vm->p2m, start, count))
+		return -EINVAL;
+	*freed_pages = discard(vm, start, count, spared, true);
+	return 0;
+}
+
+/* What the template has is not to be looked at: it is found in no time that it is equal to itself. */
+static int find_spared(const struct gn_vm *vm, gfn_t start, uint64_t count, const uint8_t *spared,
+		       uint64_t *out)
+{
+	int err = gn_frames_find_copies(vm->frames, pfn(start.v), count, out);
+
+	for (uint64_t word = 0; word < (count + 63) / 64; word++)
+		out[word] = ~out[word];
+	for (uint64_t i = 0; spared && i < count; i++)
+		out[i / 64] |= (uint64_t)(spared[i / 8] >> (i % 8) & 1) << (i % 64);
+	return err;
+}
+
+int gn_p2m_drop_copies(struct gn_vm *vm, gfn_t start, uint64_t count, const uint8_t *spared,
+		       uint64_t *dropped_pages)
+{
+	uint64_t others[LOOK_PAGES / 64];
+	int err = 0;
+
+	*dropped_pages = 0;
+	if (!gn_vm_is_over_template(vm) || !gn_p2m_is_in_ram(&vm->p2m, start, count))
+		return -EINVAL;
+	for (uint64_t at = 0, n; at < count && !err; at += n) {
+		n = count - at < LOOK_PAGES ? count - at : LOOK_PAGES;
+		err = find_spared(vm, gfn(start.v + at), n, spared ? spared + at / 8 : NULL,
+				  others);
+		if (!err)
+			*dropped_pages +=
+				discard(vm, gfn(start.v + at), n, (const uint8_t *)others, false);
+	}
+	return err;
 }
