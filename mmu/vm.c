@@ -380,6 +380,11 @@ void gn_vm_pool(const struct gn_vm *vm, struct gn_pool *out)
 	out->template_bytes = gn_vm_is_over_template(vm) ? vm->config.mem_bytes : 0;
 }
 
+struct gn_frames *gn_vm_frames(const struct gn_vm *vm)
+{
+	return vm->frames;
+}
+
 int gn_vm_pool_alloc(struct gn_vm *vm, hpa_t *out)
 {
 	const uint64_t drains = gn_retire_drains(vm);

@@ -127,7 +127,7 @@ static void publish_scanner(struct gn_share_agent *a)
 	atomic_store(&a->pages_volatile, s.pages_aging);
 	atomic_store(&a->pages_scanned, s.pages_hashed);
 	atomic_store(&a->full_scans, s.full_scans);
-	atomic_store(&a->zero_pages, s.zero_pages);
+	atomic_store(&a->zero_pages, s.known_pages);
 }
 
 static void publish_domain(struct gn_share_agent *a)

@@ -20,9 +20,6 @@
 #define PAGE_WORDS     (GN_PAGE_SIZE / sizeof(uint64_t))
 #define LINE_WORDS     8
 #define PREFETCH_LINES 4
-/* Zeros taken at a time: the engine reads them again, and finds them in a cache. With the next word's they fill a change of
- * its, which is 512 pages. */
-#define ZEROES_AT_A_GO 448
 /* What a step does, at most: areas where nothing waits cost a few words of bits each. */
 #define AREAS_A_STEP 2048
 #define WORDS_A_STEP 16 /* of bits with pages that wait */
@@ -38,11 +35,6 @@ __attribute__((no_sanitize("thread"))) static bool is_zero_line(const uint64_t *
 	return !any;
 }
 
-static uint64_t least(uint64_t a, uint64_t b)
-{
-	return a < b ? a : b;
-}
-
 /* Zeros seldom come alone: the page behind is fetched meanwhile, whether it is looked at or not. */
 static bool seems_zero(const uint64_t *words)
 {
@@ -51,47 +43,6 @@ static bool seems_zero(const uint64_t *words)
 	for (; words < end && is_zero_line(words); words += LINE_WORDS)
 		__builtin_prefetch(words + PAGE_WORDS);
 	return words == end;
-}
-
-/* The frames of what was noted go, unless it was written since. Not inside a read section. */
-static void drop_zeroes(struct gn_scanner *s)
-{
-	uint64_t spared[GN_ZERO_WINDOW_PAGES / 64], freed = 0;
-	unsigned end = GN_ZERO_WINDOW_PAGES / 64, first = 0;
-
-	while (end && !s->zeroes[end - 1])
-		end--;
-	if (!end)
-		return;
-	while (!s->zeroes[first])
-		first++;
-	/* Blocks go as a whole, so the range ends where one does. */
-	first -= first % GN_AREA_WORDS;
-	for (unsigned i = first; i < GN_ZERO_WINDOW_PAGES / 64; i++)
-		spared[i] = ~s->zeroes[i];
-	/* The range lies in RAM, so this does not fail. */
-	(void)gn_p2m_discard_seen(s->vm, gfn(s->zero_base + first * 64),
-				  least(end * 64, s->page_count - s->zero_base) - first * 64,
-				  (const uint8_t *)&spared[first], &freed);
-	s->zero_pages += freed;
-	s->zero_count = 0;
-	memset(s->zeroes, 0, sizeof(s->zeroes));
-}
-
-/* The pages of @page's area can be noted. Not inside a read section. */
-static void move_window(struct gn_scanner *s, uint64_t page)
-{
-	if (page >= s->zero_base && page - s->zero_base < GN_ZERO_WINDOW_PAGES)
-		return;
-	drop_zeroes(s);
-	s->zero_base = page & ~(GN_AREA_PAGES - 1);
-}
-
-/* It stays AGING: what could not be dropped is found again, and what was is EMPTY then. */
-static void note_zero(struct gn_scanner *s, uint64_t page)
-{
-	s->zeroes[(page - s->zero_base) / 64] |= (uint64_t)1 << (page % 64);
-	s->zero_count++;
 }
 
 /* ---- Offers -------------------------------------------------------------------------------------- */
@@ -123,15 +74,6 @@ struct sight {
 	const uint64_t *words; /* NULL: it is not to be hashed */
 	bool is_shared;
 };
-
-static bool is_ripe(const struct gn_scanner *s, struct gn_page *p)
-{
-	unsigned needed = p->hint == GN_SHARE_LIKELY ? 1 : s->config.settle_sweeps;
-
-	if (p->age < GN_AGE_MAX)
-		p->age++;
-	return p->age >= needed;
-}
 
 /* What it takes to hash it. */
 static struct sight see(struct gn_scanner *s, uint64_t page)
@@ -168,7 +110,7 @@ static void look_at(struct gn_scanner *s, const struct sight *sight)
 	struct gn_tag tag;
 
 	if (is_zero_line(sight->words) && seems_zero(sight->words)) {
-		note_zero(s, sight->page);
+		gn_known_note(s, sight->page);
 		return;
 	}
 	tag = gn_hasher_tag(s->config.hasher, sight->words);
@@ -195,7 +137,7 @@ static void look_at_word(struct gn_scanner *s, uint64_t first, uint64_t bits)
 	for (; bits; bits &= bits - 1) {
 		uint64_t page = first + (unsigned)__builtin_ctzll(bits);
 
-		if (!is_ripe(s, &s->pages[page]) && !s->by_hash)
+		if (!gn_scanner_is_ripe(s, &s->pages[page]) && !s->by_hash)
 			continue;
 		sights[count] = see(s, page);
 		count += sights[count].words != NULL;
@@ -220,7 +162,7 @@ static bool is_cold_block(struct gn_scanner *s, uint64_t first)
 
 		is_cold &= p->hint != GN_SHARE_NEVER;
 		if (gn_scanner_is_todo(s, i))
-			is_cold &= is_ripe(s, p);
+			is_cold &= gn_scanner_is_ripe(s, p);
 	}
 	for (uint64_t word = first / 64; word < first / 64 + GN_AREA_WORDS; word++)
 		is_cold &= !s->dirty[word];
@@ -278,7 +220,7 @@ static void look_at_block(struct gn_scanner *s, uint64_t first)
 	} else if (count_zeroes(s) == GN_AREA_PAGES) { /* it goes as a whole */
 		withdraw_offers(s);
 		for (uint64_t page = first; page < first + GN_AREA_PAGES; page++)
-			note_zero(s, page);
+			gn_known_note(s, page);
 	} else {
 		deliver(s, true);
 	}
@@ -286,17 +228,12 @@ static void look_at_block(struct gn_scanner *s, uint64_t first)
 
 /* ---- Steps --------------------------------------------------------------------------------------- */
 
-static uint64_t waiting(const struct gn_scanner *s, uint64_t word)
-{
-	return s->todo[word] & ~s->dirty[word];
-}
-
 static bool any_waits(const struct gn_scanner *s, uint64_t first_word)
 {
 	uint64_t any = 0;
 
 	for (uint64_t word = first_word; word < first_word + GN_AREA_WORDS; word++)
-		any |= waiting(s, word);
+		any |= gn_scanner_waiting(s, word);
 	return any != 0;
 }
 
@@ -308,21 +245,22 @@ static unsigned look_at_area(struct gn_scanner *s, uint64_t index)
 
 	if (!s->areas[index].is_due || !any_waits(s, first_word))
 		return 0;
-	move_window(s, index * GN_AREA_PAGES);
+	gn_known_move_window(s, index * GN_AREA_PAGES);
+	if (gn_vm_is_over_template(s->vm))
+		return gn_copies_look_at_area(s, index);
 	if (gn_p2m_word_level(gn_p2m_get(&s->vm->p2m, gfn(index * GN_AREA_PAGES))) > 1) {
 		look_at_block(s, index * GN_AREA_PAGES);
 		return GN_AREA_WORDS;
 	}
 	for (uint64_t word = first_word; word < first_word + GN_AREA_WORDS; word++) {
-		uint64_t bits = waiting(s, word);
+		uint64_t bits = gn_scanner_waiting(s, word);
 
 		if (!bits)
 			continue;
 		if (s->offer_count + 64 > GN_SCANNER_BATCH)
 			deliver(s, false);
 		look_at_word(s, word * 64, bits);
-		if (s->zero_count >= ZEROES_AT_A_GO)
-			drop_zeroes(s);
+		gn_known_drop_if_many(s);
 		words++;
 	}
 	return words;
@@ -341,6 +279,6 @@ bool gn_scanner_step(struct gn_scanner *scanner)
 	}
 	deliver(scanner, false);
 	if (!scanner->to_look)
-		drop_zeroes(scanner);
+		gn_known_drop(scanner);
 	return !scanner->to_look;
 }

@@ -159,6 +159,6 @@ void gn_scanner_stats(const struct gn_scanner *scanner, struct gn_scanner_stats 
 			       scanner->area_count * sizeof(scanner->areas[0]),
 		.full_scans = scanner->full_scans,
 		.pages_hashed = scanner->pages_hashed,
-		.zero_pages = scanner->zero_pages,
+		.known_pages = scanner->known_pages,
 	};
 }

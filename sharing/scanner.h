@@ -77,7 +77,8 @@ struct gn_scanner_stats {
 	uint64_t pages_aging, pages_offered, pages_shared, pages_empty; /* now */
 	uint64_t volatile_areas;
 	uint64_t state_bytes;
-	uint64_t full_scans, pages_hashed, zero_pages; /* sums */
+	uint64_t full_scans, pages_hashed; /* sums */
+	uint64_t known_pages; /* that held zeros, or over a template what it holds, and went */
 };
 void gn_scanner_stats(const struct gn_scanner *scanner, struct gn_scanner_stats *out);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * scanner_impl.h - what the files of the scanner share (scanner.c: life, verdicts; sweep.c: what was written; look.c: pages
- * looked at); nobody else includes it.
+ * looked at; copies.c: those of a VM over a template; known.c: what goes to the host); nobody else includes it.
  *
  * A page's two bytes and a bit: the bit (todo) says that a page waits to be looked at, so that a sweep over pages of which
  * few wait reads words of bits and nothing else.
@@ -41,8 +41,8 @@ struct gn_area {
 	bool is_due;	 /* harvested in this sweep */
 };
 
-/* Pages of zeros, gathered over a few areas: their frames go by one call. */
-#define GN_ZERO_WINDOW_PAGES (16 * GN_AREA_PAGES)
+/* Pages that hold what the host has anyway (zeros, or the template's), gathered over a few areas: they go by one call. */
+#define GN_KNOWN_WINDOW_PAGES (16 * GN_AREA_PAGES)
 
 struct gn_scanner {
 	struct gn_scanner_config config; /* (c) */
@@ -59,20 +59,37 @@ struct gn_scanner {
 	uint64_t cursor;  /* the area looked at next */
 	uint64_t to_look; /* areas until the sweep is complete */
 
-	uint64_t zero_base; /* the window's first page */
-	uint64_t zeroes[GN_ZERO_WINDOW_PAGES / 64];
-	unsigned zero_count;
+	uint64_t known_base; /* the window's first page */
+	uint64_t known[GN_KNOWN_WINDOW_PAGES / 64];
+	unsigned known_count;
 
 	struct gn_offer offers[GN_SCANNER_BATCH];
 	size_t offer_count;
 
 	uint64_t counts[GN_PAGE_STATES];
-	uint64_t volatile_areas, full_scans, pages_hashed, zero_pages;
+	uint64_t volatile_areas, full_scans, pages_hashed;
+	uint64_t known_pages; /* that went */
 };
 
 static inline bool gn_scanner_is_todo(const struct gn_scanner *s, uint64_t page)
 {
 	return s->todo[page / 64] >> (page % 64) & 1;
+}
+
+/* Pages of a word of bits that wait to be looked at, and were not written. */
+static inline uint64_t gn_scanner_waiting(const struct gn_scanner *s, uint64_t word)
+{
+	return s->todo[word] & ~s->dirty[word];
+}
+
+/* A sweep more in which it was clean: it has been so for long enough. */
+static inline bool gn_scanner_is_ripe(const struct gn_scanner *s, struct gn_page *p)
+{
+	unsigned needed = p->hint == GN_SHARE_LIKELY ? 1 : s->config.settle_sweeps;
+
+	if (p->age < GN_AGE_MAX)
+		p->age++;
+	return p->age >= needed;
 }
 
 /* The one way a page's state changes. */
@@ -90,5 +107,20 @@ static inline void gn_scanner_set_state(struct gn_scanner *s, uint64_t page,
 	else
 		s->todo[page / 64] &= ~bit;
 }
+
+/* ---- known.c ------------------------------------------------------------------------------------- */
+
+/* The pages of @page's area can be noted. As the next two, not inside a read section. */
+void gn_known_move_window(struct gn_scanner *s, uint64_t page);
+/* What was noted goes, unless it was written since. */
+void gn_known_drop(struct gn_scanner *s);
+void gn_known_drop_if_many(struct gn_scanner *s);
+/* The page seems to hold what the host has anyway. It stays AGING: what could not be dropped is found again. */
+void gn_known_note(struct gn_scanner *s, uint64_t page);
+
+/* ---- copies.c ------------------------------------------------------------------------------------ */
+
+/* The pages of an area of a VM over a template. Returns how many words of bits had pages that waited. */
+unsigned gn_copies_look_at_area(struct gn_scanner *s, uint64_t index);
 
 #endif

@@ -140,6 +140,8 @@ static bool has_changed(const struct gn_scanner *s, uint64_t page)
 	case GN_PAGE_EMPTY:
 		return gn_p2m_word_has_frame(w) && gn_p2m_word_level(w) == 1;
 	case GN_PAGE_SHARED:
+		if (gn_vm_is_over_template(s->vm))
+			return s->by_hash;
 		/* Who else uses a frame of another process's is not to be seen here. */
 		return gn_p2m_word_state(w) != GN_P2M_SHARED ||
 		       (gn_frames_is_own(s->vm->frames, gn_p2m_word_pfn(w)) &&

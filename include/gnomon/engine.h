@@ -234,6 +234,8 @@ struct gn_pool {
 		template_bytes; /* the first ones are private over a template; 0: GN_POOL_TEMPLATE it is not */
 };
 void gn_vm_pool(const struct gn_vm *vm, struct gn_pool *out);
+/* The same as what gn_domain_create() and other functions of pools take; one of the VM's own ends with it. */
+struct gn_frames *gn_vm_frames(const struct gn_vm *vm);
 /* A zeroed frame of the pool for the backend's own use, out of the guest's reach. -ENOMEM. */
 int gn_vm_pool_alloc(struct gn_vm *vm, hpa_t *out);
 void gn_vm_pool_free(struct gn_vm *vm, hpa_t frame);

@@ -13,6 +13,9 @@
  * to others by their hash, which is a filter and no proof: pages are merged by the engine, which compares them with all writers
  * held off. Pages of zeros lose their frame. A guest that writes a shared page gets one of its own.
  *
+ * A VM over a template (GN_POOL_TEMPLATE) shares what it has not written from the start. It is in a domain of its own, over the pool
+ * the VM made: there its copies are compared with the template, and what is equal is the template's again. Quiet is no such domain.
+ *
  * Savings are a loan. When guests take them back, frames must be there: see reserve_pages, and gn_domain_reclaim().
  *
  * Threads: any; a lock of the domain's is inside, and one scan may hold it as long as its budget says. None may be inside a
@@ -88,6 +91,7 @@ struct gn_sharing_stats {
 	/* Now. */
 	uint64_t pages_shared;	 /* frames that are shared */
 	uint64_t pages_sharing;	 /* pages beyond those: what is saved */
+	uint64_t template_pages; /* of them: a template's, as in all VMs over it */
 	uint64_t pages_unshared; /* pages whose like was not found, unchanged since */
 	uint64_t
 		pages_volatile; /* pages with a frame that did not stand still for long enough yet */
@@ -100,11 +104,12 @@ struct gn_sharing_stats {
 	uint64_t stock_pages;	   /* free and resident: to be subtracted from what is saved */
 	/* Sums. */
 	uint64_t full_scans;	/* sweeps that were completed */
-	uint64_t pages_scanned; /* pages hashed */
+	uint64_t pages_scanned; /* pages hashed, or compared with the template */
 	uint64_t
 		zero_pages; /* pages of zeros that lost their frame (KSM: ksm_zero_pages, of those there are now) */
-	uint64_t pages_published;	      /* became shared frames */
-	uint64_t pages_merged;		      /* took a shared frame; their own went */
+	uint64_t pages_published; /* became shared frames */
+	uint64_t
+		pages_merged; /* took a shared frame, or are the template's again; their own went */
 	uint64_t pages_differed;	      /* looked equal, and were not when it counted */
 	uint64_t pages_busy;		      /* pinned, or in a state that cannot be shared */
 	uint64_t pages_stale;		      /* were found by their hash, and written since */

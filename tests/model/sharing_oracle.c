@@ -8,12 +8,15 @@
  * different things, zeros among them, so that most have their like. Every load must give what was stored last. Now and then all of
  * memory is compared, and everything audited: the tables of each VM, and that each frame's users are of one domain and counted.
  *
+ * Guests over a template are in a domain each; what they share is the template's pages.
+ *
  * In the end all is still, and sharing must have saved what an oracle would: as many frames as there are different pages.
  *
  *     sharing_oracle [SEED [OPERATIONS]]
  *
  * 1000000000 operations take some minutes; the default is a tenth.
  */
+#include <errno.h>
 #include <string.h>
 
 #include <gnomon/sharing.h>
@@ -21,12 +24,13 @@
 #include "sharing/scanner.h"
 #include "sharing/domain_impl.h"
 #include "support/cases.h"
+#include "support/template.h"
 #include "unit/soft_guest.h"
 
 #define MIB	     ((uint64_t)1 << 20)
 #define OPERATIONS   100000000 /* of all configurations together */
 #define VMS	     3u
-#define DOMAINS	     2u
+#define DOMAINS	     VMS  /* at most */
 #define PAGES	     512u /* of a VM, with data */
 #define WORDS	     4u
 #define RAM	     (6 * MIB)
@@ -44,12 +48,18 @@ static const unsigned offsets[WORDS] = { 0, 8, 2048, 4088 };
 static const struct config {
 	const char *label, *scheme;
 	unsigned backing_level, tag_bits, values;
-	bool quiet;
+	bool quiet, over_template;
 } configs[] = {
-	{ "shadow", "shadow", 1, 0, 3, false },	       { "ept", "ept", 1, 0, 3, false },
-	{ "8-bit tags", "ept", 1, 8, 3, false },       { "1-bit tags", "npt", 1, 1, 3, false },
-	{ "blocks", "ept", 2, 0, 2, false },	       { "quiet", "shadow", 1, 0, 3, true },
-	{ "quiet, 8-bit tags", "ept", 1, 8, 3, true }, { "no log", "native", 1, 0, 3, false },
+	{ "shadow", "shadow", 1, 0, 3, false, false },
+	{ "ept", "ept", 1, 0, 3, false, false },
+	{ "8-bit tags", "ept", 1, 8, 3, false, false },
+	{ "1-bit tags", "npt", 1, 1, 3, false, false },
+	{ "blocks", "ept", 2, 0, 2, false, false },
+	{ "quiet", "shadow", 1, 0, 3, true, false },
+	{ "quiet, 8-bit tags", "ept", 1, 8, 3, true, false },
+	{ "no log", "native", 1, 0, 3, false, false },
+	{ "template, ept", "ept", 1, 0, 3, false, true },
+	{ "template, no log", "native", 1, 0, 3, false, true },
 };
 #define CONFIGS (sizeof(configs) / sizeof(configs[0]))
 
@@ -64,9 +74,11 @@ struct machine {
 
 static struct {
 	const struct config *config;
-	struct gn_frames *frames;
+	struct gn_frames *frames; /* NULL: over the template each has its own */
+	int template_fd;
 	struct machine machines[VMS];
 	struct gn_domain *domains[DOMAINS];
+	unsigned domain_count;
 	struct test_random random;
 	struct machine *running;
 	uint64_t operations, failures;
@@ -99,6 +111,13 @@ static void need(int err)
 static gpa_t place(unsigned page, unsigned word)
 {
 	return gpa(FIRST + page * GN_PAGE_SIZE + offsets[word]);
+}
+
+static struct gn_domain *domain_of(const struct machine *m)
+{
+	const unsigned v = (unsigned)(m - world.machines);
+
+	return world.domains[world.config->over_template ? v : v == VMS - 1];
 }
 
 static struct machine *any_machine(void)
@@ -181,6 +200,8 @@ static void balloon(struct machine *m)
 	unsigned page = (unsigned)below(PAGES);
 	gfn_t at = gpa_to_gfn(place(page, 0));
 
+	if (world.config->over_template)
+		return; /* it keeps its frames */
 	if (m->is_ballooned[page])
 		need(gn_p2m_unballoon(m->guest.vm, at, 1));
 	else if (below(2))
@@ -195,9 +216,8 @@ static void balloon(struct machine *m)
 static void hint(struct machine *m)
 {
 	unsigned page = (unsigned)below(PAGES);
-	struct gn_domain *d = world.domains[m == &world.machines[VMS - 1]];
 
-	need(gn_domain_hint(d, m->guest.vm, gpa_to_gfn(place(page, 0)), 1,
+	need(gn_domain_hint(domain_of(m), m->guest.vm, gpa_to_gfn(place(page, 0)), 1,
 			    (enum gn_share_hint)below(3)));
 }
 
@@ -209,7 +229,7 @@ static void switch_scheme(struct machine *m)
 
 static void act(void)
 {
-	struct gn_domain *d = world.domains[below(DOMAINS)];
+	struct gn_domain *d = world.domains[below(world.domain_count)];
 	bool done;
 
 	world.operations++;
@@ -258,7 +278,7 @@ static void audit(void)
 			fail("an audit", &world.machines[v], 0, report.violations, 0);
 			printf("%s\n", report.first);
 		}
-	if (gn_domain_audit(world.domains, DOMAINS, &report)) {
+	if (gn_domain_audit(world.domains, world.domain_count, &report)) {
 		fail("an audit of domains", world.machines, 0, report.violations, 0);
 		printf("%s\n", report.first);
 	}
@@ -316,24 +336,52 @@ static void check_savings(unsigned first_vm, unsigned end_vm)
 		}
 }
 
+/* What the template holds in the data pages: not all of it zeros. */
+static uint64_t template_word_of(unsigned page, unsigned word)
+{
+	return word ? 0 : page % world.config->values;
+}
+
+/* What is as the template has it is no copy. */
+static void check_copies(const struct machine *m)
+{
+	uint64_t copies[PAGES / 64];
+
+	need(gn_frames_find_copies(m->guest.vm->frames, pfn(FIRST / GN_PAGE_SIZE), PAGES, copies));
+	for (unsigned page = 0; page < PAGES; page++) {
+		bool is_equal = true;
+
+		for (unsigned w = 0; w < WORDS; w++)
+			is_equal &= m->words[page][w] == template_word_of(page, w);
+		if (is_equal && copies[page / 64] >> page % 64 & 1)
+			fail("a copy of the template", m, page, 1, 0);
+	}
+}
+
+static void check_end(unsigned d)
+{
+	if (world.config->over_template)
+		check_copies(&world.machines[d]);
+	else if (world.config->backing_level == 1) /* of blocks policy has its say */
+		check_savings(d ? VMS - 1 : 0, d ? VMS : VMS - 1);
+}
+
 static void come_to_rest(void)
 {
 	world.is_still = true;
-	for (unsigned d = 0; d < DOMAINS; d++) {
-		const unsigned first = d ? VMS - 1 : 0, end = d ? VMS : VMS - 1;
+	for (unsigned v = 0; v < VMS; v++)
+		need(gn_domain_hint(domain_of(&world.machines[v]), world.machines[v].guest.vm,
+				    gfn(0), RAM / GN_PAGE_SIZE, GN_SHARE_NONE));
+	for (unsigned d = 0; d < world.domain_count; d++) {
 		bool done;
 
-		for (unsigned v = first; v < end; v++)
-			need(gn_domain_hint(world.domains[d], world.machines[v].guest.vm, gfn(0),
-					    RAM / GN_PAGE_SIZE, GN_SHARE_NONE));
 		for (unsigned round = 0; round < ROUNDS_TO_END; round++) {
 			need(gn_domain_sweep(world.domains[d]));
 			do
 				need(gn_domain_scan(world.domains[d], 1000000, &done));
 			while (!done);
 		}
-		if (world.config->backing_level == 1) /* of blocks policy has its say */
-			check_savings(first, end);
+		check_end(d);
 	}
 	world.is_still = false;
 }
@@ -342,13 +390,19 @@ static void come_to_rest(void)
 
 static void machine_init(struct machine *m)
 {
-	const struct gn_soft_config config = { .vm = { .scheme = world.config->scheme,
-						       .mem_bytes = RAM,
-						       .vcpus = 1,
-						       .backing_level = world.config->backing_level,
-						       .frames = world.frames } };
+	struct gn_soft_config config = { .vm = { .scheme = world.config->scheme,
+						 .mem_bytes = RAM,
+						 .vcpus = 1,
+						 .backing_level = world.config->backing_level,
+						 .frames = world.frames } };
 
-	memset(m->words, 0, sizeof(m->words));
+	if (world.config->over_template) {
+		config.vm.pool = GN_POOL_TEMPLATE;
+		config.vm.template_fd = world.template_fd;
+	}
+	for (unsigned i = 0; i < PAGES * WORDS; i++)
+		m->words[i / WORDS][i % WORDS] =
+			world.config->over_template ? template_word_of(i / WORDS, i % WORDS) : 0;
 	memset(m->is_ballooned, 0, sizeof(m->is_ballooned));
 	guest_create(&m->guest, &config, 4);
 	for (unsigned page = 0; page < PAGES; page++)
@@ -356,15 +410,35 @@ static void machine_init(struct machine *m)
 	need(gn_soft_run(m->guest.cpu, boot, m));
 }
 
+static int make_template(void)
+{
+	int fd = template_empty(RAM);
+
+	for (unsigned page = 0; page < PAGES; page++) {
+		const uint64_t word = template_word_of(page, 0);
+
+		if (pwrite(fd, &word, sizeof(word), (off_t)place(page, 0).v) != sizeof(word))
+			need(-EIO);
+	}
+	return fcntl(fd, F_ADD_SEALS, TEMPLATE_SEALS) ? -1 : fd;
+}
+
 static void world_init(const struct config *config)
 {
 	world.config = config;
-	need(gn_frames_new(2 * VMS * RAM + 32 * MIB, GN_POOL_ANONYMOUS, config->backing_level > 1,
-			   &world.frames));
+	world.frames = NULL;
+	world.template_fd = -1;
+	world.domain_count = config->over_template ? VMS : 2;
+	if (config->over_template)
+		world.template_fd = make_template();
+	else
+		need(gn_frames_new(2 * VMS * RAM + 32 * MIB, GN_POOL_ANONYMOUS,
+				   config->backing_level > 1, &world.frames));
 	for (unsigned v = 0; v < VMS; v++)
 		machine_init(&world.machines[v]);
-	for (unsigned d = 0; d < DOMAINS; d++) {
-		const struct gn_domain_config domain = { .frames = world.frames,
+	for (unsigned d = 0; d < world.domain_count; d++) {
+		struct gn_vm *vm = world.machines[d].guest.vm;
+		const struct gn_domain_config domain = { .frames = gn_vm_frames(vm),
 							 .key = "known",
 							 .key_bytes = 5,
 							 .tag_bits = config->tag_bits,
@@ -375,16 +449,18 @@ static void world_init(const struct config *config)
 		world.domains[d]->step = come_in_between;
 	}
 	for (unsigned v = 0; v < VMS; v++)
-		need(gn_domain_add(world.domains[v == VMS - 1], world.machines[v].guest.vm));
+		need(gn_domain_add(domain_of(&world.machines[v]), world.machines[v].guest.vm));
 }
 
 static void world_fini(void)
 {
-	for (unsigned d = 0; d < DOMAINS; d++)
+	for (unsigned d = 0; d < world.domain_count; d++)
 		gn_domain_destroy(world.domains[d]);
 	for (unsigned v = 0; v < VMS; v++)
 		guest_destroy(&world.machines[v].guest);
-	if (gn_frames_used(world.frames))
+	if (world.template_fd >= 0)
+		close(world.template_fd);
+	if (world.frames && gn_frames_used(world.frames))
 		fail("frames leak", world.machines, 0, gn_frames_used(world.frames), 0);
 	gn_frames_destroy(world.frames);
 }
@@ -410,7 +486,7 @@ static void live(const struct config *config, uint64_t operations)
 	       " differed, %" PRIu64 " stale, %" PRIu64 " split, %" PRIu64 " formed\n",
 	       config->label, world.operations, stats.pages_merged, stats.zero_pages,
 	       stats.pages_differed, stats.pages_stale, stats.blocks_split, stats.blocks_formed);
-	if (!stats.pages_merged || !stats.zero_pages)
+	if (!stats.pages_merged || (!stats.zero_pages && !config->over_template))
 		fail("nothing was shared", world.machines, 0, stats.pages_merged, 1);
 	world_fini();
 }

@@ -5,7 +5,7 @@
  *
  * In each VM a guest on the software machine and a device each own a word in every page, and remember what they last wrote:
  * their word must hold that, always. They write few different values, to a few pages at a time, so that most pages rest and
- * have their like. The guests exchange their schemes.
+ * have their like. The guests exchange their schemes. In the last run each is over a template, in a domain of its own.
  *
  * usage: sharing_races [SEED [ROUNDS]]
  */
@@ -18,6 +18,7 @@
 #include "mmu/vm.h"
 #include "support/cases.h"
 #include "support/racing.h"
+#include "support/template.h"
 #include "unit/soft_guest.h"
 
 #define MIB	((uint64_t)1 << 20)
@@ -41,8 +42,10 @@ struct machine {
 
 static struct {
 	struct machine machines[VMS];
-	struct gn_frames *pool;
-	struct gn_domain *domain;
+	struct gn_frames *pool; /* NULL: each has its own, over the template */
+	int template_fd;
+	struct gn_domain *domains[VMS];
+	unsigned domain_count; /* one for all, or one for each */
 	uint64_t rounds;
 	atomic_bool is_over;
 } world;
@@ -55,6 +58,11 @@ struct worker {
 static gpa_t word_at(unsigned page, unsigned writer)
 {
 	return gpa((FIRST + page) * GN_PAGE_SIZE + offsets[writer]);
+}
+
+static struct gn_domain *domain_of(const struct machine *m)
+{
+	return world.domains[world.domain_count > 1 ? m - world.machines : 0];
 }
 
 static void pause_us(long us)
@@ -131,6 +139,18 @@ static void *run_device(void *ctx)
 
 /* ---- Who shares ------------------------------------------------------------------------------------------ */
 
+static void sweep_and_scan(struct gn_domain *domain)
+{
+	bool done;
+
+	if (gn_domain_sweep(domain))
+		fail("a sweep");
+	do {
+		if (gn_domain_scan(domain, 100000, &done))
+			fail("a scan");
+	} while (!done);
+}
+
 static void *run_domain(void *ctx)
 {
 	struct gn_sharing_stats stats = { 0 };
@@ -139,15 +159,9 @@ static void *run_domain(void *ctx)
 	/* Nothing may stand still for long where threads are slow: it goes on until something was merged. */
 	for (uint64_t i = 0; (i < world.rounds || !stats.pages_merged) && !atomic_load(&failures);
 	     i++) {
-		bool done;
-
-		if (gn_domain_sweep(world.domain))
-			fail("a sweep");
-		do {
-			if (gn_domain_scan(world.domain, 100000, &done))
-				fail("a scan");
-		} while (!done);
-		gn_domain_stats(world.domain, &stats);
+		for (unsigned d = 0; d < world.domain_count; d++)
+			sweep_and_scan(world.domains[d]);
+		gn_domain_stats(world.domains[0], &stats);
 		pause_us(300);
 	}
 	atomic_store(&world.is_over, true);
@@ -164,23 +178,25 @@ static void *run_owner(void *ctx)
 	struct worker *w = ctx;
 
 	while (!atomic_load(&world.is_over)) {
-		struct gn_vm *vm = world.machines[test_random_below(&w->random, VMS)].guest.vm;
+		struct machine *m = &world.machines[test_random_below(&w->random, VMS)];
+		struct gn_domain *domain = domain_of(m);
+		struct gn_vm *vm = m->guest.vm;
 		gfn_t at = gfn(FIRST + test_random_below(&w->random, PAGES));
 
 		switch (test_random_below(&w->random, 16)) {
 		case 0:
-			gn_domain_remove(world.domain, vm);
-			if (gn_domain_add(world.domain, vm))
+			gn_domain_remove(domain, vm);
+			if (gn_domain_add(domain, vm))
 				fail("coming back");
 			break;
 		case 1:
-			gn_domain_reclaim(world.domain);
+			gn_domain_reclaim(domain);
 			break;
 		case 2:
 			(void)gn_p2m_collapse(vm, gfn(FIRST)); /* part of it may be shared */
 			break;
 		default:
-			if (gn_domain_hint(world.domain, vm, at, 1,
+			if (gn_domain_hint(domain, vm, at, 1,
 					   (enum gn_share_hint)test_random_below(&w->random, 3)))
 				fail("a hint");
 		}
@@ -193,19 +209,35 @@ static void *run_owner(void *ctx)
 
 static void make_machine(struct machine *m, unsigned backing_level)
 {
-	const struct gn_soft_config config = { .vm = { .scheme = "shadow",
-						       .mem_bytes = RAM,
-						       .vcpus = 1,
-						       .backing_level = backing_level,
-						       .frames = world.pool } };
+	struct gn_soft_config config = { .vm = { .scheme = "shadow",
+						 .mem_bytes = RAM,
+						 .vcpus = 1,
+						 .backing_level = backing_level,
+						 .frames = world.pool } };
 
+	if (world.template_fd >= 0) {
+		config.vm.pool = GN_POOL_TEMPLATE;
+		config.vm.template_fd = world.template_fd;
+	}
 	guest_create(&m->guest, &config, 4);
 	for (uint64_t at = 0; at < RAM; at += GN_PAGE_SIZE)
 		guest_map(&m->guest, BASE + at, at, 1, GUEST_RW);
-	guest_need(gn_domain_add(world.domain, m->guest.vm));
 }
 
-static void set_up(const struct test_run *run, unsigned backing_level, bool quiet)
+static void make_pool(unsigned backing_level, bool over_template)
+{
+	world.template_fd = -1;
+	if (!over_template) {
+		guest_need(gn_frames_new(4 * VMS * RAM, GN_POOL_ANONYMOUS, backing_level > 1,
+					 &world.pool));
+		return;
+	}
+	world.template_fd = template_empty(RAM);
+	guest_need(fcntl(world.template_fd, F_ADD_SEALS, TEMPLATE_SEALS));
+}
+
+static void set_up(const struct test_run *run, unsigned backing_level, bool quiet,
+		   bool over_template)
 {
 	struct gn_domain_config config = { .quiet = quiet,
 					   .settle_sweeps = 1,
@@ -214,18 +246,24 @@ static void set_up(const struct test_run *run, unsigned backing_level, bool quie
 
 	memset(&world, 0, sizeof(world));
 	world.rounds = run->cases;
-	guest_need(gn_frames_new(4 * VMS * RAM, GN_POOL_ANONYMOUS, backing_level > 1, &world.pool));
-	config.frames = world.pool;
-	guest_need(gn_domain_create(&config, &world.domain));
+	world.domain_count = over_template ? VMS : 1;
+	make_pool(backing_level, over_template);
 	for (unsigned v = 0; v < VMS; v++)
 		make_machine(&world.machines[v], backing_level);
+	for (unsigned d = 0; d < world.domain_count; d++) {
+		config.frames = gn_vm_frames(world.machines[d].guest.vm);
+		guest_need(gn_domain_create(&config, &world.domains[d]));
+	}
+	for (unsigned v = 0; v < VMS; v++)
+		guest_need(
+			gn_domain_add(domain_of(&world.machines[v]), world.machines[v].guest.vm));
 }
 
 static void check_end(void)
 {
 	struct gn_audit_report report;
 
-	if (gn_domain_audit(&world.domain, 1, &report))
+	if (gn_domain_audit(world.domains, world.domain_count, &report))
 		fail("audit of the domain: %s", report.first);
 	for (unsigned v = 0; v < VMS; v++) {
 		struct machine *m = &world.machines[v];
@@ -244,15 +282,18 @@ static void check_end(void)
 
 static void tear_down(void)
 {
-	gn_domain_destroy(world.domain);
+	for (unsigned d = 0; d < world.domain_count; d++)
+		gn_domain_destroy(world.domains[d]);
 	for (unsigned v = 0; v < VMS; v++)
 		guest_destroy(&world.machines[v].guest);
-	if (gn_frames_used(world.pool))
+	if (world.template_fd >= 0)
+		close(world.template_fd);
+	if (world.pool && gn_frames_used(world.pool))
 		fail("%" PRIu64 " frames are left", gn_frames_used(world.pool));
 	gn_frames_destroy(world.pool);
 }
 
-static void race(struct test_run *run, unsigned backing_level, bool quiet)
+static void race(struct test_run *run, unsigned backing_level, bool quiet, bool over_template)
 {
 	static void *(*const jobs[])(void *) = { run_guest,  run_guest,	 run_device,
 						 run_device, run_domain, run_owner };
@@ -261,7 +302,7 @@ static void race(struct test_run *run, unsigned backing_level, bool quiet)
 	struct worker workers[JOBS];
 	pthread_t threads[JOBS];
 
-	set_up(run, backing_level, quiet);
+	set_up(run, backing_level, quiet, over_template);
 	for (unsigned i = 0; i < JOBS; i++) {
 		workers[i].machine = &world.machines[i % VMS];
 		workers[i].random = test_random_seed(run->seed + i);
@@ -281,8 +322,9 @@ int main(int argc, char **argv)
 {
 	struct test_run run = test_run_start(argc, argv, 0x5ace, ROUNDS);
 
-	race(&run, 1, false);
-	race(&run, 1, true);
-	race(&run, 2, false);
+	race(&run, 1, false, false);
+	race(&run, 1, true, false);
+	race(&run, 2, false, false);
+	race(&run, 1, false, true);
 	return test_run_end(&run);
 }

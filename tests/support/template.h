@@ -28,6 +28,18 @@ static inline void template_page(uint64_t page, uint64_t *out)
 
 #define TEMPLATE_SEALS (F_SEAL_WRITE | F_SEAL_SHRINK)
 
+/* A memfd of zeros, to be written and then sealed with TEMPLATE_SEALS. -1: none could be had. */
+static inline int template_empty(uint64_t bytes)
+{
+	int fd = memfd_create("template", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+	if (fd >= 0 && !ftruncate(fd, (off_t)bytes))
+		return fd;
+	if (fd >= 0)
+		close(fd);
+	return -1;
+}
+
 /* A memfd of @pages such pages with @seals. -1: none could be had. */
 static inline int template_new(uint64_t pages, int seals)
 {

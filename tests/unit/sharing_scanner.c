@@ -289,7 +289,7 @@ Test(sharing_scanner, zeros_lose_their_frame)
 	used = gn_frames_used(w.frames);
 	sweeps(&w, 4);
 	cr_assert_eq(used - gn_frames_used(w.frames), PAGES - 1);
-	cr_assert_eq(stats_of(&w).zero_pages, PAGES - 1);
+	cr_assert_eq(stats_of(&w).known_pages, PAGES - 1);
 	cr_assert_eq(stats_of(&w).pages_empty, PAGES - 1);
 	cr_assert_eq(stats_of(&w).pages_hashed, 1);
 	cr_assert(rig_holds(w.vm, 100, 1));
@@ -298,7 +298,7 @@ Test(sharing_scanner, zeros_lose_their_frame)
 	for (uint64_t at = 0; at < 50; at++)
 		cr_assert(rig_holds(w.vm, at, 0));
 	sweeps(&w, GN_LOOK_AFTER_PERIOD + 2); /* each area had its turn, and its pages their time */
-	cr_assert_eq(stats_of(&w).zero_pages, PAGES - 1 + 50);
+	cr_assert_eq(stats_of(&w).known_pages, PAGES - 1 + 50);
 	world_fini(&w);
 }
 
@@ -315,7 +315,7 @@ Test(sharing_scanner, nearly_zeros_are_hashed)
 			     0);
 	sweeps(&w, 4);
 	cr_assert_eq(stats_of(&w).pages_hashed, 4);
-	cr_assert_eq(stats_of(&w).zero_pages, 0);
+	cr_assert_eq(stats_of(&w).known_pages, 0);
 	world_fini(&w);
 }
 
