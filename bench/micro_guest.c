@@ -187,14 +187,19 @@ static int map_data(struct micro_guest *guest)
 	return 0;
 }
 
-struct micro_guest *micro_guest_new(const char *scheme, uint64_t data_bytes, bool is_mapped,
-				    char *why, size_t why_bytes)
+gfn_t micro_guest_data_gfn(uint64_t data_bytes)
 {
-	const uint64_t data_pa = TABLES + tables_bytes_for(data_bytes);
-	const struct gn_kvm_config config = {
-		.vm = { .scheme = scheme, .mem_bytes = data_pa + data_bytes, .vcpus = 1 },
-		.populate = true, /* nested: and mapped, page by page */
-	};
+	return gpa_to_gfn(gpa(TABLES + tables_bytes_for(data_bytes)));
+}
+
+uint64_t micro_guest_bytes(uint64_t data_bytes)
+{
+	return gfn_to_gpa(micro_guest_data_gfn(data_bytes)).v + data_bytes;
+}
+
+static struct micro_guest *make(const struct gn_kvm_config *config, uint64_t data_bytes,
+				bool is_mapped, char *why, size_t why_bytes)
+{
 	struct micro_guest *guest = calloc(1, sizeof(*guest));
 	int err;
 
@@ -204,8 +209,8 @@ struct micro_guest *micro_guest_new(const char *scheme, uint64_t data_bytes, boo
 	}
 	guest->data_bytes = data_bytes;
 	guest->data_va = data_va;
-	guest->data_gfn = gpa_to_gfn(gpa(data_pa));
-	err = gn_kvm_create(&config, &guest->kvm, why, why_bytes);
+	guest->data_gfn = micro_guest_data_gfn(data_bytes);
+	err = gn_kvm_create(config, &guest->kvm, why, why_bytes);
 	if (err) {
 		free(guest);
 		return NULL;
@@ -219,6 +224,31 @@ struct micro_guest *micro_guest_new(const char *scheme, uint64_t data_bytes, boo
 	snprintf(why, why_bytes, "setting up the guest: %s", strerror(-err));
 	micro_guest_destroy(guest);
 	return NULL;
+}
+
+struct micro_guest *micro_guest_new(const char *scheme, uint64_t data_bytes, bool is_mapped,
+				    char *why, size_t why_bytes)
+{
+	const struct gn_kvm_config config = {
+		.vm = { .scheme = scheme, .mem_bytes = micro_guest_bytes(data_bytes), .vcpus = 1 },
+		.populate = true, /* nested: and mapped, page by page */
+	};
+
+	return make(&config, data_bytes, is_mapped, why, why_bytes);
+}
+
+struct micro_guest *micro_guest_new_over(const char *scheme, uint64_t data_bytes, int template_fd,
+					 char *why, size_t why_bytes)
+{
+	const struct gn_kvm_config config = {
+		.vm = { .scheme = scheme,
+			.mem_bytes = micro_guest_bytes(data_bytes),
+			.vcpus = 1,
+			.pool = GN_POOL_TEMPLATE,
+			.template_fd = template_fd },
+	};
+
+	return make(&config, data_bytes, false, why, why_bytes);
 }
 
 void micro_guest_destroy(struct micro_guest *guest)

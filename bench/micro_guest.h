@@ -21,6 +21,12 @@ struct micro_guest {
 /* @data_bytes: a multiple of 2 MiB. With @is_mapped, ->data is there. NULL with @why. */
 struct micro_guest *micro_guest_new(const char *scheme, uint64_t data_bytes, bool is_mapped,
 				    char *why, size_t why_bytes);
+/* The same over a template (GN_POOL_TEMPLATE) of micro_guest_bytes(), which holds zeros but in the data; not mapped here. */
+struct micro_guest *micro_guest_new_over(const char *scheme, uint64_t data_bytes, int template_fd,
+					 char *why, size_t why_bytes);
+/* RAM of a guest with that much data, and where in it the data begins. */
+uint64_t micro_guest_bytes(uint64_t data_bytes);
+gfn_t micro_guest_data_gfn(uint64_t data_bytes);
 void micro_guest_destroy(struct micro_guest *guest); /* NULL is fine */
 
 /* Call @function of micro_code.h in the guest, at CPL 3 or as its kernel. CPU time of this thread, ns; infinite when it

@@ -16,9 +16,9 @@ static const struct {
 	const char *colour, *glyph;
 	int dash;
 } styles[SHARING_SIDES] = {
-	[SHARING_KSM] = { "#d55e00", "━", 1 },	  [SHARING_EPT] = { "#0072b2", "━", 1 },
-	[SHARING_SHADOW] = { "#e69f00", "━", 1 }, [SHARING_KVM] = { "#009e73", "━", 1 },
-	[SHARING_LIMIT] = { "#8a8a8a", "╍", 2 },
+	[SHARING_KSM] = { "#d55e00", "━", 1 },	    [SHARING_EPT] = { "#0072b2", "━", 1 },
+	[SHARING_SHADOW] = { "#e69f00", "━", 1 },   [SHARING_KVM] = { "#009e73", "━", 1 },
+	[SHARING_TEMPLATE] = { "#cc79a7", "━", 1 }, [SHARING_LIMIT] = { "#8a8a8a", "╍", 2 },
 };
 
 /* Blocks of the data file that hold a case's sides; -1: there is no such side. */
@@ -102,6 +102,15 @@ static void write_panel(const struct row *row, unsigned at, unsigned rows, unsig
 	fprintf(script, "%s%.2f with lines lw 1 dt 3 lc rgb '#000000'\n", separator, row->mib);
 }
 
+static bool is_in_any(const struct row *rows, unsigned count, unsigned side)
+{
+	bool is = false;
+
+	for (unsigned i = 0; i < count; i++)
+		is |= rows[i].blocks[side] >= 0;
+	return is;
+}
+
 bool sharing_plot_write(const struct sharing_results *r, const char *name, FILE *data, FILE *script)
 {
 	unsigned rows = (unsigned)r->setup.case_count, shown = 0;
@@ -121,7 +130,7 @@ bool sharing_plot_write(const struct sharing_results *r, const char *name, FILE 
 	plot_begin(script, name, height);
 	plot_legend_begin(&legend, script, height, 16);
 	for (unsigned side = 0; side < SHARING_SIDES; side++)
-		if (row[0].blocks[side] >= 0)
+		if (is_in_any(row, shown, side))
 			plot_legend_add(&legend, sharing_side_name((enum sharing_side)side),
 					styles[side].colour, styles[side].glyph);
 	plot_legend_add(&legend, "what the oracle saves", "#000000", "┄");

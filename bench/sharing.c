@@ -173,12 +173,14 @@ static struct sharing_ksm *take_peer(const struct sharing_options *o, struct sha
 	return ksm;
 }
 
-static int run_side(struct sharing_ksm *ksm, bool has_kvm, enum sharing_side side,
+static int run_side(struct sharing_ksm *ksm, bool is_possible, enum sharing_side side,
 		    const struct sharing_contents *contents, const struct sharing_oracle *oracle,
 		    struct sharing_run *run)
 {
-	if (side == SHARING_KVM)
-		return has_kvm ? sharing_kvm_run(contents, oracle, run) : 0;
+	if (side == SHARING_KVM || side == SHARING_TEMPLATE)
+		return is_possible
+			       ? sharing_kvm_run(contents, oracle, side == SHARING_TEMPLATE, run)
+			       : 0;
 	if (sharing_side_scheme(side))
 		return sharing_own_run(sharing_side_scheme(side), contents, oracle, run);
 	if (side == SHARING_LIMIT)
@@ -186,6 +188,13 @@ static int run_side(struct sharing_ksm *ksm, bool has_kvm, enum sharing_side sid
 	if (side == SHARING_KSM && ksm)
 		return sharing_ksm_run(ksm, contents, oracle, run);
 	return 0;
+}
+
+/* A side on KVM, in this case. */
+static bool is_possible(const struct sharing_results *r, const struct sharing_case_result *c,
+			unsigned side)
+{
+	return side == SHARING_TEMPLATE ? c->of->is_in_place && !r->no_template[0] : !r->no_kvm[0];
 }
 
 static void run_case(struct sharing_results *r, struct sharing_ksm *ksm,
@@ -202,8 +211,8 @@ static void run_case(struct sharing_results *r, struct sharing_ksm *ksm,
 			snprintf(what, sizeof(what), "%s, %s", c->of->name,
 				 sharing_side_name((enum sharing_side)side));
 			progress_step(progress, what);
-			err = run_side(ksm, !r->no_kvm[0], (enum sharing_side)side, &contents,
-				       &c->oracle, &c->runs[side][n]);
+			err = run_side(ksm, is_possible(r, c, side), (enum sharing_side)side,
+				       &contents, &c->oracle, &c->runs[side][n]);
 			if (err == -EBADMSG) {
 				cli_warn("%s: a guest read wrong contents", what);
 				r->wrong_contents = true;
@@ -297,7 +306,8 @@ int sharing_command(int argc, char **argv)
 	set_defaults(&o);
 	r->setup = o.setup;
 	ksm = take_peer(&o, r);
-	sharing_kvm_is_possible(r->no_kvm, sizeof(r->no_kvm));
+	sharing_kvm_is_possible(false, r->no_kvm, sizeof(r->no_kvm));
+	sharing_kvm_is_possible(true, r->no_template, sizeof(r->no_template));
 	measure(r, ksm);
 	err = ksm ? sharing_ksm_give_back(ksm) : 0;
 	show(&o, r);

@@ -33,6 +33,7 @@ enum sharing_side {
 	SHARING_EPT,
 	SHARING_SHADOW,
 	SHARING_KVM,
+	SHARING_TEMPLATE, /* VMs on KVM as well, each over a template: in cases of clones */
 	SHARING_LIMIT,
 	SHARING_SIDES
 };
@@ -61,6 +62,7 @@ struct sharing_point {
 struct sharing_run {
 	bool is_there;
 	uint64_t saved_pages;	   /* in the end */
+	uint64_t possible_pages;   /* that could be saved in this way; 0: the oracle's */
 	uint64_t first_pass_pages; /* when every page had been looked at once */
 	double first_pass_cpu_s;
 	double next_pass_cpu_s; /* of a pass with nothing left to do */
@@ -100,8 +102,9 @@ struct sharing_figure {
 
 struct sharing_results {
 	struct sharing_setup setup;
-	char no_ksm[160];    /* why there is none; "": there is */
-	char no_kvm[256];    /* the same of real guests */
+	char no_ksm[160]; /* why there is none; "": there is */
+	char no_kvm[256]; /* the same of real guests */
+	char no_template[256];
 	bool wrong_contents; /* a guest read what was not there */
 	struct sharing_case_result cases[SHARING_MAX_CASES];
 	struct sharing_figure figures[SHARING_MAX_FIGURES];
@@ -126,7 +129,7 @@ double sharing_most(const struct sharing_case_result *c, enum sharing_side side,
 /* What did not come so far is INFINITY; a part of nothing is NAN. */
 sharing_value_fn sharing_cpu_per_gib, sharing_wall, sharing_first_part, sharing_last_part,
 	sharing_first_pass_cpu, sharing_next_pass_cpu, sharing_walk_part, sharing_walked_part,
-	sharing_walk_page_us, sharing_mappings;
+	sharing_walk_page_us, sharing_mappings, sharing_possible_part;
 /* Ratios and goals of all cases, as figures. */
 void sharing_compare_sides(struct sharing_results *r);
 
@@ -161,10 +164,11 @@ int sharing_probe_contents(const struct sharing_results *r, uint64_t bytes, uint
 int sharing_limit_run(const struct sharing_contents *contents, struct sharing_run *run);
 int sharing_own_run(const char *scheme, const struct sharing_contents *contents,
 		    const struct sharing_oracle *oracle, struct sharing_run *run);
-/* Whether there can be such a VM here; if not, a line in @why. */
-bool sharing_kvm_is_possible(char *why, size_t why_bytes);
+/* Whether there can be such a VM here, over a template or not; if not, a line in @why. */
+bool sharing_kvm_is_possible(bool over_template, char *why, size_t why_bytes);
+/* Over a template each VM of the case is a VM, else one has the memory of all. */
 int sharing_kvm_run(const struct sharing_contents *contents, const struct sharing_oracle *oracle,
-		    struct sharing_run *run);
+		    bool over_template, struct sharing_run *run);
 int sharing_ksm_run(struct sharing_ksm *ksm, const struct sharing_contents *contents,
 		    const struct sharing_oracle *oracle, struct sharing_run *run);
 

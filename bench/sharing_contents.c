@@ -218,3 +218,35 @@ int sharing_contents_oracle(const struct sharing_contents *c, struct sharing_ora
 	free(sorted);
 	return 0;
 }
+
+static unsigned count_like(const struct sharing_contents *c, uint64_t page, uint64_t number)
+{
+	unsigned count = 0;
+
+	for (unsigned vm = 0; vm < c->vms; vm++)
+		count += sharing_page(c, vm, page) == number;
+	return count;
+}
+
+void sharing_contents_template(const struct sharing_contents *c, uint64_t *numbers,
+			       uint64_t *saved_pages)
+{
+	uint64_t like = 0;
+
+	for (uint64_t page = 0; page < c->vm_pages; page++) {
+		unsigned most = count_like(c, page, 0);
+
+		numbers[page] = 0;
+		for (unsigned vm = 0; vm < c->vms; vm++) {
+			const uint64_t number = sharing_page(c, vm, page);
+			const unsigned count = count_like(c, page, number);
+
+			if (count > 1 && count > most) {
+				numbers[page] = number;
+				most = count;
+			}
+		}
+		like += most;
+	}
+	*saved_pages = like > c->vm_pages ? like - c->vm_pages : 0;
+}

@@ -66,6 +66,11 @@ struct sharing_oracle {
 /* -ENOMEM. */
 int sharing_contents_oracle(const struct sharing_contents *contents, struct sharing_oracle *out);
 
+/* What a template for these VMs would hold: in each place the number that most of them have there; zeros where no two agree. *saved_pages:
+ * of all VMs together, the pages that are like it, less its own. @numbers: of vm_pages. */
+void sharing_contents_template(const struct sharing_contents *contents, uint64_t *numbers,
+			       uint64_t *saved_pages);
+
 /* A small generator of numbers (splitmix64, Steele, Lea and Flood, OOPSLA'14). */
 #define SHARING_RANDOM_STEP UINT64_C(0x9e3779b97f4a7c15)
 static inline uint64_t sharing_random(uint64_t *state)

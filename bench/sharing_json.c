@@ -59,7 +59,9 @@ static void add_run(cJSON *list, const struct sharing_case_result *c, enum shari
 	emit_json_number(json, "first_pass_cpu_s", run->first_pass_cpu_s);
 	if (sharing_side_scheme(side))
 		emit_json_number(json, "next_pass_cpu_s", run->next_pass_cpu_s);
-	if (side == SHARING_KVM) {
+	if (run->possible_pages)
+		cJSON_AddNumberToObject(json, "possible_pages", (double)run->possible_pages);
+	if (side == SHARING_KVM || side == SHARING_TEMPLATE) {
 		cJSON_AddNumberToObject(json, "walked_pages", (double)run->walked_pages);
 		cJSON_AddNumberToObject(json, "walk_s", run->walk_s);
 		emit_json_number(json, "walk_part", sharing_walk_part(c, run));
@@ -116,6 +118,8 @@ int sharing_write_json(const struct sharing_results *r, const char *path)
 		cJSON_AddStringToObject(json, "no_ksm", r->no_ksm);
 	if (r->no_kvm[0])
 		cJSON_AddStringToObject(json, "no_kvm", r->no_kvm);
+	if (r->no_template[0])
+		cJSON_AddStringToObject(json, "no_template", r->no_template);
 	host_add_own_json(json);
 	add_params(json, &r->setup);
 	list = cJSON_AddArrayToObject(json, "cases");

@@ -44,7 +44,7 @@ static int add_point(const struct sharing_passes *p, const struct since *since)
 		saved += stats.pages_sharing + stats.zero_pages;
 	}
 	return sharing_add_point(since->run, gn_now_s() - since->t_s, cpu_now_s(p) - since->cpu_s,
-				 saved);
+				 saved > p->kept_pages ? saved - p->kept_pages : 0);
 }
 
 static int pass(const struct sharing_passes *p, const struct since *since)

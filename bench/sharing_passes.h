@@ -12,6 +12,8 @@
 struct sharing_passes {
 	struct gn_domain *const *domains; /* the first NULL ends them */
 	size_t most_domains;
+	uint64_t
+		kept_pages; /* that domains count as saved, and that something else takes in return */
 	uint64_t (*saved_pages)(void *ctx); /* between passes: frames that sharing has freed */
 	double (*cpu_s)(void *ctx);	    /* NULL: CPU time of this thread */
 	void *ctx;

@@ -16,6 +16,7 @@ static const struct {
 	[SHARING_EPT] = { "gnomon, ept", "ept", "soft" },
 	[SHARING_SHADOW] = { "gnomon, shadow", "shadow", "soft" },
 	[SHARING_KVM] = { "gnomon, kvm", "ept", "kvm" },
+	[SHARING_TEMPLATE] = { "gnomon, kvm, template", "ept", "kvm" },
 	[SHARING_LIMIT] = { "limit", NULL, NULL },
 };
 
@@ -130,6 +131,13 @@ double sharing_first_part(const struct sharing_case_result *c, const struct shar
 double sharing_last_part(const struct sharing_case_result *c, const struct sharing_run *run)
 {
 	return part(run->saved_pages, &c->oracle);
+}
+
+double sharing_possible_part(const struct sharing_case_result *c, const struct sharing_run *run)
+{
+	(void)c;
+	return run->possible_pages ? (double)run->saved_pages / (double)run->possible_pages
+				   : (double)NAN;
 }
 
 double sharing_wall(const struct sharing_case_result *c, const struct sharing_run *run)

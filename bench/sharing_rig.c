@@ -171,7 +171,10 @@ static uint64_t saved_pages(void *ctx)
 
 static struct sharing_passes passes_of(struct sharing_rig *rig)
 {
-	return (struct sharing_passes){ rig->domains, SHARING_MAX_VMS, saved_pages, NULL, rig };
+	return (struct sharing_passes){ .domains = rig->domains,
+					.most_domains = SHARING_MAX_VMS,
+					.saved_pages = saved_pages,
+					.ctx = rig };
 }
 
 int sharing_rig_pass(struct sharing_rig *rig)

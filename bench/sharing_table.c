@@ -111,6 +111,8 @@ void sharing_print(const struct sharing_results *r, FILE *to, bool colour)
 		fprintf(to, "Without KSM: %s.\n", r->no_ksm);
 	if (r->no_kvm[0])
 		fprintf(to, "Without guests on KVM: %s.\n", r->no_kvm);
+	if (r->no_template[0] && !r->no_kvm[0])
+		fprintf(to, "Without guests over a template: %s.\n", r->no_template);
 	for (size_t i = 0; i < r->setup.case_count; i++)
 		print_case(&r->cases[i], to, colour);
 	fputs("\nCPU per GiB: CPU seconds until 99 % of what can be saved was, for each GiB freed "

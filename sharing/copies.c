@@ -8,7 +8,7 @@
  *
  * The kernel tells of each page whether it is a copy, eight bytes a page; that is asked only of areas where some page waits to be looked at.
  *
- *     AGING --not a copy--> SHARED        AGING --differs--> OFFERED        AGING --equal--> dropped, and SHARED at the next look
+ *     AGING --not a copy--> SHARED        AGING --differs--> OFFERED        AGING --equal--> dropped: SHARED
  *
  * OFFERED means what it means elsewhere: looked at, and not to be looked at again before it is written.
  */

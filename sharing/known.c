@@ -19,6 +19,16 @@ static uint64_t least(uint64_t a, uint64_t b)
 	return a < b ? a : b;
 }
 
+/* All of them are the template's now; those that were written since, the next sweep finds. */
+static void set_shared(struct gn_scanner *s)
+{
+	for (unsigned i = 0; i < GN_KNOWN_WINDOW_PAGES / 64; i++)
+		for (uint64_t bits = s->known[i]; bits; bits &= bits - 1)
+			gn_scanner_set_state(
+				s, s->known_base + i * 64 + (unsigned)__builtin_ctzll(bits),
+				GN_PAGE_SHARED);
+}
+
 void gn_known_drop(struct gn_scanner *s)
 {
 	uint64_t spared[GN_KNOWN_WINDOW_PAGES / 64], freed = 0;
@@ -38,6 +48,8 @@ void gn_known_drop(struct gn_scanner *s)
 	(void)gn_p2m_discard_seen(s->vm, gfn(s->known_base + first * 64),
 				  least(end * 64, s->page_count - s->known_base) - first * 64,
 				  (const uint8_t *)&spared[first], &freed);
+	if (gn_vm_is_over_template(s->vm) && freed == s->known_count)
+		set_shared(s);
 	s->known_pages += freed;
 	s->known_count = 0;
 	memset(s->known, 0, sizeof(s->known));
