@@ -132,3 +132,37 @@ Test(sharing_contents, one_number_has_other_bytes_under_another_seed)
 		cr_assert_eq(sharing_page_word(1, 0, word), 0);
 	}
 }
+
+Test(sharing_contents, a_template_has_what_most_have)
+{
+	static const char *const names[] = { "clones", "drifted" };
+	struct sharing_contents c;
+
+	for (unsigned n = 0; n < 2; n++) {
+		uint64_t *numbers, saved = 0, like = 0;
+
+		make(&c, sharing_case_find(names[n]), 3);
+		numbers = malloc(c.vm_pages * sizeof(*numbers));
+		sharing_contents_template(&c, numbers, &saved);
+		for (uint64_t page = 0; page < c.vm_pages; page++) {
+			unsigned most = 0, has = 0;
+
+			for (unsigned vm = 0; vm < c.vms; vm++) {
+				unsigned same = 0;
+
+				for (unsigned other = 0; other < c.vms; other++)
+					same += sharing_page(&c, other, page) ==
+						sharing_page(&c, vm, page);
+				most = same > most ? same : most;
+				has += sharing_page(&c, vm, page) == numbers[page];
+			}
+			cr_assert(has == most || (most == 1 && !numbers[page]), "%s, page %zu",
+				  names[n], (size_t)page);
+			like += has;
+		}
+		cr_assert_eq(saved, like - c.vm_pages);
+		cr_assert_gt(saved, (n ? 4 : 6) * c.vm_pages);
+		free(numbers);
+		sharing_contents_fini(&c);
+	}
+}
