@@ -100,7 +100,8 @@ int workload_run_hosting(struct gn_soft_cpu *cpu, const struct workload *workloa
 					     .smap = true,
 					     .large_pages = run.params.large_pages,
 					     .balloon_pa = hosting->balloon_pa,
-					     .free_poison = hosting->free_poison };
+					     .free_poison = hosting->free_poison,
+					     .dirty_ram = hosting->dirty_ram };
 	err = run_guest(cpu, &run);
 	*why = err ? run.why : NULL;
 	return err;
@@ -169,7 +170,8 @@ int workload_run_twin(struct gn_soft_cpu *cpu, struct gn_guest_boot *boot, const
 					     .smap = boot->smap,
 					     .large_pages = boot->large_pages,
 					     .balloon_pa = boot->balloon_pa,
-					     .free_poison = (uint32_t)boot->free_poison };
+					     .free_poison = (uint32_t)boot->free_poison,
+					     .dirty_ram = boot->dirty_ram };
 	boot->ops = (struct gn_guest_ops){ 0 };
 	gn_soft_set_op_hook(cpu, account, &boot->ops);
 	cpu_hosted_fetch_reads(true);

@@ -33,6 +33,7 @@ struct workload_hosting {
 	 * guest drives it. free_poison: kernel_config. */
 	uint64_t balloon_pa;
 	uint32_t free_poison;
+	bool dirty_ram;		    /* guest memory is not zeros: kernel_config */
 	struct kernel_stats *stats; /* of the guest's kernel, also when it was stopped */
 };
 int workload_run_hosting(struct gn_soft_cpu *cpu, const struct workload *workload,

@@ -48,6 +48,7 @@ struct kernel_config {
 	uint64_t balloon_pa; /* a virtio-balloon device's registers, beyond RAM; 0: none */
 	uint32_t
 		free_poison; /* frames given back are filled with it, and checked when handed out; 0: not */
+	bool dirty_ram; /* RAM beyond reserved_bytes holds anything, not zeros */
 };
 
 /* The kernel's own state lives in a zeroed block that the boot code provides. */

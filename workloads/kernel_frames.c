@@ -4,8 +4,9 @@
  *
  * Two sources. Frames given back wait on a list, last in first out, and their old contents must be
  * cleared. Frames never handed out lie between two marks, taken singly from below and in blocks from above;
- * RAM is zero at power-on, so these need no clearing (the PG_ZERO idea of the BSDs). Hence a first touch
- * costs little and a steady state pays for its clears, as on a machine that has been up for a while.
+ * where RAM is zero when the machine starts these need no clearing (the PG_ZERO idea of the BSDs). Hence a first touch
+ * costs little and a steady state pays for its clears, as on a machine that has been up for a while. Where RAM begins with
+ * anything (config.dirty_ram, as a real machine's does), every frame is cleared.
  *
  * Each of a block's 512 frames has its own reference count, so a large page can be split and given back
  * piecemeal. Blocks given back piecemeal are put together again for the balloon only (k_frames_gather).
@@ -87,15 +88,15 @@ static void break_block(struct frames *f)
 	}
 }
 
-/* There is one. */
-static uint32_t frame_take(bool *is_zero)
+/* There is one. *is_fresh: it was never handed out. */
+static uint32_t frame_take(bool *is_fresh)
 {
 	struct frames *f = &k_now->frames;
 	uint32_t frame;
 
 	if (!f->free_head && f->low == f->high)
 		break_block(f);
-	*is_zero = !f->free_head;
+	*is_fresh = !f->free_head;
 	if (f->free_head) {
 		frame = f->free_head;
 		f->free_head = f->next[frame];
@@ -107,12 +108,12 @@ static uint32_t frame_take(bool *is_zero)
 	return frame;
 }
 
-static uint32_t large_take(bool *is_zero)
+static uint32_t large_take(bool *is_fresh)
 {
 	struct frames *f = &k_now->frames;
 	uint32_t first;
 
-	*is_zero = !f->large_head;
+	*is_fresh = !f->large_head;
 	if (f->large_head) {
 		first = f->large_head;
 		f->large_head = f->next[first];
@@ -136,13 +137,15 @@ static void make_room(void)
 
 uint32_t k_frame_alloc(bool *is_zero)
 {
+	bool is_fresh;
 	uint32_t frame;
 
 	if (!k_now->frames.free)
 		make_room();
-	frame = frame_take(is_zero);
-	if (!*is_zero)
+	frame = frame_take(&is_fresh);
+	if (!is_fresh)
 		find_unchanged(frame);
+	*is_zero = is_fresh && !k_now->config.dirty_ram;
 	return frame;
 }
 
@@ -158,11 +161,13 @@ uint32_t k_frame_alloc_cleared(void)
 
 uint32_t k_large_alloc_cleared(void)
 {
-	bool is_zero;
-	uint32_t first = large_take(&is_zero);
+	bool is_fresh;
+	uint32_t first = large_take(&is_fresh);
+	bool is_zero = is_fresh && !k_now->config.dirty_ram;
 
 	for (uint32_t i = 0; first && !is_zero && i < K_LARGE_FRAMES; i++) {
-		find_unchanged(first + i);
+		if (!is_fresh)
+			find_unchanged(first + i);
 		k_frame_clear(first + i);
 	}
 	return first;
@@ -170,16 +175,16 @@ uint32_t k_large_alloc_cleared(void)
 
 uint32_t k_frame_take(void)
 {
-	bool is_zero;
+	bool is_fresh;
 
-	return k_now->frames.free ? frame_take(&is_zero) : 0;
+	return k_now->frames.free ? frame_take(&is_fresh) : 0;
 }
 
 uint32_t k_large_take(void)
 {
-	bool is_zero;
+	bool is_fresh;
 
-	return large_take(&is_zero);
+	return large_take(&is_fresh);
 }
 
 static bool is_block_listed(uint32_t first)

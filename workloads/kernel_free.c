@@ -11,7 +11,8 @@
  * free frames, and ends with STOP. Hinted frames are not set aside: their contents are not trusted anyway, and a
  * write by the next owner overrides the hint (the specification allows that).
  *
- * Both are about frames that were used: those never handed out are known to be zero on both sides, and must stay so.
+ * Both are about frames that were used: those never handed out are known to be zero on both sides, and must stay so. (Where RAM began dirty
+ * they might be told as well; but what they hold then is a template's, which a host has no gain by dropping.)
  */
 #include "kernel_state.h"
 

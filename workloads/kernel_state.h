@@ -94,8 +94,8 @@ struct process {
 };
 
 /* Invariant: refs[f] counts the mappings of frame f plus one for each kernel owner (page cache, table,
- * task, pipe, balloon); 0: free. Frames in [low, high) were never handed out since boot, so they are zero; other free
- * ones, from first on, are on a list. */
+ * task, pipe, balloon); 0: free. Frames in [low, high) were never handed out since boot, so they are zero, but for
+ * config.dirty_ram; other free ones, from first on, are on a list. */
 struct frames {
 	uint32_t total, free, first, low, high, free_head, large_head;
 	uint64_t freed;			 /* frames given back since boot */

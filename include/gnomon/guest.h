@@ -10,7 +10,7 @@
  *
  * Physical memory from 0: the boot page, boot tables, the kernel (its stacks and all its data included), then, from
  * a 2 MiB boundary on, the user program, up to reserved_bytes, a 2 MiB boundary too. Everything above is
- * free RAM, zero.
+ * free RAM: zero, unless the boot page says that it is dirty.
  *
  * At entry: 64-bit mode, CPL 0, RIP at the kernel's ELF entry, CR3 at tables the loader made
  * (the two windows, and all RAM at its physical address), CR0 PE|PG|WP, CR4 PAE, EFER LME|LMA|NXE, interrupts off, no
@@ -128,6 +128,8 @@ struct gn_guest_boot {
 	uint64_t vcpus;
 	uint64_t balloon_pa;  /* of a virtio-mmio balloon device (virtio.h); 0: none */
 	uint64_t free_poison; /* 32 bits that free frames are filled with; 0: they are not */
+	uint64_t
+		dirty_ram; /* flag: RAM beyond reserved_bytes holds anything, and the guest clears what it uses */
 
 	uint64_t trace_pa, trace_bytes; /* the trace buffer */
 	uint64_t call_nr, call_argument, call_result;

@@ -37,11 +37,12 @@ static struct {
 static const struct variant {
 	const char *name;
 	unsigned levels;
-	bool pcid, large, work;
+	bool pcid, large, work, dirty;
 } variants[] = {
-	{ "4 levels", 4, false, false, false },
-	{ "4 levels, PCID, large pages, kernel work", 4, true, true, true },
-	{ "5 levels, PCID", 5, true, false, false },
+	{ "4 levels", 4, false, false, false, false },
+	{ "4 levels, PCID, large pages, kernel work", 4, true, true, true, false },
+	{ "5 levels, PCID", 5, true, false, false, false },
+	{ "4 levels, large pages, dirty RAM", 4, false, true, false, true },
 };
 
 /* What a run leaves behind. */
@@ -56,6 +57,20 @@ static uint64_t memory_sum(struct gn_vm *vm)
 	uint64_t first = gn_guest_image.reserved_bytes / GN_PAGE_SIZE;
 
 	return gn_vm_memory_sum_range(vm, gfn(first), GUEST_RAM_BYTES / GN_PAGE_SIZE - first);
+}
+
+/* What the guest does not expect to be zeros is not. */
+static bool make_dirty(struct gn_vm *vm, const struct gn_guest_boot *boot)
+{
+	static uint64_t dirt[GN_PAGE_SIZE / sizeof(uint64_t)];
+	int err = 0;
+
+	for (size_t i = 0; i < sizeof(dirt) / sizeof(dirt[0]); i++)
+		dirt[i] = (i + 1) * 0x9e3779b97f4a7c15u;
+	for (uint64_t at = boot->reserved_bytes; boot->dirty_ram && at < boot->mem_bytes && !err;
+	     at += sizeof(dirt))
+		err = gn_vm_write(vm, gpa(at), dirt, sizeof(dirt));
+	return !err;
 }
 
 /* ---- On KVM ------------------------------------------------------------------------------------------------- */
@@ -103,6 +118,8 @@ static bool run_kvm(struct gn_kvm *kvm, struct outcome *out)
 		printf("  gn_kvm_load: %d: %s\n", err, gn_kvm_error(kvm, 0));
 		return false;
 	}
+	if (!make_dirty(gn_kvm_vm(kvm), &out->boot))
+		return false;
 	stop = gn_kvm_run(kvm, 0, &status);
 	if (gn_vm_read(gn_kvm_vm(kvm), gpa(GN_GUEST_BOOT_PA), &out->boot, sizeof(out->boot)))
 		return false;
@@ -130,7 +147,8 @@ static bool run_soft(const struct workload *w, const char *scheme, struct outcom
 	int err = gn_soft_create(&config, &soft);
 
 	if (!err) {
-		err = workload_run_twin(gn_soft_cpu(soft, 0), &out->boot, argument);
+		err = make_dirty(gn_soft_vm(soft), &out->boot) ? 0 : -ENOMEM;
+		err = err ? err : workload_run_twin(gn_soft_cpu(soft, 0), &out->boot, argument);
 		out->sum = memory_sum(gn_soft_vm(soft));
 		gn_soft_counters(soft, &out->counters);
 		gn_soft_destroy(soft);
@@ -179,6 +197,7 @@ static bool choose(struct gn_guest_boot *boot, const struct variant *v, bool nes
 
 	boot->levels = v->levels;
 	boot->large_pages = v->large;
+	boot->dirty_ram = v->dirty;
 	/* Where an emulator runs the kernel it is a matter of minutes. */
 	boot->kernel_work = v->work && !(nested && test.host.kernel_mode_emulated);
 	boot->pcid = v->pcid && (!nested || invalidates);

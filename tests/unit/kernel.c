@@ -15,6 +15,7 @@
 #include <gnomon/schemes.h>
 #include <gnomon/soft.h>
 
+#include "support/template.h"
 #include "workloads/cpu_hosted.h"
 #include "workloads/cpu.h"
 #include "workloads/kernel.h"
@@ -420,12 +421,14 @@ static const struct test_case {
 static const struct mode {
 	const char *name;
 	unsigned levels;
-	bool pcid, large;
+	bool pcid, large, dirty; /* dirty: over a template without a page of zeros */
 } modes[] = {
-	{ "4 levels", 4, false, false },
-	{ "4 levels, PCID, large", 4, true, true },
-	{ "5 levels, PCID", 5, true, false },
-	{ "5 levels, large", 5, false, true },
+	{ "4 levels", 4, false, false, false },
+	{ "4 levels, PCID, large", 4, true, true, false },
+	{ "5 levels, PCID", 5, true, false, false },
+	{ "5 levels, large", 5, false, true, false },
+	{ "4 levels, PCID, dirty RAM", 4, true, false, true },
+	{ "5 levels, large, dirty RAM", 5, false, true, true },
 };
 
 /* ---- The harness --------------------------------------------------------------------------------------------------- */
@@ -444,7 +447,8 @@ static void guest(struct gn_soft_cpu *cpu, void *ctx)
 					.pcid = job->mode->pcid,
 					.smep = true,
 					.smap = true,
-					.large_pages = job->mode->large };
+					.large_pages = job->mode->large,
+					.dirty_ram = job->mode->dirty };
 	struct kernel_stats before, after;
 
 	(void)cpu;
@@ -464,6 +468,16 @@ static void guest(struct gn_soft_cpu *cpu, void *ctx)
 	expect(after.spurious == 0);
 }
 
+static int dirt_fd(void)
+{
+	static int fd = -1;
+
+	if (fd < 0)
+		fd = template_new(RAM_BYTES / K_PAGE, TEMPLATE_SEALS);
+	cr_assert_geq(fd, 0);
+	return fd;
+}
+
 static int run(const char *scheme, bool deprivileged, const struct job *job, char *why,
 	       size_t why_bytes, uint64_t *sum)
 {
@@ -475,8 +489,13 @@ static int run(const char *scheme, bool deprivileged, const struct job *job, cha
 	struct gn_audit_report report;
 	void *state = calloc(1, kernel_state_bytes());
 	struct gn_soft *soft;
-	int err = gn_soft_create(&config, &soft);
+	int err;
 
+	if (job->mode->dirty) {
+		config.vm.pool = GN_POOL_TEMPLATE;
+		config.vm.template_fd = dirt_fd();
+	}
+	err = gn_soft_create(&config, &soft);
 	cr_assert_eq(err, 0, "%s: gn_soft_create: %d", scheme, err);
 	kernel_attach(state);
 	cpu_hosted_enter(gn_soft_cpu(soft, 0), NULL, NULL);

@@ -216,7 +216,8 @@ void guest_kernel_main(void)
 					      .smap = boot->smap,
 					      .large_pages = boot->large_pages,
 					      .balloon_pa = boot->balloon_pa,
-					      .free_poison = (uint32_t)boot->free_poison };
+					      .free_poison = (uint32_t)boot->free_poison,
+					      .dirty_ram = boot->dirty_ram };
 
 	if (boot->magic != GN_GUEST_MAGIC || !boot->user_start)
 		cpu_panic("guest kernel: the boot page is not filled in");
