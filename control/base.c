@@ -21,7 +21,7 @@
 
 void gn_base_say(struct gn_base *b, const char *format, ...)
 {
-	char text[512];
+	char text[GN_WHY_BYTES + 112];
 	va_list args;
 
 	va_start(args, format);
@@ -83,6 +83,14 @@ void gn_base_put_state(const struct gn_base *b, struct gn_json_writer *w)
 		gn_json_put_u64(w, "metrics_port", gn_metrics_http_port(b->http));
 }
 
+int gn_base_load_config(const struct gn_base_ops *ops, const char *path, void *config, char *why,
+			size_t why_bytes)
+{
+	int err = gn_config_load(ops->schema, path, config, why, why_bytes);
+
+	return !err && ops->check ? ops->check(config, why, why_bytes) : err;
+}
+
 /* ---- Reload ------------------------------------------------------------------------------------------------------ */
 
 static void keep_bound(struct gn_base *b, struct gn_base_config *fresh)
@@ -104,7 +112,7 @@ static void keep_bound(struct gn_base *b, struct gn_base_config *fresh)
 static int take_configuration(struct gn_base *b, void *fresh, char *why, size_t why_bytes)
 {
 	const struct gn_base_config *config = fresh;
-	int err = gn_config_load(b->ops->schema, b->config_path, fresh, why, why_bytes);
+	int err = gn_base_load_config(b->ops, b->config_path, fresh, why, why_bytes);
 
 	if (!err && b->ops->accept)
 		err = b->ops->accept(b, fresh, why, why_bytes);
@@ -113,6 +121,8 @@ static int take_configuration(struct gn_base *b, void *fresh, char *why, size_t 
 	err = gn_event_log_reopen(b->log, config->event_log);
 	if (err)
 		snprintf(why, why_bytes, "event_log %s: %s", config->event_log, strerror(-err));
+	if (err && b->ops->discarded)
+		b->ops->discarded(b);
 	return err;
 }
 
@@ -129,7 +139,7 @@ static void on_reload(void *ctx)
 	struct gn_base *b = ctx;
 	const size_t bytes = b->ops->schema->values_bytes;
 	/* What is new, and what was. */
-	char *fresh = malloc(bytes), *old = malloc(bytes), why[400] = "out of memory";
+	char *fresh = malloc(bytes), *old = malloc(bytes), why[GN_WHY_BYTES] = "out of memory";
 
 	if (!fresh || !old || take_configuration(b, fresh, why, sizeof(why))) {
 		refuse_reload(b, why);
@@ -321,7 +331,7 @@ int gn_base_create(const struct gn_base_ops *ops, const char *config_path, bool 
 		   void (*say)(const char *text), struct gn_base **out)
 {
 	struct gn_base *b = calloc(1, ops->daemon_bytes);
-	char why[400];
+	char why[GN_WHY_BYTES];
 	int err;
 
 	if (!b)
@@ -331,7 +341,7 @@ int gn_base_create(const struct gn_base_ops *ops, const char *config_path, bool 
 	b->say = say;
 	b->is_dry = dry;
 	b->config_path = config_path;
-	err = gn_config_load(ops->schema, config_path, b->config, why, sizeof(why));
+	err = gn_base_load_config(ops, config_path, b->config, why, sizeof(why));
 	if (err)
 		say(why);
 	if (!err)

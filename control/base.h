@@ -92,6 +92,9 @@ struct gn_base_ops {
 	size_t daemon_bytes;
 	size_t config_at; /* of the daemon's configuration in the daemon */
 	const struct gn_config_schema *schema;
+	/* What the schema cannot say of a configuration: whether what it names is there. At the start, at a reload and of
+	 * --check-config. -EINVAL, with why in @why. May be NULL. */
+	int (*check)(const void *config, char *why, size_t why_bytes);
 	const struct gn_server_command
 		*commands; /* beside pause, resume and quit; one without a name ends them */
 	int (*event)(void *daemon, struct gn_peer *, const char *name, const cJSON *data);
@@ -104,6 +107,8 @@ struct gn_base_ops {
 	/* A reload: may @fresh come into force? It may be changed where something has to stay as it was. All that can fail is
 	 * done here. -errno, with why in @why. May be NULL. */
 	int (*accept)(void *daemon, void *fresh, char *why, size_t why_bytes);
+	/* What was accepted does not come into force after all. May be NULL. */
+	void (*discarded)(void *daemon);
 	/* It is in force; @old is what was. */
 	void (*applied)(void *daemon, const void *old);
 	/* Of is_paused. */
@@ -115,6 +120,12 @@ struct gn_base_ops {
 	void (*update_metrics)(void *daemon);
 };
 
+/* Why a configuration is refused may name a path. */
+#define GN_WHY_BYTES 1000
+
+/* The configuration at @path, as far as it can be known to be right without a daemon. -EINVAL or -errno, with a line in @why. */
+int gn_base_load_config(const struct gn_base_ops *ops, const char *path, void *config, char *why,
+			size_t why_bytes);
 /* A daemon, ready to be run. -errno, having said why through @say: -EINVAL, -ENOENT and -EACCES are the configuration's.
  * @dry: it is to decide and tell nobody but the log. */
 int gn_base_create(const struct gn_base_ops *ops, const char *config_path, bool dry,

@@ -62,7 +62,7 @@ struct gn_config_schema {
 	size_t values_bytes; /* of the daemon's struct; at most GN_CONFIG_MAX_BYTES */
 };
 
-#define GN_CONFIG_MAX_BYTES 32768
+#define GN_CONFIG_MAX_BYTES 131072
 
 /* Fill *values from the file at @path. 0; -EINVAL or -errno with a line in @why, and *values as it was. */
 int gn_config_load(const struct gn_config_schema *, const char *path, void *values, char *why,

@@ -48,9 +48,9 @@ static void say(const char *text)
 static int check(const struct gn_base_ops *ops, const char *path)
 {
 	_Alignas(max_align_t) char values[GN_CONFIG_MAX_BYTES];
-	char why[400];
+	char why[GN_WHY_BYTES];
 
-	if (gn_config_load(ops->schema, path, values, why, sizeof(why))) {
+	if (gn_base_load_config(ops, path, values, why, sizeof(why))) {
 		say(why);
 		return EXIT_USAGE_OR_CONFIG;
 	}

@@ -112,6 +112,11 @@ void gn_service_ready(struct gn_service *s)
 	sd_notify(0, "READY=1");
 }
 
+void gn_service_feed_watchdog(void)
+{
+	sd_notify(0, "WATCHDOG=1");
+}
+
 void gn_service_status(struct gn_service *s, const char *format, ...)
 {
 	char text[256];

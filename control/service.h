@@ -31,6 +31,8 @@ sd_event *gn_service_event(struct gn_service *);
 /* READY=1; the watchdog, if WatchdogSec= asks for one, is fed from now on by the loop itself, so that a loop
  * that hangs starves it. */
 void gn_service_ready(struct gn_service *);
+/* For who keeps the loop from running for long, and does not hang: from time to time. */
+void gn_service_feed_watchdog(void);
 /* STATUS=, one line. */
 __attribute__((format(printf, 2, 3))) void gn_service_status(struct gn_service *,
 							     const char *format, ...);
