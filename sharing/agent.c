@@ -26,11 +26,14 @@ enum { RETRY_MS = 250, REPORT_MS = 1000, UNREGISTER_MS = 1000, SESSION_FDS = 2, 
 
 /* ---- Saying ------------------------------------------------------------------------------------------------------ */
 
-/* How a merge reaches the hardware: the p2m's pointer, of which tables are made anew, or a mapping of the host's beside that. */
+/* How a merge reaches the hardware: the p2m's pointer, of which tables are made anew, or a mapping of the host's beside that. Over a template
+ * nothing is merged, but a copy dropped. */
 static const char *mechanism(const struct gn_share_agent *a)
 {
 	const bool is_nested = !strcmp(a->scheme, "ept") || !strcmp(a->scheme, "npt");
 
+	if (gn_vm_is_over_template(a->config.vm))
+		return "template";
 	return is_nested && !strcmp(a->backend, "kvm") ? "mapping" : "p2m";
 }
 
@@ -48,6 +51,8 @@ static void send_registration(struct gn_share_agent *a)
 		gn_json_put_text(&w, "domain", a->group);
 		gn_json_put_bool(&w, "quiet", a->config.quiet);
 	}
+	if (a->over[0])
+		gn_json_put_text(&w, "template", a->over);
 	if (a->backend[0])
 		gn_json_put_text(&w, "backend", a->backend);
 	if (a->scheme[0])
@@ -208,6 +213,8 @@ static int copy_names(struct gn_share_agent *a, const struct gn_share_agent_conf
 	if (!err)
 		err = copy_name(a->group, sizeof(a->group), c->group);
 	if (!err)
+		err = copy_name(a->over, sizeof(a->over), c->template_name);
+	if (!err)
 		err = copy_name(a->backend, sizeof(a->backend), c->backend);
 	if (!err)
 		err = copy_name(a->scheme, sizeof(a->scheme), c->scheme);
@@ -230,6 +237,23 @@ static int make_sharing(struct gn_share_agent *a)
 	return err ? err : gn_domain_add(a->domain, a->config.vm);
 }
 
+static bool is_given(const char *name)
+{
+	return name && name[0];
+}
+
+/* Whether what is asked for goes together. */
+static bool is_sound(const struct gn_share_agent_config *c)
+{
+	const bool has_group = is_given(c->group);
+
+	if (!is_given(c->name) || !c->vm || c->mem_bytes / GN_PAGE_SIZE != c->vm->p2m.gfn_count)
+		return false;
+	if (gn_vm_is_over_template(c->vm) ? has_group : is_given(c->template_name))
+		return false;
+	return has_group || !c->quiet;
+}
+
 int gn_share_agent_create(const struct gn_share_agent_config *config, struct gn_share_agent **out)
 {
 	struct gn_client_config client = { .path = config->socket,
@@ -240,9 +264,7 @@ int gn_share_agent_create(const struct gn_share_agent_config *config, struct gn_
 	struct gn_share_agent *a;
 	int err;
 
-	if (!config->name || !config->name[0] || !config->vm ||
-	    config->mem_bytes / GN_PAGE_SIZE != config->vm->p2m.gfn_count ||
-	    (config->quiet && (!config->group || !config->group[0])))
+	if (!is_sound(config))
 		return -EINVAL;
 	a = calloc(1, sizeof(*a));
 	if (!a)

@@ -14,6 +14,8 @@
  * A group that the daemon's configuration declares quiet is so for the VM, too (agent_quiet.c): its guest learns nothing of others by the time
  * that accesses take. A VM with home frames seals as many pages as its pool has frames beyond those of the guest and its tables.
  *
+ * A VM over a template (GN_POOL_TEMPLATE) shares by that alone and is of no group: its frames stay its own.
+ *
  * A thread of its own does all of it; the guest runs meanwhile.
  */
 #ifndef GN_SHARING_AGENT_H
@@ -30,7 +32,9 @@ extern "C" {
 
 struct gn_share_agent_config {
 	const char *socket, *name;
-	const char *group;	      /* NULL: none */
+	const char *group; /* NULL: none */
+	const char
+		*template_name; /* the daemon's template that the VM is over; NULL: none of its */
 	const char *backend, *scheme; /* may be NULL */
 	bool quiet;		      /* of no group that is not quiet */
 	uint64_t mem_bytes;
@@ -41,7 +45,7 @@ struct gn_share_agent_config {
 
 struct gn_share_agent;
 
-/* -EINVAL, -ENAMETOOLONG, -ENOMEM, -errno. */
+/* -EINVAL (also: of a group, and over a template), -ENAMETOOLONG, -ENOMEM, -errno. */
 int gn_share_agent_create(const struct gn_share_agent_config *config, struct gn_share_agent **out);
 int gn_share_agent_start(struct gn_share_agent *agent);
 /* Stops the thread: nothing is scanned or merged any more, and what is shared stays so. */

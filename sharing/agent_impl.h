@@ -33,11 +33,11 @@ struct gn_share_area {
 };
 
 struct gn_share_agent {
-	struct gn_share_agent_config config; /* (c) */
-	char name[64], group[64], backend[16], scheme[24];
-	uint64_t pages;		  /* (c) */
-	struct gn_client *client; /* (t) */
-	int kick_fd;		  /* (c) to stop */
+	struct gn_share_agent_config config;			     /* (c) */
+	char name[64], group[64], over[64], backend[16], scheme[24]; /* over: a template */
+	uint64_t pages;						     /* (c) */
+	struct gn_client *client;				     /* (t) */
+	int kick_fd;						     /* (c) to stop */
 	pthread_t thread;
 	bool has_thread;
 	_Atomic(bool) is_stopping, is_registered, is_refused_as_not_quiet; /* (a) */

@@ -4,7 +4,8 @@
  *
  * A reload: what a domain has had since it began (pool, index) changes for the next domain. VMs that their domain's section
  * names no more lose their connection; what they share stays shared until they write it. So do all VMs of a domain that becomes quiet, or
- * ceases to be: they come back and are told, or do not.
+ * ceases to be: they come back and are told, or do not. New templates are read before a reload comes into force, which a file that will not do
+ * refuses whole; VMs over one that it names no more keep it, and their connection.
  *
  * Stopping is nothing to VMs: they keep what they share.
  */
@@ -98,9 +99,20 @@ static int on_period(sd_event_source *source, uint64_t usec, void *ctx)
 
 /* ---- A life ------------------------------------------------------------------------------------------------------ */
 
+static int accept_config(void *ctx, void *fresh, char *why, size_t why_bytes)
+{
+	return gn_shared_templates_read(ctx, fresh, why, why_bytes);
+}
+
+static void discarded(void *ctx)
+{
+	gn_shared_templates_discard(ctx);
+}
+
 static void applied(void *ctx, const void *old)
 {
 	(void)old;
+	gn_shared_templates_apply(ctx);
 	gn_shared_recheck(ctx);
 	gn_shared_tell_budget(ctx, true);
 }
@@ -113,11 +125,17 @@ static void paused(void *ctx)
 static int start(void *ctx)
 {
 	struct gn_shared *d = ctx;
-	int err = gn_shared_links_start(d);
+	char why[GN_WHY_BYTES];
+	int err = gn_shared_templates_read(d, &d->config, why, sizeof(why));
 
+	if (err) {
+		gn_base_say(&d->base, "%s", why);
+		return err;
+	}
+	gn_shared_templates_apply(d);
+	err = gn_shared_links_start(d);
 	if (!err)
 		err = gn_shared_budget_start(d);
-
 	if (!err)
 		err = sd_event_add_time_relative(gn_service_event(d->base.service), &d->period,
 						 CLOCK_MONOTONIC, PERIOD_US, 1000, on_period, d);
@@ -130,6 +148,7 @@ static void destroy(void *ctx)
 
 	while (d->vms)
 		gn_shared_forget(d->vms);
+	gn_shared_templates_end(d);
 	gn_shared_links_stop(d);
 	sd_event_source_disable_unref(d->period);
 	sd_event_source_disable_unref(d->rest);
@@ -145,11 +164,14 @@ const struct gn_base_ops gn_shared_ops = {
 	.daemon_bytes = sizeof(struct gn_shared),
 	.config_at = offsetof(struct gn_shared, config),
 	.schema = &gn_shared_schema,
+	.check = gn_shared_templates_check,
 	.commands = gn_shared_commands,
 	.event = gn_shared_on_event,
 	.gone = gn_shared_on_gone,
 	.start = start,
 	.destroy = destroy,
+	.accept = accept_config,
+	.discarded = discarded,
 	.applied = applied,
 	.paused = paused,
 	.update_metrics = gn_shared_update_metrics,

@@ -17,6 +17,9 @@
  * A VM is charged with frames until its process is dead or it has unregistered. A connection that ends says neither; such a VM
  * is *lost*: nothing more is taken from its exchange, nothing ordered, and its charges stay.
  *
+ * VMs may begin with a memory image of ours, a template (daemon_template.c), again if both say so. What they make of it is their own: such
+ * a VM is in no domain of several.
+ *
  * One thread, one event loop.
  */
 #ifndef GN_SHARING_DAEMON_H
@@ -52,9 +55,10 @@ struct gn_shared_vm {
 	uint64_t mem_bytes;
 	struct gn_shared_domain *domain; /* NULL: one of its own */
 	struct gn_broker_vm *broker_vm;
-	bool wants_quiet; /* no domain that is not */
-	int link_fd;	  /* link.h; -1: none */
-	bool wants_turn;  /* there may be more than was looked at */
+	struct gn_shared_template *over; /* NULL: it began with zeros */
+	bool wants_quiet;		 /* no domain that is not */
+	int link_fd;			 /* link.h; -1: none */
+	bool wants_turn;		 /* there may be more than was looked at */
 	/* What it last told. */
 	uint64_t pages_sharing, pages_shared, pages_unshared, pages_volatile, pages_sealed;
 	uint64_t pages_scanned, full_scans, zero_pages, stock_pages, cpu_us;
@@ -68,8 +72,9 @@ struct gn_shared {
 	sd_event_source *links;
 	struct gn_shared_vm *vms; /* lost ones too */
 	struct gn_shared_domain *domains;
-	unsigned vm_count; /* with a connection */
-	uint64_t told_ppm; /* the share that VMs know */
+	struct gn_shared_template *templates, *fresh_templates; /* fresh: not in force yet */
+	unsigned vm_count;					/* with a connection */
+	uint64_t told_ppm;					/* the share that VMs know */
 	unsigned lost_count;
 	/* Our own share of the budget: a bucket of CPU time. */
 	int64_t tokens_ns;
@@ -84,6 +89,8 @@ struct gn_shared {
 extern const struct gn_base_ops gn_shared_ops;
 
 /* daemon_vm.c: the books. */
+/* One with a connection; NULL: none has the name. */
+struct gn_shared_vm *gn_shared_vm_find(const struct gn_shared *daemon, const char *name);
 gn_command_fn gn_shared_register, gn_shared_unregister, gn_shared_get_segment;
 int gn_shared_on_event(void *daemon, struct gn_peer *peer, const char *name, const cJSON *data);
 void gn_shared_on_gone(void *daemon, struct gn_peer *peer);
@@ -97,6 +104,28 @@ void gn_shared_recheck(struct gn_shared *daemon);
 struct gn_shared_domain *gn_shared_domain_get(struct gn_shared *daemon, const char *name);
 /* One VM less; without any it is gone. */
 void gn_shared_domain_leave(struct gn_shared *daemon, struct gn_shared_domain *domain);
+
+/* daemon_template.c: templates. */
+gn_command_fn gn_shared_get_template, gn_shared_query_templates;
+/* Whether the files that @config names will do. -EINVAL, and @why. */
+int gn_shared_templates_check(const void *config, char *why, size_t why_bytes);
+/* Read those that are new or have changed, to be in force after _apply(), or dropped by _discard(). -errno, and @why. */
+int gn_shared_templates_read(struct gn_shared *daemon, const struct gn_shared_config *config,
+			     char *why, size_t why_bytes);
+void gn_shared_templates_discard(struct gn_shared *daemon);
+void gn_shared_templates_apply(struct gn_shared *daemon);
+void gn_shared_templates_end(struct gn_shared *daemon);
+/* By the configuration as it is; NULL: there is none. */
+struct gn_shared_template *gn_shared_template_find(const struct gn_shared *daemon,
+						   const char *name);
+const char *gn_shared_template_name(const struct gn_shared_template *t);
+/* Whether there is @name and it names @vm; else @reply says what is wrong. */
+bool gn_shared_template_admits(const struct gn_shared *daemon, const char *name, const char *vm,
+			       struct gn_reply *reply);
+/* One VM more, or less, is over it. */
+void gn_shared_template_join(struct gn_shared_template *t);
+void gn_shared_template_leave(struct gn_shared *daemon, struct gn_shared_template *t);
+void gn_shared_put_templates(struct gn_shared *daemon);
 
 /* daemon_serve.c: what VMs put. */
 /* Listen to the VM's link; and no more. -errno. */

@@ -18,6 +18,8 @@ static void put_vm(struct gn_json_writer *w, const struct gn_shared_vm *vm)
 		gn_json_put_text(w, "mechanism", vm->mechanism);
 	if (vm->domain)
 		gn_json_put_text(w, "domain", vm->domain->name);
+	if (vm->over)
+		gn_json_put_text(w, "template", gn_shared_template_name(vm->over));
 	if (vm->backend[0])
 		gn_json_put_text(w, "backend", vm->backend);
 	if (vm->scheme[0])
@@ -144,11 +146,14 @@ static void audit(void *ctx, struct gn_peer *p, const cJSON *a, struct gn_reply 
 }
 
 const struct gn_server_command gn_shared_commands[] = {
-	{ "register", gn_shared_register, "name mem_bytes domain quiet mechanism backend scheme" },
+	{ "register", gn_shared_register,
+	  "name mem_bytes domain template quiet mechanism backend scheme" },
+	{ "get-template", gn_shared_get_template, "template name" },
 	{ "unregister", gn_shared_unregister, NULL },
 	{ "get-segment", gn_shared_get_segment, "segment" },
 	{ "query-vms", query_vms, NULL },
 	{ "query-domains", query_domains, NULL },
+	{ "query-templates", gn_shared_query_templates, NULL },
 	{ "query-sharing", query_sharing, NULL },
 	{ "audit", audit, NULL },
 	{ NULL, NULL, NULL },

@@ -27,6 +27,11 @@ static const struct gn_config_key keys[] = {
 	  "names, or patterns like web-*, of the VMs that may share with each other" },
 	{ "domain *", "quiet", GN_CONFIG_NAMED_SWITCH, AT(quiet), 0, 0, NULL, NULL,
 	  "whether their guests must learn nothing of each other by the time that accesses take" },
+	{ "template *", "file", GN_CONFIG_NAMED, AT(template_files), 0, 0, NULL, NULL,
+	  "a memory image (gnomon run --save-memory), read when the daemon starts or a reload "
+	  "names it" },
+	{ "template *", "vms", GN_CONFIG_NAMED, AT(template_vms), 0, 0, NULL, NULL,
+	  "names, or patterns like web-*, of the VMs that may begin with it" },
 };
 
 const struct gn_config_schema gn_shared_schema = { keys, sizeof(keys) / sizeof(keys[0]),
@@ -43,12 +48,35 @@ static bool has_match(const char *patterns, const char *name)
 	return false;
 }
 
+/* The text that @names has for the section @section; NULL: it has none. */
+static const char *text_of(const struct gn_config_names *names, const char *section)
+{
+	for (unsigned i = 0; i < names->count; i++)
+		if (!strcmp(names->of[i].name, section))
+			return names->of[i].text;
+	return NULL;
+}
+
+static bool has_named(const struct gn_config_names *names, const char *section, const char *vm)
+{
+	const char *patterns = text_of(names, section);
+
+	return patterns && has_match(patterns, vm);
+}
+
 bool gn_shared_config_allows(const struct gn_shared_config *c, const char *domain, const char *name)
 {
-	for (unsigned i = 0; i < c->domains.count; i++)
-		if (!strcmp(c->domains.of[i].name, domain))
-			return has_match(c->domains.of[i].text, name);
-	return false;
+	return has_named(&c->domains, domain, name);
+}
+
+bool gn_shared_config_has_template(const struct gn_shared_config *c, const char *name)
+{
+	return text_of(&c->template_files, name);
+}
+
+bool gn_shared_config_gives(const struct gn_shared_config *c, const char *name, const char *vm)
+{
+	return has_named(&c->template_vms, name, vm);
 }
 
 bool gn_shared_config_is_quiet(const struct gn_shared_config *c, const char *domain)

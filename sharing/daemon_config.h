@@ -20,6 +20,7 @@ struct gn_shared_config {
 	uint64_t reserve_bytes;
 	struct gn_config_names domains; /* the VMs of each, as patterns */
 	struct gn_config_switches quiet;
+	struct gn_config_names template_files, template_vms; /* of each template */
 };
 
 extern const struct gn_config_schema gn_shared_schema;
@@ -29,6 +30,10 @@ bool gn_shared_config_allows(const struct gn_shared_config *config, const char *
 			     const char *name);
 /* Whether it says that this domain is quiet. */
 bool gn_shared_config_is_quiet(const struct gn_shared_config *config, const char *domain);
+bool gn_shared_config_has_template(const struct gn_shared_config *config, const char *name);
+/* Whether [template @name] names the VM @vm. */
+bool gn_shared_config_gives(const struct gn_shared_config *config, const char *name,
+			    const char *vm);
 
 #ifdef __cplusplus
 }

@@ -142,6 +142,7 @@ void gn_shared_update_metrics(void *ctx)
 	put_mechanisms(d);
 	for (const struct gn_shared_domain *domain = d->domains; domain; domain = domain->next)
 		put_domain(d, domain);
+	gn_shared_put_templates(d);
 	gn_base_put_metrics(&d->base);
 	for (const struct gn_shared_vm *vm = d->vms; vm; vm = vm->next)
 		if (vm->peer)

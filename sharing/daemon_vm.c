@@ -19,7 +19,7 @@
 #define PAGE_BYTES 4096
 #define LOST_MAX   16 /* of a process */
 
-static struct gn_shared_vm *find(struct gn_shared *d, const char *name)
+struct gn_shared_vm *gn_shared_vm_find(const struct gn_shared *d, const char *name)
 {
 	struct gn_shared_vm *vm = d->vms;
 
@@ -35,6 +35,8 @@ static void log_vm(struct gn_shared *d, const char *event, const struct gn_share
 	gn_json_put_text(w, "vm", vm->name);
 	if (vm->domain)
 		gn_json_put_text(w, "domain", vm->domain->name);
+	if (vm->over)
+		gn_json_put_text(w, "template", gn_shared_template_name(vm->over));
 	gn_event_log_end(d->base.log);
 }
 
@@ -51,6 +53,8 @@ static void release(struct gn_shared_vm *vm)
 		vm->domain->vm_count--;
 		gn_shared_domain_leave(vm->daemon, vm->domain);
 	}
+	if (vm->over)
+		gn_shared_template_leave(vm->daemon, vm->over);
 	if (vm->process_fd >= 0)
 		close(vm->process_fd);
 	free(vm);
@@ -69,7 +73,7 @@ void gn_shared_forget(struct gn_shared_vm *vm)
 	d->gone_zero_pages += vm->zero_pages;
 	d->gone_full_scans += vm->full_scans;
 	d->lost_count -= !vm->peer;
-	if (!find(d, vm->name))
+	if (!gn_shared_vm_find(d, vm->name))
 		gn_metrics_forget(d->base.metrics, "vm", vm->name);
 	/* Of others it is made again when somebody looks. */
 	gn_metrics_forget(d->base.metrics, "mechanism", vm->mechanism);
@@ -206,15 +210,34 @@ static bool has_lost_many(const struct gn_shared *d, pid_t pid)
 	return count >= LOST_MAX;
 }
 
+/* Of what a VM wants to be. "": of none. */
+struct wishes {
+	char domain[sizeof(((struct gn_shared_domain *)0)->name)];
+	char over[48]; /* a template */
+};
+
+/* Its frames are its own for good, so there is nothing that a domain of several could do with it. */
+static void check_template(const struct gn_shared *d, const struct gn_shared_vm *vm,
+			   const struct wishes *w, struct gn_reply *reply)
+{
+	if (w->over[0] && w->domain[0])
+		gn_reply_fail(reply, "InvalidArgument",
+			      "a VM over a template is in no domain: its frames stay its own");
+	else if (w->over[0])
+		gn_shared_template_admits(d, w->over, vm->name, reply);
+}
+
 static void read_registration(struct gn_shared *d, struct gn_peer *p, struct gn_shared_vm *vm,
-			      const cJSON *a, char *domain, size_t bytes, struct gn_reply *reply)
+			      const cJSON *a, struct wishes *wishes, struct gn_reply *reply)
 {
 	struct gn_json_errors e = { .failed = false };
+	const char *domain = wishes->domain;
 	bool says_quiet;
 
 	gn_json_get_text(&e, a, "name", GN_JSON_REQUIRED, vm->name, sizeof(vm->name));
 	gn_json_get_u64(&e, a, "mem_bytes", GN_JSON_REQUIRED, (uint64_t)1 << 50, &vm->mem_bytes);
-	gn_json_get_text(&e, a, "domain", GN_JSON_OPTIONAL, domain, bytes);
+	gn_json_get_text(&e, a, "domain", GN_JSON_OPTIONAL, wishes->domain, sizeof(wishes->domain));
+	gn_json_get_text(&e, a, "template", GN_JSON_OPTIONAL, wishes->over, sizeof(wishes->over));
 	gn_json_get_text(&e, a, "backend", GN_JSON_OPTIONAL, vm->backend, sizeof(vm->backend));
 	gn_json_get_text(&e, a, "mechanism", GN_JSON_OPTIONAL, vm->mechanism,
 			 sizeof(vm->mechanism));
@@ -226,7 +249,7 @@ static void read_registration(struct gn_shared *d, struct gn_peer *p, struct gn_
 		gn_reply_fail(reply, "InvalidArgument", "mem_bytes must be a page at least");
 	else if (gn_peer_tag(p))
 		gn_reply_fail(reply, "AlreadyRegistered", "this connection is a VM's already");
-	else if (find(d, vm->name))
+	else if (gn_shared_vm_find(d, vm->name))
 		gn_reply_fail(reply, "NameTaken", "a VM named %s is registered", vm->name);
 	else if (d->base.is_stopping)
 		gn_reply_fail(reply, "TryAgain", "the daemon is stopping");
@@ -240,6 +263,8 @@ static void read_registration(struct gn_shared *d, struct gn_peer *p, struct gn_
 			      vm->name);
 	else if (domain[0])
 		check_manner(d, vm, domain, says_quiet, reply);
+	if (!reply->error_class)
+		check_template(d, vm, wishes, reply);
 }
 
 static void admit(struct gn_shared *d, struct gn_peer *p, struct gn_shared_vm *vm,
@@ -274,7 +299,7 @@ void gn_shared_register(void *ctx, struct gn_peer *p, const cJSON *arguments,
 {
 	struct gn_shared *d = ctx;
 	struct gn_shared_vm *vm = calloc(1, sizeof(*vm));
-	char domain[sizeof(((struct gn_shared_domain *)0)->name)] = "";
+	struct wishes wishes = { .domain = "" };
 	int err = 0;
 
 	if (!vm) {
@@ -284,9 +309,13 @@ void gn_shared_register(void *ctx, struct gn_peer *p, const cJSON *arguments,
 	vm->daemon = d;
 	vm->link_fd = vm->process_fd = -1;
 	vm->pid = gn_peer_pid(p);
-	read_registration(d, p, vm, arguments, domain, sizeof(domain), reply);
-	if (!reply->error_class && domain[0])
-		err = join(d, vm, domain, reply);
+	read_registration(d, p, vm, arguments, &wishes, reply);
+	if (!reply->error_class && wishes.over[0]) {
+		vm->over = gn_shared_template_find(d, wishes.over);
+		gn_shared_template_join(vm->over);
+	}
+	if (!reply->error_class && wishes.domain[0])
+		err = join(d, vm, wishes.domain, reply);
 	if (err)
 		gn_reply_fail(reply, refusal(err), "the domain takes no VM more: %s",
 			      err == -ESRCH ? "its process cannot be watched" : strerror(-err));
