@@ -18,12 +18,13 @@
 #include "progress.h"
 #include "run_control.h"
 #include "run_one.h"
+#include "save_memory.h"
 #include "summary.h"
 #include "table.h"
 
 struct run_options {
 	struct machine machine;
-	const char *scheme, *workload, *argument, *json;
+	const char *scheme, *workload, *argument, *json, *save_memory;
 	uint64_t repeat, size;
 	bool audit, quick, full;
 	struct run_control control;
@@ -40,6 +41,7 @@ enum {
 	OPT_QUICK,
 	OPT_FULL,
 	OPT_JSON,
+	OPT_SAVE_MEMORY,
 };
 
 static const struct argp_option options[] = {
@@ -56,6 +58,10 @@ static const struct argp_option options[] = {
 	{ "repeat", OPT_REPEAT, "N", 0, "repeat N times; what the guest did must agree (1)", 1 },
 	{ "audit", OPT_AUDIT, NULL, 0, "prove every table right at the end", 1 },
 	{ "json", OPT_JSON, "FILE", 0, "write a result file of this one run (- is stdout)", 2 },
+	{ "save-memory", OPT_SAVE_MEMORY, "FILE", 0,
+	  "write the guest's memory at the end: what gnomon-shared can have as a template, for "
+	  "others to begin with",
+	  2 },
 	{ 0 }
 };
 
@@ -67,6 +73,8 @@ static const char doc[] =
 	"  gnomon run ept trace:sqlite.gntrace --cpu sapphire-rapids --json -\n"
 	"  gnomon run ept phases --control /run/gnomon/balloond.sock --min 256M\n"
 	"  gnomon run ept phases --sharing /run/gnomon/shared.sock --sharing-domain web\n"
+	"  gnomon run ept phases --mem 256M --save-memory base.image\n"
+	"  gnomon run ept phases --mem 256M --sharing /run/gnomon/shared.sock --template base\n"
 	"  gnomon run --backend kvm shadow fork-exec --audit";
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -107,6 +115,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case OPT_JSON:
 		o->json = arg;
+		return 0;
+	case OPT_SAVE_MEMORY:
+		if (!*arg || !strcmp(arg, "-"))
+			cli_fail(EXIT_USAGE, "--save-memory \"%s\": must be a file", arg);
+		o->save_memory = arg;
 		return 0;
 	case ARGP_KEY_ARG:
 		if (!o->scheme)
@@ -245,6 +258,18 @@ static void write_json(const char *path, const struct results *r)
 		cli_fail(EXIT_CANNOT, "--json %s: %s", path, strerror(-err));
 }
 
+/* Kept if the run went well. */
+static void end_image(struct emit *image, const char *path, int err)
+{
+	if (err) {
+		emit_abort(image);
+		return;
+	}
+	err = emit_commit(image);
+	if (err)
+		cli_fail(EXIT_CANNOT, "--save-memory %s: %s", path, strerror(-err));
+}
+
 int run_command(int argc, char **argv)
 {
 	static const struct argp_child children[] = {
@@ -260,6 +285,7 @@ int run_command(int argc, char **argv)
 	struct gn_share_agent_stats shared = { 0 };
 	struct gn_soft_stats stats;
 	struct progress progress;
+	struct emit image;
 	struct run_request request;
 	struct results_run *run;
 	struct results r;
@@ -281,6 +307,13 @@ int run_command(int argc, char **argv)
 	if ((o.control.vm.socket || o.sharing.socket) && o.repeat > 1)
 		cli_fail(EXIT_USAGE, "--control, --sharing: the daemon decides how a run goes; "
 				     "--repeat does not go with it");
+	if (o.control.vm.socket && o.sharing.template_name)
+		cli_fail(EXIT_USAGE,
+			 "--control, --template: memory over a template cannot be taken by a "
+			 "balloon; choose one");
+	if (o.save_memory && o.repeat > 1)
+		cli_fail(EXIT_USAGE, "--save-memory: saves one run's memory; --repeat does not go "
+				     "with it");
 	o.quick = machine_choose_quick(&o.machine, o.quick, o.full, o.size);
 	host_probe(&r.host);
 	r.quick = o.quick;
@@ -302,11 +335,18 @@ int run_command(int argc, char **argv)
 					.memory = &memory,
 					.sharing = o.sharing.socket ? &o.sharing : NULL,
 					.shared = &shared,
+					.image = o.save_memory ? &image : NULL,
 					.rest_ms = o.control.rest_ms };
+	run_sharing_get_template(&o.sharing, o.machine.mem_bytes);
+	err = o.save_memory ? save_memory_open(&image, o.save_memory) : 0;
+	if (err)
+		cli_fail(EXIT_CANNOT, "--save-memory %s: %s", o.save_memory, strerror(-err));
 	progress_begin(&progress, 1);
 	progress_step(&progress, o.workload);
 	err = run_one(&request, run);
 	progress_end(&progress);
+	if (o.save_memory)
+		end_image(&image, o.save_memory, err);
 	if (err)
 		cli_warn("%s under %s: %s", o.workload, o.scheme, run->failure);
 	else if (o.json && !strcmp(o.json, "-"))
@@ -322,6 +362,7 @@ int run_command(int argc, char **argv)
 	if (o.json)
 		write_json(o.json, &r);
 	results_fini(&r);
+	run_sharing_fini(&o.sharing);
 	machine_fini(&o.machine);
 	if (err == -ETIMEDOUT)
 		return EXIT_CANNOT; /* the daemon did not admit it */

@@ -22,6 +22,7 @@
 #include "guest_service.h"
 #include "machine_kvm.h"
 #include "run_control.h"
+#include "save_memory.h"
 
 struct guest {
 	const struct run_request *request;
@@ -35,6 +36,39 @@ struct guest {
 };
 
 /* ---- One repetition ----------------------------------------------------------------------------------------- */
+
+/* A page that is zeros stays as it is: over a template it would become a copy. */
+static int clear_page(struct gn_vm *vm, gpa_t at)
+{
+	static const uint8_t zeros[GN_PAGE_SIZE];
+	uint8_t page[GN_PAGE_SIZE];
+	int err = gn_vm_read(vm, at, page, sizeof(page));
+
+	return err || !memcmp(page, zeros, sizeof(page))
+		       ? err
+		       : gn_vm_write(vm, at, zeros, sizeof(zeros));
+}
+
+/* The image's memory begins with zeros, as a loader may rely on for what the files do not hold; the rest the guest clears itself. */
+static int load(struct guest *g, struct results_run *run)
+{
+	int err = 0;
+
+	for (uint64_t at = 0; g->boot.dirty_ram && at < gn_guest_image.reserved_bytes && !err;
+	     at += GN_PAGE_SIZE)
+		err = clear_page(g->vm, gpa(at));
+	if (err) {
+		snprintf(run->failure, sizeof(run->failure),
+			 "the image's memory was not cleared: %s", strerror(-err));
+		return err;
+	}
+	err = gn_kvm_load(g->kvm, &gn_guest_image, &g->boot);
+	if (err)
+		snprintf(run->failure, sizeof(run->failure), "the guest was not loaded: %s",
+			 gn_kvm_error(g->kvm, 0));
+	g->service.vm = g->vm;
+	return err;
+}
 
 static int guest_create(struct guest *g, struct results_run *run)
 {
@@ -72,7 +106,8 @@ static int guest_create(struct guest *g, struct results_run *run)
 					  .kernel_work = machine->kernel_work,
 					  .size = params->size,
 					  .seed = params->seed,
-					  .vcpus = machine->vcpus };
+					  .vcpus = machine->vcpus,
+					  .dirty_ram = run_sharing_is_dirty(g->request->sharing) };
 	if (!strncmp(g->request->workload, "trace:", 6)) {
 		snprintf(g->boot.workload, sizeof(g->boot.workload), "trace");
 	} else {
@@ -93,12 +128,7 @@ static int guest_create(struct guest *g, struct results_run *run)
 			return err;
 		g->service.sharer = g->sharer;
 	}
-	err = gn_kvm_load(g->kvm, &gn_guest_image, &g->boot);
-	if (err)
-		snprintf(run->failure, sizeof(run->failure), "the guest was not loaded: %s",
-			 gn_kvm_error(g->kvm, 0));
-	g->service.vm = g->vm;
-	return err;
+	return load(g, run);
 }
 
 /* What became of it; 0: it ended well. */
@@ -251,6 +281,8 @@ static int run_once(const struct run_request *request, const struct workload_par
 		err = read_guest(&g, run);
 	if (!err && request->audit)
 		err = gn_kvm_pause(g.kvm, audit, &(struct proof){ g.vm, run });
+	if (!err && request->image)
+		err = save_memory(g.vm, request->image, run);
 	if (err && !run->failure[0])
 		snprintf(run->failure, sizeof(run->failure), "%s", strerror(-err));
 	if (g.memory && request->memory)

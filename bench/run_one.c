@@ -18,6 +18,7 @@
 
 #include "run_control.h"
 #include "run_kvm.h"
+#include "save_memory.h"
 #include "workloads/hosted.h"
 
 const char *run_group_name(enum workload_kind kind)
@@ -167,12 +168,13 @@ static int run_once(const struct run_request *request, const struct workload *wo
 		.seed = machine->seed,
 	};
 	struct running running = { .request = request };
-	const struct workload_hosting hosting = { .progress = on_progress,
-						  .phase = on_phase,
-						  .ctx = &running,
-						  .balloon_pa = request->control
-									? GN_BALLOON_MMIO_GPA
-									: 0 };
+	const struct workload_hosting hosting = {
+		.progress = on_progress,
+		.phase = on_phase,
+		.ctx = &running,
+		.balloon_pa = request->control ? GN_BALLOON_MMIO_GPA : 0,
+		.dirty_ram = run_sharing_is_dirty(request->sharing)
+	};
 	struct gn_share_agent *sharer = NULL;
 	struct timespec begin, end;
 	const char *why = NULL;
@@ -218,6 +220,8 @@ static int run_once(const struct run_request *request, const struct workload *wo
 		err = -ENOMEM;
 	else if (request->audit)
 		err = run_audit(soft, run);
+	if (!err && request->image)
+		err = save_memory(gn_soft_vm(soft), request->image, run);
 	if (running.memory && request->memory)
 		balloon_vm_stats(running.memory, request->memory);
 	if (sharer && request->shared)

@@ -6,6 +6,7 @@
 #define GN_BENCH_RUN_ONE_H
 
 #include "balloon_vm.h"
+#include "emit.h"
 #include "machine.h"
 #include "results.h"
 #include "run_sharing.h"
@@ -28,7 +29,8 @@ struct run_request {
 	/* Be a VM of a gnomon-shared; NULL: of none. How that went, filled in. */
 	const struct run_sharing *sharing;
 	struct gn_share_agent_stats *shared;
-	unsigned rest_ms; /* the guest idles so long after each phase of its workload */
+	const struct emit *image; /* for the guest's memory at the end (save_memory.h), or NULL */
+	unsigned rest_ms;	  /* the guest idles so long after each phase of its workload */
 };
 
 /* Fill @run. 0: it ran. -EBADMSG: a self-check, the audit or determinism failed; other -errno: it could not

@@ -1,18 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * run_sharing.c - parse them; join the daemon.
+ * run_sharing.c - parse them; get a template from the daemon; join it.
+ *
+ * A VM begins with its template, so that is asked for before there is a VM, over a connection of its own.
  */
 #include "run_sharing.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <gnomon/guest.h>
 
 #include "cli.h"
+#include "control/client.h"
 #include "control/clock.h"
 #include "mmu/vm.h"
 #include "sharing/pool.h"
@@ -22,7 +26,9 @@
 /* Address space, not memory. */
 #define WINDOW_BYTES (64 * GN_SEGMENT_BYTES)
 
-enum { OPT_SHARING = 0x500, OPT_DOMAIN, OPT_QUIET };
+#define ANSWER_MS 10000
+
+enum { OPT_SHARING = 0x500, OPT_DOMAIN, OPT_QUIET, OPT_TEMPLATE };
 
 static const struct argp_option options[] = {
 	{ "sharing", OPT_SHARING, "SOCKET", 0,
@@ -35,6 +41,11 @@ static const struct argp_option options[] = {
 	  "only if the daemon's configuration calls the domain quiet: then the time that the "
 	  "guest's accesses take does not tell which of its pages others have as well. On kvm it "
 	  "also makes room for all of its pages to be shared in such a domain",
+	  30 },
+	{ "template", OPT_TEMPLATE, "NAME", 0,
+	  "begin with this memory image of the daemon's, if its configuration names this VM there "
+	  "(--name), instead of with zeros: pages that stay as in the image are there once for all "
+	  "VMs over it",
 	  30 },
 	{ 0 }
 };
@@ -56,6 +67,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case OPT_QUIET:
 		o->quiet = true;
 		return 0;
+	case OPT_TEMPLATE:
+		if (!*arg || strlen(arg) > 40)
+			cli_fail(EXIT_USAGE, "--template \"%s\": must have 1 to 40 characters",
+				 arg);
+		o->template_name = arg;
+		return 0;
 	}
 	return ARGP_ERR_UNKNOWN;
 }
@@ -69,6 +86,15 @@ void run_sharing_complete(struct run_sharing *o, const struct machine *machine, 
 	if (o->quiet && !o->domain)
 		cli_fail(EXIT_USAGE, "--sharing-quiet: goes with --sharing-domain only; a VM "
 				     "without one shares with nobody");
+	if (o->template_name && !o->socket)
+		cli_fail(EXIT_USAGE, "--template: goes with --sharing only, whose daemon has it");
+	if (o->template_name && o->domain)
+		cli_fail(EXIT_USAGE,
+			 "--template, --sharing-domain: a VM over a template is in no domain, for "
+			 "its frames stay its own; choose one");
+	if (o->template_name && machine->backing_level != 1)
+		cli_fail(EXIT_USAGE,
+			 "--template: frames over a template are of 4 KiB; leave out --backing");
 	if (!o->socket)
 		return;
 	o->backend = machine_backend_name(machine);
@@ -76,10 +102,90 @@ void run_sharing_complete(struct run_sharing *o, const struct machine *machine, 
 	o->name = name ? name : o->own_name;
 }
 
+/* Asked for over @client. 0, or -errno; -EREMOTEIO: *answer says why. */
+static int ask_template(const struct run_sharing *o, struct gn_client *client, cJSON **answer,
+			int *fd)
+{
+	struct gn_json_writer w = { .text = NULL };
+	int err;
+
+	gn_json_begin_object(&w, NULL);
+	gn_json_put_text(&w, "template", o->template_name);
+	gn_json_put_text(&w, "name", o->name);
+	gn_json_end_object(&w);
+	err = gn_json_finish(&w);
+	if (!err)
+		err = gn_client_call(client, "get-template", w.text, ANSWER_MS, answer);
+	gn_json_fini(&w);
+	if (!err && gn_client_take_fds(client, fd, 1) != 1)
+		err = -EPROTO;
+	return err;
+}
+
+static const char *described(const cJSON *error)
+{
+	const cJSON *text = cJSON_GetObjectItemCaseSensitive(error, "desc");
+
+	return cJSON_IsString(text) ? text->valuestring : "it gave no reason";
+}
+
+static void check_size(const struct run_sharing *o, uint64_t mem_bytes)
+{
+	char has[32], wanted[32];
+	struct stat st;
+
+	if (fstat(o->template_fd, &st))
+		cli_fail(EXIT_CANNOT, "template %s: %s", o->template_name, strerror(errno));
+	if ((uint64_t)st.st_size < mem_bytes)
+		cli_fail(EXIT_USAGE,
+			 "--mem %s: template %s has %s, and the guest can have no more memory than "
+			 "that",
+			 cli_format_bytes(mem_bytes, wanted, sizeof(wanted)), o->template_name,
+			 cli_format_bytes((uint64_t)st.st_size, has, sizeof(has)));
+}
+
+void run_sharing_get_template(struct run_sharing *o, uint64_t mem_bytes)
+{
+	const struct gn_client_config config = { .path = o->socket };
+	struct gn_client *client = NULL;
+	cJSON *answer = NULL;
+	int err;
+
+	if (!o->template_name)
+		return;
+	err = gn_client_create(&config, &client);
+	if (!err)
+		err = ask_template(o, client, &answer, &o->template_fd);
+	if (err == -EREMOTEIO)
+		cli_fail(EXIT_CANNOT, "the daemon at %.120s does not give template %s: %s",
+			 o->socket, o->template_name, described(answer));
+	if (err)
+		cli_fail(EXIT_CANNOT, "no daemon at %.120s gives template %s: %s", o->socket,
+			 o->template_name, strerror(-err));
+	cJSON_Delete(answer);
+	gn_client_destroy(client);
+	check_size(o, mem_bytes);
+}
+
+bool run_sharing_is_dirty(const struct run_sharing *sharing)
+{
+	return sharing && sharing->template_name;
+}
+
+void run_sharing_fini(struct run_sharing *o)
+{
+	if (o->template_name)
+		close(o->template_fd);
+}
+
 void run_sharing_prepare(const struct run_sharing *sharing, struct gn_vm_config *config)
 {
 	if (sharing->domain)
 		config->window_bytes = WINDOW_BYTES;
+	if (sharing->template_name) {
+		config->pool = GN_POOL_TEMPLATE;
+		config->template_fd = sharing->template_fd;
+	}
 	/* With home frames a page is sealed elsewhere (sharing/agent_quiet.c). Of the pool's size only what is used is memory. */
 	if (sharing->quiet && !strcmp(sharing->backend, "kvm"))
 		config->pool_bytes = 2 * config->mem_bytes + gn_vm_tables_bytes(config->mem_bytes);
@@ -102,13 +208,21 @@ int run_sharing_join(const struct run_sharing *sharing, const struct gn_vm_confi
 	const struct gn_share_agent_config agent = { .socket = sharing->socket,
 						     .name = sharing->name,
 						     .group = sharing->domain,
+						     .template_name = sharing->template_name,
 						     .backend = sharing->backend,
 						     .scheme = config->scheme,
 						     .quiet = sharing->quiet,
 						     .mem_bytes = config->mem_bytes,
 						     .vm = vm };
-	int err = gn_share_agent_create(&agent, out);
+	int err;
 
+	if (sharing->template_name && !gn_vm_is_over_template(vm)) {
+		snprintf(run->failure, sizeof(run->failure),
+			 "--template: the %s backend did not make the VM over template %s",
+			 sharing->backend, sharing->template_name);
+		return -ENOTSUP;
+	}
+	err = gn_share_agent_create(&agent, out);
 	if (!err)
 		err = gn_share_agent_start(*out);
 	if (!err && !await_registration(*out))

@@ -13,9 +13,11 @@
 #include "sharing/agent.h"
 
 struct run_sharing {
-	const char *socket; /* NULL: no daemon */
-	const char *domain; /* NULL: one of its own */
-	bool quiet;	    /* no domain that is not */
+	const char *socket;	   /* NULL: no daemon */
+	const char *domain;	   /* NULL: one of its own */
+	bool quiet;		   /* no domain that is not */
+	const char *template_name; /* NULL: the guest's memory begins with zeros */
+	int template_fd;	   /* of run_sharing_get_template() */
 	const char *name, *backend;
 	char own_name[64]; /* where none was given */
 };
@@ -25,6 +27,11 @@ extern const struct argp run_sharing_argp;
 /* Check it against the machine. @name: given for the VM, or NULL. */
 void run_sharing_complete(struct run_sharing *sharing, const struct machine *machine,
 			  const char *name);
+/* Get the descriptor of the template, if there is to be one. Before the first VM is made; exits with a line if it is not to be had. */
+void run_sharing_get_template(struct run_sharing *sharing, uint64_t mem_bytes);
+/* Whether the guest's memory begins with anything but zeros. @sharing: NULL is fine. */
+bool run_sharing_is_dirty(const struct run_sharing *sharing);
+void run_sharing_fini(struct run_sharing *sharing);
 /* What @config of the VM must have for it. */
 void run_sharing_prepare(const struct run_sharing *sharing, struct gn_vm_config *config);
 /* Before the guest's first access: registered. 0, or -errno and run->failure (-ETIMEDOUT: no daemon takes it); *out is to be
