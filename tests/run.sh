@@ -285,6 +285,7 @@ stage_cli() {
 	plain "cli" tests/cli/run.sh build/release/gnomon
 	plain "balloond" python3 tests/cli/balloond.py build/release/gnomon-balloond build/release/gnomon
 	plain "shared" python3 tests/cli/shared.py build/release/gnomon-shared build/release/gnomon
+	plain "templates" python3 tests/cli/template.py build/release/gnomon-shared build/release/gnomon
 	plain "balloond, VMs" python3 tests/cli/balloond_vms.py build/release/gnomon-balloond build/release/gnomon
 }
 stage_install() {

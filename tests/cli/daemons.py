@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """daemons.py - a daemon under test: its process and its peers, for the tests of each."""
+import array
 import json
 import os
 import resource
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 
 passed = failed = 0
 
@@ -90,6 +92,25 @@ class Peer:
         self.socket.close()
 
 
+class PeerWithDescriptors(Peer):
+    """What answers bring along is in fds."""
+
+    def __init__(self, path):
+        self.fds = []
+        super().__init__(path)
+
+    def read(self):
+        while b"\n" not in self.buffer:
+            got, control, _, _ = self.socket.recvmsg(65536, socket.CMSG_SPACE(16))
+            if not got:
+                raise ConnectionError("hung up")
+            for level, kind, data in control:
+                check(level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS, "descriptors, and nothing else")
+                self.fds += list(array.array("i", data))
+            self.buffer += got
+        return super().read()
+
+
 class Daemon:
     program = None  # whose tests these are
     started = []
@@ -153,6 +174,12 @@ def port_free():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
+
+
+def metrics(tool):
+    port = tool.ask("query-sharing")["return"]["metrics_port"]
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=LIMIT_S) as page:
+        return {line.split()[0]: float(line.split()[1]) for line in page.read().decode().splitlines() if line[0] != "#"}
 
 
 def run_tests(tests):

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: MIT
 """shared.py SHARED GNOMON - gnomon-shared as its operator and its VMs meet it: configuration, domains by both sides, commands, metrics,
 reload, CPU budget, dry run, VMs that are lost; and VMs of `gnomon run --sharing`, whose guests notice nothing. Last line: N passed, N failed."""
-import array
 import json
 import os
 import signal
@@ -11,10 +10,9 @@ import struct
 import subprocess
 import sys
 import time
-import urllib.request
 
 import daemons
-from daemons import Daemon, LIMIT_S, check, check_configuration, port_free, run_tests, until
+from daemons import Daemon, LIMIT_S, check, check_configuration, metrics, port_free, run_tests, until
 
 SHARED, GNOMON = (os.path.realpath(p) for p in sys.argv[1:3])
 MIB = 1 << 20
@@ -22,23 +20,8 @@ Daemon.program = SHARED
 EAGER = "[sharing]\ncpu_percent = 200\nsweep = 20ms\n"
 
 
-class Peer(daemons.Peer):
+class Peer(daemons.PeerWithDescriptors):
     """With a name, a VM that has no pages to offer."""
-
-    def __init__(self, path):
-        self.fds = []
-        super().__init__(path)
-
-    def read(self):
-        while b"\n" not in self.buffer:
-            got, control, _, _ = self.socket.recvmsg(65536, socket.CMSG_SPACE(16))
-            if not got:
-                raise ConnectionError("hung up")
-            for level, kind, data in control:
-                check(level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS, "descriptors, and nothing else")
-                self.fds += list(array.array("i", data))
-            self.buffer += got
-        return super().read()
 
     def register(self, name, **more):
         return self.ask("register", name=name, mem_bytes=MIB, **more)
@@ -178,12 +161,6 @@ def check_ends(name, guest):
     check(guest.returncode == 0 and "sharing: " in out, f"{name} ends well: {guest.returncode} {err}")
     sums = [line.split()[1] for line in out.splitlines() if line.startswith("memory_sum")]
     return sums[0] if sums else None
-
-
-def metrics(tool):
-    port = tool.ask("query-sharing")["return"]["metrics_port"]
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=LIMIT_S) as page:
-        return {line.split()[0]: float(line.split()[1]) for line in page.read().decode().splitlines() if line[0] != "#"}
 
 
 def vms_share(folder):
