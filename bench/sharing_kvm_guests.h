@@ -6,8 +6,8 @@
 #define GN_BENCH_SHARING_KVM_GUESTS_H
 
 #include <pthread.h>
-#include <stdatomic.h>
 
+#include "mmu/atomics.h"
 #include "micro_guest.h"
 #include "sharing_contents.h"
 
@@ -32,7 +32,7 @@ struct sharing_kvm_guests {
 		*guests[SHARING_MAX_VMS]; /* (c) the caller's, who makes them and fills them */
 	pthread_t thread;		  /* (c) */
 	bool has_thread;		  /* (c) */
-	_Atomic bool is_stopping;
+	_Atomic(bool) is_stopping;
 	uint64_t random;					/* (g) */
 	uint64_t *hot;						/* (g) words of all hot pages */
 	struct sharing_kvm_visit loads[SHARING_KVM_MOST_LOADS]; /* (g) */
