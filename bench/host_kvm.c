@@ -96,6 +96,7 @@ void host_kvm_print(const struct gn_kvm_host *kvm, struct table *t)
 		{ "userfaultfd missing", kvm->uffd_missing },
 		{ "userfaultfd minor", kvm->uffd_minor_shmem },
 		{ "userfaultfd write-protect", kvm->uffd_wp_shmem },
+		{ "templates under nested paging", kvm->uffd_wp_private },
 		{ "2 MiB guest memory", kvm->shmem_collapse },
 	};
 

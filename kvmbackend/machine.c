@@ -71,6 +71,11 @@ static void backend_range_changed(struct gn_vm *vm, gfn_t start, gfn_t end)
 	gn_kvm_nested_range_changed(kvm_of(vm), start, end);
 }
 
+static bool backend_shows_accesses(struct gn_vm *vm)
+{
+	return gn_kvm_nested_shows_accesses(kvm_of(vm));
+}
+
 static int backend_dirty_log(struct gn_vm *vm, bool on)
 {
 	return gn_kvm_nested_dirty_log(kvm_of(vm), on);
@@ -89,6 +94,7 @@ static const struct gn_backend_ops backend = {
 	.range_changing = backend_range_changing,
 	.range_changed = backend_range_changed,
 	.quiesce = backend_quiesce,
+	.shows_accesses = backend_shows_accesses,
 	.dirty_log = backend_dirty_log,
 	.dirty_sync = backend_dirty_sync,
 };
@@ -288,7 +294,8 @@ static int make_engine_vm(struct gn_kvm *kvm, char *why, size_t why_bytes)
 	config.backend_data = kvm;
 	config.deprivileged = true;
 	config.home_frames = true;
-	config.pool = GN_POOL_MEMFD; /* the view maps it a second time */
+	if (config.pool != GN_POOL_TEMPLATE)
+		config.pool = GN_POOL_MEMFD; /* the view maps it a second time */
 	if (!config.guest_phys_bits)
 		config.guest_phys_bits = kvm->host.phys_bits;
 	if (config.guest_phys_bits > kvm->host.phys_bits) {

@@ -144,8 +144,8 @@ int gn_kvm_alarm(uint64_t ns, timer_t *alarm);
 /* Newer than the headers of Debian 12. */
 #define GN_KVM_CAP_MEMORY_FAULT_INFO 232
 #define GN_KVM_EXIT_MEMORY_FAULT     39
-/* A userfaultfd by way of its device, -1: none. */
-int gn_kvm_userfaultfd_device(void);
+/* A userfaultfd, by the call or by way of its device, before its UFFDIO_API; it does not block. -errno of the call. */
+int gn_kvm_userfaultfd_open(void);
 
 /* probe.c, machine.c: the public functions with the device's path to choose. */
 void gn_kvm_probe_at(const char *path, struct gn_kvm_host *out, bool measure);
@@ -224,6 +224,7 @@ void gn_kvm_fill_settle(struct gn_kvm *kvm);
 void gn_kvm_nested_range_changing(struct gn_kvm *kvm, gfn_t start, gfn_t end,
 				  enum gn_range_change change);
 void gn_kvm_nested_range_changed(struct gn_kvm *kvm, gfn_t start, gfn_t end);
+bool gn_kvm_nested_shows_accesses(const struct gn_kvm *kvm);
 int gn_kvm_nested_dirty_log(struct gn_kvm *kvm, bool on);
 int gn_kvm_nested_dirty_sync(struct gn_kvm *kvm);
 

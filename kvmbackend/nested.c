@@ -326,10 +326,21 @@ void gn_kvm_nested_range_changing(struct gn_kvm *kvm, gfn_t start, gfn_t end,
 	if (!n || change == GN_RANGE_WRPROTECT || !atomic_load(&n->is_active))
 		return;
 	pthread_mutex_lock(&n->view_lock);
-	gn_kvm_view_take(n, start, end);
-	if (change != GN_RANGE_AGE)
-		gn_kvm_view_send_home(n, start, end);
+	if (gn_vm_is_over_template(kvm->vm)) {
+		gn_kvm_view_template_hold_off(n, start, end);
+	} else {
+		gn_kvm_view_take(n, start, end);
+		if (change != GN_RANGE_AGE)
+			gn_kvm_view_send_home(n, start, end);
+	}
 	pthread_mutex_unlock(&n->view_lock);
+}
+
+/* Over a template KVM finds pages without us. */
+bool gn_kvm_nested_shows_accesses(const struct gn_kvm *kvm)
+{
+	return !gn_vm_is_over_template(kvm->vm) ||
+	       gn_vcpu_hw(gn_vm_vcpu(kvm->vm, 0))->kind != GN_HW_NESTED;
 }
 
 void gn_kvm_nested_range_changed(struct gn_kvm *kvm, gfn_t start, gfn_t end)
@@ -338,7 +349,15 @@ void gn_kvm_nested_range_changed(struct gn_kvm *kvm, gfn_t start, gfn_t end)
 	char why[256];
 	bool changed;
 
-	if (!n || !gn_kvm_layout_follow(n, start, end, &changed, why, sizeof(why)))
+	if (!n)
+		return;
+	/* Also of a change that began before the mode was left. */
+	if (gn_vm_is_over_template(kvm->vm)) {
+		pthread_mutex_lock(&n->view_lock);
+		gn_kvm_view_template_let_in(n, start, end);
+		pthread_mutex_unlock(&n->view_lock);
+	}
+	if (!gn_kvm_layout_follow(n, start, end, &changed, why, sizeof(why)))
 		return;
 	/* Whoever changed the p2m did; it is the guest that cannot go on. */
 	gn_log(GN_LOG_ERROR, "%s", why);
@@ -373,13 +392,15 @@ static int build(struct gn_kvm *kvm)
 		if (!kvm->cpus[i].nested)
 			return gn_kvm_sys_fail(kvm->why, sizeof(kvm->why), "nested mode", ENOMEM);
 	}
-	err = gn_kvm_view_new(n, kvm->why, sizeof(kvm->why));
+	err = gn_vm_is_over_template(kvm->vm)
+		      ? gn_kvm_view_template_new(n, kvm->why, sizeof(kvm->why))
+		      : gn_kvm_view_new(n, kvm->why, sizeof(kvm->why));
 	if (err)
 		return err;
 	err = gn_kvm_layout_new(n);
 	if (err)
 		return gn_kvm_sys_fail(kvm->why, sizeof(kvm->why), "mmap of a dirty ring", -err);
-	err = gn_kvm_fill_start(n);
+	err = gn_vm_is_over_template(kvm->vm) ? 0 : gn_kvm_fill_start(n);
 	if (err)
 		return gn_kvm_sys_fail(kvm->why, sizeof(kvm->why), "pthread_create", -err);
 	return 0;
@@ -433,8 +454,10 @@ static void leave(struct gn_kvm *kvm)
 	gn_kvm_layout_leave(n);
 	pthread_mutex_lock(&n->view_lock);
 	atomic_store(&n->is_active, false);
-	gn_kvm_view_take(n, gfn(0), gfn(n->pages));
-	gn_kvm_view_send_home(n, gfn(0), gfn(n->pages));
+	if (!gn_vm_is_over_template(kvm->vm)) {
+		gn_kvm_view_take(n, gfn(0), gfn(n->pages));
+		gn_kvm_view_send_home(n, gfn(0), gfn(n->pages));
+	}
 	pthread_mutex_unlock(&n->view_lock);
 	for (unsigned i = 0; i < kvm->cpu_count; i++)
 		atomic_store(&kvm->cpus[i].nested->is_denied, false);
@@ -449,10 +472,12 @@ static int enter(struct gn_kvm *kvm)
 		gn_kvm_nested_destroy(kvm);
 		return err;
 	}
-	/* From here on changes of the p2m reach the view, which is empty. */
+	/* From here on changes of the p2m reach the view. If that is empty, one that is under way does no harm; over a template it is not. */
+	gn_lock(&kvm->vm->p2m.lock);
 	atomic_store(&n->is_active, true);
+	gn_unlock(&kvm->vm->p2m.lock);
 	err = gn_kvm_layout_enter(n);
-	if (!err && kvm->config.populate) {
+	if (!err && kvm->config.populate && !gn_vm_is_over_template(kvm->vm)) {
 		err = populate(n);
 		if (!err)
 			err = gn_kvm_fill_ahead(n);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * nested.h - what the files of nested mode share: nested.c (the mode), nested_state.c (registers), nested_trap.c (what a kick
- * must not lose), view.c (the mapping), fill.c (demand population), layout.c (slots, dirty log), supplement.c (instructions
+ * must not lose), view.c (the mapping), view_template.c (when there is none), fill.c (demand population), layout.c (slots, dirty log), supplement.c (instructions
  * KVM's emulator lacks).
  *
  * How the ept room's decisions reach the hardware. KVM's guest-physical space is the guest's; memory slots lead to the
@@ -12,6 +12,8 @@
  * The view starts out empty under a userfaultfd. A touch blocks the vCPU in the kernel; the filler asks the engine
  * on its behalf (gn_vcpu_fault), reads the leaf the ept room made, and puts that page in. A change of the p2m takes pages
  * out (range_changing), and the kernel's notifiers see to it that no vCPU uses them any more when that call returns.
+ *
+ * Over a template the view is the pool, and always whole: there a change holds stores off, and no more (view_template.c).
  *
  * Locks, outermost first: engine's vm lock, slots_lock; fill_lock, engine's p2m lock, view_lock; kvm->lock.
  * The filler takes the p2m lock, so nobody may wait for a vCPU to leave the guest while holding it: that vCPU may be
@@ -62,7 +64,8 @@ struct gn_kvm_nested {
 
 	/* view.c */
 	pthread_mutex_t view_lock;
-	uint8_t *view;	/* (c) where gfn 0 is; 2 MiB aligned */
+	uint8_t *
+		view; /* (c) where gfn 0 is; 2 MiB aligned. Over a template that is the pool's, and nothing below is used but uffd */
 	uint64_t pages; /* (c) */
 	void *reserved; /* (c) the address space it lies in */
 	size_t reserved_bytes;
@@ -123,6 +126,14 @@ void gn_kvm_view_send_home(struct gn_kvm_nested *n, gfn_t start, gfn_t end);
 int gn_kvm_view_block(struct gn_kvm_nested *n, gfn_t at, bool only_writes);
 /* Let vCPUs blocked on @at touch it again. */
 void gn_kvm_view_wake(struct gn_kvm_nested *n, gfn_t at);
+
+/* ---- view_template.c: over a template. view_new()'s part and, with view_lock held, view_take()'s ------------------- */
+
+int gn_kvm_view_template_new(struct gn_kvm_nested *n, char *why, size_t why_bytes);
+/* When it returns no vCPU stores to [start, end), and one that will has to wait. Cannot fail: without memory the VM is stopped. */
+void gn_kvm_view_template_hold_off(struct gn_kvm_nested *n, gfn_t start, gfn_t end);
+/* They go on, but for those to gfns that a change of the p2m has in hand. */
+void gn_kvm_view_template_let_in(struct gn_kvm_nested *n, gfn_t start, gfn_t end);
 
 /* ---- fill.c ---------------------------------------------------------------------------------------------------- */
 

@@ -170,13 +170,70 @@ static int ask_cpuid(struct gn_kvm_host *host, int fd, int vm)
 	return err;
 }
 
+/* A byte of the file goes to @at by the kernel's hand. */
+static bool can_store(int fd, uint8_t *at)
+{
+	return pread(fd, at, 1, 0) == 1;
+}
+
+static bool write_protect(int uffd, uint8_t *at, size_t bytes, bool on)
+{
+	struct uffdio_writeprotect what = { .range = { .start = (uintptr_t)at, .len = bytes },
+					    .mode = on ? UFFDIO_WRITEPROTECT_MODE_WP : 0 };
+
+	return !ioctl(uffd, UFFDIO_WRITEPROTECT, &what);
+}
+
+/* @at: two pages over @fd. One that nobody has touched, and a copy that is dropped while it is protected: stores stay out of both, and then
+ * they do not. With UFFD_FEATURE_SIGBUS a store of the kernel's fails where another would wait. */
+static bool holds_stores_off(int uffd, int fd, uint8_t *at)
+{
+	struct uffdio_api api = { .api = UFFD_API,
+				  .features = UFFD_FEATURE_PAGEFAULT_FLAG_WP |
+					      UFFD_FEATURE_WP_HUGETLBFS_SHMEM |
+					      UFFD_FEATURE_SIGBUS };
+	struct uffdio_register what = { .range = { .start = (uintptr_t)at,
+						   .len = 2 * GN_PAGE_SIZE },
+					.mode = UFFDIO_REGISTER_MODE_WP };
+	uint8_t *copy = at + GN_PAGE_SIZE;
+
+	*(volatile uint8_t *)copy = 1;
+	return !ioctl(uffd, UFFDIO_API, &api) && !ioctl(uffd, UFFDIO_REGISTER, &what) &&
+	       write_protect(uffd, at, 2 * GN_PAGE_SIZE, true) &&
+	       !madvise(copy, GN_PAGE_SIZE, MADV_DONTNEED) && !*(volatile uint8_t *)copy &&
+	       !can_store(fd, at) && !can_store(fd, copy) &&
+	       write_protect(uffd, at, 2 * GN_PAGE_SIZE, false) && can_store(fd, at) &&
+	       can_store(fd, copy);
+}
+
+/* Of private memory over a file that nobody can write any more. */
+static bool has_private_protection(void)
+{
+	int fd = memfd_create("gnomon-probe", MFD_CLOEXEC | MFD_ALLOW_SEALING), uffd;
+	bool works = false;
+	void *at;
+
+	if (fd < 0)
+		return false;
+	at = ftruncate(fd, 2 * GN_PAGE_SIZE) || fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK)
+		     ? MAP_FAILED
+		     : mmap(NULL, 2 * GN_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+	uffd = gn_kvm_userfaultfd_open();
+	if (at != MAP_FAILED && uffd >= 0)
+		works = holds_stores_off(uffd, fd, (uint8_t *)at);
+	if (uffd >= 0)
+		close(uffd);
+	if (at != MAP_FAILED)
+		munmap(at, 2 * GN_PAGE_SIZE);
+	close(fd);
+	return works;
+}
+
 static void ask_userfaultfd(struct gn_kvm_host *host)
 {
 	struct uffdio_api api = { .api = UFFD_API };
-	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+	int fd = gn_kvm_userfaultfd_open();
 
-	if (fd < 0)
-		fd = gn_kvm_userfaultfd_device();
 	if (fd < 0)
 		return;
 	if (!ioctl(fd, UFFDIO_API, &api)) {
@@ -185,17 +242,22 @@ static void ask_userfaultfd(struct gn_kvm_host *host)
 		host->uffd_wp_shmem = api.features & UFFD_FEATURE_WP_HUGETLBFS_SHMEM;
 	}
 	close(fd);
+	host->uffd_wp_private = host->uffd_wp_shmem && has_private_protection();
 }
 
-int gn_kvm_userfaultfd_device(void)
+int gn_kvm_userfaultfd_open(void)
 {
-	int device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC), fd;
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK), err = errno, device;
 
+	if (fd >= 0)
+		return fd;
+	device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
 	if (device < 0)
-		return -1;
-	fd = ioctl(device, _IO(0xAA, 0), O_CLOEXEC); /* USERFAULTFD_IOC_NEW, since Linux 6.1 */
+		return -err;
+	/* USERFAULTFD_IOC_NEW, since Linux 6.1 */
+	fd = ioctl(device, _IO(0xAA, 0), O_CLOEXEC | O_NONBLOCK);
 	close(device);
-	return fd;
+	return fd < 0 ? -err : fd;
 }
 
 /* "always within_size [advise] never ...": anything but never and deny lets MADV_HUGEPAGE work on a memfd. */

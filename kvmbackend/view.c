@@ -87,18 +87,12 @@ static int open_uffd(struct gn_kvm_nested *n, char *why, size_t why_bytes)
 				  .features = UFFD_FEATURE_MISSING_SHMEM |
 					      UFFD_FEATURE_MINOR_SHMEM | UFFD_FEATURE_THREAD_ID |
 					      UFFD_FEATURE_EVENT_REMAP };
-	int error;
 
 	if (n->kvm->host.uffd_wp_shmem)
 		api.features |= UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM;
-	n->uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-	error = errno;
+	n->uffd = gn_kvm_userfaultfd_open();
 	if (n->uffd < 0)
-		n->uffd = gn_kvm_userfaultfd_device();
-	if (n->uffd < 0)
-		return gn_kvm_sys_fail(why, why_bytes, "userfaultfd", error);
-	if (fcntl(n->uffd, F_SETFL, O_NONBLOCK))
-		return gn_kvm_sys_fail(why, why_bytes, "fcntl of a userfaultfd", errno);
+		return gn_kvm_sys_fail(why, why_bytes, "userfaultfd", -n->uffd);
 	if (!ioctl(n->uffd, UFFDIO_API, &api))
 		return 0;
 	return gn_kvm_sys_fail(why, why_bytes,
@@ -180,7 +174,6 @@ int gn_kvm_view_new(struct gn_kvm_nested *n, char *why, size_t why_bytes)
 	void *reserved;
 	int err;
 
-	n->uffd = -1;
 	n->placed = zeros(n->pages); /* lazily backed, as the others */
 	n->open = zeros(n->pages / BLOCK_PAGES / WORD_BITS + 1);
 	n->blocked = zeros(n->pages / WORD_BITS + 1);

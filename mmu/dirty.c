@@ -235,6 +235,14 @@ void gn_dirty_stop(struct gn_vm *vm)
 	gn_unlock(&vm->lock);
 }
 
+static bool shows_accesses(struct gn_vm *vm)
+{
+	const struct gn_backend_ops *backend = vm->config.backend;
+
+	return vm->ops->keeps_tables && vm->ops->harvest_accessed &&
+	       (!backend || !backend->shows_accesses || backend->shows_accesses(vm));
+}
+
 int gn_accessed_harvest(struct gn_vm *vm, gfn_t start, uint64_t count, uint8_t *bitmap)
 {
 	const struct gn_flush everything = { .scope = GN_FLUSH_ALL };
@@ -244,7 +252,7 @@ int gn_accessed_harvest(struct gn_vm *vm, gfn_t start, uint64_t count, uint8_t *
 	if (!gn_p2m_is_in_ram(&vm->p2m, start, count))
 		return -EINVAL;
 	gn_lock(&vm->lock);
-	if (!vm->ops->keeps_tables || !vm->ops->harvest_accessed) {
+	if (!shows_accesses(vm)) {
 		err = -EOPNOTSUPP;
 		goto out;
 	}

@@ -201,17 +201,29 @@ static bool revoke_rights(struct gn_vm *vm, gfn_t start, gfn_t end)
  * is owed. */
 static bool withdraw(struct gn_vm *vm, gfn_t start, gfn_t end)
 {
-	bool cached;
-
 	if (start.v == end.v)
 		return false;
 	split(vm, start);
 	split(vm, end);
-	cached = revoke_rights(vm, start, end);
+	return revoke_rights(vm, start, end);
+}
+
+/* Over a template a backend may hold stores off at the memory itself. One of our own that looked at a word while it had rights must be over
+ * by then: it would wait for the end of the change, and the change for it. */
+static void await_stores(struct gn_vm *vm)
+{
+	if (gn_vm_is_over_template(vm))
+		synchronize_rcu();
+}
+
+/* Those that there are go. */
+static void forget(struct gn_vm *vm, gfn_t start, gfn_t end)
+{
+	if (start.v == end.v)
+		return;
 	if (vm->ops && vm->ops->range)
 		vm->ops->range(vm, start, end, GN_RANGE_ZAP);
 	gn_vm_range_changing(vm, start, end, GN_RANGE_ZAP);
-	return cached;
 }
 
 static void sequence_begin(struct gn_vm *vm)
@@ -267,6 +279,9 @@ void gn_p2m_change_begin_runs(struct gn_vm *vm, const struct gn_gfn_run *runs, s
 	sequence_begin(vm);
 	for (size_t i = 0; i < count; i++)
 		cached |= withdraw(vm, runs[i].start, gfn(runs[i].start.v + runs[i].count));
+	await_stores(vm);
+	for (size_t i = 0; i < count; i++)
+		forget(vm, runs[i].start, gfn(runs[i].start.v + runs[i].count));
 	if (cached)
 		gn_vm_flush(vm, &everything);
 }
@@ -276,6 +291,8 @@ void gn_p2m_change_extend(struct gn_vm *vm, gfn_t start, gfn_t end, bool settle)
 	const struct gn_flush everything = { .scope = GN_FLUSH_ALL };
 	bool cached = withdraw(vm, start, end);
 
+	await_stores(vm);
+	forget(vm, start, end);
 	if (cached)
 		gn_vm_flush(vm, &everything);
 	if (cached && settle)

@@ -139,7 +139,7 @@ struct gn_backend_ops {
 	 * dropped or write-protected [start, end); the p2m's words have not changed yet, and its sequence is odd
 	 * (GN_RANGE_AGE: they do not change, and it is even).
 	 * When it returns, no vCPU may use an old translation of the range. Called with the p2m lock held: must not
-	 * call back into the engine. */
+	 * call back into the engine. Over a template the engine's own stores to the range are over (GN_RANGE_ZAP): it may hold off all. */
 	void (*range_changing)(struct gn_vm *vm, gfn_t start, gfn_t end,
 			       enum gn_range_change change);
 	/* The change of [start, end) is complete. No lock held; the thread that asked for it. */
@@ -149,6 +149,8 @@ struct gn_backend_ops {
 	 * does next, it carries out first what was posted to it before. May be called with any lock of the engine held
 	 * but the scheme's. */
 	void (*quiesce)(struct gn_vm *vm);
+	/* Do the scheme's tables show what the guest accessed? If not, gn_accessed_harvest() is -EOPNOTSUPP. NULL: they do. */
+	bool (*shows_accesses)(struct gn_vm *vm);
 	/* A dirty log begins or ends; and: mark (gn_dirty_note) what hardware logged by itself since the
 	 * last call, and log it anew. No lock of the p2m held. */
 	int (*dirty_log)(struct gn_vm *vm, bool on);
@@ -444,7 +446,7 @@ void gn_dirty_stop(struct gn_vm *vm);
 /* From a backend's dirty_sync(): the hardware logged a write to @at. */
 void gn_dirty_note(struct gn_vm *vm, gfn_t at);
 /* Test and clear: which gfns were accessed through the scheme's tables since the last harvest.
- * -EOPNOTSUPP for a scheme that keeps no tables. */
+ * -EOPNOTSUPP for a scheme that keeps no tables, or whose tables do not show it under this backend. */
 int gn_accessed_harvest(struct gn_vm *vm, gfn_t start, uint64_t count, uint8_t *bitmap);
 
 /* ---- vCPU: reports of what the guest did ----------------------------------------------------------- */

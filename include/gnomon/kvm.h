@@ -63,8 +63,8 @@ struct gn_kvm_host {
 		pkru_offset; /* the latter: of PKRU in the standard XSAVE area, 0: none */
 	/* Capabilities. */
 	bool readonly_mem, sync_regs, immediate_exit, dirty_ring, manual_dirty_protect, irqchip,
-		uffd_missing, uffd_minor_shmem, uffd_wp_shmem, memory_fault_exit, shmem_huge_pages,
-		shmem_collapse, binary_stats, emulation_exit;
+		uffd_missing, uffd_minor_shmem, uffd_wp_shmem, uffd_wp_private, memory_fault_exit,
+		shmem_huge_pages, shmem_collapse, binary_stats, emulation_exit;
 	unsigned memslots, dirty_ring_entries, max_vcpus;
 	unsigned mappings_max; /* that this process may have (vm.max_map_count) */
 	/* Measured cost of each kind of exit, there and back. */
@@ -104,7 +104,7 @@ typedef void gn_kvm_console_fn(void *ctx, const char *text, size_t bytes);
 
 struct gn_kvm_config {
 	struct gn_vm_config
-		vm;    /* .backend, .deprivileged, .home_frames, .pool are filled in here */
+		vm; /* .backend, .deprivileged, .home_frames are filled in here, and .pool unless it is GN_POOL_TEMPLATE */
 	bool populate; /* nested: give all RAM its frames before the run; else on demand */
 	unsigned dirty_ring_entries; /* 0: dirty bitmap */
 	bool time_exits;      /* measure the time of each exit by reason (costs two clock reads) */

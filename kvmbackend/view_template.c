@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * view_template.c - guest memory as KVM sees it, over a template (GN_POOL_TEMPLATE): the pool itself.
+ *
+ * Private memory cannot be mapped a second time, and need not be: every gfn has the frame of its own number for good. So the memory
+ * slots lead to the pool. A page that is not there is the host's to bring, from the template's file or as a copy of it, and nobody asks us:
+ * there is no filler, and the nested scheme has no leaf but what the engine was asked for.
+ *
+ * What is left is to keep stores out of a range while the p2m changes it. A userfaultfd in write-protect mode does, and no more than that:
+ * the kernel takes the range's writable translations from KVM (MMU notifiers) before the call returns, and a store, the processor's or
+ * one that KVM emulates, waits in the kernel until the range is let go. Who reads need not wait: to drop a copy that equals the template
+ * changes nothing for him. (A write-protected page that is dropped stays so: the kernel leaves a marker in its place.)
+ *
+ * Nobody reads the userfaultfd's events. Each hold_off() is followed by a let_in() of the same thread at the end of its change, and that
+ * wakes who waits. Two changes of a range may overlap there, for the second can begin before the first one tells that it is over. So
+ * let_in() leaves out what is changing again: a gfn whose word has a frame and no rights. The word lost them before the hold_off() of
+ * that change, which is under the same lock as we are.
+ *
+ * The engine's own stores go to the same addresses. They look at the word in an RCU read section, and a change of the p2m waits for
+ * those that saw the rights of before (p2m.c) ahead of its hold_off().
+ *
+ * A gfn that becomes READONLY or MMIO is let in as well: for the guest it is RAM until the slots follow (layout.c), which happens before who
+ * asked is told. To hold stores off until then would be to wait for a vCPU in the kernel that waits for us.
+ */
+#include <errno.h>
+#include <linux/userfaultfd.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "nested.h"
+
+int gn_kvm_view_template_new(struct gn_kvm_nested *n, char *why, size_t why_bytes)
+{
+	struct uffdio_api api = { .api = UFFD_API,
+				  .features = UFFD_FEATURE_PAGEFAULT_FLAG_WP |
+					      UFFD_FEATURE_WP_HUGETLBFS_SHMEM };
+	struct uffdio_register what = {
+		.range = { .start = (uintptr_t)n->kvm->pool.base, .len = n->pages * GN_PAGE_SIZE },
+		.mode = UFFDIO_REGISTER_MODE_WP,
+	};
+
+	if (!n->kvm->host.uffd_wp_private) {
+		snprintf(why, why_bytes,
+			 "a template under nested paging needs a userfaultfd that write-protects "
+			 "private memory over a memfd, which this host lacks (Linux 5.19, "
+			 "CONFIG_PTE_MARKER_UFFD_WP)");
+		return -EOPNOTSUPP;
+	}
+	n->view = (uint8_t *)n->kvm->pool.base;
+	n->uffd = gn_kvm_userfaultfd_open();
+	if (n->uffd < 0)
+		return gn_kvm_sys_fail(why, why_bytes, "userfaultfd", -n->uffd);
+	if (ioctl(n->uffd, UFFDIO_API, &api))
+		return gn_kvm_sys_fail(why, why_bytes, "UFFDIO_API", errno);
+	if (ioctl(n->uffd, UFFDIO_REGISTER, &what))
+		return gn_kvm_sys_fail(why, why_bytes, "UFFDIO_REGISTER of the pool", errno);
+	return 0;
+}
+
+static int write_protect(struct gn_kvm_nested *n, uint64_t start, uint64_t end, bool on)
+{
+	struct uffdio_writeprotect what = {
+		.range = { .start = (uintptr_t)n->view + start * GN_PAGE_SIZE,
+			   .len = (end - start) * GN_PAGE_SIZE },
+		.mode = on ? UFFDIO_WRITEPROTECT_MODE_WP : 0,
+	};
+
+	return ioctl(n->uffd, UFFDIO_WRITEPROTECT, &what) ? -errno : 0;
+}
+
+static void fail(struct gn_kvm_nested *n, const char *what, int err)
+{
+	gn_log(GN_LOG_ERROR, "stores to guest memory cannot be %s: %s; the VM stops", what,
+	       strerror(-err));
+	gn_kvm_stop(n->kvm);
+}
+
+void gn_kvm_view_template_hold_off(struct gn_kvm_nested *n, gfn_t start, gfn_t end)
+{
+	int err = start.v < end.v ? write_protect(n, start.v, end.v, true) : 0;
+
+	if (err)
+		fail(n, "held off", err);
+}
+
+static bool is_changing(const struct gn_kvm_nested *n, uint64_t at)
+{
+	p2m_word_t word = gn_p2m_get(&n->kvm->vm->p2m, gfn(at));
+
+	return gn_p2m_word_has_frame(word) && !gn_p2m_word_rights(word);
+}
+
+void gn_kvm_view_template_let_in(struct gn_kvm_nested *n, gfn_t start, gfn_t end)
+{
+	for (uint64_t at = start.v, next; at < end.v; at = next) {
+		const bool stays = is_changing(n, at);
+		int err;
+
+		for (next = at + 1; next < end.v && is_changing(n, next) == stays;)
+			next++;
+		err = stays ? 0 : write_protect(n, at, next, false);
+		if (err)
+			fail(n, "let in", err);
+	}
+}
