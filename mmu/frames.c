@@ -202,7 +202,7 @@ int gn_frames_fd(const struct gn_frames *frames)
 
 const void *gn_frames_template_of(const struct gn_frames *frames, pfn_t frame)
 {
-	return frames->impl->memory.template_base + frame.v * GN_PAGE_SIZE;
+	return frames->impl->memory.template_pages + frame.v * GN_PAGE_SIZE;
 }
 
 int gn_frames_find_copies(const struct gn_frames *frames, pfn_t first, uint64_t count,

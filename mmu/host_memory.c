@@ -128,11 +128,11 @@ static int check_template(int fd, uint64_t bytes)
 /* The private memory, and the template beside it. */
 static int map_template(struct gn_host_memory *m, int fd)
 {
-	void *template = mmap(NULL, m->template_bytes, PROT_READ, MAP_SHARED, fd, 0);
+	void *pages = mmap(NULL, m->template_bytes, PROT_READ, MAP_SHARED, fd, 0);
 
-	if (template == MAP_FAILED)
+	if (pages == MAP_FAILED)
 		return -errno;
-	m->template_base = template; /* gn_host_memory_unmap()'s from here on */
+	m->template_pages = pages; /* gn_host_memory_unmap()'s from here on */
 	if (mmap(m->base, m->template_bytes, PROT_READ | PROT_WRITE,
 		 MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED, fd, 0) == MAP_FAILED)
 		return -errno;
@@ -219,8 +219,8 @@ int gn_host_memory_show(const struct gn_host_memory *memory, uint64_t offset, ui
 void gn_host_memory_unmap(struct gn_host_memory *memory)
 {
 	munmap(memory->base, memory->bytes + memory->tail_bytes);
-	if (memory->template_base)
-		munmap((void *)(uintptr_t)memory->template_base, memory->template_bytes);
+	if (memory->template_pages)
+		munmap((void *)(uintptr_t)memory->template_pages, memory->template_bytes);
 	if (memory->pagemap_fd >= 0)
 		close(memory->pagemap_fd);
 	if (memory->fd >= 0)

@@ -21,9 +21,8 @@ struct gn_host_memory {
 	int fd;		     /* (c) the memfd; -1: anonymous */
 	int self_fd;	     /* (c) a pidfd of this process, for vectored calls; -1: none */
 	bool huge;	     /* (c) anonymous, and the host is asked for large pages */
-	const uint8_t *
-		template_base; /* (c) a template's pages, to be compared with; NULL: there is none */
-	uint64_t template_bytes; /* (c) */
+	const uint8_t *template_pages; /* (c) to be compared with; NULL: there is none */
+	uint64_t template_bytes;       /* (c) */
 	int pagemap_fd; /* (c) over a template: it tells copies from the template's own pages; else -1 */
 };
 
