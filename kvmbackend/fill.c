@@ -21,6 +21,8 @@
  *
  * Which vCPU: the fault's thread id. A stray fault (of a vCPU that was called out meanwhile) is answered on vCPU 0's
  * account; what it puts in is right, whoever asked.
+ *
+ * Over a template there is only the reader's part, which is another: view_template.c.
  */
 #include <errno.h>
 #include <linux/userfaultfd.h>
@@ -312,6 +314,17 @@ static void enqueue(struct gn_kvm_nested *n, const struct gn_kvm_touch *touch)
 	pthread_mutex_unlock(&n->queue_lock);
 }
 
+static void take_event(struct gn_kvm_nested *n, const struct gn_kvm_touch *touch)
+{
+	if (!gn_vm_is_over_template(n->kvm->vm)) {
+		enqueue(n, touch);
+		return;
+	}
+	pthread_mutex_lock(&n->view_lock);
+	gn_kvm_view_template_let_in(n, gfn(touch->gfn), gfn(touch->gfn + 1));
+	pthread_mutex_unlock(&n->view_lock);
+}
+
 static void *read_events(void *ctx)
 {
 	struct gn_kvm_nested *n = (struct gn_kvm_nested *)ctx;
@@ -331,7 +344,7 @@ static void *read_events(void *ctx)
 			};
 
 			if (msg.event == UFFD_EVENT_PAGEFAULT)
-				enqueue(n, &touch);
+				take_event(n, &touch);
 		}
 	}
 	return NULL;

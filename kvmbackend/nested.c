@@ -400,7 +400,7 @@ static int build(struct gn_kvm *kvm)
 	err = gn_kvm_layout_new(n);
 	if (err)
 		return gn_kvm_sys_fail(kvm->why, sizeof(kvm->why), "mmap of a dirty ring", -err);
-	err = gn_vm_is_over_template(kvm->vm) ? 0 : gn_kvm_fill_start(n);
+	err = gn_kvm_fill_start(n);
 	if (err)
 		return gn_kvm_sys_fail(kvm->why, sizeof(kvm->why), "pthread_create", -err);
 	return 0;

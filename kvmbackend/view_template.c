@@ -4,17 +4,22 @@
  *
  * Private memory cannot be mapped a second time, and need not be: every gfn has the frame of its own number for good. So the memory
  * slots lead to the pool. A page that is not there is the host's to bring, from the template's file or as a copy of it, and nobody asks us:
- * there is no filler, and the nested scheme has no leaf but what the engine was asked for.
+ * the filler has nothing to do, and the nested scheme has no leaf but what the engine was asked for.
  *
  * What is left is to keep stores out of a range while the p2m changes it. A userfaultfd in write-protect mode does, and no more than that:
  * the kernel takes the range's writable translations from KVM (MMU notifiers) before the call returns, and a store, the processor's or
  * one that KVM emulates, waits in the kernel until the range is let go. Who reads need not wait: to drop a copy that equals the template
  * changes nothing for him. (A write-protected page that is dropped stays so: the kernel leaves a marker in its place.)
  *
- * Nobody reads the userfaultfd's events. Each hold_off() is followed by a let_in() of the same thread at the end of its change, and that
- * wakes who waits. Two changes of a range may overlap there, for the second can begin before the first one tells that it is over. So
- * let_in() leaves out what is changing again: a gfn whose word has a frame and no rights. The word lost them before the hold_off() of
- * that change, which is under the same lock as we are.
+ * Each hold_off() is followed by a let_in() of the same thread at the end of its change, and that wakes who waits. Two changes of a range
+ * may overlap there, for the second can begin before the first one tells that it is over. So let_in() leaves out what is changing
+ * again: a gfn whose word has a frame and no rights. The word lost them before the hold_off() of that change, which is under the same lock
+ * as we are.
+ *
+ * Who faulted before the let_in() and has not lain down to wait when it wakes all waits nevertheless: the kernel looks whether the page
+ * is writable by now, and lifting the protection does not make it so (userfaultfd_must_wait()). He has queued his event before he looks.
+ * So the reader (fill.c) lets in the page of each event it gets, if no change has it in hand; if one has, that one wakes him. The
+ * reader takes view_lock for it and nothing else: an engine's store may wait with any lock.
  *
  * The engine's own stores go to the same addresses. They look at the word in an RCU read section, and a change of the p2m waits for
  * those that saw the rights of before (p2m.c) ahead of its hold_off().

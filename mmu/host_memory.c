@@ -125,10 +125,11 @@ static int check_template(int fd, uint64_t bytes)
 	return (uint64_t)st.st_size < bytes ? -EINVAL : 0;
 }
 
-/* The private memory, and the template beside it. */
+/* The private memory, and the template beside it. Before Linux 6.7 a file that is sealed against writers has no shared mappings; a private
+ * one that nobody can write is as good. */
 static int map_template(struct gn_host_memory *m, int fd)
 {
-	void *pages = mmap(NULL, m->template_bytes, PROT_READ, MAP_SHARED, fd, 0);
+	void *pages = mmap(NULL, m->template_bytes, PROT_READ, MAP_PRIVATE, fd, 0);
 
 	if (pages == MAP_FAILED)
 		return -errno;

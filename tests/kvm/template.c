@@ -178,7 +178,7 @@ static void *dropper(void *ctx)
 		h->is_wrong = gn_p2m_drop_copies(gn_kvm_vm(h->kvm), gfn(FIRST), 3 * PAGES, NULL,
 						 &dropped) != 0;
 		h->dropped += dropped;
-		pause_ms(h->rounds % 2);
+		pause_ms(1 + h->rounds % 3);
 	}
 	return NULL;
 }
@@ -202,7 +202,7 @@ static void helped(struct helper *h)
  * guest's scheme is exchanged meanwhile. */
 static void dropped_while_it_runs(const char *scheme, const char *const *others, unsigned count)
 {
-	const uint64_t rounds = 200;
+	const uint64_t rounds = 20, enough = 100;
 	struct gn_kvm *kvm = begin(scheme);
 	struct helper stores, drops;
 	uint64_t dropped = 0, switches = 0;
@@ -231,9 +231,9 @@ static void dropped_while_it_runs(const char *scheme, const char *const *others,
 		if (atomic_load(&r[0].is_done) || atomic_load(&r[1].is_done))
 			break;
 		if (rig_read(kvm, PROGRESS) > rounds && rig_read(kvm, PROGRESS + PAGE) > rounds &&
-		    dropped > rounds && switches >= 2 * count)
+		    dropped > enough && switches >= 2 * count)
 			break;
-		pause_ms(round % 3);
+		pause_ms(round % 4);
 	}
 	for (unsigned i = 0; i < 2; i++) {
 		RIG_CHECK(!atomic_load(&r[i].is_done), "vCPU %u saw something else", i);
@@ -243,7 +243,7 @@ static void dropped_while_it_runs(const char *scheme, const char *const *others,
 	helped(&drops);
 	for (unsigned i = 0; i < 2; i++)
 		RIG_EXPECT_EXIT(kvm, finish(&r[i]), 0);
-	RIG_CHECK(dropped > rounds, "only %llu copies were dropped", (unsigned long long)dropped);
+	RIG_CHECK(dropped > enough, "only %llu copies were dropped", (unsigned long long)dropped);
 	printf("  %llu and %llu rounds, the device %llu, %llu + %llu copies dropped, %llu "
 	       "switches\n",
 	       (unsigned long long)rig_read(kvm, PROGRESS),
