@@ -5,7 +5,8 @@
  *
  * A report gives the host the frames' contents to drop; the frames stay this kernel's and can be used when the report
  * was acknowledged, which it waits for. It is made now and then, when enough was freed since the last round, of runs
- * long enough to be worth it, and of each free frame once (frames.told, cleared when it is freed again).
+ * long enough to be worth it, and of each free frame once (frames.told, cleared when it is freed again). A round is made of
+ * short reports, one a poll, and the balloon goes first: the host may want the very frames back that the round is about.
  *
  * A hint tells a migration what need not be sent. The device names a round; the driver names the round, hints every run of
  * free frames, and ends with STOP. Hinted frames are not set aside: their contents are not trusted anyway, and a
@@ -19,7 +20,9 @@
 #define REPORT_FRAMES_LEAST 32	/* of a run: 128 KiB */
 #define REPORT_RUNS	    32	/* of one report, as Linux: PAGE_REPORTING_CAPACITY */
 #define REPORT_FREED	    512 /* frames given back before a round of reports begins */
-#define RUN_FRAMES_MOST	    (1u << 18)
+/* The driver waits for a report, and meanwhile its balloon stands still. A run that is longer ends at the next block. */
+#define REPORT_FRAMES_MOST 2048
+#define RUN_FRAMES_MOST	   (1u << 18)
 
 struct run_of_frames {
 	uint32_t start, count;
@@ -30,15 +33,19 @@ static bool is_told(const struct frames *f, uint32_t frame)
 	return f->told[frame / 64] >> frame % 64 & 1;
 }
 
-/* The next run of at least @least free frames from *at on, and past it; untold ones only, if asked. */
-static bool next_run(uint32_t *at, uint32_t least, bool untold, struct run_of_frames *out)
+/*
+ * The next run of at least @least free frames from *at on, and past it; untold ones only, if asked. It is cut where it
+ * has @most and a block of 2 MiB ends, so that blocks stay whole.
+ */
+static bool next_run(uint32_t *at, uint32_t least, uint32_t most, bool untold,
+		     struct run_of_frames *out)
 {
 	const struct frames *f = &k_now->frames;
 
 	out->count = 0;
 	for (; *at < f->total; (*at)++) {
 		if (k_frame_is_listed(*at) && !(untold && is_told(f, *at)) &&
-		    out->count < RUN_FRAMES_MOST) {
+		    (out->count < most || *at % K_LARGE_FRAMES)) {
 			if (!out->count++)
 				out->start = *at;
 			continue;
@@ -68,6 +75,7 @@ void k_free_report(void)
 	struct balloon *b = &k_now->balloon;
 	struct frames *f = &k_now->frames;
 	struct run_of_frames runs[REPORT_RUNS];
+	uint32_t frames = 0;
 	unsigned count = 0,
 		 most = b->reporting.size < REPORT_RUNS ? b->reporting.size : REPORT_RUNS;
 
@@ -75,8 +83,10 @@ void k_free_report(void)
 		return;
 	if (!b->report_hand)
 		b->report_freed = f->freed;
-	while (count < most && next_run(&b->report_hand, REPORT_FRAMES_LEAST, true, &runs[count]))
-		count++;
+	while (count < most && frames < REPORT_FRAMES_MOST &&
+	       next_run(&b->report_hand, REPORT_FRAMES_LEAST, REPORT_FRAMES_MOST, true,
+			&runs[count]))
+		frames += runs[count++].count;
 	if (b->report_hand >= f->total)
 		b->report_hand = 0;
 	if (!count)
@@ -118,7 +128,7 @@ static void hint_round(struct balloon *b, uint32_t round)
 		if (first)
 			describe_command(b, slot++, round);
 		for (struct run_of_frames run; slot < q->size - 1u; slot++) {
-			more = next_run(&at, 1, false, &run);
+			more = next_run(&at, 1, RUN_FRAMES_MOST, false, &run);
 			if (!more)
 				break;
 			describe_run(q, slot, &run, false);

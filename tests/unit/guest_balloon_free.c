@@ -54,6 +54,36 @@ Test(guest_balloon_free, reports_free_pages, .init = register_schemes)
 	}
 }
 
+/* A lot is freed at once. The host is told in portions, between which the driver does what the host wants. */
+static int reports_between_targets(const struct workload_params *params, const char **why)
+{
+	const uint64_t freed = 36 * MIB, most = 20 * MIB, wanted = 4 * MIB;
+	uint64_t gone = filled(freed), told = kernel_now().reported_frames;
+
+	(void)params;
+	(void)why;
+	expect(!sys_munmap(gone, freed));
+	for (unsigned i = 0; kernel_now().reported_frames == told && i < 40; i++)
+		sys_tick();
+	told = kernel_now().reported_frames - told;
+	expect(told && told <= PAGES(most));
+	gn_balloon_set_target(rig.balloon, PAGES(wanted));
+	sys_tick();
+	expect(gn_balloon_actual_pages(rig.balloon) == PAGES(wanted));
+	expect(kernel_now().reported_frames - told <= PAGES(most));
+	some_time();
+	expect(kernel_now().reported_frames + PAGES(wanted) >= PAGES(freed - 2 * MIB));
+	return 0;
+}
+
+static const struct workload portions = { .name = "portions", .run = reports_between_targets };
+
+Test(guest_balloon_free, reports_in_portions, .init = register_schemes)
+{
+	run_well(&portions, MIB, NULL);
+	cr_assert_eq(rig.stats.reported_pages, rig.kernel.reported_frames);
+}
+
 static int hints_what_is_free(const struct workload_params *params, const char **why)
 {
 	uint64_t kept = filled(4 * MIB), gone = filled(9 * MIB), scattered = filled(3 * MIB);
