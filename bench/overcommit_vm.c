@@ -7,6 +7,9 @@
  * What only the guest's thread may read (its kernel's statistics, the machine's cycles) it leaves in atomics at its
  * ticks and phases.
  *
+ * No frame is shared with anybody, so the memory is anonymous: what leaves page by page costs the guest's thread a
+ * fraction of what holes in a memfd do, and others wait for it.
+ *
  * At the end of a phase the workload says what the next one lacks, as a server that is about to map memory could:
  * the ask. It has been met when the VM has OVERCOMMIT_GRANT_BYTES more than it had, or all that it asked, taken out
  * of the balloon by its guest. The guest does not wait for it: it begins to allocate, evicts its page cache, and
@@ -331,7 +334,10 @@ void overcommit_vm_main(const struct overcommit_vm_config *c)
 {
 	const struct overcommit_setup *setup = c->setup;
 	const struct gn_soft_config config = {
-		.vm = { .scheme = "ept", .mem_bytes = setup->mem_bytes, .vcpus = 1 },
+		.vm = { .scheme = "ept",
+			.mem_bytes = setup->mem_bytes,
+			.pool = GN_POOL_ANONYMOUS,
+			.vcpus = 1 },
 		.seed = setup->seed,
 	};
 	struct vm vm = { .setup = setup, .index = c->index, .fd = c->fd };
