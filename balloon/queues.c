@@ -132,6 +132,8 @@ static unsigned work_on_pages(struct gn_balloon *b, unsigned kind, unsigned avai
 		done++;
 	}
 	gn_vq_take(&b->queues[kind], done);
+	if (kind == GN_BALLOON_REPORTING && done)
+		b->outbox.events |= GN_BALLOON_EVENT_REPORTED;
 	if (gn_balloon_change(b, kind) && done)
 		(void)gn_balloon_use(b, kind, b->heads, done);
 	return done;

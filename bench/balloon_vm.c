@@ -9,7 +9,8 @@
  * The working set comes from sampling accessed bits; where the scheme keeps no tables it stays unknown, and all
  * memory counts as used. The guest's claims are virtio's statistics. They are as old as the guest's last look at the
  * device, and the balloon moves faster: what it moved since is taken off or added, so that an honest guest is not
- * found lying because it was asked too early.
+ * found lying because it was asked too early. They are asked for at each look, which is seldom while nothing moves, and when
+ * the guest reports free pages: memory it freed may be what somebody waits for.
  *
  * Who asks: the owner, if it knows what its guest is about to do. Otherwise a guest that takes pages out of the balloon
  * below the device's target (deflate on OOM) shows that it could not wait; it is an ask for as much again and RELIEF_PART
@@ -70,8 +71,9 @@ struct balloon_vm {
 	uint64_t sampled_ns, rated_ns, rated_refaults; /* (t) */
 	_Atomic double refaults_per_s;		       /* (a) */
 	pthread_mutex_t lock;
-	struct claims claims; /* (l) */
-	uint64_t held_pages;  /* (l) when the driver last told */
+	struct claims claims;	  /* (l) */
+	uint64_t told_free_bytes; /* (l) of the claims the daemon was told last */
+	uint64_t held_pages;	  /* (l) when the driver last told */
 };
 
 /* Whether what is not in the balloon is what the guest has. */
@@ -129,7 +131,7 @@ static void take_claims(struct balloon_vm *vm)
 		.actual_bytes = vm->config.mem_bytes - stats.held_pages * PAGE_BYTES,
 	};
 	pthread_mutex_lock(&vm->lock);
-	is_news = now.free_bytes > vm->claims.free_bytes + vm->config.mem_bytes / FREED_PART;
+	is_news = now.free_bytes > vm->told_free_bytes + vm->config.mem_bytes / FREED_PART;
 	vm->claims = now;
 	pthread_mutex_unlock(&vm->lock);
 	if (is_news)
@@ -157,8 +159,16 @@ static void note_move(struct balloon_vm *vm)
 		vm->config.changed(vm->config.ctx);
 }
 
+/* Who frees a lot at once soon reports free pages. Statistics say how much it is, and come at the guest's next poll. */
+static void note_report(struct balloon_vm *vm)
+{
+	(void)gn_balloon_request_stats(vm->balloon); /* refused: they are under way */
+}
+
 static void on_event(void *ctx, unsigned events)
 {
+	if (events & GN_BALLOON_EVENT_REPORTED)
+		note_report(ctx);
 	if (events & GN_BALLOON_EVENT_STATS)
 		take_claims(ctx);
 	if (events & GN_BALLOON_EVENT_ACTUAL)
@@ -234,6 +244,7 @@ static void tell_claims(struct balloon_vm *vm, struct gn_agent_sample *out)
 
 	pthread_mutex_lock(&vm->lock);
 	c = vm->claims;
+	vm->told_free_bytes = c.free_bytes;
 	pthread_mutex_unlock(&vm->lock);
 	/* The next ones; refused while the guest has not answered the last request. */
 	gn_balloon_request_stats(vm->balloon);

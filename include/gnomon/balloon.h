@@ -71,6 +71,7 @@ enum gn_balloon_event {
 	GN_BALLOON_EVENT_STATS = 1 << 4,     /* fresh statistics */
 	GN_BALLOON_EVENT_HINTS_END = 1 << 5, /* the driver has no more free pages to hint */
 	GN_BALLOON_EVENT_CHURN = 1 << 6,     /* over the limit of ping-pong */
+	GN_BALLOON_EVENT_REPORTED = 1 << 7, /* the driver told of free pages: it has freed memory */
 };
 typedef void gn_balloon_event_fn(void *ctx, unsigned events);
 /* The device interrupts: a bit of InterruptStatus went from 0 to 1. */

@@ -184,6 +184,52 @@ def late(folder, scheme):
             guest.kill()
 
 
+def freeing(folder):
+    """A daemon that lets VMs look at themselves once a minute hears at once that much was freed: another may wait for it."""
+    greeting = {"gnomon": {"version": {"product": "freeing", "release": "0", "protocol": 1}, "capabilities": ["balloon", "events"]}}
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(os.path.join(folder, "s"))
+        listening.listen(1)
+        listening.settimeout(LIMIT_S)
+        guest = start_vm(folder, "freeing", "--rest", "2", phases="80/10/20000,5/5/20000")
+        try:
+            peer = listening.accept()[0]
+            peer.settimeout(LIMIT_S)
+            lines = peer.makefile("rw")
+
+            def say(message):
+                lines.write(json.dumps(message) + "\n")
+                lines.flush()
+
+            def free_bytes():
+                while line := lines.readline():
+                    message = json.loads(line)
+                    if message.get("event") == "REPORT":
+                        return message["data"].get("free_bytes", MEM)
+                return None
+
+            say(greeting)
+            request = json.loads(lines.readline())
+            say({"return": {"target_bytes": MEM, "serial": 1, "period_ms": 60000, "heartbeat_ms": 60000}, "id": request["id"]})
+            serial, free = 1, free_bytes()
+            while free is not None and free > 24 * MIB:  # told anew what it is told already, it looks
+                time.sleep(0.02)
+                serial += 1
+                say({"event": "TARGET", "data": {"vm": "freeing", "target_bytes": MEM, "serial": serial, "deadline_ms": 10000}})
+                free = free_bytes()
+            check(free is not None, "the VM uses its memory")
+            used = free
+            while free is not None and free < used + 32 * MIB:
+                free = free_bytes()
+            check(free is not None, "what it frees is told before it ends")
+            lines.close()
+            peer.close()
+            out, err = guest.communicate(timeout=900)
+            check(guest.returncode == 0, f"it ends well: {err}")
+        finally:
+            guest.kill()
+
+
 def usage():
     for options in (["--min", "16M"], ["--control", "s", "--min", "2G"], ["--control", "s", "--repeat", "2"], ["--control", "s", "--shares", "0"]):
         done = subprocess.run([GNOMON, "run", "ept", "random", *options], capture_output=True, text=True, timeout=LIMIT_S)
@@ -191,7 +237,7 @@ def usage():
 
 
 usage()
-for test, *arguments in ((late, "ept"), (late, "native"), (life,)):
+for test, *arguments in ((late, "ept"), (late, "native"), (freeing,), (life,)):
     with tempfile.TemporaryDirectory() as where:
         try:
             test(where, *arguments)

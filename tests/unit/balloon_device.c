@@ -268,6 +268,7 @@ Test(balloon_device, reported_pages_are_discarded)
 		cr_assert_eq(rig_state(page),
 			     page > 1000 && page < 1005 ? GN_P2M_UNBACKED : GN_P2M_PRIVATE);
 	cr_assert_eq(rig_stats().reported_pages, 4);
+	cr_assert(told.events & GN_BALLOON_EVENT_REPORTED);
 	cr_assert_eq(gn_balloon_actual_pages(driver.balloon), 0, "not in the balloon");
 	/* The guest uses it again without a word. */
 	gn_vm_read(vm, gpa(1002 << GN_PAGE_SHIFT), &word, sizeof(word));
