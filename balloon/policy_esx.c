@@ -43,6 +43,7 @@
 #define ALL_ACTIVE	  (31.0 / 32)
 #define UNSEEN_PART	  (1.0 / 8)
 #define ERROR_PART	  (1.0 / 16) /* of an estimate, given the benefit of the doubt */
+#define UNTOLD_PART	  (1.0 / 64) /* of memory: a change of what is free that agents do not tell */
 #define FLOOR_HALVING_S	  20.0
 #define REFAULT_HORIZON_S 2.0
 #define RAISE_NS	  UINT64_C(1000000000) /* refaults are a rate: one raise a second */
@@ -128,6 +129,20 @@ static double recent_of(const struct gn_policy_vm *vm)
 	if (vm->recent_bytes == GN_POLICY_UNKNOWN || vm->recent_bytes > vm->active_bytes)
 		return active_of(vm);
 	return sampled(vm, vm->recent_bytes);
+}
+
+/*
+ * What it may be using right now, sampling's error considered. What is free is no estimate: of that the doubt is only
+ * how much the guest took since it told.
+ */
+static double recent_at_most(const struct gn_policy_vm *vm)
+{
+	double uses = recent_of(vm) * (1 + ERROR_PART);
+
+	if (!vm->claims_trusted || vm->guest_free_bytes > vm->actual_bytes)
+		return uses;
+	return fmin(uses, (double)(vm->actual_bytes - vm->guest_free_bytes) +
+				  (double)vm->mem_bytes * UNTOLD_PART);
 }
 
 /* And what it would use: of a VM that uses all it has (f = 1) one cannot see how much more it would use. */
@@ -289,7 +304,7 @@ static double kept_by(const struct esx_round *r, size_t index, bool honours_floo
 {
 	const struct gn_policy_claim *claim = &r->esx->claims[index];
 	const struct esx_entry *entry = entry_of(r, index);
-	double uses = recent_of(&r->vms[index]) * (1 + ERROR_PART), may = claim->gets;
+	double uses = recent_at_most(&r->vms[index]), may = claim->gets;
 
 	if (is_fresh(r, index))
 		uses = fmax(uses, entry->floor_bytes);

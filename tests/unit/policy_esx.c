@@ -120,6 +120,30 @@ Test(policy_esx, what_was_used_only_earlier_is_given_to_who_asks)
 	policy_world_fini(&w);
 }
 
+/* Sampling saw all of it used, and a part has been freed since: that is known, and not doubted as an estimate is. */
+Test(policy_esx, what_was_freed_is_given_to_who_asks)
+{
+	const uint64_t in_use = 400 * MIB, untold = 1024 * MIB / 64;
+	struct policy_world w;
+
+	four_calm_vms(&w);
+	for (int round = 0; round < 3; round++) {
+		w.vms[0].asks_bytes = 1024 * MIB - w.vms[0].actual_bytes;
+		for (size_t i = 1; i < 4; i++) {
+			w.vms[i].active_bytes = 480 * MIB;
+			w.vms[i].guest_free_bytes = w.vms[i].actual_bytes - in_use;
+			w.vms[i].guest_available_bytes = w.vms[i].guest_free_bytes;
+		}
+		cr_assert_eq(policy_world_round(&w, SECOND_NS / 100), 0);
+		policy_world_obey(&w);
+	}
+	for (size_t i = 1; i < 4; i++)
+		cr_assert_geq(w.decisions[i].target_bytes, in_use, "%lu", mib(&w, i));
+	cr_assert_geq(w.decisions[0].target_bytes, 2048 * MIB - 3 * (in_use + untold + MIB), "%lu",
+		      mib(&w, 0));
+	policy_world_fini(&w);
+}
+
 /* It takes seconds until sampling sees that what was granted is used; until then the next in need must not have it. */
 Test(policy_esx, what_was_granted_a_moment_ago_is_not_taken_at_once)
 {
