@@ -321,7 +321,7 @@ static void take_event(struct gn_kvm_nested *n, const struct gn_kvm_touch *touch
 		return;
 	}
 	pthread_mutex_lock(&n->view_lock);
-	gn_kvm_view_template_let_in(n, gfn(touch->gfn), gfn(touch->gfn + 1));
+	gn_kvm_view_template_answer(n, gfn(touch->gfn));
 	pthread_mutex_unlock(&n->view_lock);
 }
 

@@ -66,6 +66,11 @@ static void backend_range_changing(struct gn_vm *vm, gfn_t start, gfn_t end,
 	gn_kvm_nested_range_changing(kvm_of(vm), start, end, change);
 }
 
+static void backend_change_over(struct gn_vm *vm)
+{
+	gn_kvm_nested_change_over(kvm_of(vm));
+}
+
 static void backend_range_changed(struct gn_vm *vm, gfn_t start, gfn_t end)
 {
 	gn_kvm_nested_range_changed(kvm_of(vm), start, end);
@@ -92,6 +97,7 @@ static const struct gn_backend_ops backend = {
 	.entry_changed = backend_entry_changed,
 	.table_retired = backend_table_retired,
 	.range_changing = backend_range_changing,
+	.change_over = backend_change_over,
 	.range_changed = backend_range_changed,
 	.quiesce = backend_quiesce,
 	.shows_accesses = backend_shows_accesses,

@@ -223,6 +223,7 @@ void gn_kvm_nested_destroy(struct gn_kvm *kvm);
 void gn_kvm_fill_settle(struct gn_kvm *kvm);
 void gn_kvm_nested_range_changing(struct gn_kvm *kvm, gfn_t start, gfn_t end,
 				  enum gn_range_change change);
+void gn_kvm_nested_change_over(struct gn_kvm *kvm);
 void gn_kvm_nested_range_changed(struct gn_kvm *kvm, gfn_t start, gfn_t end);
 bool gn_kvm_nested_shows_accesses(const struct gn_kvm *kvm);
 int gn_kvm_nested_dirty_log(struct gn_kvm *kvm, bool on);

@@ -343,21 +343,25 @@ bool gn_kvm_nested_shows_accesses(const struct gn_kvm *kvm)
 	       gn_vcpu_hw(gn_vm_vcpu(kvm->vm, 0))->kind != GN_HW_NESTED;
 }
 
+void gn_kvm_nested_change_over(struct gn_kvm *kvm)
+{
+	struct gn_kvm_nested *n = kvm->nested;
+
+	/* Also one that began before the mode was left. */
+	if (!n || !gn_vm_is_over_template(kvm->vm))
+		return;
+	pthread_mutex_lock(&n->view_lock);
+	gn_kvm_view_template_let_all_in(n);
+	pthread_mutex_unlock(&n->view_lock);
+}
+
 void gn_kvm_nested_range_changed(struct gn_kvm *kvm, gfn_t start, gfn_t end)
 {
 	struct gn_kvm_nested *n = kvm->nested;
 	char why[256];
 	bool changed;
 
-	if (!n)
-		return;
-	/* Also of a change that began before the mode was left. */
-	if (gn_vm_is_over_template(kvm->vm)) {
-		pthread_mutex_lock(&n->view_lock);
-		gn_kvm_view_template_let_in(n, start, end);
-		pthread_mutex_unlock(&n->view_lock);
-	}
-	if (!gn_kvm_layout_follow(n, start, end, &changed, why, sizeof(why)))
+	if (!n || !gn_kvm_layout_follow(n, start, end, &changed, why, sizeof(why)))
 		return;
 	/* Whoever changed the p2m did; it is the guest that cannot go on. */
 	gn_log(GN_LOG_ERROR, "%s", why);

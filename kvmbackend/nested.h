@@ -84,6 +84,9 @@ struct gn_kvm_nested {
 	uint64_t *
 		blocked; /* [view_lock] a bit a gfn: may not be touched (or written), the kernel says EFAULT */
 
+	/* view_template.c */
+	uint64_t held_start, held_end; /* [view_lock] stores are held off in here; 0, 0: nowhere */
+
 	/* fill.c */
 	pthread_mutex_t
 		fill_lock; /* held while a fault is worked on; recursive: a switch fills ahead in a pause */
@@ -132,8 +135,10 @@ void gn_kvm_view_wake(struct gn_kvm_nested *n, gfn_t at);
 int gn_kvm_view_template_new(struct gn_kvm_nested *n, char *why, size_t why_bytes);
 /* When it returns no vCPU stores to [start, end), and one that will has to wait. Cannot fail: without memory the VM is stopped. */
 void gn_kvm_view_template_hold_off(struct gn_kvm_nested *n, gfn_t start, gfn_t end);
-/* They go on, but for those to gfns that a change of the p2m has in hand. */
-void gn_kvm_view_template_let_in(struct gn_kvm_nested *n, gfn_t start, gfn_t end);
+/* The change is over: whoever waits goes on. */
+void gn_kvm_view_template_let_all_in(struct gn_kvm_nested *n);
+/* Somebody waits, or is about to. */
+void gn_kvm_view_template_answer(struct gn_kvm_nested *n, gfn_t at);
 
 /* ---- fill.c ---------------------------------------------------------------------------------------------------- */
 

@@ -11,18 +11,17 @@
  * one that KVM emulates, waits in the kernel until the range is let go. Who reads need not wait: to drop a copy that equals the template
  * changes nothing for him. (A write-protected page that is dropped stays so: the kernel leaves a marker in its place.)
  *
- * Each hold_off() is followed by a let_in() of the same thread at the end of its change, and that wakes who waits. Two changes of a range
- * may overlap there, for the second can begin before the first one tells that it is over. So let_in() leaves out what is changing
- * again: a gfn whose word has a frame and no rights. The word lost them before the hold_off() of that change, which is under the same lock
- * as we are.
+ * A change holds off range by range, and lets all in when it is over, still under the p2m lock: so no two changes meet here, and one hull is
+ * enough to remember. To lift the protection of what had none does nothing.
  *
- * Who faulted before the let_in() and has not lain down to wait when it wakes all waits nevertheless: the kernel looks whether the page
+ * Who faulted before that and has not lain down to wait when it wakes all waits nevertheless: the kernel looks whether the page
  * is writable by now, and lifting the protection does not make it so (userfaultfd_must_wait()). He has queued his event before he looks.
- * So the reader (fill.c) lets in the page of each event it gets, if no change has it in hand; if one has, that one wakes him. The
+ * So the reader (fill.c) lets in the page of each event it gets, if the change under way does not have it; if it has, that wakes him. The
  * reader takes view_lock for it and nothing else: an engine's store may wait with any lock.
  *
  * The engine's own stores go to the same addresses. They look at the word in an RCU read section, and a change of the p2m waits for
- * those that saw the rights of before (p2m.c) ahead of its hold_off().
+ * those that saw the rights of before (p2m.c) ahead of its hold_off(): they would wait for the change, and the change for them. One that sees the
+ * rights of after may be early, and waits a moment for the rest of the change, which waits for nobody.
  *
  * A gfn that becomes READONLY or MMIO is let in as well: for the guest it is RAM until the slots follow (layout.c), which happens before who
  * asked is told. To hold stores off until then would be to wait for a vCPU in the kernel that waits for us.
@@ -83,29 +82,30 @@ static void fail(struct gn_kvm_nested *n, const char *what, int err)
 
 void gn_kvm_view_template_hold_off(struct gn_kvm_nested *n, gfn_t start, gfn_t end)
 {
-	int err = start.v < end.v ? write_protect(n, start.v, end.v, true) : 0;
+	int err = write_protect(n, start.v, end.v, true);
 
+	n->held_start = n->held_end && n->held_start < start.v ? n->held_start : start.v;
+	n->held_end = n->held_end > end.v ? n->held_end : end.v;
 	if (err)
 		fail(n, "held off", err);
 }
 
-static bool is_changing(const struct gn_kvm_nested *n, uint64_t at)
+void gn_kvm_view_template_let_all_in(struct gn_kvm_nested *n)
 {
-	p2m_word_t word = gn_p2m_get(&n->kvm->vm->p2m, gfn(at));
+	int err = n->held_start < n->held_end ? write_protect(n, n->held_start, n->held_end, false)
+					      : 0;
 
-	return gn_p2m_word_has_frame(word) && !gn_p2m_word_rights(word);
+	n->held_start = n->held_end = 0;
+	if (err)
+		fail(n, "let in", err);
 }
 
-void gn_kvm_view_template_let_in(struct gn_kvm_nested *n, gfn_t start, gfn_t end)
+void gn_kvm_view_template_answer(struct gn_kvm_nested *n, gfn_t at)
 {
-	for (uint64_t at = start.v, next; at < end.v; at = next) {
-		const bool stays = is_changing(n, at);
-		int err;
+	int err = at.v >= n->held_start && at.v < n->held_end
+			  ? 0
+			  : write_protect(n, at.v, at.v + 1, false);
 
-		for (next = at + 1; next < end.v && is_changing(n, next) == stays;)
-			next++;
-		err = stays ? 0 : write_protect(n, at, next, false);
-		if (err)
-			fail(n, "let in", err);
-	}
+	if (err)
+		fail(n, "let in", err);
 }

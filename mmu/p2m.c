@@ -301,9 +301,12 @@ void gn_p2m_change_extend(struct gn_vm *vm, gfn_t start, gfn_t end, bool settle)
 
 void gn_p2m_change_end(struct gn_vm *vm)
 {
+	const struct gn_backend_ops *backend = vm->config.backend;
 	uint64_t sequence = atomic_load_explicit(&vm->p2m.sequence, memory_order_relaxed);
 
 	GN_BUG_ON(!(sequence & 1));
+	if (backend && backend->change_over)
+		backend->change_over(vm);
 	atomic_store_explicit(&vm->p2m.sequence, sequence + 1, memory_order_release);
 }
 

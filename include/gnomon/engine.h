@@ -142,6 +142,9 @@ struct gn_backend_ops {
 	 * call back into the engine. Over a template the engine's own stores to the range are over (GN_RANGE_ZAP): it may hold off all. */
 	void (*range_changing)(struct gn_vm *vm, gfn_t start, gfn_t end,
 			       enum gn_range_change change);
+	/* The change that range_changing() told of, maybe in several calls, is over: all words are as they are to be. Called with the p2m lock
+	 * held, which it was since. Must not call back into the engine, nor wait for who may be in it. */
+	void (*change_over)(struct gn_vm *vm);
 	/* The change of [start, end) is complete. No lock held; the thread that asked for it. */
 	void (*range_changed)(struct gn_vm *vm, gfn_t start, gfn_t end);
 	/* For hardware whose use of translations is no RCU read section: a grace period is about to be waited

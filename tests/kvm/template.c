@@ -4,8 +4,6 @@
  * store when copies that hold what the file holds are dropped under their hands; and the file stays as it is.
  */
 #include "kvm/nested_guest.h"
-#include "kvmbackend/nested.h"
-#include "mmu/p2m_writer.h"
 #include "support/template.h"
 
 #define MEMORY	 (16 * MIB)
@@ -310,47 +308,6 @@ static void protected_while_it_runs(const char *scheme)
 	end(kvm);
 }
 
-static uint64_t wait_for_more(const volatile uint64_t *count, uint64_t than)
-{
-	for (unsigned i = 0; i < PATIENCE && *count <= than; i++)
-		pause_ms(1);
-	return *count;
-}
-
-/* A change that is told to be over does not let stores into what the next one has in hand. */
-static void changes_overlap(void)
-{
-	const gfn_t page = gfn(FIRST);
-	struct gn_kvm *kvm = begin("ept");
-	const volatile uint64_t *count;
-	uint64_t stands;
-	struct runner r;
-	struct gn_vm *vm;
-
-	if (!kvm)
-		return;
-	vm = gn_kvm_vm(kvm);
-	count = (const volatile uint64_t *)(const void *)(kvm->nested->view + AT);
-	rig_word(kvm, AT, 0);
-	rig_program(kvm, 0, 3, count_up, count_up_end, AT, 0, 0);
-	start(&r, kvm, 0);
-	RIG_CHECK(wait_for_more(count, 0), "it does not count");
-	gn_p2m_change_lock(vm);
-	gn_p2m_change_begin(vm, page, gfn(FIRST + 1), true);
-	stands = *count;
-	gn_kvm_nested_range_changed(kvm, gfn(FIRST - 1), gfn(FIRST + 2));
-	pause_ms(20);
-	RIG_CHECK(*count == stands, "%llu stores", (unsigned long long)(*count - stands));
-	gn_p2m_set(vm, page, gn_p2m_word_at_rest(gn_p2m_get(&vm->p2m, page)));
-	gn_p2m_change_end(vm);
-	gn_p2m_change_unlock(vm);
-	gn_p2m_change_tell(vm, page, 1);
-	RIG_CHECK(wait_for_more(count, stands) > stands, "it counts no more");
-	gn_kvm_stop(kvm);
-	RIG_CHECK(finish(&r).stop == GN_KVM_STOP_ASKED, "%s", gn_kvm_error(kvm, 0));
-	end(kvm);
-}
-
 static void stores_are_logged(const char *scheme, unsigned ring_entries)
 {
 	struct gn_kvm_config config = over_file(scheme);
@@ -420,7 +377,6 @@ static void nested(void)
 	PART(dropped_while_it_runs("ept", modes, 4));
 	PART(kinds_change("ept"));
 	PART(protected_while_it_runs("ept"));
-	PART(changes_overlap());
 	PART(stores_are_logged("ept", 0));
 	if (host.dirty_ring)
 		PART(stores_are_logged("ept", 1024));
