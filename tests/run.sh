@@ -300,7 +300,7 @@ stage_lab() {
 		count "lab" 0 0 1
 	fi
 	if lab_is_ready backports; then
-		for name in nested nested_dirty nested_running sharing lent shared; do
+		for name in nested nested_dirty nested_running template sharing lent shared; do
 			for npt in 1 0; do
 				plain "lab/backports/npt=$npt/$name" tests/lab/run.sh --kernel backports --npt $npt "${with[@]}" -- \
 					"build/checked/tests/kvm/$name"

@@ -17,12 +17,12 @@
 
 /* What the backend was told last, and what it answers. */
 static struct {
-	unsigned changed, retired, ranges, logs, syncs;
+	unsigned changed, retired, ranges, changes, logs, syncs;
 	hpa_t slot;
 	pfn_t table;
 	gfn_t start, end;
 	enum gn_range_change change;
-	bool after_scheme, sequence_was_odd, had_frame, log_on;
+	bool after_scheme, sequence_was_odd, had_frame, was_settled, log_on, hides_accesses;
 	int log_error, sync_error;
 	uint64_t logged_gfn; /* by the hardware itself; 0: none */
 } told;
@@ -52,6 +52,21 @@ static void range_changing(struct gn_vm *vm, gfn_t start, gfn_t end, enum gn_ran
 	told.had_frame = gn_p2m_word_has_frame(gn_p2m_get(&vm->p2m, start));
 }
 
+static void change_over(struct gn_vm *vm)
+{
+	p2m_word_t word = gn_p2m_get(&vm->p2m, told.start);
+
+	told.changes++;
+	told.was_settled = !gn_p2m_word_has_frame(word) || gn_p2m_word_rights(word);
+	gn_lock_assert_held(&vm->p2m.lock);
+}
+
+static bool shows_accesses(struct gn_vm *vm)
+{
+	(void)vm;
+	return !told.hides_accesses;
+}
+
 static int dirty_log(struct gn_vm *vm, bool on)
 {
 	cr_assert(gn_dirty_is_logged(vm), "from the first moment to the last");
@@ -74,6 +89,8 @@ static const struct gn_backend_ops hardware = {
 	.entry_changed = entry_changed,
 	.table_retired = table_retired,
 	.range_changing = range_changing,
+	.change_over = change_over,
+	.shows_accesses = shows_accesses,
 	.dirty_log = dirty_log,
 	.dirty_sync = dirty_sync,
 };
@@ -197,12 +214,15 @@ Test(backend_hooks, ranges)
 	cr_assert_eq(told.ranges, 1);
 	cr_assert(told.start.v == 20 && told.end.v == 22 && told.change == GN_RANGE_ZAP);
 	cr_assert(told.after_scheme && told.sequence_was_odd && told.had_frame);
+	cr_assert(told.changes == 1 && told.was_settled);
 	put(20 * GN_PAGE_SIZE, 1);
 	cr_assert_eq(told.ranges, 1, "first touch is no change");
 	cr_assert_eq(gn_p2m_balloon(vm, gfn(9), 1), 0);
 	cr_assert_eq(told.ranges, 2);
 	cr_assert_eq(told.start.v, 9);
 	cr_assert_not(told.had_frame);
+	cr_assert_eq(gn_p2m_protect(vm, gfn(20), 1, true), 0);
+	cr_assert(told.changes == 3 && told.was_settled && told.start.v == 20);
 }
 
 Test(backend_hooks, dirty_log)
@@ -254,6 +274,8 @@ Test(backend_hooks, aging)
 	cr_assert_not(told.sequence_was_odd, "no word of the p2m changes");
 	cr_assert_eq(gn_accessed_harvest(vm, gfn(1), 0, bitmap), 0);
 	cr_assert_eq(told.ranges, 1, "nothing was");
+	told.hides_accesses = true;
+	cr_assert_eq(gn_accessed_harvest(vm, gfn(0), 20, bitmap), -EOPNOTSUPP);
 }
 
 /* ---- The pool ------------------------------------------------------------------------------------------------- */
