@@ -16,8 +16,9 @@
  *
  * Who faulted before that and has not lain down to wait when it wakes all waits nevertheless: the kernel looks whether the page
  * is writable by now, and lifting the protection does not make it so (userfaultfd_must_wait()). He has queued his event before he looks.
- * So the reader (fill.c) lets in the page of each event it gets, if the change under way does not have it; if it has, that wakes him. The
- * reader takes view_lock for it and nothing else: an engine's store may wait with any lock.
+ * So the reader (fill.c) lets in the page of each event it gets, if the change under way does not have it; if it has, that wakes him. Pages
+ * between the runs of a change are held off with those, and let in like that. The reader takes view_lock for it and nothing else: an engine's
+ * store may wait with any lock, and in a read section that the change waits for.
  *
  * The engine's own stores go to the same addresses. They look at the word in an RCU read section, and a change of the p2m waits for
  * those that saw the rights of before (p2m.c) ahead of its hold_off(): they would wait for the change, and the change for them. One that sees the
@@ -102,9 +103,10 @@ void gn_kvm_view_template_let_all_in(struct gn_kvm_nested *n)
 
 void gn_kvm_view_template_answer(struct gn_kvm_nested *n, gfn_t at)
 {
-	int err = at.v >= n->held_start && at.v < n->held_end
-			  ? 0
-			  : write_protect(n, at.v, at.v + 1, false);
+	const p2m_word_t word = gn_p2m_get(&n->kvm->vm->p2m, at);
+	const bool is_held = at.v >= n->held_start && at.v < n->held_end &&
+			     gn_p2m_word_has_frame(word) && !gn_p2m_word_rights(word);
+	int err = is_held ? 0 : write_protect(n, at.v, at.v + 1, false);
 
 	if (err)
 		fail(n, "let in", err);

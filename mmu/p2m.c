@@ -28,6 +28,7 @@
 #include "p2m_writer.h"
 
 #define LEAVING_RUNS 512 /* put at a time by a VM that ends */
+#define TEMPLATE_GAP 16	 /* pages between runs that a backend is told as one range */
 
 /* Over a template RAM has all its frames from the start, and its frames are RAM's to the end. */
 static void back_all(struct gn_p2m *p2m)
@@ -216,14 +217,29 @@ static void await_stores(struct gn_vm *vm)
 		synchronize_rcu();
 }
 
-/* Those that there are go. */
-static void forget(struct gn_vm *vm, gfn_t start, gfn_t end)
+/* The backend is told. Over a template it holds stores off and no more, and then one call costs more than a few pages too many. */
+static void tell_changing(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count)
 {
-	if (start.v == end.v)
-		return;
-	if (vm->ops && vm->ops->range)
-		vm->ops->range(vm, start, end, GN_RANGE_ZAP);
-	gn_vm_range_changing(vm, start, end, GN_RANGE_ZAP);
+	const uint64_t gap = gn_vm_is_over_template(vm) ? TEMPLATE_GAP : 0;
+
+	for (size_t i = 0, next; i < count; i = next) {
+		uint64_t end = runs[i].start.v + runs[i].count;
+
+		for (next = i + 1; gap && next < count && runs[next].start.v <= end + gap; next++)
+			end = runs[next].start.v + runs[next].count;
+		if (runs[i].start.v < end)
+			gn_vm_range_changing(vm, runs[i].start, gfn(end), GN_RANGE_ZAP);
+	}
+}
+
+/* Translations that there are go. */
+static void forget(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count)
+{
+	for (size_t i = 0; i < count && vm->ops && vm->ops->range; i++)
+		if (runs[i].count)
+			vm->ops->range(vm, runs[i].start, gfn(runs[i].start.v + runs[i].count),
+				       GN_RANGE_ZAP);
+	tell_changing(vm, runs, count);
 }
 
 static void sequence_begin(struct gn_vm *vm)
@@ -280,8 +296,7 @@ void gn_p2m_change_begin_runs(struct gn_vm *vm, const struct gn_gfn_run *runs, s
 	for (size_t i = 0; i < count; i++)
 		cached |= withdraw(vm, runs[i].start, gfn(runs[i].start.v + runs[i].count));
 	await_stores(vm);
-	for (size_t i = 0; i < count; i++)
-		forget(vm, runs[i].start, gfn(runs[i].start.v + runs[i].count));
+	forget(vm, runs, count);
 	if (cached)
 		gn_vm_flush(vm, &everything);
 }
@@ -289,10 +304,11 @@ void gn_p2m_change_begin_runs(struct gn_vm *vm, const struct gn_gfn_run *runs, s
 void gn_p2m_change_extend(struct gn_vm *vm, gfn_t start, gfn_t end, bool settle)
 {
 	const struct gn_flush everything = { .scope = GN_FLUSH_ALL };
+	const struct gn_gfn_run run = { start, end.v - start.v };
 	bool cached = withdraw(vm, start, end);
 
 	await_stores(vm);
-	forget(vm, start, end);
+	forget(vm, &run, 1);
 	if (cached)
 		gn_vm_flush(vm, &everything);
 	if (cached && settle)

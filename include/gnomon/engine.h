@@ -139,7 +139,9 @@ struct gn_backend_ops {
 	 * dropped or write-protected [start, end); the p2m's words have not changed yet, and its sequence is odd
 	 * (GN_RANGE_AGE: they do not change, and it is even).
 	 * When it returns, no vCPU may use an old translation of the range. Called with the p2m lock held: must not
-	 * call back into the engine. Over a template the engine's own stores to the range are over (GN_RANGE_ZAP): it may hold off all. */
+	 * call back into the engine. Over a template the engine's own stores to what changes are over
+	 * (GN_RANGE_ZAP): it may hold off all. There a range may have gfns in it that do not change, and keep their rights in the p2m: stores to
+	 * those may be held off for a moment, but not until the change is over. */
 	void (*range_changing)(struct gn_vm *vm, gfn_t start, gfn_t end,
 			       enum gn_range_change change);
 	/* The change that range_changing() told of, maybe in several calls, is over: all words are as they are to be. Called with the p2m lock

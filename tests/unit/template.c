@@ -197,6 +197,31 @@ Test(template, the_second_look_counts)
 	storing_to = PAGES;
 }
 
+static unsigned told_ranges;
+
+static void count_ranges(struct gn_vm *v, gfn_t start, gfn_t end, enum gn_range_change change)
+{
+	(void)v;
+	cr_assert(start.v < end.v && change == GN_RANGE_ZAP);
+	told_ranges++;
+}
+
+static const struct gn_backend_ops counting = { .name = "counting",
+						.flush = plain_flush,
+						.range_changing = count_ranges };
+
+Test(template, a_backend_is_told_neighbours_as_one)
+{
+	make(&counting);
+	rewrite(0);
+	rewrite(10);
+	rewrite(27);
+	rewrite(45);
+	told_ranges = 0;
+	cr_assert_eq(drop(0, PAGES, NULL), 4);
+	cr_assert_eq(told_ranges, 2, "what is 17 pages away is no neighbour");
+}
+
 /* ---- What is refused --------------------------------------------------------------------------------------------- */
 
 Test(template, frames_are_kept)
