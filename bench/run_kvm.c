@@ -37,32 +37,10 @@ struct guest {
 
 /* ---- One repetition ----------------------------------------------------------------------------------------- */
 
-/* A page that is zeros stays as it is: over a template it would become a copy. */
-static int clear_page(struct gn_vm *vm, gpa_t at)
-{
-	static const uint8_t zeros[GN_PAGE_SIZE];
-	uint8_t page[GN_PAGE_SIZE];
-	int err = gn_vm_read(vm, at, page, sizeof(page));
-
-	return err || !memcmp(page, zeros, sizeof(page))
-		       ? err
-		       : gn_vm_write(vm, at, zeros, sizeof(zeros));
-}
-
-/* The image's memory begins with zeros, as a loader may rely on for what the files do not hold; the rest the guest clears itself. */
 static int load(struct guest *g, struct results_run *run)
 {
-	int err = 0;
+	int err = gn_kvm_load(g->kvm, &gn_guest_image, &g->boot);
 
-	for (uint64_t at = 0; g->boot.dirty_ram && at < gn_guest_image.reserved_bytes && !err;
-	     at += GN_PAGE_SIZE)
-		err = clear_page(g->vm, gpa(at));
-	if (err) {
-		snprintf(run->failure, sizeof(run->failure),
-			 "the image's memory was not cleared: %s", strerror(-err));
-		return err;
-	}
-	err = gn_kvm_load(g->kvm, &gn_guest_image, &g->boot);
 	if (err)
 		snprintf(run->failure, sizeof(run->failure), "the guest was not loaded: %s",
 			 gn_kvm_error(g->kvm, 0));

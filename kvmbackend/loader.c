@@ -3,7 +3,8 @@
  * loader.c - a guest image put into a VM's memory: two ELF files, boot tables, boot page, entry state.
  *
  * The contract is include/gnomon/guest.h. Memory is zero when a VM is new, so of a segment only what the file has is
- * written. The boot tables use 2 MiB pages, from GN_GUEST_BOOT_TABLES_PA up; their size bounds how much RAM a guest that
+ * written; where it is not (over a template, or so the boot page says) all that the image takes is cleared first, and the guest clears the
+ * rest when it uses it. The boot tables use 2 MiB pages, from GN_GUEST_BOOT_TABLES_PA up; their size bounds how much RAM a guest that
  * is loaded so can have (one table page per GiB).
  */
 #include <errno.h>
@@ -109,6 +110,27 @@ static int make_tables(struct gn_vm *vm, const struct gn_guest_boot *boot, uint6
 
 /* ---- Loading ---------------------------------------------------------------------------------------------------- */
 
+/* A page that is zeros stays as it is: over a template it would become a copy. */
+static int clear_page(struct gn_vm *vm, gpa_t at)
+{
+	static const uint8_t zeros[GN_PAGE_SIZE];
+	uint8_t page[GN_PAGE_SIZE];
+	int err = gn_vm_read(vm, at, page, sizeof(page));
+
+	return err || !memcmp(page, zeros, sizeof(page))
+		       ? err
+		       : gn_vm_write(vm, at, zeros, sizeof(zeros));
+}
+
+static int clear(struct gn_vm *vm, uint64_t bytes)
+{
+	int err = 0;
+
+	for (uint64_t at = 0; at < bytes && !err; at += GN_PAGE_SIZE)
+		err = clear_page(vm, gpa(at));
+	return err;
+}
+
 static int copy_segments(struct gn_vm *vm, const struct gn_elf *elf, const void *file)
 {
 	int err = 0;
@@ -204,6 +226,7 @@ static int load(struct gn_kvm *kvm, const struct gn_guest_image *image, struct g
 	int err;
 
 	boot->magic = GN_GUEST_MAGIC;
+	boot->dirty_ram |= gn_vm_is_over_template(kvm->vm);
 	boot->mem_bytes = kvm->vm->config.mem_bytes;
 	if (!boot->levels)
 		boot->levels = 4;
@@ -215,7 +238,9 @@ static int load(struct gn_kvm *kvm, const struct gn_guest_image *image, struct g
 	err = parse_image(image, boot, &kernel, &user, why, why_bytes);
 	if (err)
 		return err;
-	err = copy_segments(kvm->vm, &kernel, image->kernel);
+	err = boot->dirty_ram ? clear(kvm->vm, boot->reserved_bytes) : 0;
+	if (!err)
+		err = copy_segments(kvm->vm, &kernel, image->kernel);
 	if (!err)
 		err = copy_segments(kvm->vm, &user, image->user);
 	if (!err)
