@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "balloon/daemon_config.h"
+#include "support/schema_files.h"
 
 Test(balloond_config, sample_is_the_defaults)
 {
@@ -25,25 +26,8 @@ Test(balloond_config, sample_is_the_defaults)
 
 Test(balloond_config, every_key_is_in_the_sample_and_the_page)
 {
-	static const char *const files[] = { "/packaging/balloond.ini", "/docs/balloond.md" };
-
-	for (size_t f = 0; f < 2; f++) {
-		static char text[65536];
-		char path[512];
-		size_t got;
-		FILE *file;
-
-		snprintf(path, sizeof(path), GN_SOURCE_DIR "%s", files[f]);
-		file = fopen(path, "r");
-		cr_assert_not_null(file, "%s", path);
-		got = fread(text, 1, sizeof(text) - 1, file);
-		text[got] = '\0';
-		fclose(file);
-		for (size_t i = 0; i < gn_daemon_schema.count; i++)
-			cr_assert_not_null(strstr(text, gn_daemon_schema.keys[i].name),
-					   "%s does not mention %s", files[f],
-					   gn_daemon_schema.keys[i].name);
-	}
+	schema_check_file(&gn_daemon_schema, "/packaging/balloond.ini");
+	schema_check_file(&gn_daemon_schema, "/docs/balloond.md");
 }
 
 Test(balloond_config, policies)

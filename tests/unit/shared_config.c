@@ -3,10 +3,10 @@
  * shared_config.c - the sharing daemon's schema against what it stands for: the sample file and its page, and who is named where.
  */
 #include <criterion/criterion.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "sharing/daemon_config.h"
+#include "support/schema_files.h"
 
 static struct gn_shared_config parsed(const char *text)
 {
@@ -33,25 +33,8 @@ Test(shared_config, sample_is_the_defaults)
 
 Test(shared_config, every_key_is_in_the_sample_and_the_page)
 {
-	static const char *const files[] = { "/packaging/shared.ini", "/docs/shared.md" };
-
-	for (size_t f = 0; f < 2; f++) {
-		static char text[65536];
-		char path[512];
-		size_t got;
-		FILE *file;
-
-		snprintf(path, sizeof(path), GN_SOURCE_DIR "%s", files[f]);
-		file = fopen(path, "r");
-		cr_assert_not_null(file, "%s", path);
-		got = fread(text, 1, sizeof(text) - 1, file);
-		text[got] = '\0';
-		fclose(file);
-		for (size_t i = 0; i < gn_shared_schema.count; i++)
-			cr_assert_not_null(strstr(text, gn_shared_schema.keys[i].name),
-					   "%s does not mention %s", files[f],
-					   gn_shared_schema.keys[i].name);
-	}
+	schema_check_file(&gn_shared_schema, "/packaging/shared.ini");
+	schema_check_file(&gn_shared_schema, "/docs/shared.md");
 }
 
 Test(shared_config, templates_and_domains_name_their_own)
