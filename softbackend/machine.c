@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "host_cpu.h"
+
 static const struct gn_backend_ops backend = {
 	.name = "soft",
 	.flush = gn_soft_backend_flush,
@@ -222,15 +224,13 @@ int gn_soft_create(const struct gn_soft_config *config, struct gn_soft **out)
 	char why[160];
 	int err;
 
-#ifdef __AVX2__
-	if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") ||
-	    !__builtin_cpu_supports("bmi") || !__builtin_cpu_supports("bmi2")) {
+	if (gn_soft_host_lacks()) {
 		gn_log(GN_LOG_ERROR,
-		       "this program was built for a CPU with AVX2, FMA, BMI1 and BMI2 "
-		       "(GN_HOST_CPU); build it on this machine");
+		       "this program was built for a CPU with %s (GN_HOST_CPU); build it on "
+		       "this machine",
+		       gn_soft_host_lacks());
 		return -EOPNOTSUPP;
 	}
-#endif
 	if (gn_cpu_preset_check(p, why, sizeof(why))) {
 		gn_log(GN_LOG_ERROR, "preset %s: %s", p->name, why);
 		return -EINVAL;
