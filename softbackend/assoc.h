@@ -122,9 +122,9 @@ gn_assoc_get(struct gn_assoc *a, const struct gn_assoc_place *p)
 	ages = _mm_load_si128(fingerprints + 1);
 	age = _mm_set1_epi8((char)p->set[16 + way]);
 	older = _mm_cmpeq_epi8(_mm_subs_epu8(age, ages), _mm_setzero_si128()); /* 0xff: stays */
-	_mm_store_si128(fingerprints + 1,
-			_mm_sub_epi8(_mm_add_epi8(ages, older), _mm_set1_epi8(-1)));
-	p->set[16 + way] = 0;
+	ages = _mm_andnot_si128(_mm_cmpeq_epi8(ages, age),
+				_mm_sub_epi8(_mm_add_epi8(ages, older), _mm_set1_epi8(-1)));
+	_mm_store_si128(fingerprints + 1, ages);
 	a->last_key = p->key;
 	a->last = e;
 	return e;
