@@ -61,14 +61,17 @@ gn_pwc_find_level(struct gn_pwc *p, unsigned level, uint64_t address, uint64_t t
 	return gn_assoc_get(&p->level[level], &at);
 }
 
-/* The lowest cached entry on the way to @address, of levels 2..@top; *@level: its level. NULL: none. */
+/* The lowest cached entry on the way to @address, of levels 2..@top; *@level: its level. NULL: none. *@pde: where one of
+ * level 2 belongs. */
 static inline __attribute__((always_inline)) const struct gn_assoc_entry *
-gn_pwc_find(struct gn_pwc *p, uint64_t address, uint64_t tag, unsigned top, unsigned *level)
+gn_pwc_find(struct gn_pwc *p, uint64_t address, uint64_t tag, unsigned top, unsigned *level,
+	    struct gn_assoc_place *pde)
 {
 	const struct gn_assoc_entry *e;
 
 	*level = 2;
-	e = gn_pwc_find_level(p, 2, address, tag);
+	*pde = gn_pwc_place(p, 2, address, tag);
+	e = p->level[2].used ? gn_assoc_get(&p->level[2], pde) : NULL;
 	if (e)
 		return e;
 	*level = 3;
@@ -83,9 +86,10 @@ gn_pwc_find(struct gn_pwc *p, uint64_t address, uint64_t tag, unsigned top, unsi
 	return gn_pwc_find_level(p, 5, address, tag);
 }
 
-/* Keep the entry of @level on the way to @address: the walk has just read it, so it is not there. */
+/* Keep the entry of @level on the way to @address: the walk has just read it, so it is not there. @pde: from the search. */
 static inline void gn_pwc_insert(struct gn_pwc *p, uint64_t address, uint64_t tag, unsigned level,
-				 uint64_t table, gn_rights_t rights, gn_rights_t outer)
+				 const struct gn_assoc_place *pde, uint64_t table,
+				 gn_rights_t rights, gn_rights_t outer)
 {
 	struct gn_assoc_place at;
 	struct gn_assoc_entry *e;
@@ -93,7 +97,7 @@ static inline void gn_pwc_insert(struct gn_pwc *p, uint64_t address, uint64_t ta
 
 	if (!p->level[level].ways)
 		return;
-	at = gn_pwc_place(p, level, address, tag);
+	at = level == 2 ? *pde : gn_pwc_place(p, level, address, tag);
 	e = gn_assoc_put(&p->level[level], &at, &replaced);
 	e->frame = table;
 	e->meta = (uint64_t)outer << 8 | rights;

@@ -40,6 +40,7 @@ struct gn_walk_path {
 	uint64_t entry[GN_MAX_LEVELS + 1];
 	gn_rights_t rights[GN_MAX_LEVELS + 1]; /* granted so far, the entry's own included */
 	uint64_t missing;		       /* A bits that are not set */
+	struct gn_assoc_place pde;	       /* where the walk cache keeps the entry of level 2 */
 	unsigned top, leaf;
 	uint64_t leaf_entry;
 	bool is_dirty;	  /* it has D, or the format has none */

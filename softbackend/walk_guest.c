@@ -106,7 +106,8 @@ GN_WALK_INLINE bool descend(struct gn_soft_cpu *cpu, const struct gn_access *acc
 
 	if (cpu->pwc.exists) {
 		w->cycles += cpu->cost.pwc;
-		known = gn_pwc_find(&cpu->pwc, access->va.v, cpu->tag, f->levels, &found);
+		known = gn_pwc_find(&cpu->pwc, access->va.v, cpu->tag, f->levels, &found,
+				    &p->read.pde);
 	}
 	p->table[level] = cpu->vcpu->regs.cr3 & f->level[level].address;
 	if (known) {
@@ -191,7 +192,7 @@ GN_WALK_INLINE void keep_level(struct gn_soft_cpu *cpu, const struct gn_fmt *f, 
 	/* Where A could not be set, a violation must name the table's GPA: walk there. */
 	if (has_host && GN_UNLIKELY(!(p->outer[level - 1] & GN_W)))
 		return;
-	gn_pwc_insert(&cpu->pwc, va, cpu->tag, level,
+	gn_pwc_insert(&cpu->pwc, va, cpu->tag, level, &r->pde,
 		      has_host ? p->host[level - 1] : gn_fmt_address(f, level, r->entry[level]),
 		      r->rights[level], p->outer[level - 1]);
 }

@@ -23,7 +23,7 @@ GN_WALK_INLINE void keep_level(struct gn_soft_cpu *cpu, const struct gn_fmt *f,
 			       const struct gn_walk_path *p, unsigned level, uint64_t at)
 {
 	if (level <= p->top && level > p->leaf)
-		gn_pwc_insert(&cpu->nested_pwc, at, 0, level,
+		gn_pwc_insert(&cpu->nested_pwc, at, 0, level, &p->pde,
 			      gn_fmt_address(f, level, p->entry[level]), p->rights[level], GN_RWXU);
 }
 
@@ -76,7 +76,7 @@ GN_WALK_INLINE bool descend(struct gn_soft_cpu *cpu, struct gn_soft_walk *w, con
 
 	if (use_pwc && cpu->nested_pwc.exists) {
 		w->cycles += cpu->cost.pwc;
-		known = gn_pwc_find(&cpu->nested_pwc, at, 0, f->levels, &found);
+		known = gn_pwc_find(&cpu->nested_pwc, at, 0, f->levels, &found, &p->pde);
 	}
 	if (known) {
 		cpu->stats.pwc_hits++;

@@ -52,7 +52,7 @@ GN_WALK_INLINE bool descend(struct gn_soft_cpu *cpu, const struct gn_access *acc
 
 	if (cpu->pwc.exists) {
 		w->cycles += cpu->cost.pwc;
-		known = gn_pwc_find(&cpu->pwc, access->va.v, cpu->tag, f->levels, &found);
+		known = gn_pwc_find(&cpu->pwc, access->va.v, cpu->tag, f->levels, &found, &p->pde);
 	}
 	if (known) {
 		cpu->stats.pwc_hits++;
@@ -93,7 +93,7 @@ GN_WALK_INLINE void keep_path(struct gn_soft_cpu *cpu, const struct gn_fmt *f,
 			      const struct gn_walk_path *p, uint64_t va)
 {
 	for (unsigned level = p->top; level > p->leaf; level--)
-		gn_pwc_insert(&cpu->pwc, va, cpu->tag, level,
+		gn_pwc_insert(&cpu->pwc, va, cpu->tag, level, &p->pde,
 			      gn_fmt_address(f, level, p->entry[level]), p->rights[level], GN_RWXU);
 }
 

@@ -126,21 +126,22 @@ Test(soft_pwc, answers_with_the_lowest_entry)
 	const struct gn_pwc_shape shape = { .entries = { 0, 0, 32, 4, 2, 2 },
 					    .ways = { 0, 0, 4, 4, 1, 2 } };
 	const struct gn_assoc_entry *e;
+	struct gn_assoc_place pde;
 	struct gn_pwc p;
 	unsigned level;
 
 	cr_assert_eq(gn_pwc_init(&p, &shape), 0);
-	cr_assert_null(gn_pwc_find(&p, 0x1000, TAG(1), 4, &level));
-	gn_pwc_insert(&p, 0x1000, TAG(1), 4, 0xa000, GN_RWX, GN_R);
-	e = gn_pwc_find(&p, 0x1000, TAG(1), 4, &level);
+	cr_assert_null(gn_pwc_find(&p, 0x1000, TAG(1), 4, &level, &pde));
+	gn_pwc_insert(&p, 0x1000, TAG(1), 4, &pde, 0xa000, GN_RWX, GN_R);
+	e = gn_pwc_find(&p, 0x1000, TAG(1), 4, &level, &pde);
 	cr_assert(e && level == 4 && e->frame == 0xa000 && gn_pwc_rights(e) == GN_RWX);
-	gn_pwc_insert(&p, 0x1000, TAG(1), 2, 0xb000, GN_R, GN_R);
-	e = gn_pwc_find(&p, 0x1fffff, TAG(1), 4, &level);
+	gn_pwc_insert(&p, 0x1000, TAG(1), 2, &pde, 0xb000, GN_R, GN_R);
+	e = gn_pwc_find(&p, 0x1fffff, TAG(1), 4, &level, &pde);
 	cr_assert(e && level == 2 && e->frame == 0xb000);
-	e = gn_pwc_find(&p, 0x200000, TAG(1), 4, &level);
+	e = gn_pwc_find(&p, 0x200000, TAG(1), 4, &level, &pde);
 	cr_assert(e && level == 4);
-	cr_assert_null(gn_pwc_find(&p, 0x1000, TAG(2), 4, &level));
+	cr_assert_null(gn_pwc_find(&p, 0x1000, TAG(2), 4, &level, &pde));
 	gn_pwc_drop_tag(&p, TAG(1));
-	cr_assert_null(gn_pwc_find(&p, 0x1000, TAG(1), 4, &level));
+	cr_assert_null(gn_pwc_find(&p, 0x1000, TAG(1), 4, &level, &pde));
 	gn_pwc_fini(&p);
 }
