@@ -18,18 +18,21 @@
 #define HOST_LINE      ((size_t)64)
 #define HOST_HUGE_PAGE ((size_t)2 << 20)
 
-#define ROW(way) [way][way] = (uint16_t)~0u
-const uint16_t gn_cache_lanes_short[16][16]
-	__attribute__((aligned(64))) = { ROW(0),  ROW(1),  ROW(2),  ROW(3), ROW(4),  ROW(5),
-					 ROW(6),  ROW(7),  ROW(8),  ROW(9), ROW(10), ROW(11),
-					 ROW(12), ROW(13), ROW(14), ROW(15) };
-#undef ROW
-#define ROW(way) [way][way] = ~0u
-const uint32_t gn_cache_lanes_long[16][16]
-	__attribute__((aligned(64))) = { ROW(0),  ROW(1),  ROW(2),  ROW(3), ROW(4),  ROW(5),
-					 ROW(6),  ROW(7),  ROW(8),  ROW(9), ROW(10), ROW(11),
-					 ROW(12), ROW(13), ROW(14), ROW(15) };
-#undef ROW
+#define BY_WAY(ROW)                                                                                \
+	{                                                                                          \
+		ROW(0), ROW(1), ROW(2), ROW(3), ROW(4), ROW(5), ROW(6), ROW(7), ROW(8), ROW(9),    \
+			ROW(10), ROW(11), ROW(12), ROW(13), ROW(14), ROW(15)                       \
+	}
+#define LANES(way) [way][way] = (uint16_t)~0u, [16 + (way)][way] = (uint16_t)~0u
+const uint16_t gn_cache_lanes_short[32][16] __attribute__((aligned(64))) = BY_WAY(LANES);
+#undef LANES
+#define LANES(way) [way][way] = ~0u, [16 + (way)][way] = ~0u
+const uint32_t gn_cache_lanes_long[32][16] __attribute__((aligned(64))) = BY_WAY(LANES);
+#undef LANES
+#define OTHERS(way) [way] = ~(0x10000u << (way)), [16 + (way)] = ~(0x10000u << (way))
+const uint32_t gn_cache_others[32] __attribute__((aligned(64))) = BY_WAY(OTHERS);
+#undef OTHERS
+#undef BY_WAY
 
 static size_t tags_bytes(const struct gn_cache *c)
 {
@@ -145,7 +148,7 @@ GN_CACHE_INLINE uint32_t run_shape(const struct gn_cache *cache, uint32_t *queue
 		if (is_hashed)
 			prefetch_set(c, at[GN_CACHE_AHEAD], is_hashed, shape);
 		*missed = ref;
-		missed += !gn_cache_use_shape(c, ref & ~GN_CACHE_DATUM, is_hashed, shape);
+		missed += gn_cache_use_shape(c, ref & ~GN_CACHE_DATUM, is_hashed, shape);
 	}
 	return (uint32_t)(missed - queue);
 }
@@ -162,21 +165,20 @@ GN_CACHE_INLINE uint32_t run_level(const struct gn_cache *c, uint32_t *queue, ui
 		       : run_shape(c, queue, count, is_hashed, GN_CACHE_SHORT_16);
 }
 
-/* How many of the queue's references are data: their top bits. Behind the queue's end there is something, too. */
+/* How many of the queue's references are data: their top bits. */
 static uint32_t count_data(const uint32_t *queue, uint32_t count)
 {
-	__m128i sum = _mm_setzero_si128();
-	uint32_t part[4], i = 0, data = 0;
+	typedef uint32_t eight __attribute__((vector_size(32), aligned(4), may_alias));
+	eight sum = { 0 };
+	uint32_t i = 0, data = 0;
 
-	for (; i + 4 <= count; i += 4)
-		sum = _mm_add_epi32(
-			sum,
-			_mm_srli_epi32(_mm_loadu_si128((const __m128i *)(const void *)&queue[i]),
-				       31));
-	_mm_storeu_si128((__m128i *)(void *)part, sum);
+	for (; i + 8 <= count; i += 8)
+		sum += *(const eight *)&queue[i] >> 31;
 	for (; i < count; i++)
 		data += queue[i] >> 31;
-	return data + part[0] + part[1] + part[2] + part[3];
+	for (unsigned lane = 0; lane < 8; lane++)
+		data += sum[lane];
+	return data;
 }
 
 void gn_caches_run(struct gn_caches *c, struct gn_cache_served *served)

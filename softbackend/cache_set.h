@@ -85,45 +85,45 @@ GN_CACHE_INLINE gn_cache_vector gn_cache_blend(gn_cache_vector v, gn_cache_vecto
 }
 #endif
 
-/* By way: all ones where its tag is. */
-extern const uint32_t gn_cache_lanes_long[16][16];
-extern const uint16_t gn_cache_lanes_short[16][16];
+/* By found way, 16 more where it is to be replaced: all ones where its tag is; all ones but the way's bit of idle. */
+extern const uint32_t gn_cache_lanes_long[32][16];
+extern const uint16_t gn_cache_lanes_short[32][16];
+extern const uint32_t gn_cache_others[32];
 
-/* Use @line: true if it was there. @shape: the cache's, a constant. All of the set is stored: were only the tag, loads
- * of other sets would wait until the host knows its address, which it does last. */
-GN_CACHE_INLINE bool gn_cache_use_shape(const struct gn_cache *c, uint32_t line, bool is_hashed,
-					enum gn_cache_shape shape)
+/* Use @line: 0 if it was there, 1 if it was not. @shape: the cache's, a constant. All of the set is stored: were only
+ * the tag, loads of other sets would wait until the host knows its address, which it does last. */
+GN_CACHE_INLINE uint32_t gn_cache_use_shape(const struct gn_cache *c, uint32_t line, bool is_hashed,
+					    enum gn_cache_shape shape)
 {
 	bool is_short = shape == GN_CACHE_SHORT_16;
 	size_t index = gn_cache_index(c, line, is_hashed);
 	gn_cache_vector *set = (gn_cache_vector *)gn_cache_tags(c, index, shape);
 	uint32_t id = line >> c->id_shift | (uint32_t)1 << GN_CACHE_ID_BITS;
 	gn_cache_vector v[4], want = gn_cache_spread(is_short ? id : line + 1, shape);
-	uint32_t idle = c->idle[index], found, others, left;
+	uint32_t idle = c->idle[index], found, left;
 	const gn_cache_vector *lanes;
 
 	for (unsigned i = 0; i < GN_CACHE_VECTORS(shape); i++)
 		v[i] = set[i];
 	/* The way that hit, else 16 + the first idle one. */
 	found = (uint32_t)__builtin_ctz(gn_cache_find(v, want, shape) | idle);
-	others = ~((uint32_t)0x10000 << (found & 15));
-	left = idle & others;
-	c->idle[index] = left ? left : (c->full & others) | c->always;
-	lanes = (const gn_cache_vector *)(is_short ? (const void *)gn_cache_lanes_short[found & 15]
-						   : (const void *)gn_cache_lanes_long[found & 15]);
+	left = idle & gn_cache_others[found];
+	c->idle[index] = left ? left : (c->full & gn_cache_others[found]) | c->always;
+	lanes = (const gn_cache_vector *)(is_short ? (const void *)gn_cache_lanes_short[found]
+						   : (const void *)gn_cache_lanes_long[found]);
 	for (unsigned i = 0; i < GN_CACHE_VECTORS(shape); i++)
 		set[i] = gn_cache_blend(v[i], want, lanes[i]);
-	return !(found >> 4);
+	return found >> 4;
 }
 
-/* The same of any shape. */
+/* True if @line was there. */
 GN_CACHE_INLINE bool gn_cache_use(const struct gn_cache *c, uint32_t line, bool is_hashed)
 {
 	if (c->shape == GN_CACHE_LONG_8)
-		return gn_cache_use_shape(c, line, is_hashed, GN_CACHE_LONG_8);
+		return !gn_cache_use_shape(c, line, is_hashed, GN_CACHE_LONG_8);
 	return c->shape == GN_CACHE_LONG_16
-		       ? gn_cache_use_shape(c, line, is_hashed, GN_CACHE_LONG_16)
-		       : gn_cache_use_shape(c, line, is_hashed, GN_CACHE_SHORT_16);
+		       ? !gn_cache_use_shape(c, line, is_hashed, GN_CACHE_LONG_16)
+		       : !gn_cache_use_shape(c, line, is_hashed, GN_CACHE_SHORT_16);
 }
 
 #endif
