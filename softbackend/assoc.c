@@ -11,6 +11,7 @@
 #include "mmu/arena.h"
 
 #define FREE	  0xff /* fingerprint of a free way, and of a lane that is none */
+#define NO_AGE	  0x7f /* of a lane that is none, up to 16 ways; else FREE */
 #define HOST_LINE 64
 
 static uint8_t *set_at(const struct gn_assoc *a, uint32_t index)
@@ -20,7 +21,8 @@ static uint8_t *set_at(const struct gn_assoc *a, uint32_t index)
 
 static void clear_set(const struct gn_assoc *a, uint8_t *set)
 {
-	memset(set, FREE, 2 * (size_t)a->lanes);
+	memset(set, FREE, a->lanes);
+	memset(set + a->lanes, a->lanes > 16 ? FREE : NO_AGE, a->lanes);
 	for (unsigned way = 0; way < a->ways; way++)
 		set[a->lanes + way] = (uint8_t)way;
 	for (unsigned way = 0; way < a->ways; way++)

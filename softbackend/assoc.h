@@ -12,7 +12,8 @@
  * last is kept beside: it is the youngest of its set, so finding it again changes nothing.
  *
  * Invariants: ages of a set are a permutation; a free way has key 0 and fingerprint 0xff, which no key
- * has; unused lanes have fingerprint and age 0xff for ever.
+ * has; unused lanes have fingerprint 0xff for ever, and an age that no way has and no addition changes: 0x7f
+ * (the signed sum saturates) up to 16 ways, 0xff beyond.
  *
  * Key 0 means free, so keys carry a bit that is always set. A key with GN_KEY_GLOBAL matches under any tag.
  */
@@ -101,7 +102,7 @@ struct gn_assoc_entry *gn_assoc_put_wide(struct gn_assoc *a, const struct gn_ass
 static inline __attribute__((always_inline)) struct gn_assoc_entry *
 gn_assoc_get(struct gn_assoc *a, const struct gn_assoc_place *p)
 {
-	__m128i *fingerprints = (__m128i *)(void *)p->set, ages, age, older;
+	__m128i *fingerprints = (__m128i *)(void *)p->set, ages, age, stay;
 	struct gn_assoc_entry *e;
 	unsigned mask, way;
 
@@ -121,19 +122,19 @@ gn_assoc_get(struct gn_assoc *a, const struct gn_assoc_place *p)
 	}
 	ages = _mm_load_si128(fingerprints + 1);
 	age = _mm_set1_epi8((char)p->set[16 + way]);
-	older = _mm_cmpeq_epi8(_mm_subs_epu8(age, ages), _mm_setzero_si128()); /* 0xff: stays */
+	stay = _mm_cmpeq_epi8(_mm_subs_epu8(age, ages), _mm_setzero_si128());
 	ages = _mm_andnot_si128(_mm_cmpeq_epi8(ages, age),
-				_mm_sub_epi8(_mm_add_epi8(ages, older), _mm_set1_epi8(-1)));
+				_mm_subs_epi8(_mm_add_epi8(ages, stay), _mm_set1_epi8(-1)));
 	_mm_store_si128(fingerprints + 1, ages);
 	a->last_key = p->key;
 	a->last = e;
 	return e;
 }
 
-/* Put the key, which is not there, in the place of the oldest, as the youngest; all others age by one, and
- * lanes that are no way stay at 0xff, since the addition saturates. The caller fills in frame and meta.
- * *@replaced: the key that had to go, 0 if none. Whole vectors are stored: a single byte's address would be known
- * last, and the host makes later loads wait for that. */
+/* Put the key, which is not there, in the place of the oldest, as the youngest; all others age by one: -1 is taken
+ * away, the cheaper constant. The caller fills in frame and meta. *@replaced: the key that had to go, 0 if none.
+ * Whole vectors are stored: a single byte's address would be known last, and the host makes later loads wait for
+ * that. */
 static inline __attribute__((always_inline)) struct gn_assoc_entry *
 gn_assoc_put(struct gn_assoc *a, const struct gn_assoc_place *p, uint64_t *replaced)
 {
@@ -148,7 +149,7 @@ gn_assoc_put(struct gn_assoc *a, const struct gn_assoc_place *p, uint64_t *repla
 	_mm_store_si128(fingerprints,
 			_mm_or_si128(_mm_andnot_si128(victim, _mm_load_si128(fingerprints)), want));
 	_mm_store_si128(fingerprints + 1,
-			_mm_andnot_si128(victim, _mm_adds_epu8(ages, _mm_set1_epi8(1))));
+			_mm_andnot_si128(victim, _mm_subs_epi8(ages, _mm_set1_epi8(-1))));
 	e = (struct gn_assoc_entry *)(void *)(fingerprints + 2) +
 	    __builtin_ctz((unsigned)_mm_movemask_epi8(victim));
 	*replaced = e->key;
