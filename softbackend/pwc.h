@@ -41,24 +41,35 @@ static inline gn_rights_t gn_pwc_outer(const struct gn_assoc_entry *e)
 	return (gn_rights_t)(e->meta >> 8);
 }
 
+static inline uint64_t gn_pwc_page(unsigned level, uint64_t address)
+{
+	return (address & GN_KEY_ADDRESS) >> gn_level_shift(level);
+}
+static inline uint64_t gn_pwc_key(uint64_t page, uint64_t tag)
+{
+	return page << GN_KEY_PAGE_SHIFT | tag | GN_KEY_VALID;
+}
+
 static inline __attribute__((always_inline)) struct gn_assoc_place
 gn_pwc_place(const struct gn_pwc *p, unsigned level, uint64_t address, uint64_t tag)
 {
-	uint64_t page = (address & GN_KEY_ADDRESS) >> gn_level_shift(level);
+	uint64_t page = gn_pwc_page(level, address);
 
-	return gn_assoc_place(&p->level[level], page,
-			      page << GN_KEY_PAGE_SHIFT | tag | GN_KEY_VALID);
+	return gn_assoc_place(&p->level[level], page, gn_pwc_key(page, tag));
 }
 
 static inline __attribute__((always_inline)) const struct gn_assoc_entry *
 gn_pwc_find_level(struct gn_pwc *p, unsigned level, uint64_t address, uint64_t tag)
 {
+	struct gn_assoc *a = &p->level[level];
 	struct gn_assoc_place at;
 
-	if (!p->level[level].used)
+	if (gn_pwc_key(gn_pwc_page(level, address), tag) == a->last_key) /* most often */
+		return a->last;
+	if (!a->used)
 		return NULL;
 	at = gn_pwc_place(p, level, address, tag);
-	return gn_assoc_get(&p->level[level], &at);
+	return gn_assoc_get(a, &at);
 }
 
 /* The lowest cached entry on the way to @address, of levels 2..@top; *@level: its level. NULL: none. *@pde: where one of
@@ -91,14 +102,17 @@ static inline void gn_pwc_insert(struct gn_pwc *p, uint64_t address, uint64_t ta
 				 const struct gn_assoc_place *pde, uint64_t table,
 				 gn_rights_t rights, gn_rights_t outer)
 {
-	struct gn_assoc_place at;
+	struct gn_assoc_place own;
 	struct gn_assoc_entry *e;
 	uint64_t replaced;
 
 	if (!p->level[level].ways)
 		return;
-	at = level == 2 ? *pde : gn_pwc_place(p, level, address, tag);
-	e = gn_assoc_put(&p->level[level], &at, &replaced);
+	if (level != 2) {
+		own = gn_pwc_place(p, level, address, tag);
+		pde = &own;
+	}
+	e = gn_assoc_put(&p->level[level], pde, &replaced);
 	e->frame = table;
 	e->meta = (uint64_t)outer << 8 | rights;
 }

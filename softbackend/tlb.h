@@ -112,13 +112,14 @@ gn_tlb_find(struct gn_tlb *t, uint64_t address, uint64_t tag, struct gn_tlb_plac
 {
 	struct gn_assoc_entry *e;
 
-	p->level = 0;
-	p->array = &t->array[0];
 	if (__builtin_expect((t->present >> t->hot) & 1, 1)) {
 		gn_tlb_locate(t, address, tag, t->hot, p);
 		e = gn_assoc_get(p->array, &p->at);
 		if (e)
 			return e;
+	} else {
+		p->level = 0;
+		p->array = &t->array[0];
 	}
 	if (__builtin_expect(!(t->present & ~(1u << t->hot)), 1))
 		return NULL;
