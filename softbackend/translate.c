@@ -61,11 +61,11 @@ static inline void remember(struct gn_soft_cpu *cpu, unsigned side, uint64_t va,
 	r->allow = gn_tlb_allowed(meta);
 }
 
-/* What an L2 entry or a walk says, put into the L1 TLB. @meta has no decisions yet; @bit is allowed. */
-static inline __attribute__((always_inline)) void fill_l1(struct gn_soft_cpu *cpu, unsigned side,
-							  uint64_t va, unsigned level,
-							  uint64_t meta, uint64_t address,
-							  uint16_t bit, struct gn_tlb_place *place)
+/* What an L2 entry or a walk says, put into the L1 TLB; the size of its entry there. @meta has no
+ * decisions yet; @bit is allowed. */
+static inline __attribute__((always_inline)) unsigned
+fill_l1(struct gn_soft_cpu *cpu, unsigned side, uint64_t va, unsigned level, uint64_t meta,
+	uint64_t address, uint16_t bit, struct gn_tlb_place *place)
 {
 	unsigned kept = level;
 	struct gn_assoc_entry *e =
@@ -75,8 +75,8 @@ static inline __attribute__((always_inline)) void fill_l1(struct gn_soft_cpu *cp
 	meta |= (uint64_t)bit << GN_TLB_KNOWN_SHIFT | (uint64_t)bit << GN_TLB_ALLOW_SHIFT;
 	e->frame = frame;
 	e->meta = meta;
-	cpu->is_fractured |= kept < level;
 	remember(cpu, side, va, kept, frame, meta);
+	return kept;
 }
 
 void gn_soft_settle_queue(struct gn_soft_cpu *cpu)
@@ -126,7 +126,7 @@ walk_and_fill(struct gn_soft_cpu *cpu, unsigned side, const struct gn_access *ac
 	struct gn_soft_walk w;
 	struct gn_assoc_entry *e;
 	uint64_t meta, refs;
-	unsigned kept;
+	unsigned kept, l1_kept;
 	bool done;
 
 	refs = gn_caches_total(&cpu->caches);
@@ -147,10 +147,10 @@ walk_and_fill(struct gn_soft_cpu *cpu, unsigned side, const struct gn_access *ac
 	if (e) {
 		e->frame = w.address & gn_tlb_mask(kept);
 		e->meta = meta;
-		cpu->is_fractured |= kept < w.t.level;
 	}
-	cpu->is_fractured |= w.level < w.t.level;
-	fill_l1(cpu, side, access->va.v, w.level, meta, w.address, bit, l1_place);
+	l1_kept = fill_l1(cpu, side, access->va.v, w.level, meta, w.address, bit, l1_place);
+	if (GN_UNLIKELY(kept < w.t.level || l1_kept < w.t.level))
+		cpu->is_fractured = true;
 	*address = w.address;
 	return true;
 }
@@ -171,7 +171,8 @@ static inline bool look_in_l2(struct gn_soft_cpu *cpu, unsigned side, uint64_t v
 
 		cpu->stats.l2_tlb_hits++;
 		*address = e->frame | (va & ~gn_tlb_mask(level));
-		fill_l1(cpu, side, va, level, e->meta, *address, bit, l1_place);
+		if (fill_l1(cpu, side, va, level, e->meta, *address, bit, l1_place) < level)
+			cpu->is_fractured = true;
 		return true;
 	}
 	cpu->stats.l2_tlb_misses++;
@@ -202,7 +203,7 @@ bool gn_soft_translate_queueing(struct gn_soft_cpu *cpu, const struct gn_access 
 				struct gn_soft_fault *fault)
 {
 	unsigned side = access->kind == GN_FETCH;
-	struct l2_search l2 = { .tlb = cpu->l2_of[side] };
+	struct l2_search l2;
 	struct gn_tlb_place here, *place = missed ? missed : &here;
 	uint64_t va = access->va.v;
 	struct gn_assoc_entry *e = NULL;
@@ -212,6 +213,7 @@ bool gn_soft_translate_queueing(struct gn_soft_cpu *cpu, const struct gn_access 
 		*fault = (struct gn_soft_fault){ .kind = GN_SOFT_SOFTWARE };
 		return false;
 	}
+	l2.tlb = cpu->l2_of[side];
 	if (!missed) {
 		if (GN_UNLIKELY(!gn_soft_is_canonical(cpu, va)))
 			return refuse(cpu, va, fault);
