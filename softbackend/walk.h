@@ -33,19 +33,23 @@ GN_WALK_INLINE bool gn_walk_set_bits(uint64_t *slot, uint64_t entry, uint64_t bi
 					   __ATOMIC_ACQUIRE);
 }
 
-/* What one dimension's walk read: levels top..leaf. What is known of the leaf is worked out where its level is a
- * constant. */
+/* What one dimension's walk read: levels top..leaf. */
 struct gn_walk_path {
 	uint64_t *slot[GN_MAX_LEVELS + 1];
 	uint64_t entry[GN_MAX_LEVELS + 1];
 	gn_rights_t rights[GN_MAX_LEVELS + 1]; /* granted so far, the entry's own included */
 	uint64_t missing;		       /* A bits that are not set */
 	struct gn_assoc_place pde;	       /* where the walk cache keeps the entry of level 2 */
-	unsigned top, leaf;
-	uint64_t leaf_entry;
+	unsigned top;
+};
+
+/* Where it ended; worked out where the level is a constant, and never in memory. */
+struct gn_walk_leaf {
+	unsigned level;
+	uint64_t entry;
 	bool is_dirty;	  /* it has D, or the format has none */
 	uint64_t address; /* translated, with the offset */
-	gn_rights_t leaf_rights;
+	gn_rights_t rights;
 };
 
 enum gn_walk_step { GN_STEP_DOWN, GN_STEP_LEAF, GN_STEP_FAULT };
@@ -53,7 +57,7 @@ enum gn_walk_step { GN_STEP_DOWN, GN_STEP_LEAF, GN_STEP_FAULT };
 /* A present, well-formed @entry of @level on the way to @at: take it in. @is_plain: gn_fmt_is_plain() says so. */
 GN_WALK_INLINE enum gn_walk_step gn_walk_take(const struct gn_fmt *f, unsigned level, uint64_t at,
 					      uint64_t entry, bool is_plain, gn_rights_t *rights,
-					      struct gn_walk_path *p)
+					      struct gn_walk_path *p, struct gn_walk_leaf *leaf)
 {
 	p->entry[level] = entry;
 	if (!is_plain) {
@@ -64,49 +68,47 @@ GN_WALK_INLINE enum gn_walk_step gn_walk_take(const struct gn_fmt *f, unsigned l
 		p->rights[level] = *rights;
 		return GN_STEP_DOWN;
 	}
-	p->leaf = level;
-	p->leaf_entry = entry;
-	p->is_dirty = !f->level[level].dirty || (entry & f->level[level].dirty);
-	p->leaf_rights = *rights;
-	p->address = gn_fmt_address(f, level, entry) | (at & (gn_level_bytes(level) - 1));
+	leaf->level = level;
+	leaf->entry = entry;
+	leaf->is_dirty = !f->level[level].dirty || (entry & f->level[level].dirty);
+	leaf->rights = *rights;
+	leaf->address = gn_fmt_address(f, level, entry) | (at & (gn_level_bytes(level) - 1));
 	return GN_STEP_LEAF;
 }
 
 /* Does the walk owe A or D bits? */
-GN_WALK_INLINE bool gn_walk_owes_bits(const struct gn_walk_path *p, bool is_write)
+GN_WALK_INLINE bool gn_walk_owes_bits(const struct gn_walk_path *p, const struct gn_walk_leaf *leaf,
+				      bool is_write)
 {
-	return p->missing || (is_write && !p->is_dirty);
+	return p->missing || (is_write && !leaf->is_dirty);
 }
 
 /* What a level's entry must have: A, and D in a leaf that is written. */
-GN_WALK_INLINE uint64_t gn_walk_wanted(const struct gn_fmt *f, const struct gn_walk_path *p,
-				       unsigned level, bool is_write)
+GN_WALK_INLINE uint64_t gn_walk_wanted(const struct gn_fmt *f, unsigned level, unsigned leaf_level,
+				       bool is_write)
 {
 	return f->level[level].accessed |
-	       (level == p->leaf && is_write ? f->level[level].dirty : 0);
+	       (level == leaf_level && is_write ? f->level[level].dirty : 0);
 }
 /* Set them in @level's. False: beaten, walk again. */
-GN_WALK_INLINE bool gn_walk_set_level(const struct gn_fmt *f, struct gn_walk_path *p,
-				      unsigned level, uint64_t want)
+GN_WALK_INLINE bool gn_walk_set_level(struct gn_walk_path *p, unsigned level, uint64_t want)
 {
 	if (!gn_walk_set_bits(p->slot[level], p->entry[level], want))
 		return false;
 	p->entry[level] |= want;
-	if (level == p->leaf) {
-		p->leaf_entry |= want;
-		p->is_dirty |= (want & f->level[level].dirty) != 0;
-	}
 	return true;
 }
 
 /* In the whole path. Not inlined: it is once per entry's life. */
-static __attribute__((noinline, unused)) bool
-gn_walk_set_accessed_dirty(const struct gn_fmt *f, struct gn_walk_path *p, bool is_write)
+static __attribute__((noinline, unused)) bool gn_walk_set_accessed_dirty(const struct gn_fmt *f,
+									 struct gn_walk_path *p,
+									 unsigned leaf_level,
+									 bool is_write)
 {
-	for (unsigned level = p->top; level >= p->leaf; level--) {
-		uint64_t want = gn_walk_wanted(f, p, level, is_write);
+	for (unsigned level = p->top; level >= leaf_level; level--) {
+		uint64_t want = gn_walk_wanted(f, level, leaf_level, is_write);
 
-		if ((p->entry[level] & want) != want && !gn_walk_set_level(f, p, level, want))
+		if ((p->entry[level] & want) != want && !gn_walk_set_level(p, level, want))
 			return false;
 	}
 	return true;

@@ -68,7 +68,8 @@ GN_WALK_INLINE bool may_be_reserved(const struct gn_soft_cpu *cpu, const struct 
 GN_WALK_INLINE enum gn_walk_step step(struct gn_soft_cpu *cpu, const struct gn_access *access,
 				      struct gn_soft_walk *w, const struct gn_fmt *f,
 				      bool is_nested, unsigned level, bool has_host,
-				      gn_rights_t *rights, struct path *p)
+				      gn_rights_t *rights, struct path *p,
+				      struct gn_walk_leaf *leaf)
 {
 	uint64_t offset = gn_fmt_index(f, level, access->va.v) * sizeof(uint64_t), entry;
 	uint32_t error_code = 0;
@@ -79,14 +80,15 @@ GN_WALK_INLINE enum gn_walk_step step(struct gn_soft_cpu *cpu, const struct gn_a
 	if (GN_LIKELY(gn_fmt_is_plain(f, level, entry, cpu->reserved))) {
 		if (level > 1)
 			p->table[level - 1] = entry & f->level[level].address;
-		return gn_walk_take(f, level, access->va.v, entry, true, rights, &p->read);
+		return gn_walk_take(f, level, access->va.v, entry, true, rights, &p->read, leaf);
 	}
 	if (GN_LIKELY(gn_fmt_is_present(f, level, entry))) {
 		if (GN_LIKELY(!may_be_reserved(cpu, f, level, entry) ||
 			      !gn_paging_is_reserved(&cpu->paging, level, entry))) {
 			if (level > 1)
 				p->table[level - 1] = gn_fmt_address(f, level, entry);
-			return gn_walk_take(f, level, access->va.v, entry, false, rights, &p->read);
+			return gn_walk_take(f, level, access->va.v, entry, false, rights, &p->read,
+					    leaf);
 		}
 		error_code = X86_PF_P | X86_PF_RSVD;
 	}
@@ -96,7 +98,7 @@ GN_WALK_INLINE enum gn_walk_step step(struct gn_soft_cpu *cpu, const struct gn_a
 
 GN_WALK_INLINE bool descend(struct gn_soft_cpu *cpu, const struct gn_access *access,
 			    struct gn_soft_walk *w, const struct gn_fmt *f, bool is_nested,
-			    struct path *p)
+			    struct path *p, struct gn_walk_leaf *leaf)
 {
 	const struct gn_assoc_entry *known = NULL;
 	gn_rights_t rights = GN_RWXU;
@@ -124,30 +126,30 @@ GN_WALK_INLINE bool descend(struct gn_soft_cpu *cpu, const struct gn_access *acc
 	switch (level) {
 	case 5:
 		if (f->levels < 5 || (s = step(cpu, access, w, f, is_nested, 5, has_host, &rights,
-					       p)) != GN_STEP_DOWN)
+					       p, leaf)) != GN_STEP_DOWN)
 			break;
 		has_host = false;
 		__attribute__((fallthrough));
 	case 4:
-		s = step(cpu, access, w, f, is_nested, 4, has_host, &rights, p);
+		s = step(cpu, access, w, f, is_nested, 4, has_host, &rights, p, leaf);
 		if (s != GN_STEP_DOWN)
 			break;
 		has_host = false;
 		__attribute__((fallthrough));
 	case 3:
-		s = step(cpu, access, w, f, is_nested, 3, has_host, &rights, p);
+		s = step(cpu, access, w, f, is_nested, 3, has_host, &rights, p, leaf);
 		if (s != GN_STEP_DOWN)
 			break;
 		has_host = false;
 		__attribute__((fallthrough));
 	case 2:
-		s = step(cpu, access, w, f, is_nested, 2, has_host, &rights, p);
+		s = step(cpu, access, w, f, is_nested, 2, has_host, &rights, p, leaf);
 		if (s != GN_STEP_DOWN)
 			break;
 		has_host = false;
 		__attribute__((fallthrough));
 	default:
-		s = step(cpu, access, w, f, is_nested, 1, has_host, &rights, p);
+		s = step(cpu, access, w, f, is_nested, 1, has_host, &rights, p, leaf);
 	}
 	return s == GN_STEP_LEAF;
 }
@@ -157,15 +159,14 @@ enum set_bits { BITS_SET, BITS_BEATEN, BITS_REFUSED };
 /* Set A on the way and D in the leaf. REFUSED: a table's page may not be written; w->fault. BEATEN: an entry is
  * not what it was. One entry may stand on two levels (a table that maps itself): then the second one is beaten by
  * the first, once. */
-static __attribute__((noinline)) enum set_bits set_accessed_dirty(struct gn_soft_walk *w,
-								  const struct gn_fmt *f,
-								  const struct gn_access *access,
-								  struct path *p)
+static __attribute__((noinline)) enum set_bits
+set_accessed_dirty(struct gn_soft_walk *w, const struct gn_fmt *f, const struct gn_access *access,
+		   struct path *p, unsigned leaf_level)
 {
 	struct gn_walk_path *r = &p->read;
 
-	for (unsigned level = r->top; level >= r->leaf; level--) {
-		uint64_t want = gn_walk_wanted(f, r, level, access->kind == GN_WRITE);
+	for (unsigned level = r->top; level >= leaf_level; level--) {
+		uint64_t want = gn_walk_wanted(f, level, leaf_level, access->kind == GN_WRITE);
 
 		if ((r->entry[level] & want) == want)
 			continue;
@@ -175,19 +176,20 @@ static __attribute__((noinline)) enum set_bits set_accessed_dirty(struct gn_soft
 			gn_walk_nested_fault(w, gpa(p->table[level] + offset), true);
 			return BITS_REFUSED;
 		}
-		if (!gn_walk_set_level(f, r, level, want))
+		if (!gn_walk_set_level(r, level, want))
 			return BITS_BEATEN;
 	}
 	return BITS_SET;
 }
 
 GN_WALK_INLINE void keep_level(struct gn_soft_cpu *cpu, const struct gn_fmt *f, bool is_nested,
-			       const struct path *p, unsigned level, uint64_t va)
+			       const struct path *p, unsigned leaf_level, unsigned level,
+			       uint64_t va)
 {
 	const struct gn_walk_path *r = &p->read;
 	bool has_host = is_nested && cpu->cost.pwc_holds_hpa;
 
-	if (level > r->top || level <= r->leaf)
+	if (level > r->top || level <= leaf_level)
 		return;
 	/* Where A could not be set, a violation must name the table's GPA: walk there. */
 	if (has_host && GN_UNLIKELY(!(p->outer[level - 1] & GN_W)))
@@ -198,15 +200,15 @@ GN_WALK_INLINE void keep_level(struct gn_soft_cpu *cpu, const struct gn_fmt *f, 
 }
 
 GN_WALK_INLINE void keep_path(struct gn_soft_cpu *cpu, const struct gn_fmt *f, bool is_nested,
-			      const struct path *p, uint64_t va)
+			      const struct path *p, unsigned leaf_level, uint64_t va)
 {
-	keep_level(cpu, f, is_nested, p, 2, va);
+	keep_level(cpu, f, is_nested, p, leaf_level, 2, va);
 	if (GN_LIKELY(p->read.top < 3))
 		return;
-	keep_level(cpu, f, is_nested, p, 3, va);
-	keep_level(cpu, f, is_nested, p, 4, va);
+	keep_level(cpu, f, is_nested, p, leaf_level, 3, va);
+	keep_level(cpu, f, is_nested, p, leaf_level, 4, va);
 	if (f->levels == 5)
-		keep_level(cpu, f, is_nested, p, 5, va);
+		keep_level(cpu, f, is_nested, p, leaf_level, 5, va);
 }
 
 /* The datum's GPA, and what the TLB is to know. */
@@ -242,32 +244,33 @@ GN_WALK_INLINE bool walk(struct gn_soft_cpu *cpu, const struct gn_access *access
 	uint64_t va = access->va.v;
 	const struct gn_walk_path *r;
 	enum set_bits bits;
+	struct gn_walk_leaf leaf;
 	struct path p;
 	uint32_t denied;
 
 	r = &p.read;
 	do {
 		bits = BITS_SET;
-		if (GN_UNLIKELY(!descend(cpu, access, w, f, is_nested, &p)))
+		if (GN_UNLIKELY(!descend(cpu, access, w, f, is_nested, &p, &leaf)))
 			return false;
-		w->t.rights = r->leaf_rights;
-		w->t.pkey = (uint8_t)gn_fmt_pkey(f, r->leaf, r->leaf_entry);
+		w->t.rights = leaf.rights;
+		w->t.pkey = (uint8_t)gn_fmt_pkey(f, leaf.level, leaf.entry);
 		denied = gn_paging_access(&cpu->paging, &w->t, access);
 		if (GN_UNLIKELY(denied))
 			return gn_walk_page_fault(w, denied);
-		if (GN_UNLIKELY(gn_walk_owes_bits(r, is_write)))
-			bits = set_accessed_dirty(w, f, access, &p);
+		if (GN_UNLIKELY(gn_walk_owes_bits(r, &leaf, is_write)))
+			bits = set_accessed_dirty(w, f, access, &p, leaf.level);
 		if (GN_UNLIKELY(bits == BITS_REFUSED))
 			return false;
 	} while (GN_UNLIKELY(bits == BITS_BEATEN));
-	keep_path(cpu, f, is_nested, &p, va);
+	keep_path(cpu, f, is_nested, &p, leaf.level, va);
 
-	if (r->leaf == 1)
+	if (leaf.level == 1)
 		gn_ahead_note(cpu->ahead->guest, va, gn_walk_place(cpu, r->slot[1]));
-	w->t.level = (uint8_t)r->leaf;
-	w->t.global = cpu->paging.pge && (r->leaf_entry & f->level[1].global);
-	w->t.dirty = r->is_dirty;
-	w->t.gpa = gpa(r->address);
+	w->t.level = (uint8_t)leaf.level;
+	w->t.global = cpu->paging.pge && (leaf.entry & f->level[1].global);
+	w->t.dirty = leaf.is_dirty || is_write;
+	w->t.gpa = gpa(leaf.address);
 	return finish(cpu, access, w, is_nested);
 }
 

@@ -20,42 +20,44 @@ static const struct gn_fmt npt_4 = GN_FMT_NPT_4_INIT;
 static const struct gn_fmt npt_5 = GN_FMT_NPT_5_INIT;
 
 GN_WALK_INLINE void keep_level(struct gn_soft_cpu *cpu, const struct gn_fmt *f,
-			       const struct gn_walk_path *p, unsigned level, uint64_t at)
+			       const struct gn_walk_path *p, unsigned leaf_level, unsigned level,
+			       uint64_t at)
 {
-	if (level <= p->top && level > p->leaf)
+	if (level <= p->top && level > leaf_level)
 		gn_pwc_insert(&cpu->nested_pwc, at, 0, level, &p->pde,
 			      gn_fmt_address(f, level, p->entry[level]), p->rights[level], GN_RWXU);
 }
 
 GN_WALK_INLINE void keep_path(struct gn_soft_cpu *cpu, const struct gn_fmt *f,
-			      const struct gn_walk_path *p, uint64_t at)
+			      const struct gn_walk_path *p, unsigned leaf_level, uint64_t at)
 {
-	keep_level(cpu, f, p, 2, at);
+	keep_level(cpu, f, p, leaf_level, 2, at);
 	if (GN_LIKELY(p->top < 3))
 		return;
-	keep_level(cpu, f, p, 3, at);
-	keep_level(cpu, f, p, 4, at);
+	keep_level(cpu, f, p, leaf_level, 3, at);
+	keep_level(cpu, f, p, leaf_level, 4, at);
 	if (f->levels == 5)
-		keep_level(cpu, f, p, 5, at);
+		keep_level(cpu, f, p, leaf_level, 5, at);
 }
 
 /* The entry of @level in *@table, which becomes the next table. */
 GN_WALK_INLINE enum gn_walk_step step(struct gn_soft_cpu *cpu, const struct gn_fmt *f,
 				      unsigned level, uint64_t at, uint64_t *table,
-				      gn_rights_t *rights, struct gn_walk_path *p)
+				      gn_rights_t *rights, struct gn_walk_path *p,
+				      struct gn_walk_leaf *leaf)
 {
 	uint64_t entry = gn_walk_ref(cpu, *table + gn_fmt_index(f, level, at) * sizeof(uint64_t),
 				     &p->slot[level]);
 
 	if (GN_LIKELY(gn_fmt_is_plain(f, level, entry, 0))) {
-		gn_walk_take(f, level, at, entry, true, rights, p);
+		gn_walk_take(f, level, at, entry, true, rights, p, leaf);
 		if (level == 1)
 			return GN_STEP_LEAF;
 	} else {
 		if (!gn_fmt_is_present(f, level, entry) ||
 		    gn_fmt_is_malformed(f, level, entry, f->phys_bits))
 			return GN_STEP_FAULT;
-		if (gn_walk_take(f, level, at, entry, false, rights, p) == GN_STEP_LEAF)
+		if (gn_walk_take(f, level, at, entry, false, rights, p, leaf) == GN_STEP_LEAF)
 			return GN_STEP_LEAF;
 	}
 	*table = entry & f->level[level].address;
@@ -66,7 +68,8 @@ GN_WALK_INLINE enum gn_walk_step step(struct gn_soft_cpu *cpu, const struct gn_f
 
 /* Read down to the leaf. False: a violation. */
 GN_WALK_INLINE bool descend(struct gn_soft_cpu *cpu, struct gn_soft_walk *w, const struct gn_fmt *f,
-			    uint64_t at, bool use_pwc, struct gn_walk_path *p)
+			    uint64_t at, bool use_pwc, struct gn_walk_path *p,
+			    struct gn_walk_leaf *leaf)
 {
 	const struct gn_assoc_entry *known = NULL;
 	uint64_t table = cpu->vcpu->hw.root.v;
@@ -88,26 +91,27 @@ GN_WALK_INLINE bool descend(struct gn_soft_cpu *cpu, struct gn_soft_walk *w, con
 	p->missing = 0;
 	switch (level) {
 	case 5:
-		if (f->levels < 5 || (s = step(cpu, f, 5, at, &table, &rights, p)) != GN_STEP_DOWN)
+		if (f->levels < 5 ||
+		    (s = step(cpu, f, 5, at, &table, &rights, p, leaf)) != GN_STEP_DOWN)
 			break;
 		__attribute__((fallthrough));
 	case 4:
-		s = step(cpu, f, 4, at, &table, &rights, p);
+		s = step(cpu, f, 4, at, &table, &rights, p, leaf);
 		if (s != GN_STEP_DOWN)
 			break;
 		__attribute__((fallthrough));
 	case 3:
-		s = step(cpu, f, 3, at, &table, &rights, p);
+		s = step(cpu, f, 3, at, &table, &rights, p, leaf);
 		if (s != GN_STEP_DOWN)
 			break;
 		__attribute__((fallthrough));
 	case 2:
-		s = step(cpu, f, 2, at, &table, &rights, p);
+		s = step(cpu, f, 2, at, &table, &rights, p, leaf);
 		if (s != GN_STEP_DOWN)
 			break;
 		__attribute__((fallthrough));
 	default:
-		s = step(cpu, f, 1, at, &table, &rights, p);
+		s = step(cpu, f, 1, at, &table, &rights, p, leaf);
 	}
 	return s == GN_STEP_LEAF;
 }
@@ -142,31 +146,33 @@ GN_WALK_INLINE bool nested_walk(struct gn_soft_cpu *cpu, struct gn_soft_walk *w,
 	bool has_ad = cpu->vcpu->hw.nested_ad, is_write = need & GN_W;
 	struct gn_tlb_place place;
 	struct gn_walk_path p;
+	struct gn_walk_leaf leaf;
 
 	if (use_tlb && find_in_tlb(cpu, at, need, &place, out))
 		return true;
 	if (GN_UNLIKELY(at.v >> (GN_PAGE_SHIFT + GN_INDEX_BITS * f->levels)))
 		return gn_walk_nested_fault(w, at, !is_data);
 	do {
-		if (GN_UNLIKELY(!descend(cpu, w, f, at.v, use_pwc, &p) || (need & ~p.leaf_rights)))
+		if (GN_UNLIKELY(!descend(cpu, w, f, at.v, use_pwc, &p, &leaf) ||
+				(need & ~leaf.rights)))
 			return gn_walk_nested_fault(w, at, !is_data);
-	} while (GN_UNLIKELY(gn_walk_owes_bits(&p, is_write) && has_ad) &&
-		 !gn_walk_set_accessed_dirty(f, &p, is_write));
+	} while (GN_UNLIKELY(gn_walk_owes_bits(&p, &leaf, is_write) && has_ad) &&
+		 !gn_walk_set_accessed_dirty(f, &p, leaf.level, is_write));
 	if (use_pwc)
-		keep_path(cpu, f, &p, at.v);
-	if (is_data && p.leaf == 1)
+		keep_path(cpu, f, &p, leaf.level, at.v);
+	if (is_data && leaf.level == 1)
 		gn_ahead_note(cpu->ahead->nested, at.v, gn_walk_place(cpu, p.slot[1]));
-	out->hpa = hpa(p.address);
-	out->rights = p.leaf_rights;
-	out->level = (uint8_t)p.leaf;
-	out->dirty = !has_ad || p.is_dirty;
+	out->hpa = hpa(leaf.address);
+	out->rights = leaf.rights;
+	out->level = (uint8_t)leaf.level;
+	out->dirty = !has_ad || leaf.is_dirty || is_write;
 	if (use_tlb) {
-		unsigned level = p.leaf;
+		unsigned level = leaf.level;
 		struct gn_assoc_entry *e =
 			gn_tlb_insert(&cpu->nested_tlb, at.v, 0, false, &place, &level);
 
-		e->frame = p.address & gn_tlb_mask(level);
-		e->meta = gn_tlb_meta(p.leaf_rights, 0, 0, out->dirty, false);
+		e->frame = leaf.address & gn_tlb_mask(level);
+		e->meta = gn_tlb_meta(leaf.rights, 0, 0, out->dirty, false);
 	}
 	return true;
 }

@@ -22,7 +22,7 @@ static const struct gn_fmt x86_5 = GN_FMT_X86_5_INIT;
 GN_WALK_INLINE enum gn_walk_step step(struct gn_soft_cpu *cpu, const struct gn_access *access,
 				      struct gn_soft_walk *w, const struct gn_fmt *f,
 				      unsigned level, uint64_t *table, gn_rights_t *rights,
-				      struct gn_walk_path *p)
+				      struct gn_walk_path *p, struct gn_walk_leaf *leaf)
 {
 	uint64_t offset = gn_fmt_index(f, level, access->va.v) * sizeof(uint64_t);
 	uint64_t entry = gn_walk_ref(cpu, *table + offset, &p->slot[level]);
@@ -32,7 +32,7 @@ GN_WALK_INLINE enum gn_walk_step step(struct gn_soft_cpu *cpu, const struct gn_a
 		*table = gn_fmt_address(f, level, entry);
 		if (GN_LIKELY(!gn_fmt_is_malformed(f, level, entry, f->phys_bits) &&
 			      gn_frames_valid(cpu->vm->frames, hpa_to_pfn(hpa(*table))))) {
-			return gn_walk_take(f, level, access->va.v, entry, false, rights, p);
+			return gn_walk_take(f, level, access->va.v, entry, false, rights, p, leaf);
 		}
 		error_code = X86_PF_P | X86_PF_RSVD;
 	}
@@ -42,7 +42,8 @@ GN_WALK_INLINE enum gn_walk_step step(struct gn_soft_cpu *cpu, const struct gn_a
 
 /* False: a #PF that knows nothing of rights; w->fault is set. */
 GN_WALK_INLINE bool descend(struct gn_soft_cpu *cpu, const struct gn_access *access,
-			    struct gn_soft_walk *w, const struct gn_fmt *f, struct gn_walk_path *p)
+			    struct gn_soft_walk *w, const struct gn_fmt *f, struct gn_walk_path *p,
+			    struct gn_walk_leaf *leaf)
 {
 	const struct gn_assoc_entry *known = NULL;
 	uint64_t table = cpu->vcpu->hw.root.v;
@@ -65,34 +66,34 @@ GN_WALK_INLINE bool descend(struct gn_soft_cpu *cpu, const struct gn_access *acc
 	switch (level) {
 	case 5:
 		if (f->levels < 5 ||
-		    (s = step(cpu, access, w, f, 5, &table, &rights, p)) != GN_STEP_DOWN)
+		    (s = step(cpu, access, w, f, 5, &table, &rights, p, leaf)) != GN_STEP_DOWN)
 			break;
 		__attribute__((fallthrough));
 	case 4:
-		s = step(cpu, access, w, f, 4, &table, &rights, p);
+		s = step(cpu, access, w, f, 4, &table, &rights, p, leaf);
 		if (s != GN_STEP_DOWN)
 			break;
 		__attribute__((fallthrough));
 	case 3:
-		s = step(cpu, access, w, f, 3, &table, &rights, p);
+		s = step(cpu, access, w, f, 3, &table, &rights, p, leaf);
 		if (s != GN_STEP_DOWN)
 			break;
 		__attribute__((fallthrough));
 	case 2:
-		s = step(cpu, access, w, f, 2, &table, &rights, p);
+		s = step(cpu, access, w, f, 2, &table, &rights, p, leaf);
 		if (s != GN_STEP_DOWN)
 			break;
 		__attribute__((fallthrough));
 	default:
-		s = step(cpu, access, w, f, 1, &table, &rights, p);
+		s = step(cpu, access, w, f, 1, &table, &rights, p, leaf);
 	}
 	return s == GN_STEP_LEAF;
 }
 
 GN_WALK_INLINE void keep_path(struct gn_soft_cpu *cpu, const struct gn_fmt *f,
-			      const struct gn_walk_path *p, uint64_t va)
+			      const struct gn_walk_path *p, unsigned leaf_level, uint64_t va)
 {
-	for (unsigned level = p->top; level > p->leaf; level--)
+	for (unsigned level = p->top; level > leaf_level; level--)
 		gn_pwc_insert(&cpu->pwc, va, cpu->tag, level, &p->pde,
 			      gn_fmt_address(f, level, p->entry[level]), p->rights[level], GN_RWXU);
 }
@@ -103,29 +104,30 @@ GN_WALK_INLINE bool walk(struct gn_soft_cpu *cpu, const struct gn_access *access
 	uint64_t va = access->va.v;
 	bool is_write = access->kind == GN_WRITE;
 	struct gn_walk_path p;
+	struct gn_walk_leaf leaf;
 	uint32_t denied;
 
 	if (GN_UNLIKELY(!gn_paging_is_canonical(&cpu->paging, access->va)))
 		return gn_walk_page_fault(w, gn_paging_error_base(&cpu->paging, access));
 	do {
-		if (GN_UNLIKELY(!descend(cpu, access, w, f, &p)))
+		if (GN_UNLIKELY(!descend(cpu, access, w, f, &p, &leaf)))
 			return false;
-		w->t.rights = p.leaf_rights;
-		w->t.pkey = (uint8_t)gn_fmt_pkey(f, p.leaf, p.leaf_entry);
+		w->t.rights = leaf.rights;
+		w->t.pkey = (uint8_t)gn_fmt_pkey(f, leaf.level, leaf.entry);
 		denied = gn_paging_access(&cpu->paging, &w->t, access);
 		if (GN_UNLIKELY(denied))
 			return gn_walk_page_fault(w, denied);
-	} while (GN_UNLIKELY(gn_walk_owes_bits(&p, is_write)) &&
-		 !gn_walk_set_accessed_dirty(f, &p, is_write));
-	keep_path(cpu, f, &p, va);
+	} while (GN_UNLIKELY(gn_walk_owes_bits(&p, &leaf, is_write)) &&
+		 !gn_walk_set_accessed_dirty(f, &p, leaf.level, is_write));
+	keep_path(cpu, f, &p, leaf.level, va);
 
-	if (p.leaf == 1)
+	if (leaf.level == 1)
 		gn_ahead_note(cpu->ahead->guest, va, gn_walk_place(cpu, p.slot[1]));
-	w->t.level = w->level = (uint8_t)p.leaf;
-	w->t.global = cpu->paging.pge && (p.leaf_entry & f->level[p.leaf].global);
-	w->t.dirty = w->dirty = p.is_dirty;
+	w->t.level = w->level = (uint8_t)leaf.level;
+	w->t.global = cpu->paging.pge && (leaf.entry & f->level[leaf.level].global);
+	w->t.dirty = w->dirty = leaf.is_dirty || is_write;
 	w->outer_rights = GN_RWXU;
-	w->address = p.address;
+	w->address = leaf.address;
 	return true;
 }
 
