@@ -114,7 +114,8 @@ void gn_service_ready(struct gn_service *s)
 
 void gn_service_feed_watchdog(void)
 {
-	sd_notify(0, "WATCHDOG=1");
+	/* Where it is not started yet it needs time, and no watchdog looks. */
+	sd_notify(0, "WATCHDOG=1\nEXTEND_TIMEOUT_USEC=30000000");
 }
 
 void gn_service_status(struct gn_service *s, const char *format, ...)

@@ -327,7 +327,8 @@ void gn_kvm_nested_range_changing(struct gn_kvm *kvm, gfn_t start, gfn_t end,
 		return;
 	pthread_mutex_lock(&n->view_lock);
 	if (gn_vm_is_over_template(kvm->vm)) {
-		gn_kvm_view_template_hold_off(n, start, end);
+		if (change == GN_RANGE_ZAP)
+			gn_kvm_view_template_hold_off(n, start, end);
 	} else {
 		gn_kvm_view_take(n, start, end);
 		if (change != GN_RANGE_AGE)
@@ -416,6 +417,10 @@ void gn_kvm_nested_destroy(struct gn_kvm *kvm)
 
 	if (!n)
 		return;
+	/* A change that is under way has looked, or finds none. */
+	gn_lock(&kvm->vm->p2m.lock);
+	kvm->nested = NULL;
+	gn_unlock(&kvm->vm->p2m.lock);
 	gn_kvm_fill_stop(n);
 	gn_kvm_layout_destroy(n);
 	gn_kvm_view_destroy(n);
@@ -429,7 +434,6 @@ void gn_kvm_nested_destroy(struct gn_kvm *kvm)
 	pthread_mutex_destroy(&n->fill_lock);
 	pthread_mutex_destroy(&n->view_lock);
 	free(n);
-	kvm->nested = NULL;
 }
 
 /* Give all RAM that has no frame yet one, by runs, for a range with a ballooned page in it is refused. */

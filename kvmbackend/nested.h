@@ -56,6 +56,8 @@ struct gn_kvm_nested_cpu {
 
 #define GN_KVM_QUEUE 128
 
+#define GN_KVM_HELD_RANGES 128 /* as many as a change of sharing tells */
+
 struct gn_kvm_nested {
 	struct gn_kvm *kvm; /* (c) */
 	bool uffd_wp; /* (c) pages can be put in write-protected; if not, none that is SHARED is */
@@ -85,7 +87,9 @@ struct gn_kvm_nested {
 		blocked; /* [view_lock] a bit a gfn: may not be touched (or written), the kernel says EFAULT */
 
 	/* view_template.c */
-	uint64_t held_start, held_end; /* [view_lock] stores are held off in here; 0, 0: nowhere */
+	/* [view_lock] stores are held off in here; the last one may have more in it than that */
+	struct gn_gfn_run held[GN_KVM_HELD_RANGES];
+	unsigned held_count;
 
 	/* fill.c */
 	pthread_mutex_t

@@ -11,8 +11,8 @@
  * one that KVM emulates, waits in the kernel until the range is let go. Who reads need not wait: to drop a copy that equals the template
  * changes nothing for him. (A write-protected page that is dropped stays so: the kernel leaves a marker in its place.)
  *
- * A change holds off range by range, and lets all in when it is over, still under the p2m lock: so no two changes meet here, and one hull is
- * enough to remember. To lift the protection of what had none does nothing.
+ * A change holds off range by range, and lets all in when it is over, still under the p2m lock: so no two changes meet here, and one list of
+ * ranges is enough. (It has an end; to lift the protection of what had none costs KVM's translations of it, and nothing else.)
  *
  * Who faulted before that and has not lain down to wait when it wakes all waits nevertheless: the kernel looks whether the page
  * is writable by now, and lifting the protection does not make it so (userfaultfd_must_wait()). He has queued his event before he looks.
@@ -83,30 +83,43 @@ static void fail(struct gn_kvm_nested *n, const char *what, int err)
 
 void gn_kvm_view_template_hold_off(struct gn_kvm_nested *n, gfn_t start, gfn_t end)
 {
+	struct gn_gfn_run *last = &n->held[GN_KVM_HELD_RANGES - 1];
 	int err = write_protect(n, start.v, end.v, true);
 
-	n->held_start = n->held_end && n->held_start < start.v ? n->held_start : start.v;
-	n->held_end = n->held_end > end.v ? n->held_end : end.v;
+	if (n->held_count < GN_KVM_HELD_RANGES) {
+		n->held[n->held_count++] = (struct gn_gfn_run){ start, end.v - start.v };
+	} else {
+		const uint64_t last_end = last->start.v + last->count;
+
+		if (start.v < last->start.v)
+			last->start = start;
+		last->count = (end.v > last_end ? end.v : last_end) - last->start.v;
+	}
 	if (err)
 		fail(n, "held off", err);
 }
 
 void gn_kvm_view_template_let_all_in(struct gn_kvm_nested *n)
 {
-	int err = n->held_start < n->held_end ? write_protect(n, n->held_start, n->held_end, false)
-					      : 0;
+	int first_err = 0;
 
-	n->held_start = n->held_end = 0;
-	if (err)
-		fail(n, "let in", err);
+	for (unsigned i = 0; i < n->held_count; i++) {
+		const struct gn_gfn_run *held = &n->held[i];
+		int err = write_protect(n, held->start.v, held->start.v + held->count, false);
+
+		if (!first_err)
+			first_err = err;
+	}
+	n->held_count = 0;
+	if (first_err)
+		fail(n, "let in", first_err);
 }
 
 void gn_kvm_view_template_answer(struct gn_kvm_nested *n, gfn_t at)
 {
 	const p2m_word_t word = gn_p2m_get(&n->kvm->vm->p2m, at);
-	const bool is_held = at.v >= n->held_start && at.v < n->held_end &&
-			     gn_p2m_word_has_frame(word) && !gn_p2m_word_rights(word);
-	int err = is_held ? 0 : write_protect(n, at.v, at.v + 1, false);
+	const bool is_changing = gn_p2m_word_has_frame(word) && !gn_p2m_word_rights(word);
+	int err = is_changing ? 0 : write_protect(n, at.v, at.v + 1, false);
 
 	if (err)
 		fail(n, "let in", err);

@@ -226,7 +226,8 @@ uint64_t gn_frames_drop_copies(struct gn_frames *frames, const struct gn_frame_r
 		done = gn_host_memory_drop_all(&frames->impl->memory, ranges, n);
 		for (size_t i = 0; i < done; i++)
 			dropped += runs[at + i].count;
-		n = done < n ? done + 1 : n; /* the next one is refused */
+		if (done < n) /* memory is locked, and the rest will be */
+			break;
 	}
 	return dropped;
 }

@@ -25,9 +25,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -110,20 +112,20 @@ int gn_host_memory_map(enum gn_pool_kind kind, uint64_t bytes, bool huge, uint64
 	return 0;
 }
 
-/* ---- Over a template ----------------------------------------------------------------------------- */
-
-static int check_template(int fd, uint64_t bytes)
+int gn_host_memory_check(int fd, int seals, uint64_t bytes)
 {
-	const int needed = F_SEAL_WRITE | F_SEAL_SHRINK;
-	int seals = fcntl(fd, F_GET_SEALS);
+	int has = fcntl(fd, F_GET_SEALS);
+	struct statfs fs;
 	struct stat st;
 
-	if (seals < 0 || fstat(fd, &st))
+	if (has < 0 || fstat(fd, &st) || fstatfs(fd, &fs))
 		return -errno;
-	if ((seals & needed) != needed)
+	if ((has & seals) != seals)
 		return -EPERM;
-	return (uint64_t)st.st_size < bytes ? -EINVAL : 0;
+	return fs.f_type != TMPFS_MAGIC || (uint64_t)st.st_size < bytes ? -EINVAL : 0;
 }
+
+/* ---- Over a template ----------------------------------------------------------------------------- */
 
 /* The private memory, and the template beside it. Before Linux 6.7 a file that is sealed against writers has no shared mappings; a private
  * one that nobody can write is as good. */
@@ -146,7 +148,7 @@ int gn_host_memory_map_template(int template_fd, uint64_t template_bytes, uint64
 				struct gn_host_memory *out)
 {
 	struct gn_host_memory m;
-	int err = check_template(template_fd, template_bytes);
+	int err = gn_host_memory_check(template_fd, F_SEAL_WRITE | F_SEAL_SHRINK, template_bytes);
 
 	if (err)
 		return err;
@@ -187,8 +189,7 @@ int gn_host_memory_find_copies(const struct gn_host_memory *memory, uint64_t fir
 			return got < 0 ? -errno : -EIO;
 		for (uint64_t i = 0; i < n; i++) {
 			uint64_t e = entries[i];
-			bool is_copy =
-				e & PM_SWAPPED || (e & PM_PRESENT && !(e & PM_FILE_OR_SHARED));
+			bool is_copy = e & (PM_PRESENT | PM_SWAPPED) && !(e & PM_FILE_OR_SHARED);
 
 			bitmap[(at + i) / 64] |= (uint64_t)is_copy << ((at + i) % 64);
 		}

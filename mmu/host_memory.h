@@ -38,9 +38,12 @@ int gn_host_memory_map(enum gn_pool_kind kind, uint64_t bytes, bool huge, uint64
 		       struct gn_host_memory *out);
 /* The same, but the first @template_bytes (a multiple of 4 KiB, at most @bytes) are private memory over the file @template_fd: they read as
  * the file does until they are written, and again once they are dropped. The rest is anonymous. -EPERM: the file could still be written
- * or shrunk (F_SEAL_WRITE, F_SEAL_SHRINK); -EINVAL: it is shorter; -errno of fcntl(), fstat(), mmap() and open(). */
+ * or shrunk (F_SEAL_WRITE, F_SEAL_SHRINK); other errors of gn_host_memory_check(); -errno of mmap() and open(). */
 int gn_host_memory_map_template(int template_fd, uint64_t template_bytes, uint64_t bytes,
 				struct gn_host_memory *out);
+/* Somebody else's memfd can be mapped: it has @seals (else -EPERM), @bytes, and pages of 4 KiB (else -EINVAL: of a hugetlb file
+ * a mapping would be larger than what was asked for). -errno of fcntl(), fstat() and fstatfs(). */
+int gn_host_memory_check(int fd, int seals, uint64_t bytes);
 /* Which of the pages [first, first + count) of a template's are no longer the template's, but copies: one bit a page, bit 0 of word 0
  * first, @bitmap is overwritten. A glimpse: who writes makes a copy. -errno of pread(). */
 int gn_host_memory_find_copies(const struct gn_host_memory *memory, uint64_t first, uint64_t count,

@@ -20,7 +20,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "arena.h"
@@ -59,14 +58,8 @@ static bool find_room(const struct gn_frames *frames, uint64_t count, uint64_t *
 
 static int check_file(int fd, uint64_t bytes)
 {
-	int seals = fcntl(fd, F_GET_SEALS);
-	struct stat st;
-
-	if (seals < 0 || fstat(fd, &st))
-		return -errno;
-	if (!(seals & F_SEAL_SHRINK))
-		return -EPERM;
-	return !bytes || bytes % GN_PAGE_SIZE || bytes > (uint64_t)st.st_size ? -EINVAL : 0;
+	return !bytes || bytes % GN_PAGE_SIZE ? -EINVAL
+					      : gn_host_memory_check(fd, F_SEAL_SHRINK, bytes);
 }
 
 /* @fd stays ours if it works out. */

@@ -37,9 +37,11 @@ static void look_at(struct gn_scanner *s, uint64_t page, p2m_word_t w)
 {
 	const uint64_t *words = gn_p2m_pointer_of(s->vm, w, gfn_to_gpa(gfn(page)));
 
+	/* The VMM has a mind about it, and nobody tells when it has not any more: it waits. */
+	if (gn_p2m_word_state(w) != GN_P2M_PRIVATE)
+		return;
 	s->pages_hashed++;
-	if (gn_p2m_word_state(w) == GN_P2M_PRIVATE &&
-	    seems_equal(words, gn_frames_template_of(s->vm->frames, gn_p2m_word_pfn(w))))
+	if (seems_equal(words, gn_frames_template_of(s->vm->frames, gn_p2m_word_pfn(w))))
 		gn_known_note(s, page);
 	else
 		gn_scanner_set_state(s, page, GN_PAGE_OFFERED);

@@ -62,6 +62,9 @@ void gn_shared_sum(const struct gn_shared *d, struct gn_shared_sums *out)
 		/* What a lost one has it tells again when it is back. */
 		if (!vm->peer)
 			continue;
+		/* What it has not written was never its own, and is nothing to be given to others. */
+		if (vm->over)
+			continue;
 		*(vm->domain ? &in_domains : &alone) += shared_pages(vm);
 		alone_frames += vm->domain ? 0 : vm->pages_shared;
 		stock += vm->stock_pages;

@@ -139,6 +139,8 @@ static int copy_all(int from, int to, off_t bytes)
 			break;
 		if (data > at)
 			at = data / PAGE_BYTES * PAGE_BYTES;
+		if (at >= bytes) /* it has grown, which is found later */
+			break;
 		n = bytes - at < (off_t)PIECE ? (size_t)(bytes - at) : PIECE;
 		err = get_piece(from, piece, n, at);
 		if (!err)

@@ -89,9 +89,10 @@ uint64_t gn_domain_reclaim(struct gn_domain *domain);
 /* KSM's names where the meaning is KSM's (Documentation/admin-guide/mm/ksm.rst). */
 struct gn_sharing_stats {
 	/* Now. */
-	uint64_t pages_shared;	 /* frames that are shared */
-	uint64_t pages_sharing;	 /* pages beyond those: what is saved */
-	uint64_t template_pages; /* of them: a template's, as in all VMs over it */
+	uint64_t pages_shared;	/* frames that are shared */
+	uint64_t pages_sharing; /* pages beyond those: what is saved */
+	uint64_t
+		template_pages; /* of them: a template's, as in all VMs over it, also if nobody has touched them */
 	uint64_t pages_unshared; /* pages whose like was not found, unchanged since */
 	uint64_t
 		pages_volatile; /* pages with a frame that did not stand still for long enough yet */

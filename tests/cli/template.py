@@ -261,6 +261,8 @@ def clones(folder):
         check(vms and all(vm["template"] == "base" and vm["mechanism"] == "template" and "domain" not in vm for vm in vms), f"who is over it: {vms}")
         check(templates(tool)[("base", False)]["vms"] == 2, "two")
         check(metrics(tool)['gnomon_mechanism_vms{mechanism="template"}'] == 2, "as the metrics say")
+        check(until(lambda: any(vm["pages_sharing"] for vm in tool.ask("query-vms")["return"])), "they share the template's pages")
+        check(tool.ask("query-sharing")["return"]["saved_bytes"] == 0, "which gives nothing to others")
         stranger = gnomon(*WORKLOAD, "--sharing", d.path, "--name", "stranger", "--template", "base")
         check(stranger.returncode == 3 and stranger.stderr.count("\n") == 1 and "does not name stranger" in stranger.stderr, f"a stranger: {stranger}")
         none = gnomon(*WORKLOAD, "--sharing", d.path, "--name", "clone-3", "--template", "none")

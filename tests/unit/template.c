@@ -300,6 +300,14 @@ Test(template, files_that_will_not_do)
 	}
 	config.template_fd = -1;
 	cr_assert_eq(gn_vm_create(&config, &(struct gn_vm *){ NULL }), -EBADF);
+	/* A mapping of large pages would reach beyond what was asked for. */
+	config.template_fd = memfd_create("large", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_HUGETLB);
+	if (config.template_fd < 0)
+		return;
+	cr_assert_eq(ftruncate(config.template_fd, 64 * MIB), 0);
+	cr_assert_eq(fcntl(config.template_fd, F_ADD_SEALS, TEMPLATE_SEALS), 0);
+	cr_assert_eq(gn_vm_create(&config, &(struct gn_vm *){ NULL }), -EINVAL);
+	close(config.template_fd);
 }
 
 #define REFUSED(field, value)                                                                      \
