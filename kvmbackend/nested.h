@@ -137,7 +137,7 @@ void gn_kvm_view_wake(struct gn_kvm_nested *n, gfn_t at);
 /* ---- view_template.c: over a template. view_new()'s part and, with view_lock held, view_take()'s ------------------- */
 
 int gn_kvm_view_template_new(struct gn_kvm_nested *n, char *why, size_t why_bytes);
-/* When it returns no vCPU stores to [start, end), and one that will has to wait. Cannot fail: without memory the VM is stopped. */
+/* When it returns no vCPU stores to [start, end), and one that will has to wait; without memory for it the engine is told that they do not. */
 void gn_kvm_view_template_hold_off(struct gn_kvm_nested *n, gfn_t start, gfn_t end);
 /* The change is over: whoever waits goes on. */
 void gn_kvm_view_template_let_all_in(struct gn_kvm_nested *n);

@@ -74,9 +74,9 @@ static int write_protect(struct gn_kvm_nested *n, uint64_t start, uint64_t end, 
 	return ioctl(n->uffd, UFFDIO_WRITEPROTECT, &what) ? -errno : 0;
 }
 
-static void fail(struct gn_kvm_nested *n, const char *what, int err)
+static void fail(struct gn_kvm_nested *n, int err)
 {
-	gn_log(GN_LOG_ERROR, "stores to guest memory cannot be %s: %s; the VM stops", what,
+	gn_log(GN_LOG_ERROR, "stores to guest memory cannot be let in again: %s; the VM stops",
 	       strerror(-err));
 	gn_kvm_stop(n->kvm);
 }
@@ -95,8 +95,11 @@ void gn_kvm_view_template_hold_off(struct gn_kvm_nested *n, gfn_t start, gfn_t e
 			last->start = start;
 		last->count = (end.v > last_end ? end.v : last_end) - last->start.v;
 	}
-	if (err)
-		fail(n, "held off", err);
+	if (err) {
+		gn_log(GN_LOG_WARN, "stores to guest memory cannot be held off: %s",
+		       strerror(-err));
+		gn_p2m_note_unheld(n->kvm->vm);
+	}
 }
 
 void gn_kvm_view_template_let_all_in(struct gn_kvm_nested *n)
@@ -112,7 +115,7 @@ void gn_kvm_view_template_let_all_in(struct gn_kvm_nested *n)
 	}
 	n->held_count = 0;
 	if (first_err)
-		fail(n, "let in", first_err);
+		fail(n, first_err);
 }
 
 void gn_kvm_view_template_answer(struct gn_kvm_nested *n, gfn_t at)
@@ -122,5 +125,5 @@ void gn_kvm_view_template_answer(struct gn_kvm_nested *n, gfn_t at)
 	int err = is_changing ? 0 : write_protect(n, at.v, at.v + 1, false);
 
 	if (err)
-		fail(n, "let in", err);
+		fail(n, err);
 }

@@ -249,7 +249,14 @@ static void sequence_begin(struct gn_vm *vm)
 
 	gn_lock_assert_held(&p2m->lock);
 	GN_BUG_ON(sequence & 1);
+	vm->is_unheld = false;
 	atomic_store_explicit(&p2m->sequence, sequence + 1, memory_order_release);
+}
+
+void gn_p2m_note_unheld(struct gn_vm *vm)
+{
+	gn_lock_assert_held(&vm->p2m.lock);
+	vm->is_unheld = true;
 }
 
 void gn_p2m_change_lock(struct gn_vm *vm)

@@ -197,7 +197,7 @@ static uint64_t drop_copies(struct gn_vm *vm, const struct batch *b)
 				copies[count++] =
 					(struct gn_frame_run){ .first = frame, .count = 1 };
 		}
-	dropped = gn_frames_drop_copies(vm->frames, copies, count);
+	dropped = vm->is_unheld ? 0 : gn_frames_drop_copies(vm->frames, copies, count);
 	for (size_t i = 0; i < b->count; i++)
 		for (uint64_t k = 0; k < b->runs[i].count; k++) {
 			gfn_t at = gfn(b->runs[i].start.v + k);

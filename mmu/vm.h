@@ -92,6 +92,7 @@ struct gn_vm {
 	struct gn_frames *frames;	 /* (c) */
 	bool owns_frames;		 /* (c) false: the pool is several VMs' */
 	struct gn_p2m p2m;
+	bool is_unheld; /* [p2m.lock] of the change under way, over a template: somebody may store */
 	struct gn_retire retire;
 	struct gn_lock lock;		    /* GN_RANK_VM */
 	struct gn_lock scheme_lock;	    /* GN_RANK_SCHEME, for schemes that need one */

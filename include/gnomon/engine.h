@@ -339,6 +339,8 @@ int gn_p2m_discard_zeroes(struct gn_vm *vm, gfn_t start, uint64_t count, const u
  * for any other VM; -errno of reading /proc/self/pagemap, which tells what is a copy: some pages may have gone by then. */
 int gn_p2m_drop_copies(struct gn_vm *vm, gfn_t start, uint64_t count, const uint8_t *spared,
 		       uint64_t *dropped_pages);
+/* From a backend's range_changing() over a template: stores could not be held off. Then nothing is dropped in this change. */
+void gn_p2m_note_unheld(struct gn_vm *vm);
 
 /* ---- Sharing of frames ------------------------------------------------------------------------------ */
 

@@ -222,6 +222,28 @@ Test(template, a_backend_is_told_neighbours_as_one)
 	cr_assert_eq(told_ranges, 2, "what is 17 pages away is no neighbour");
 }
 
+static void fail_once(struct gn_vm *v, gfn_t start, gfn_t end, enum gn_range_change change)
+{
+	count_ranges(v, start, end, change);
+	if (told_ranges == 1)
+		gn_p2m_note_unheld(v);
+}
+
+static const struct gn_backend_ops failing = { .name = "failing",
+					       .flush = plain_flush,
+					       .range_changing = fail_once };
+
+Test(template, nothing_goes_where_stores_are_not_held_off)
+{
+	make(&failing);
+	rewrite(3);
+	told_ranges = 0;
+	cr_assert_eq(drop(0, PAGES, NULL), 0);
+	cr_assert_eq(count_copies(), 1);
+	cr_assert_eq(plain_query(vm, 3).rights, GN_RWX);
+	cr_assert_eq(drop(0, PAGES, NULL), 1);
+}
+
 /* ---- What is refused --------------------------------------------------------------------------------------------- */
 
 Test(template, frames_are_kept)
