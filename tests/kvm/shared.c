@@ -99,7 +99,7 @@ static void start_guests(const char *domain, const char *manner)
 	/* The rests are seconds, for a host that is fast; the rounds for one that is slow. */
 	const char *const more[] = {
 		"--mem",  "32M", "--size",    "8M",	   "--argument",       "50/20/3000x6",
-		"--rest", "1",	 "--sharing", socket_path, "--sharing-domain", domain,
+		"--rest", "2",	 "--sharing", socket_path, "--sharing-domain", domain,
 		manner,	  NULL
 	};
 
