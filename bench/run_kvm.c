@@ -37,17 +37,6 @@ struct guest {
 
 /* ---- One repetition ----------------------------------------------------------------------------------------- */
 
-static int load(struct guest *g, struct results_run *run)
-{
-	int err = gn_kvm_load(g->kvm, &gn_guest_image, &g->boot);
-
-	if (err)
-		snprintf(run->failure, sizeof(run->failure), "the guest was not loaded: %s",
-			 gn_kvm_error(g->kvm, 0));
-	g->service.vm = g->vm;
-	return err;
-}
-
 static int guest_create(struct guest *g, struct results_run *run)
 {
 	const struct machine *machine = g->request->machine;
@@ -84,8 +73,7 @@ static int guest_create(struct guest *g, struct results_run *run)
 					  .kernel_work = machine->kernel_work,
 					  .size = params->size,
 					  .seed = params->seed,
-					  .vcpus = machine->vcpus,
-					  .dirty_ram = run_sharing_is_dirty(g->request->sharing) };
+					  .vcpus = machine->vcpus };
 	if (!strncmp(g->request->workload, "trace:", 6)) {
 		snprintf(g->boot.workload, sizeof(g->boot.workload), "trace");
 	} else {
@@ -106,7 +94,12 @@ static int guest_create(struct guest *g, struct results_run *run)
 			return err;
 		g->service.sharer = g->sharer;
 	}
-	return load(g, run);
+	err = gn_kvm_load(g->kvm, &gn_guest_image, &g->boot);
+	if (err)
+		snprintf(run->failure, sizeof(run->failure), "the guest was not loaded: %s",
+			 gn_kvm_error(g->kvm, 0));
+	g->service.vm = g->vm;
+	return err;
 }
 
 /* What became of it; 0: it ended well. */

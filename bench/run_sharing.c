@@ -214,15 +214,8 @@ int run_sharing_join(const struct run_sharing *sharing, const struct gn_vm_confi
 						     .quiet = sharing->quiet,
 						     .mem_bytes = config->mem_bytes,
 						     .vm = vm };
-	int err;
+	int err = gn_share_agent_create(&agent, out);
 
-	if (sharing->template_name && !gn_vm_is_over_template(vm)) {
-		snprintf(run->failure, sizeof(run->failure),
-			 "--template: the %s backend did not make the VM over template %s",
-			 sharing->backend, sharing->template_name);
-		return -ENOTSUP;
-	}
-	err = gn_share_agent_create(&agent, out);
 	if (!err)
 		err = gn_share_agent_start(*out);
 	if (!err && !await_registration(*out))

@@ -11,9 +11,9 @@
  * words that they are none. Candidates are gathered into runs, and a batch of runs is one change: rights withdrawn,
  * translations dropped, flushed, and waited until nobody uses one any more (the guest's processors, and the engine's own
  * stores, which look at the word's rights inside the read section they store in). Only then does the look
- * count: what still holds zeros loses its frame, or is the template's before anyone can store again, all the rest gets its rights back. What was stored before the
- * change is seen by the second look, and what comes later finds no rights, waits, and gets a fresh frame. Who has looked
- * already, as sharing does, spares itself the first look.
+ * count: what still holds zeros loses its frame, or is the template's before anyone can store again; all the rest gets its rights
+ * back. What was stored before the change is seen by the second look, and what comes later finds no rights, waits, and gets a fresh
+ * frame. Who has looked already, as sharing does, spares itself the first look.
  *
  * Only PRIVATE frames go. A SHARED one is not this gfn's to give, READONLY says that the VMM has a mind about it, and
  * the others have none. A block of 2 MiB goes as a whole or stays: to split it would cost the guest its large

@@ -11,8 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "host_cpu.h"
-
 static const struct gn_backend_ops backend = {
 	.name = "soft",
 	.flush = gn_soft_backend_flush,
@@ -216,6 +214,23 @@ static int make_cpus(struct gn_soft *soft, const struct gn_cpu_preset *p)
 	return 0;
 }
 
+/* The first instruction set this room was compiled for (GN_HOST_CPU) and the host lacks; NULL: it has all. A program that is carried to a
+ * lesser machine must say so, and not die of an instruction it does not know. */
+static const char *host_lacks(void)
+{
+#ifdef __AVX2__
+	if (!__builtin_cpu_supports("avx2"))
+		return "AVX2";
+	if (!__builtin_cpu_supports("fma"))
+		return "FMA";
+	if (!__builtin_cpu_supports("bmi"))
+		return "BMI1";
+	if (!__builtin_cpu_supports("bmi2"))
+		return "BMI2";
+#endif
+	return NULL;
+}
+
 int gn_soft_create(const struct gn_soft_config *config, struct gn_soft **out)
 {
 	const struct gn_cpu_preset *p = config->cpu ? config->cpu : gn_cpu_preset_at(0);
@@ -224,11 +239,11 @@ int gn_soft_create(const struct gn_soft_config *config, struct gn_soft **out)
 	char why[160];
 	int err;
 
-	if (gn_soft_host_lacks()) {
+	if (host_lacks()) {
 		gn_log(GN_LOG_ERROR,
 		       "this program was built for a CPU with %s (GN_HOST_CPU); build it on "
 		       "this machine",
-		       gn_soft_host_lacks());
+		       host_lacks());
 		return -EOPNOTSUPP;
 	}
 	if (gn_cpu_preset_check(p, why, sizeof(why))) {

@@ -133,7 +133,8 @@ int gn_kvm_set_state(struct gn_kvm *kvm, unsigned vcpu, const struct gn_kvm_stat
 int gn_kvm_get_state(struct gn_kvm *kvm, unsigned vcpu, struct gn_kvm_state *state);
 
 /* Load an image, fill the boot page's layout fields from it (@boot's other fields are the caller's) and set
- * vCPU 0 to its entry. Over a template .dirty_ram is set; with it the memory that the image takes is cleared first. -EINVAL: not an image, or it does not fit the RAM; see gn_kvm_error(). */
+ * vCPU 0 to its entry. Over a template .dirty_ram is set; with it the memory that the image takes is cleared first.
+ * -EINVAL: not an image, or it does not fit the RAM; see gn_kvm_error(). */
 int gn_kvm_load(struct gn_kvm *kvm, const struct gn_guest_image *image, struct gn_guest_boot *boot);
 
 enum gn_kvm_stop {

@@ -2,19 +2,17 @@
 # SPDX-License-Identifier: MIT
 """balloond.py BALLOOND GNOMON - the daemon as its operator and its VMs meet it: configuration, commands, admission,
 targets, signals, metrics, `gnomon top`. Last line: N passed, N failed."""
-import json
 import os
 import re
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
 
 import daemons
-from daemons import Daemon, LIMIT_S, check, check_configuration, port_free, run_tests, until
+from daemons import Daemon, FakeDaemon, LIMIT_S, check, check_configuration, port_free, run_tests, until
 
 BALLOOND, GNOMON = (os.path.realpath(p) for p in sys.argv[1:3])
 MIB = 1 << 20
@@ -306,26 +304,16 @@ def savings(folder):
     """What a sharing daemon saves is divided too, less its reserve, as long as it answers; no reservation rests on it."""
     said = {"saved_bytes": 300 * MIB, "reserve_bytes": 100 * MIB}
     path = os.path.join(folder, "shared")
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(path)
-        listening.listen(1)
-        listening.settimeout(LIMIT_S)
+    with FakeDaemon(path) as sharing:
         d = Daemon(folder, f"[memory]\nbudget = 512M\nsharing_socket = {path}\n[policy]\nname = static\nsettle = 0s\nperiod = 50ms\n")
         tool, vm, other = (Peer(d.path) for _ in range(3))
-        peer = listening.accept()[0]
-        peer.settimeout(LIMIT_S)
-        lines = peer.makefile("rw")
-
-        def say(message):
-            lines.write(json.dumps(message) + "\n")
-            lines.flush()
 
         def answer():
-            asked = json.loads(lines.readline())
+            asked = sharing.hear()
             check(asked == {"execute": "query-sharing"}, f"it asks: {asked}")
-            say({"return": said})
+            sharing.say({"return": said})
 
-        say({"gnomon": {"version": {"product": "s", "release": "0", "protocol": 1}, "capabilities": []}})
+        sharing.meet()
         answer()
         check(until(lambda: tool.ask("query-host")["return"]["saved_bytes"] == 200 * MIB), "savings less the reserve")
         check("return" in vm.register("a", 2048, 256, 100), "a VM")
@@ -341,8 +329,7 @@ def savings(folder):
         said["saved_bytes"] = 300 * MIB
         answer()
         check(until(lambda: target() > 512 * MIB), "it is there again")
-        lines.close()
-        peer.close()
+        sharing.hang_up()
         check(until(lambda: target() <= 512 * MIB), "who does not answer saves nothing")
     check(d.end() == 0, "ends")
 

@@ -12,6 +12,8 @@ import sys
 import tempfile
 import time
 
+from daemons import FakeDaemon
+
 BALLOOND, GNOMON = (os.path.realpath(p) for p in sys.argv[1:3])
 MIB = 1 << 20
 BUDGET, MEM, MIN = 192 * MIB, 128 * MIB, 16 * MIB
@@ -150,33 +152,17 @@ def life(folder):
 
 def late(folder, scheme):
     """A daemon to whom a VM is late from the start: what its host side takes is reported, the guest does not notice."""
-    greeting = {"gnomon": {"version": {"product": "late", "release": "0", "protocol": 1}, "capabilities": ["balloon", "events"]}}
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(os.path.join(folder, "s"))
-        listening.listen(1)
-        listening.settimeout(LIMIT_S)
+    with FakeDaemon(os.path.join(folder, "s")) as d:
         guest = start_vm(folder, "late", scheme=scheme, phases="20/15/60000x14")
         try:
-            peer = listening.accept()[0]
-            peer.settimeout(LIMIT_S)
-            lines = peer.makefile("rw")
-
-            def say(message):
-                lines.write(json.dumps(message) + "\n")
-                lines.flush()
-
-            say(greeting)
-            request = json.loads(lines.readline())
-            say({"return": {"target_bytes": MEM, "serial": 1, "period_ms": 50, "heartbeat_ms": 50}, "id": request["id"]})
+            d.meet("balloon", "events")
+            d.say({"return": {"target_bytes": MEM, "serial": 1, "period_ms": 50, "heartbeat_ms": 50}, "id": d.hear()["id"]})
             taken = 0
-            while not taken and (line := lines.readline()):
-                message = json.loads(line)
-                if message.get("event") == "REPORT":
-                    taken = message["data"].get("reclaimed_bytes", 0)
-                    say({"event": "RECLAIM", "data": {"vm": "late", "bytes": MEM}})
+            while not taken and (report := d.report()):
+                taken = report.get("reclaimed_bytes", 0)
+                d.say({"event": "RECLAIM", "data": {"vm": "late", "bytes": MEM}})
             check(taken > 0 and taken % 4096 == 0, f"{scheme}: a late VM's zeros are taken, and reported: {taken}")
-            lines.close()
-            peer.close()
+            d.hang_up()
             out, err = guest.communicate(timeout=900)
             said = [line for line in out.splitlines() if "of zeros" in line]
             check(guest.returncode == 0 and len(said) == 1 and "took 0 B" not in said[0], f"{scheme}: and it ends well: {said} {err}")
@@ -186,44 +172,28 @@ def late(folder, scheme):
 
 def freeing(folder):
     """A daemon that lets VMs look at themselves once a minute hears at once that much was freed: another may wait for it."""
-    greeting = {"gnomon": {"version": {"product": "freeing", "release": "0", "protocol": 1}, "capabilities": ["balloon", "events"]}}
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(os.path.join(folder, "s"))
-        listening.listen(1)
-        listening.settimeout(LIMIT_S)
+    with FakeDaemon(os.path.join(folder, "s")) as d:
         guest = start_vm(folder, "freeing", "--rest", "2", phases="80/10/20000,5/5/20000")
+
+        def free_bytes():
+            report = d.report()
+            return report and report.get("free_bytes", MEM)
+
         try:
-            peer = listening.accept()[0]
-            peer.settimeout(LIMIT_S)
-            lines = peer.makefile("rw")
-
-            def say(message):
-                lines.write(json.dumps(message) + "\n")
-                lines.flush()
-
-            def free_bytes():
-                while line := lines.readline():
-                    message = json.loads(line)
-                    if message.get("event") == "REPORT":
-                        return message["data"].get("free_bytes", MEM)
-                return None
-
-            say(greeting)
-            request = json.loads(lines.readline())
-            say({"return": {"target_bytes": MEM, "serial": 1, "period_ms": 60000, "heartbeat_ms": 60000}, "id": request["id"]})
+            d.meet("balloon", "events")
+            d.say({"return": {"target_bytes": MEM, "serial": 1, "period_ms": 60000, "heartbeat_ms": 60000}, "id": d.hear()["id"]})
             serial, free = 1, free_bytes()
             while free is not None and free > 24 * MIB:  # told anew what it is told already, it looks
                 time.sleep(0.02)
                 serial += 1
-                say({"event": "TARGET", "data": {"vm": "freeing", "target_bytes": MEM, "serial": serial, "deadline_ms": 10000}})
+                d.say({"event": "TARGET", "data": {"vm": "freeing", "target_bytes": MEM, "serial": serial, "deadline_ms": 10000}})
                 free = free_bytes()
             check(free is not None, "the VM uses its memory")
             used = free
             while free is not None and free < used + 32 * MIB:
                 free = free_bytes()
             check(free is not None, "what it frees is told before it ends")
-            lines.close()
-            peer.close()
+            d.hang_up()
             out, err = guest.communicate(timeout=900)
             check(guest.returncode == 0, f"it ends well: {err}")
         finally:

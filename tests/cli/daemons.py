@@ -111,6 +111,52 @@ class PeerWithDescriptors(Peer):
         return super().read()
 
 
+class FakeDaemon:
+    """What a program finds where it looks for a daemon: one connection, and what we say over it. As a context, it is gone at the end."""
+
+    def __init__(self, path):
+        self.listening = socket.socket(socket.AF_UNIX)
+        self.listening.bind(path)
+        self.listening.listen(1)
+        self.listening.settimeout(LIMIT_S)
+        self.peer = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.hang_up()
+        self.listening.close()
+
+    def meet(self, *capabilities):
+        self.peer = self.listening.accept()[0]
+        self.peer.settimeout(LIMIT_S)
+        self.lines = self.peer.makefile("rw")
+        self.say({"gnomon": {"version": {"product": "fake", "release": "0", "protocol": 1}, "capabilities": list(capabilities)}})
+
+    def say(self, message):
+        self.lines.write(json.dumps(message) + "\n")
+        self.lines.flush()
+
+    def hear(self):
+        """The next message; None: they hung up."""
+        line = self.lines.readline()
+        return json.loads(line) if line else None
+
+    def report(self):
+        """What the next REPORT says; None: there is none any more."""
+        while message := self.hear():
+            if message.get("event") == "REPORT":
+                return message["data"]
+        return None
+
+    def hang_up(self):
+        if self.peer:
+            self.lines.close()
+            self.peer.close()
+            self.peer = None
+
+
 class Daemon:
     program = None  # whose tests these are
     started = []
