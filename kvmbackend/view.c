@@ -14,20 +14,22 @@
  * for everybody who faults. The registration moves with it if UFFD_FEATURE_EVENT_REMAP is on; the kernel then waits until
  * somebody has read the event: fill.c's reader, which takes no lock for it.
  *
- * How many. Neighbouring gfns with neighbouring frames of the pool are one mapping, and all of it is placed when one of them is first touched;
- * its pages come in one by one. Scattered ones are a mapping each, and a process may have so many (vm.max_map_count). Up to half of them are the view's; from there on a SHARED
- * page that is not at home is not put in: it gets a frame of its own, which is its home, for nobody else ever has that
- * (gn_p2m_publish()). And a page that is put in at home amid a run of others takes the rest of that run along, so that the run
- * has one end as before; those are not in the view then, and stop sharing when they are touched.
+ * How many. Neighbouring gfns with neighbouring frames of the pool are one mapping, and all of it is placed when one of them is
+ * first touched; its pages come in one by one. Scattered ones are a mapping each, and a process may have so many
+ * (vm.max_map_count). Up to half of them are the view's; from there on a SHARED page that is not at home is not put in: it gets
+ * a frame of its own, which is its home, for nobody else ever has that (gn_p2m_publish()). And a page that is put in at home
+ * amid a run of others takes the rest of that run along, so that the run has one end as before; those are not in the view then,
+ * and stop sharing when they are touched.
  *
  * Taking out leaves a piece where it is, empty. Only putting in has to move pieces, and putting in may fail.
  *
  * Frames of the window (mmu/window.c) are of another file, sealed against writers, and a userfaultfd takes no mapping that
  * could never be written. So a piece of them is a *private* mapping. It must not be written all the same, or the kernel would
  * make the guest a page that the p2m knows nothing of: its pages are put in write-protected, or not at all (fill.c). Private
- * mappings that were filled apart stay apart, which those of the pool do not, and where one ends at another is remembered (seams). When the guest loses such a page, its home is put in its place if the kernel lets us, so that
- * the view does not keep alive what its owner wants to be rid of. If it does not, the piece stays, and the number of the memory
- * it is of (gn_window_place.serial) keeps it from being taken for a piece of what comes there next.
+ * mappings that were filled apart stay apart, which those of the pool do not, and where one ends at another is remembered
+ * (seams). When the guest loses such a page, its home is put in its place if the kernel lets us, so that the view does not keep
+ * alive what its owner wants to be rid of. If it does not, the piece stays, and the number of the memory it is of
+ * (gn_window_place.serial) keeps it from being taken for a piece of what comes there next.
  *
  * 2 MiB. UFFDIO_CONTINUE makes small mappings only. A block whose 512 frames are its own, with all rights, needs no
  * guard until the p2m changes it: it is unregistered, and the kernel maps it as large as it can. Where the host's
