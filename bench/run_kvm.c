@@ -73,7 +73,8 @@ static int guest_create(struct guest *g, struct results_run *run)
 					  .kernel_work = machine->kernel_work,
 					  .size = params->size,
 					  .seed = params->seed,
-					  .vcpus = machine->vcpus };
+					  .vcpus = machine->vcpus,
+					  .rests = g->request->rest_ms != 0 };
 	if (!strncmp(g->request->workload, "trace:", 6)) {
 		snprintf(g->boot.workload, sizeof(g->boot.workload), "trace");
 	} else {

@@ -48,7 +48,7 @@ enum gn_guest_call {
 	GN_GUEST_CALL_HYPERCALL,   /* cpu_hypercall(): call_nr, call_argument */
 	GN_GUEST_CALL_TEST,	   /* for guests of tests: call_nr and call_argument are theirs */
 	GN_GUEST_CALL_END, /* the measured part is over: exit counters end here, tidying follows */
-	GN_GUEST_CALL_REST, /* between phases, with a balloon: call_result 1 = tick and ask again, 0 = go on */
+	GN_GUEST_CALL_REST, /* between phases, if boot->rests: call_result 1 = tick and ask again, 0 = go on */
 };
 
 /* Hypercalls (cpu_hypercall()). One that nobody serves gives -ENOSYS. */
@@ -130,6 +130,8 @@ struct gn_guest_boot {
 	uint64_t free_poison; /* 32 bits that free frames are filled with; 0: they are not */
 	uint64_t
 		dirty_ram; /* flag: RAM beyond reserved_bytes holds anything, and the guest clears what it uses */
+	uint64_t
+		rests; /* flag: between the phases of its workload the guest asks how long to idle */
 
 	uint64_t trace_pa, trace_bytes; /* the trace buffer */
 	uint64_t call_nr, call_argument, call_result;

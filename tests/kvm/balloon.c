@@ -194,6 +194,7 @@ static void run_guest(struct gn_kvm *kvm, struct course *c)
 	uint32_t status = 99;
 
 	boot.balloon_pa = GN_BALLOON_MMIO_GPA;
+	boot.rests = 1;
 	snprintf(boot.argument, sizeof(boot.argument), "20/30/3000,60/20/3000x2");
 	RIG_CHECK(!gn_kvm_load(kvm, &gn_guest_image, &boot), "load: %s", gn_kvm_error(kvm, 0));
 	stop = gn_kvm_run(kvm, 0, &status);

@@ -5,6 +5,7 @@
  * next one; all end well, with their self-checks and an audit, and the real ones with the memory that the other has too. Then the same
  * in a domain that is quiet.
  */
+#include "control/clock.h"
 #include "kvm/nested_guest.h"
 #include "kvm/run_guest.h"
 #include "support/daemon_process.h"
@@ -16,6 +17,9 @@
 #define POLL_MS	   20
 #define POLLS	   30000 /* of an emulated machine that does other things too */
 #define FEW_FRAMES 200
+#define PHASES	   "50/20/3000x6"
+#define REST_S	   "2" /* after each of the phases */
+#define RESTS_NS   (6 * UINT64_C(2000000000))
 
 static struct run_guest guests[] = { { "ept", "kvm", "ept", 0, false },
 				     { "shadow", "kvm", "shadow", 0, false },
@@ -96,12 +100,10 @@ static void daemon_start(void)
 
 static void start_guests(const char *domain, const char *manner)
 {
-	/* The rests are seconds, for a host that is fast; the rounds for one that is slow. */
-	const char *const more[] = {
-		"--mem",  "32M", "--size",    "8M",	   "--argument",       "50/20/3000x6",
-		"--rest", "2",	 "--sharing", socket_path, "--sharing-domain", domain,
-		manner,	  NULL
-	};
+	const char *const more[] = { "--mem",	   "32M",	"--size",	    "8M",
+				     "--argument", PHASES,	"--rest",	    REST_S,
+				     "--sharing",  socket_path, "--sharing-domain", domain,
+				     manner,	   NULL };
 
 	for (unsigned i = 0; i < GUESTS; i++) {
 		guests[i].has_ended = false;
@@ -112,10 +114,12 @@ static void start_guests(const char *domain, const char *manner)
 static void share(const char *domain, const char *manner, unsigned sweep_ms)
 {
 	char sums[2][128] = { "", "" };
+	uint64_t begin_ns;
 	cJSON *answer;
 
 	configure(sweep_ms);
 	daemon_start();
+	begin_ns = gn_now_ns();
 	start_guests(domain, manner);
 	RIG_CHECK(await_common_frames(), "they share in %s", domain);
 	answer = daemon_ask(socket_path, "audit");
@@ -124,6 +128,9 @@ static void share(const char *domain, const char *manner, unsigned sweep_ms)
 	daemon_kill(&daemon_pid);
 	daemon_start();
 	RIG_CHECK(await_common_frames(), "they share under the next daemon");
+	for (unsigned i = 0; i < POLLS && count_running() == GUESTS; i++)
+		pause_ms(POLL_MS);
+	RIG_CHECK(gn_now_ns() - begin_ns >= RESTS_NS, "each guest rests");
 	for (unsigned i = 0; i < POLLS && count_running(); i++)
 		pause_ms(POLL_MS);
 	for (unsigned i = 0; i < 2; i++) {

@@ -97,12 +97,12 @@ static void tick(void)
 	guest_boot()->refaults = k_now->stats.refaults_close;
 }
 
-/* A phase ended. Whoever has a balloon idles for as long as the VMM says, its timer ticking. */
+/* A phase ended. If the VMM has it rest, it idles for as long as that says, its timer ticking. */
 static void end_phase(uint64_t phase, uint64_t operations)
 {
 	guest_boot()->phase = phase + 1;
 	guest_boot()->operations = operations;
-	while (k_now->balloon.dev.is_ready && guest_vmm_call(GN_GUEST_CALL_REST))
+	while (guest_boot()->rests && guest_vmm_call(GN_GUEST_CALL_REST))
 		tick();
 }
 
