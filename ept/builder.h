@@ -79,7 +79,8 @@ void gn_ept_clear(struct gn_vm *vm, struct gn_ept *ept, unsigned level, uint64_t
 		  uint64_t entry);
 
 /* scheme ops (range.c, audit.c) */
-void gn_ept_range(struct gn_vm *vm, gfn_t start, gfn_t end, enum gn_range_change change);
+void gn_ept_range(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
+		  enum gn_range_change change);
 void gn_ept_harvest_accessed(struct gn_vm *vm, gfn_t start, gfn_t end, uint8_t *bitmap);
 void gn_ept_audit(struct gn_vm *vm, struct gn_audit_report *report);
 /* Split every large leaf that the guest may come to write, in batches; other threads fault and

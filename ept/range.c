@@ -34,64 +34,100 @@ static struct span span_of(unsigned level, uint64_t base, unsigned index)
 	return (struct span){ .first = base + index * pages, .pages = pages };
 }
 
-/* Indices of a table at @level from @base that meet [start, end): [*from, *to). */
-static void clip(unsigned level, uint64_t base, uint64_t start, uint64_t end, unsigned *from,
-		 unsigned *to)
-{
-	uint64_t pages = gn_level_pages(level);
-	uint64_t last = base + pages * GN_TABLE_ENTRIES;
-
-	*from = start <= base ? 0 : (unsigned)((start - base) / pages);
-	*to = end >= last ? GN_TABLE_ENTRIES : (unsigned)((end - base + pages - 1) / pages);
-}
-
-static bool covers(uint64_t start, uint64_t end, struct span s)
-{
-	return start <= s.first && s.first + s.pages <= end;
-}
-
+/* Runs of gfns, and how far we are with them. */
 struct range {
 	struct gn_vm *vm;
 	struct gn_ept *ept;
-	uint64_t start, end;
+	const struct gn_gfn_run *runs;
+	size_t count;
+	uint64_t at, end; /* what is left of the first run; at the end of all: NOWHERE */
 };
+#define NOWHERE UINT64_MAX
 
-static bool zap_freeze(const struct range *r, unsigned level, pfn_t table, uint64_t base)
+/* What lies before @at is done. */
+static void advance(struct range *r, uint64_t at)
+{
+	while (at >= r->end) {
+		if (!r->count) {
+			r->at = NOWHERE;
+			return;
+		}
+		if (at < r->runs->start.v)
+			at = r->runs->start.v;
+		r->end = r->runs->start.v + r->runs->count;
+		r->runs++;
+		r->count--;
+	}
+	r->at = at;
+}
+
+static struct range range_of(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count)
+{
+	struct range r = {
+		.vm = vm, .ept = (struct gn_ept *)vm->scheme_data, .runs = runs, .count = count
+	};
+
+	advance(&r, 0);
+	return r;
+}
+
+/* Does the range go on in the table at @level from @base? If so, *index and *s are the next entry. */
+static bool next_entry(const struct range *r, unsigned level, uint64_t base, unsigned *index,
+		       struct span *s)
+{
+	if (r->at - base >= gn_level_pages(level) * GN_TABLE_ENTRIES)
+		return false;
+	*index = (unsigned)((r->at - base) / gn_level_pages(level));
+	*s = span_of(level, base, *index);
+	return true;
+}
+
+static bool covers(const struct range *r, struct span s)
+{
+	return r->at == s.first && s.first + s.pages <= r->end;
+}
+
+static bool zap_freeze(struct range *r, unsigned level, pfn_t table, uint64_t base)
 {
 	const struct gn_fmt *fmt = r->ept->fmt;
 	uint64_t *entries = gn_ept_table(r->vm, table);
 	bool must_flush = false;
-	unsigned i, to;
+	struct span s;
+	unsigned i;
 
-	for (clip(level, base, r->start, r->end, &i, &to); i < to; i++) {
-		struct span s = span_of(level, base, i);
+	while (next_entry(r, level, base, &i, &s)) {
 		uint64_t entry = gn_entry_get(&entries[i]);
 
 		if (!gn_fmt_is_present(fmt, level, entry))
-			continue;
-		if (gn_fmt_is_leaf(fmt, level, entry) || covers(r->start, r->end, s))
-			must_flush |= gn_ept_freeze(r->vm, r->ept, level, &entries[i]);
-		else
+			advance(r, s.first + s.pages);
+		else if (!gn_fmt_is_leaf(fmt, level, entry) && !covers(r, s))
 			must_flush |= zap_freeze(r, level - 1, gn_ept_child(r->ept, level, entry),
 						 s.first);
+		else {
+			must_flush |= gn_ept_freeze(r->vm, r->ept, level, &entries[i]);
+			advance(r, s.first + s.pages);
+		}
 	}
 	return must_flush;
 }
 
-static void zap_clear(const struct range *r, unsigned level, pfn_t table, uint64_t base)
+static void zap_clear(struct range *r, unsigned level, pfn_t table, uint64_t base)
 {
 	const struct gn_fmt *fmt = r->ept->fmt;
 	uint64_t *entries = gn_ept_table(r->vm, table);
-	unsigned i, to;
+	struct span s;
+	unsigned i;
 
-	for (clip(level, base, r->start, r->end, &i, &to); i < to; i++) {
+	while (next_entry(r, level, base, &i, &s)) {
 		uint64_t entry = gn_entry_get(&entries[i]);
 
+		if (gn_fmt_is_present(fmt, level, entry)) {
+			zap_clear(r, level - 1, gn_ept_child(r->ept, level, entry), s.first);
+			continue;
+		}
 		if (gn_ept_is_frozen(r->ept, level, entry))
 			gn_ept_clear(r->vm, r->ept, level, &entries[i], 0);
-		else if (gn_fmt_is_present(fmt, level, entry))
-			zap_clear(r, level - 1, gn_ept_child(r->ept, level, entry),
-				  span_of(level, base, i).first);
+		advance(r, s.first + s.pages);
 	}
 }
 
@@ -104,42 +140,50 @@ static uint64_t without_write(const struct gn_fmt *fmt, unsigned level, uint64_t
 	return (entry & ~bits) | gn_fmt_rights_bits(fmt, level, rights & (gn_rights_t)~GN_W);
 }
 
-static bool protect(const struct range *r, unsigned level, pfn_t table, uint64_t base)
+static bool protect_leaf(const struct range *r, unsigned level, uint64_t *slot)
+{
+	const struct gn_fmt *fmt = r->ept->fmt;
+	uint64_t entry = gn_entry_get(slot);
+	bool must_flush;
+
+	while (gn_fmt_is_present(fmt, level, entry) && (gn_fmt_rights(fmt, level, entry) & GN_W))
+		if (gn_entry_cmpxchg(r->vm, fmt, level, slot, &entry,
+				     without_write(fmt, level, entry), &must_flush))
+			return must_flush;
+	return false;
+}
+
+static bool protect(struct range *r, unsigned level, pfn_t table, uint64_t base)
 {
 	const struct gn_fmt *fmt = r->ept->fmt;
 	uint64_t *entries = gn_ept_table(r->vm, table);
-	bool must_flush = false, flush_one;
-	unsigned i, to;
+	bool must_flush = false;
+	struct span s;
+	unsigned i;
 
-	for (clip(level, base, r->start, r->end, &i, &to); i < to; i++) {
+	while (next_entry(r, level, base, &i, &s)) {
 		uint64_t entry = gn_entry_get(&entries[i]);
 
 		if (gn_fmt_is_present(fmt, level, entry) && !gn_fmt_is_leaf(fmt, level, entry)) {
-			must_flush |= protect(r, level - 1, gn_ept_child(r->ept, level, entry),
-					      span_of(level, base, i).first);
-			continue;
+			must_flush |=
+				protect(r, level - 1, gn_ept_child(r->ept, level, entry), s.first);
+		} else {
+			must_flush |= protect_leaf(r, level, &entries[i]);
+			advance(r, s.first + s.pages);
 		}
-		while (gn_fmt_is_present(fmt, level, entry) &&
-		       (gn_fmt_rights(fmt, level, entry) & GN_W))
-			if (gn_entry_cmpxchg(r->vm, fmt, level, &entries[i], &entry,
-					     without_write(fmt, level, entry), &flush_one)) {
-				must_flush |= flush_one;
-				break;
-			}
 	}
 	return must_flush;
 }
 
-void gn_ept_range(struct gn_vm *vm, gfn_t start, gfn_t end, enum gn_range_change change)
+void gn_ept_range(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
+		  enum gn_range_change change)
 {
 	struct gn_ept *ept = (struct gn_ept *)vm->scheme_data;
-	struct range r = { .vm = vm, .ept = ept, .start = start.v, .end = end.v };
+	struct range r = range_of(vm, runs, count), again = r;
 	struct gn_flush all = { .scope = GN_FLUSH_ALL };
 	unsigned top = ept->fmt->levels;
 	bool must_flush;
 
-	if (start.v >= end.v)
-		return;
 	gn_ept_drain(ept->slots, ept->slot_count);
 	rcu_read_lock();
 	must_flush = change == GN_RANGE_ZAP ? zap_freeze(&r, top, ept->root, 0)
@@ -147,7 +191,7 @@ void gn_ept_range(struct gn_vm *vm, gfn_t start, gfn_t end, enum gn_range_change
 	if (must_flush)
 		gn_vm_flush(vm, &all);
 	if (change == GN_RANGE_ZAP)
-		zap_clear(&r, top, ept->root, 0);
+		zap_clear(&again, top, ept->root, 0);
 	rcu_read_unlock();
 }
 
@@ -155,15 +199,16 @@ void gn_ept_range(struct gn_vm *vm, gfn_t start, gfn_t end, enum gn_range_change
 
 struct harvest {
 	struct range r;
+	uint64_t start, end;
 	uint8_t *bitmap;
 };
 
 static void report(struct harvest *h, struct span s)
 {
-	uint64_t from = s.first > h->r.start ? s.first : h->r.start;
-	uint64_t to = s.first + s.pages < h->r.end ? s.first + s.pages : h->r.end;
+	uint64_t from = s.first > h->start ? s.first : h->start;
+	uint64_t to = s.first + s.pages < h->end ? s.first + s.pages : h->end;
 
-	for (uint64_t bit = from - h->r.start; bit < to - h->r.start; bit++)
+	for (uint64_t bit = from - h->start; bit < to - h->start; bit++)
 		h->bitmap[bit / 8] |= (uint8_t)(1u << (bit % 8));
 }
 
@@ -171,7 +216,7 @@ static void harvest_leaf(struct harvest *h, unsigned level, uint64_t *slot, stru
 {
 	const struct gn_fmt *fmt = h->r.ept->fmt;
 	uint64_t accessed = fmt->level[level].accessed, entry = gn_entry_get(slot);
-	bool is_last = s.first + s.pages <= h->r.end, must_flush;
+	bool is_last = s.first + s.pages <= h->end, must_flush;
 
 	if (!gn_fmt_is_present(fmt, level, entry) || !(entry & accessed))
 		return;
@@ -186,30 +231,31 @@ static void harvest(struct harvest *h, unsigned level, pfn_t table, uint64_t bas
 {
 	const struct gn_fmt *fmt = h->r.ept->fmt;
 	uint64_t *entries = gn_ept_table(h->r.vm, table);
-	unsigned i, to;
+	struct span s;
+	unsigned i;
 
-	for (clip(level, base, h->r.start, h->r.end, &i, &to); i < to; i++) {
-		struct span s = span_of(level, base, i);
+	while (next_entry(&h->r, level, base, &i, &s)) {
 		uint64_t entry = gn_entry_get(&entries[i]);
 
-		if (!gn_fmt_is_present(fmt, level, entry))
-			continue;
-		if (gn_fmt_is_leaf(fmt, level, entry))
-			harvest_leaf(h, level, &entries[i], s);
-		else
+		if (gn_fmt_is_present(fmt, level, entry) && !gn_fmt_is_leaf(fmt, level, entry)) {
 			harvest(h, level - 1, gn_ept_child(h->r.ept, level, entry), s.first);
+		} else {
+			harvest_leaf(h, level, &entries[i], s);
+			advance(&h->r, s.first + s.pages);
+		}
 	}
 }
 
 /* The engine flushes once for the whole harvest. */
 void gn_ept_harvest_accessed(struct gn_vm *vm, gfn_t start, gfn_t end, uint8_t *bitmap)
 {
+	const struct gn_gfn_run run = { start, end.v - start.v };
 	struct gn_ept *ept = (struct gn_ept *)vm->scheme_data;
-	struct harvest h = { .r = { .vm = vm, .ept = ept, .start = start.v, .end = end.v },
-			     .bitmap = bitmap };
+	struct harvest h = { .start = start.v, .end = end.v, .bitmap = bitmap };
 
 	if (start.v >= end.v)
 		return;
+	h.r = range_of(vm, &run, 1);
 	rcu_read_lock();
 	harvest(&h, ept->fmt->levels, ept->root, 0);
 	rcu_read_unlock();

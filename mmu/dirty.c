@@ -33,8 +33,10 @@ static void sequence_step(struct gn_vm *vm)
 
 static void wrprotect(struct gn_vm *vm, gfn_t start, gfn_t end)
 {
+	const struct gn_gfn_run run = { start, end.v - start.v };
+
 	if (vm->ops->range)
-		vm->ops->range(vm, start, end, GN_RANGE_WRPROTECT);
+		vm->ops->range(vm, &run, 1, GN_RANGE_WRPROTECT);
 	gn_vm_range_changing(vm, start, end, GN_RANGE_WRPROTECT);
 }
 

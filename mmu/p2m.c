@@ -235,10 +235,8 @@ static void tell_changing(struct gn_vm *vm, const struct gn_gfn_run *runs, size_
 /* Translations that there are go. */
 static void forget(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count)
 {
-	for (size_t i = 0; i < count && vm->ops && vm->ops->range; i++)
-		if (runs[i].count)
-			vm->ops->range(vm, runs[i].start, gfn(runs[i].start.v + runs[i].count),
-				       GN_RANGE_ZAP);
+	if (vm->ops && vm->ops->range)
+		vm->ops->range(vm, runs, count, GN_RANGE_ZAP);
 	tell_changing(vm, runs, count);
 }
 

@@ -39,7 +39,9 @@ struct gn_scheme_ops {
 	 * thread, vcpu NULL from outside. Called after the store. */
 	void (*memory_written)(struct gn_vm *vm, struct gn_vcpu *vcpu, gpa_t at, unsigned bytes);
 
-	void (*range)(struct gn_vm *vm, gfn_t start, gfn_t end, enum gn_range_change change);
+	/* Forget what maps the runs, or take W from it, and post a flush if that was usable. Sorted and disjoint, some may be empty. */
+	void (*range)(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
+		      enum gn_range_change change);
 	/* The dirty log is on and everything is write-protected: split large leaves now rather than at
 	 * each first write, if you like. vm->lock held, the p2m lock not; other threads fault meanwhile. */
 	void (*dirty_started)(struct gn_vm *vm);

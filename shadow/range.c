@@ -18,19 +18,29 @@ static void zap_one(struct gn_shadow *s, gfn_t at)
 	gn_rmap_drop(s, at);
 }
 
-void gn_shadow_range(struct gn_vm *vm, gfn_t start, gfn_t end, enum gn_range_change change)
+static void change_run(struct gn_shadow *s, const struct gn_gfn_run *run,
+		       enum gn_range_change change)
+{
+	const uint64_t end = run->start.v + run->count;
+
+	for (uint64_t at = run->start.v; at < end && at < s->rmap.gfn_count; at++) {
+		if (change == GN_RANGE_ZAP)
+			zap_one(s, gfn(at));
+		else
+			gn_rmap_protect(s, gfn(at));
+	}
+}
+
+void gn_shadow_range(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
+		     enum gn_range_change change)
 {
 	struct gn_shadow *s = gn_shadow_of(vm);
 	bool owed;
 
 	gn_shadow_enter(s);
 	owed = s->flush_owed;
-	for (uint64_t at = start.v; at < end.v && at < s->rmap.gfn_count; at++) {
-		if (change == GN_RANGE_ZAP)
-			zap_one(s, gfn(at));
-		else
-			gn_rmap_protect(s, gfn(at));
-	}
+	for (size_t i = 0; i < count; i++)
+		change_run(s, &runs[i], change);
 	s->flush_owed = owed;
 	gn_shadow_leave(s);
 }

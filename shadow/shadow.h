@@ -209,7 +209,8 @@ int gn_shadow_reserve_need(struct gn_shadow *s, struct gn_shadow_reserve *reserv
 			   unsigned page_count, unsigned gfns_count);
 
 /* ---- range.c, audit.c -------------------------------------------------------------------------------------- */
-void gn_shadow_range(struct gn_vm *vm, gfn_t start, gfn_t end, enum gn_range_change change);
+void gn_shadow_range(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
+		     enum gn_range_change change);
 void gn_shadow_harvest_accessed(struct gn_vm *vm, gfn_t start, gfn_t end, uint8_t *bitmap);
 void gn_shadow_audit(struct gn_vm *vm, struct gn_audit_report *report);
 

@@ -69,12 +69,14 @@ static int vcpu_init(struct gn_vcpu *vcpu)
 	return 0;
 }
 
-static void range(struct gn_vm *v, gfn_t start, gfn_t end, enum gn_range_change change)
+static void range(struct gn_vm *v, const struct gn_gfn_run *runs, size_t count,
+		  enum gn_range_change change)
 {
 	(void)change;
 	gn_lock(&v->scheme_lock);
-	for (uint64_t i = start.v; i < end.v; i++)
-		atomic_store(&table[i], 0);
+	for (size_t i = 0; i < count; i++)
+		for (uint64_t k = 0; k < runs[i].count; k++)
+			atomic_store(&table[runs[i].start.v + k], 0);
 	gn_unlock(&v->scheme_lock);
 }
 

@@ -108,12 +108,12 @@ static inline void plain_memory_written(struct gn_vm *vm, struct gn_vcpu *vcpu, 
 	plain.written_from_outside = !vcpu;
 }
 
-static inline void plain_range(struct gn_vm *vm, gfn_t start, gfn_t end,
+static inline void plain_range(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
 			       enum gn_range_change change)
 {
 	plain.ranges++;
-	plain.start = start;
-	plain.end = end;
+	plain.start = runs[0].start;
+	plain.end = gfn(runs[count - 1].start.v + runs[count - 1].count);
 	plain.change = change;
 	plain.sequence_was_odd = vm->p2m.sequence & 1;
 }

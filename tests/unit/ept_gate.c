@@ -112,7 +112,7 @@ Test(ept_gate, a_fault_in_the_middle_of_a_collapse_starts_again)
 	rig_touch(vm, 512, GN_WRITE);
 	cr_assert_eq(gn_dirty_start(vm), 0);
 	rig_touch(vm, 600, GN_WRITE);
-	gn_ept_range(vm, gfn(700), gfn(701), GN_RANGE_ZAP);
+	rig_range(vm, 700, 701, GN_RANGE_ZAP);
 	gn_dirty_stop(vm);
 	old_child =
 		(uint64_t *)((uintptr_t)rig_walk(vm, 600).slot & ~(uintptr_t)(GN_PAGE_SIZE - 1));

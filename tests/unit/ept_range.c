@@ -66,7 +66,7 @@ Test(ept_range, a_leaf_is_frozen_while_the_flush_is_posted)
 		watch_next_flush(vm, 3, 1);
 		rcu_read_lock(); /* the scheme's own part, without the engine's bookkeeping */
 		rcu_read_unlock();
-		gn_ept_range(vm, gfn(3), gfn(4), GN_RANGE_ZAP);
+		rig_range(vm, 3, 4, GN_RANGE_ZAP);
 		cr_assert_geq(rig_flushes, 1);
 		cr_assert(saw_frozen, "%s", config.scheme);
 		cr_assert_eq(rig_walk(vm, 3).end, GN_WALK_ABSENT);
@@ -90,7 +90,7 @@ Test(ept_range, children_of_an_unlinked_table_are_frozen_and_freed_late)
 		rig_touch(vm, 0, GN_WRITE);
 		tables = rig_tables(vm);
 		watch_next_flush(vm, 512, 2);
-		gn_ept_range(vm, gfn(512), gfn(1024), GN_RANGE_ZAP);
+		rig_range(vm, 512, 1024, GN_RANGE_ZAP);
 		cr_assert(saw_frozen);
 		cr_assert(saw_child_frozen, "every entry, absent ones too");
 		cr_assert(saw_child_alive, "not freed before the flush");
@@ -108,10 +108,10 @@ Test(ept_range, nothing_usable_changed_means_no_flush)
 
 	rig_touch(vm, 3, GN_WRITE);
 	rig_flushes = 0;
-	gn_ept_range(vm, gfn(100), gfn(200), GN_RANGE_ZAP);
-	gn_ept_range(vm, gfn(1024), gfn(2048), GN_RANGE_ZAP);
-	gn_ept_range(vm, gfn(1024), gfn(2048), GN_RANGE_WRPROTECT);
-	gn_ept_range(vm, gfn(7), gfn(7), GN_RANGE_ZAP);
+	rig_range(vm, 100, 200, GN_RANGE_ZAP);
+	rig_range(vm, 1024, 2048, GN_RANGE_ZAP);
+	rig_range(vm, 1024, 2048, GN_RANGE_WRPROTECT);
+	rig_range(vm, 7, 7, GN_RANGE_ZAP);
 	cr_assert_eq(rig_flushes, 0);
 	cr_assert(rig_maps(vm, 3, GN_RWX));
 	gn_vm_destroy(vm);
@@ -131,7 +131,7 @@ Test(ept_range, zap_is_precise)
 
 			for (uint64_t at = 0; at < 2048; at++)
 				rig_touch(vm, at, GN_WRITE);
-			gn_ept_range(vm, gfn(ranges[r][0]), gfn(ranges[r][1]), GN_RANGE_ZAP);
+			rig_range(vm, ranges[r][0], ranges[r][1], GN_RANGE_ZAP);
 			for (uint64_t at = 0; at < 2048; at++) {
 				bool gone = at >= ranges[r][0] && at < ranges[r][1];
 
@@ -141,6 +141,102 @@ Test(ept_range, zap_is_precise)
 			rig_audit(vm, "after a range");
 			gn_vm_destroy(vm);
 		}
+}
+
+static uint64_t random_below(uint64_t below)
+{
+	static uint64_t state = 1;
+
+	state = state * 6364136223846793005u + 1442695040888963407u;
+	return (state >> 33) % below;
+}
+
+/* Blocks of 2 MiB: one large leaf, small leaves, or nothing. */
+static void touch_some(struct gn_vm *vm)
+{
+	for (uint64_t block = 0; block < vm->p2m.gfn_count; block += 512) {
+		uint64_t kind = random_below(3);
+
+		if (kind == 2)
+			continue;
+		if (kind == 1)
+			cr_assert_eq(gn_p2m_discard(vm, gfn(block + random_below(512)), 1), 0);
+		for (uint64_t at = block; at < block + 512; at++)
+			if (kind == 0 || random_below(4))
+				rig_touch(vm, at, GN_WRITE);
+	}
+}
+
+/* Sorted and disjoint, neighbours and empty ones among them. */
+static size_t some_runs(struct gn_vm *vm, struct gn_gfn_run *runs, size_t most)
+{
+	static const uint64_t longest[] = { 1, 3, 60, 1200 };
+	uint64_t at = random_below(8);
+	size_t count = 0;
+
+	while (count < most) {
+		uint64_t n = random_below(longest[random_below(4)] + 1);
+
+		if (at + n > vm->p2m.gfn_count)
+			break;
+		runs[count++] = (struct gn_gfn_run){ gfn(at), n };
+		at += n + random_below(longest[random_below(4)] + 1);
+	}
+	return count;
+}
+
+static bool meets(const struct gn_gfn_run *runs, size_t count, uint64_t first, uint64_t pages)
+{
+	for (size_t i = 0; i < count; i++)
+		if (runs[i].count && runs[i].start.v < first + pages &&
+		    first < runs[i].start.v + runs[i].count)
+			return true;
+	return false;
+}
+
+/* Many runs at once against a leaf by leaf check; one flush, however many they are. */
+Test(ept_range, many_runs_are_one_change)
+{
+	enum { GFNS = 32 * 1024 / 4, MOST = 400 };
+	static struct gn_walk before[GFNS];
+	struct gn_gfn_run runs[MOST];
+
+	for (unsigned round = 0; round < 24 * RIG_VARIANTS; round++) {
+		struct gn_vm_config config =
+			rig_config(&rig_variants[round % RIG_VARIANTS], 32 * MIB, 2);
+		bool is_zap = round / RIG_VARIANTS % 2, any = false;
+		struct gn_vm *vm = rig_vm(&config);
+		size_t count;
+
+		touch_some(vm);
+		count = some_runs(vm, runs, MOST);
+		for (uint64_t at = 0; at < GFNS; at++)
+			before[at] = rig_walk(vm, at);
+		rig_flushes = 0;
+		gn_ept_range(vm, runs, count, is_zap ? GN_RANGE_ZAP : GN_RANGE_WRPROTECT);
+		for (uint64_t at = 0; at < GFNS; at++) {
+			uint64_t pages = before[at].end == GN_WALK_LEAF
+						 ? gn_level_pages(before[at].level)
+						 : 1;
+			bool is_hit = before[at].end == GN_WALK_LEAF &&
+				      meets(runs, count, at & ~(pages - 1), pages);
+			struct gn_walk after = rig_walk(vm, at);
+
+			any |= is_hit;
+			if (is_hit && is_zap)
+				cr_assert_eq(after.end, GN_WALK_ABSENT, "round %u gfn %lu", round,
+					     (unsigned long)at);
+			else if (before[at].end == GN_WALK_LEAF)
+				cr_assert_eq(after.rights,
+					     before[at].rights & (is_hit ? ~GN_W : ~0),
+					     "round %u gfn %lu", round, (unsigned long)at);
+			else
+				cr_assert_neq(after.end, GN_WALK_LEAF);
+		}
+		cr_assert_eq(rig_flushes, any * config.vcpus);
+		rig_audit(vm, "after runs");
+		gn_vm_destroy(vm);
+	}
 }
 
 Test(ept_range, a_large_leaf_partly_in_the_range_goes_as_a_whole_and_refills)

@@ -97,6 +97,14 @@ static inline enum gn_fix_kind rig_touch(struct gn_vm *vm, uint64_t at, enum gn_
 	return fix.kind;
 }
 
+static inline void rig_range(struct gn_vm *vm, uint64_t start, uint64_t end,
+			     enum gn_range_change change)
+{
+	const struct gn_gfn_run run = { gfn(start), end - start };
+
+	gn_ept_range(vm, &run, 1, change);
+}
+
 static inline struct gn_walk rig_walk(struct gn_vm *vm, uint64_t at)
 {
 	const struct gn_hw *hw = gn_vcpu_hw(gn_vm_vcpu(vm, 0));
