@@ -30,8 +30,7 @@ void gn_pwc_fini(struct gn_pwc *p)
 void gn_pwc_clear(struct gn_pwc *p)
 {
 	for (unsigned n = 2; n <= GN_MAX_LEVELS; n++)
-		if (p->level[n].used)
-			gn_assoc_clear(&p->level[n]);
+		gn_assoc_clear(&p->level[n]);
 }
 
 void gn_pwc_drop_tag(struct gn_pwc *p, uint64_t tag)

@@ -109,8 +109,7 @@ void gn_tlb_drop_nonglobal(struct gn_tlb *t)
 void gn_tlb_clear(struct gn_tlb *t)
 {
 	for (unsigned i = 0; i < 3; i++)
-		if (t->array[i].used)
-			gn_assoc_clear(&t->array[i]);
+		gn_assoc_clear(&t->array[i]);
 	memset(t->live, 0, sizeof(t->live));
 	t->present = 0;
 }
