@@ -3,8 +3,8 @@
  * sharing_guest.c - the guest's loop.
  *
  * Throughput is counted in the thread's own CPU time, faults included, because other jobs of the machine take wall time
- * from it and do so at any moment. What it waits for is in the latencies, which are wall time; the longest ones are
- * the machine's in both phases.
+ * from it and do so at any moment; and turn by turn, because they slow the memory down as well. What it waits for is in the latencies,
+ * which are wall time; the longest ones are the machine's in both phases.
  */
 #include "sharing_guest.h"
 
@@ -17,7 +17,7 @@
 
 #include "control/clock.h"
 
-enum { LOADS = 60, STORES = 4, LATENCIES = 1 << 20 };
+enum { LOADS = 60, STORES = 4, LATENCIES = 1 << 20, TURNS = 4096 };
 
 /* (c) const after start, (g) the guest's thread only until it is stopped, (a) atomic. */
 struct sharing_guest {
@@ -29,9 +29,14 @@ struct sharing_guest {
 	uint64_t mismatches;	  /* (g) */
 	int err;		  /* (g) */
 	struct tally {
-		uint64_t operations, cpu_ns;
+		uint64_t operations;
 		float *latency_ns; /* the last LATENCIES of them */
 	} tallies[SHARING_PHASES]; /* (g) */
+	struct turn {
+		int phase;
+		double per_ns;
+	} turns[TURNS];	   /* (g) the first ones */
+	size_t turn_count; /* (g) */
 };
 
 static void load(struct sharing_guest *g)
@@ -85,7 +90,7 @@ static void pause_guest(const struct sharing_guest *g)
 static void run_phase(struct sharing_guest *g, int phase)
 {
 	struct tally *tally = &g->tallies[phase];
-	uint64_t cpu_ns = gn_clock_ns(CLOCK_THREAD_CPUTIME_ID);
+	uint64_t cpu_ns = gn_clock_ns(CLOCK_THREAD_CPUTIME_ID), before = tally->operations;
 
 	while (!atomic_load_explicit(&g->is_stopping, memory_order_relaxed) &&
 	       atomic_load_explicit(&g->phase, memory_order_relaxed) == phase) {
@@ -95,7 +100,11 @@ static void run_phase(struct sharing_guest *g, int phase)
 		tally->latency_ns[tally->operations++ % LATENCIES] = (float)(gn_now_ns() - begin);
 		pause_guest(g);
 	}
-	tally->cpu_ns += gn_clock_ns(CLOCK_THREAD_CPUTIME_ID) - cpu_ns;
+	cpu_ns = gn_clock_ns(CLOCK_THREAD_CPUTIME_ID) - cpu_ns;
+	if (g->turn_count < TURNS && tally->operations > before)
+		g->turns[g->turn_count++] =
+			(struct turn){ phase,
+				       (double)(tally->operations - before) / (double)cpu_ns };
 }
 
 static void run(struct gn_soft_cpu *cpu, void *ctx)
@@ -176,11 +185,25 @@ void sharing_guest_figures(struct sharing_guest *guest, enum sharing_phase phase
 	struct tally *tally = &guest->tallies[phase];
 	uint64_t kept = tally->operations < LATENCIES ? tally->operations : LATENCIES;
 
-	*out = (struct sharing_guest_figures){ tally->operations, NAN, NAN, NAN };
+	*out = (struct sharing_guest_figures){ tally->operations, NAN, NAN };
 	if (!kept)
 		return;
 	qsort(tally->latency_ns, kept, sizeof(float), compare_floats);
-	out->per_cpu_s = (double)tally->operations * 1e9 / (double)tally->cpu_ns;
 	out->p50_ns = (double)tally->latency_ns[kept / 2];
 	out->p99_ns = (double)tally->latency_ns[kept * 99 / 100];
+}
+
+double sharing_guest_loss(const struct sharing_guest *guest)
+{
+	float losses[TURNS];
+	size_t count = 0;
+
+	for (size_t i = 1; i < guest->turn_count; i++) {
+		const struct turn *off = &guest->turns[i - 1], *on = &guest->turns[i];
+
+		if (off->phase == SHARING_SCANNER_OFF && on->phase == SHARING_SCANNER_ON)
+			losses[count++] = (float)(1 - on->per_ns / off->per_ns);
+	}
+	qsort(losses, count, sizeof(losses[0]), compare_floats);
+	return count ? (double)losses[count / 2] : NAN;
 }

@@ -35,11 +35,13 @@ void sharing_guest_free(struct sharing_guest *guest);
 
 struct sharing_guest_figures {
 	uint64_t operations;
-	double per_cpu_s;      /* operations a second of CPU time of its thread; NAN: none */
 	double p50_ns, p99_ns; /* of an operation, wall time */
 };
 /* After it was stopped. */
 void sharing_guest_figures(struct sharing_guest *guest, enum sharing_phase phase,
 			   struct sharing_guest_figures *out);
+/* The part of its throughput, operations for CPU time of its thread, that it lost in a turn with the scanner on, against the turn with it
+ * off before: the median of all such pairs of turns. NAN: there is none. After it was stopped. */
+double sharing_guest_loss(const struct sharing_guest *guest);
 
 #endif

@@ -3,7 +3,7 @@
  * sharing_tax.c - probe: what a guest loses while its memory is scanned, ours and KSM's.
  *
  * One guest runs without a pause; scanning is on and off in turns of some ten milliseconds, and goes on when everything has been
- * scanned. Turns, so that a slow moment of the machine is in both. While it is on it has a tenth of a core, which is what a daemon
+ * scanned. Turns, so that a slow moment of the machine is in both; throughput is the median of what pairs of turns tell. While it is on it has a tenth of a core, which is what a daemon
  * grants that is told nothing else; what it takes from a guest when nobody limits it is shown beside that.
  */
 #include <stdio.h>
@@ -50,7 +50,7 @@ static void add(struct sharing_results *r, enum sharing_side side, const struct 
 	sharing_guest_figures(guest, SHARING_SCANNER_ON, &on);
 	snprintf(name, sizeof(name), "%s, %s: throughput lost", sharing_side_name(side),
 		 pace->name);
-	sharing_add_figure(r, GROUP, name, "%", 100 * (1 - on.per_cpu_s / off.per_cpu_s),
+	sharing_add_figure(r, GROUP, name, "%", 100 * sharing_guest_loss(guest),
 			   is_judged ? SHARING_AT_MOST : SHARING_SHOWN, GOAL_LOSS);
 	snprintf(name, sizeof(name), "%s, %s: p99 latency over that without",
 		 sharing_side_name(side), pace->name);

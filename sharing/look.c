@@ -7,8 +7,8 @@
  * writers held off. So a page that changes under our eyes is nobody's harm.
  *
  * Most pages say in their first words that they are not zeros, and those words are in the cache when the hash wants them. While one page is
- * hashed the start of the next is fetched, if it lies elsewhere: the processor's own prefetching ends at a page's end,
- * and knows neighbours only.
+ * hashed the next one is fetched: the processor's own prefetching ends at a page's end, and knows neighbours only. It is fetched as what is
+ * read once (PREFETCHNTA), so that a scan does not drive out of the caches what the guests have there.
  *
  * A large block is looked at as a whole or not at all, for it is split or not.
  */
@@ -17,9 +17,8 @@
 #include "mmu/vm.h"
 #include "scanner_impl.h"
 
-#define PAGE_WORDS     (GN_PAGE_SIZE / sizeof(uint64_t))
-#define LINE_WORDS     8
-#define PREFETCH_LINES 4
+#define PAGE_WORDS (GN_PAGE_SIZE / sizeof(uint64_t))
+#define LINE_WORDS 8
 /* What a step does, at most: areas where nothing waits cost a few words of bits each. */
 #define AREAS_A_STEP 2048
 #define WORDS_A_STEP 16 /* of bits with pages that wait */
@@ -35,7 +34,7 @@ __attribute__((no_sanitize("thread"))) static bool is_zero_line(const uint64_t *
 	return !any;
 }
 
-/* Zeros seldom come alone: the page behind is fetched meanwhile, whether it is looked at or not. */
+/* Zeros seldom come alone, and are read again under protection: the page behind is fetched meanwhile, whether it is looked at or not. */
 static bool seems_zero(const uint64_t *words)
 {
 	const uint64_t *end = words + PAGE_WORDS;
@@ -43,6 +42,15 @@ static bool seems_zero(const uint64_t *words)
 	for (; words < end && is_zero_line(words); words += LINE_WORDS)
 		__builtin_prefetch(words + PAGE_WORDS);
 	return words == end;
+}
+
+/* Hash the page; meanwhile @next (may be NULL) is fetched. */
+static struct gn_tag hash(struct gn_scanner *s, const uint64_t *words, const uint64_t *next)
+{
+	for (unsigned at = 0; next && at < PAGE_WORDS; at += LINE_WORDS)
+		__builtin_prefetch(&next[at], 0, 0);
+	s->pages_hashed++;
+	return gn_hasher_tag(s->config.hasher, words);
 }
 
 /* ---- Offers -------------------------------------------------------------------------------------- */
@@ -105,7 +113,7 @@ static bool is_same_hash(const struct gn_scanner *s, struct gn_page *p, struct g
 	return same && p->age >= s->config.settle_sweeps;
 }
 
-static void look_at(struct gn_scanner *s, const struct sight *sight)
+static void look_at(struct gn_scanner *s, const struct sight *sight, const uint64_t *next)
 {
 	struct gn_tag tag;
 
@@ -113,18 +121,9 @@ static void look_at(struct gn_scanner *s, const struct sight *sight)
 		gn_known_note(s, sight->page);
 		return;
 	}
-	tag = gn_hasher_tag(s->config.hasher, sight->words);
-	s->pages_hashed++;
+	tag = hash(s, sight->words, next);
 	if (!s->by_hash || is_same_hash(s, &s->pages[sight->page], tag))
 		offer(s, sight->page, tag, sight->is_shared);
-}
-
-static void prefetch_start(const struct sight *next, const struct sight *after)
-{
-	if (next->words == after->words + PAGE_WORDS)
-		return;
-	for (unsigned line = 0; line < PREFETCH_LINES; line++)
-		__builtin_prefetch(&next->words[line * LINE_WORDS]);
 }
 
 /* The pages of a word of bits, one read section. */
@@ -142,11 +141,8 @@ static void look_at_word(struct gn_scanner *s, uint64_t first, uint64_t bits)
 		sights[count] = see(s, page);
 		count += sights[count].words != NULL;
 	}
-	for (unsigned i = 0; i < count; i++) {
-		if (i + 1 < count)
-			prefetch_start(&sights[i + 1], &sights[i]);
-		look_at(s, &sights[i]);
-	}
+	for (unsigned i = 0; i < count; i++)
+		look_at(s, &sights[i], i + 1 < count ? sights[i + 1].words : NULL);
 	rcu_read_unlock();
 }
 
@@ -174,19 +170,19 @@ static void look_at_block_word(struct gn_scanner *s, uint64_t first)
 	rcu_read_lock();
 	for (uint64_t page = first; page < first + 64; page++) {
 		p2m_word_t w = gn_p2m_get(&s->vm->p2m, gfn(page));
-		const uint64_t *words;
+		const uint64_t *words, *next;
 
 		if (gn_p2m_word_level(w) != 2) /* it is just being split */
 			continue;
 		words = gn_p2m_pointer_of(s->vm, w, gfn_to_gpa(gfn(page)));
+		next = page + 1 < first + 64 ? words + PAGE_WORDS : NULL;
 		if (is_zero_line(words) && seems_zero(words)) {
 			offer(s, page, (struct gn_tag){ 0 }, false);
 			s->offers[s->offer_count - 1].is_zero = true;
 			gn_scanner_set_state(s, page, GN_PAGE_EMPTY);
 			continue;
 		}
-		s->pages_hashed++;
-		offer(s, page, gn_hasher_tag(s->config.hasher, words), false);
+		offer(s, page, hash(s, words, next), false);
 	}
 	rcu_read_unlock();
 }
