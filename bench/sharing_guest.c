@@ -3,8 +3,8 @@
  * sharing_guest.c - the guest's loop.
  *
  * Throughput is counted in the thread's own CPU time, faults included, because other jobs of the machine take wall time
- * from it and do so at any moment; and turn by turn, because they slow the memory down as well. What it waits for is in the latencies,
- * which are wall time; the longest ones are the machine's in both phases.
+ * from it and do so at any moment; and turn by turn, because they slow the memory down as well. What it waits for is in
+ * the latencies, which are wall time; the longest ones are the machine's in both phases.
  */
 #include "sharing_guest.h"
 
@@ -17,7 +17,7 @@
 
 #include "control/clock.h"
 
-enum { LOADS = 60, STORES = 4, LATENCIES = 1 << 20, TURNS = 4096 };
+enum { LOADS = 60, STORES = 4, LATENCIES = 1 << 20, TURNS = 4096, TRIMMED_PART = 10 };
 
 /* (c) const after start, (g) the guest's thread only until it is stopped, (a) atomic. */
 struct sharing_guest {
@@ -195,15 +195,21 @@ void sharing_guest_figures(struct sharing_guest *guest, enum sharing_phase phase
 
 double sharing_guest_loss(const struct sharing_guest *guest)
 {
+	const struct turn *turns = guest->turns;
+	size_t count = 0, cut;
 	float losses[TURNS];
-	size_t count = 0;
+	double sum = 0;
 
-	for (size_t i = 1; i < guest->turn_count; i++) {
-		const struct turn *off = &guest->turns[i - 1], *on = &guest->turns[i];
-
-		if (off->phase == SHARING_SCANNER_OFF && on->phase == SHARING_SCANNER_ON)
-			losses[count++] = (float)(1 - on->per_ns / off->per_ns);
-	}
+	for (size_t i = 1; i + 1 < guest->turn_count; i++)
+		if (turns[i].phase == SHARING_SCANNER_ON &&
+		    turns[i - 1].phase == SHARING_SCANNER_OFF &&
+		    turns[i + 1].phase == SHARING_SCANNER_OFF)
+			losses[count++] =
+				(float)(1 - 2 * turns[i].per_ns /
+						    (turns[i - 1].per_ns + turns[i + 1].per_ns));
 	qsort(losses, count, sizeof(losses[0]), compare_floats);
-	return count ? (double)losses[count / 2] : NAN;
+	cut = count / TRIMMED_PART;
+	for (size_t i = cut; i < count - cut; i++)
+		sum += (double)losses[i];
+	return count ? sum / (double)(count - 2 * cut) : NAN;
 }

@@ -40,8 +40,9 @@ struct sharing_guest_figures {
 /* After it was stopped. */
 void sharing_guest_figures(struct sharing_guest *guest, enum sharing_phase phase,
 			   struct sharing_guest_figures *out);
-/* The part of its throughput, operations for CPU time of its thread, that it lost in a turn with the scanner on, against the turn with it
- * off before: the median of all such pairs of turns. NAN: there is none. After it was stopped. */
+/* The part of its throughput, operations for CPU time of its thread, that it loses in a turn with the scanner on, against those with it
+ * off before and after: the mean over such turns, without the tenth that lost most and the tenth that lost least. NAN: there is none.
+ * After it was stopped. */
 double sharing_guest_loss(const struct sharing_guest *guest);
 
 #endif

@@ -3,8 +3,8 @@
  * sharing_tax.c - probe: what a guest loses while its memory is scanned, ours and KSM's.
  *
  * One guest runs without a pause; scanning is on and off in turns of some ten milliseconds, and goes on when everything has been
- * scanned. Turns, so that a slow moment of the machine is in both; throughput is the median of what pairs of turns tell. While it is on it has a tenth of a core, which is what a daemon
- * grants that is told nothing else; what it takes from a guest when nobody limits it is shown beside that.
+ * scanned. Turns, so that a slow moment of the machine is in both; the slowest are trimmed. While it is on it has a tenth of a core, which
+ * is what a daemon grants that is told nothing else; what it takes from a guest when nobody limits it is shown beside that.
  */
 #include <stdio.h>
 #include <time.h>

@@ -8,7 +8,7 @@
  * in an operation that must not fail, and the rest of it comes back by one violation for each leaf
  * the p2m still allows.
  *
- * A table whose whole span is in the range is freed with it. One that merely became empty stays: to
+ * A table whose whole span is in one run is freed with it. One that merely became empty stays: to
  * know it is empty costs reading 512 entries at each zap of a page, and a VM that balloons page by page
  * asks for the same tables again when it deflates. Bound: one table page per 2 MiB of RAM.
  *
@@ -212,16 +212,23 @@ static void report(struct harvest *h, struct span s)
 		h->bitmap[bit / 8] |= (uint8_t)(1u << (bit % 8));
 }
 
+/* A fault may just have put a table where nothing was, or in a leaf's place. */
+static bool has_accessed_leaf(const struct gn_fmt *fmt, unsigned level, uint64_t entry)
+{
+	return gn_fmt_is_present(fmt, level, entry) && gn_fmt_is_leaf(fmt, level, entry) &&
+	       (entry & fmt->level[level].accessed);
+}
+
 static void harvest_leaf(struct harvest *h, unsigned level, uint64_t *slot, struct span s)
 {
 	const struct gn_fmt *fmt = h->r.ept->fmt;
 	uint64_t accessed = fmt->level[level].accessed, entry = gn_entry_get(slot);
 	bool is_last = s.first + s.pages <= h->end, must_flush;
 
-	if (!gn_fmt_is_present(fmt, level, entry) || !(entry & accessed))
+	if (!has_accessed_leaf(fmt, level, entry))
 		return;
 	report(h, s);
-	while (is_last && gn_fmt_is_present(fmt, level, entry) && (entry & accessed))
+	while (is_last && has_accessed_leaf(fmt, level, entry))
 		if (gn_entry_cmpxchg(h->r.vm, fmt, level, slot, &entry, entry & ~accessed,
 				     &must_flush))
 			break;

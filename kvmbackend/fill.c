@@ -41,6 +41,7 @@
 
 #define BLOCK_LEVEL 2
 #define BLOCK_PAGES ((uint64_t)512)
+#define EVENTS	    16 /* read at a time */
 
 /* ---- One fault --------------------------------------------------------------------------------------------- */
 
@@ -314,38 +315,42 @@ static void enqueue(struct gn_kvm_nested *n, const struct gn_kvm_touch *touch)
 	pthread_mutex_unlock(&n->queue_lock);
 }
 
-static void take_event(struct gn_kvm_nested *n, const struct gn_kvm_touch *touch)
+static void take_event(struct gn_kvm_nested *n, const struct uffd_msg *msg)
 {
+	uint64_t address = msg->arg.pagefault.address - (uintptr_t)n->view;
+	struct gn_kvm_touch touch = {
+		.gfn = address / GN_PAGE_SIZE,
+		.tid = (pid_t)msg->arg.pagefault.feat.ptid,
+		.is_write = msg->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE,
+	};
+
+	if (msg->event != UFFD_EVENT_PAGEFAULT)
+		return;
 	if (!gn_vm_is_over_template(n->kvm->vm)) {
-		enqueue(n, touch);
+		enqueue(n, &touch);
 		return;
 	}
 	pthread_mutex_lock(&n->view_lock);
-	gn_kvm_view_template_answer(n, gfn(touch->gfn));
+	gn_kvm_view_template_answer(n, gfn(touch.gfn));
 	pthread_mutex_unlock(&n->view_lock);
 }
 
+/* All that wait are read at once: another look, that finds nothing, is a system call more for each fault. */
 static void *read_events(void *ctx)
 {
 	struct gn_kvm_nested *n = (struct gn_kvm_nested *)ctx;
 	struct pollfd fds[2] = { { .fd = n->uffd, .events = POLLIN },
 				 { .fd = n->stop_fd, .events = POLLIN } };
-	struct uffd_msg msg;
+	struct uffd_msg messages[EVENTS];
 
 	while (!(fds[1].revents & POLLIN)) {
+		ssize_t bytes;
+
 		if (poll(fds, 2, -1) < 0 && errno != EINTR)
 			break;
-		while (read(n->uffd, &msg, sizeof(msg)) == (ssize_t)sizeof(msg)) {
-			uint64_t address = msg.arg.pagefault.address - (uintptr_t)n->view;
-			struct gn_kvm_touch touch = {
-				.gfn = address / GN_PAGE_SIZE,
-				.tid = (pid_t)msg.arg.pagefault.feat.ptid,
-				.is_write = msg.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE,
-			};
-
-			if (msg.event == UFFD_EVENT_PAGEFAULT)
-				take_event(n, &touch);
-		}
+		bytes = read(n->uffd, messages, sizeof(messages));
+		for (ssize_t i = 0; i < bytes / (ssize_t)sizeof(messages[0]); i++)
+			take_event(n, &messages[i]);
 	}
 	return NULL;
 }

@@ -235,7 +235,7 @@ static void tell_changing(struct gn_vm *vm, const struct gn_gfn_run *runs, size_
 /* Translations that there are go. */
 static void forget(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count)
 {
-	if (vm->ops && vm->ops->range)
+	if (count && vm->ops && vm->ops->range)
 		vm->ops->range(vm, runs, count, GN_RANGE_ZAP);
 	tell_changing(vm, runs, count);
 }

@@ -39,7 +39,8 @@ struct gn_scheme_ops {
 	 * thread, vcpu NULL from outside. Called after the store. */
 	void (*memory_written)(struct gn_vm *vm, struct gn_vcpu *vcpu, gpa_t at, unsigned bytes);
 
-	/* Forget what maps the runs, or take W from it, and post a flush if that was usable. Sorted and disjoint, some may be empty. */
+	/* Forget what maps the runs, or take W from it. One run or more, sorted and disjoint; some may be empty. Who asks posts a flush of
+	 * everything afterwards; one before is the scheme's affair, if it gives up tables. */
 	void (*range)(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
 		      enum gn_range_change change);
 	/* The dirty log is on and everything is write-protected: split large leaves now rather than at

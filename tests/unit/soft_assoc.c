@@ -80,6 +80,11 @@ static void run_shape(const struct shape *shape, uint64_t seed)
 			cr_assert_eq(replaced, expected, "%ux%u step %u: not the oldest went",
 				     shape->sets, shape->ways, step);
 		}
+		if (test_random_once(&r, 100)) {
+			gn_assoc_clear(&a);
+			memset(plain.count, 0, sizeof(plain.count));
+			cr_assert_eq(a.used, 0);
+		}
 	}
 	gn_assoc_fini(&a);
 }
