@@ -185,7 +185,7 @@ void sharing_guest_figures(struct sharing_guest *guest, enum sharing_phase phase
 	struct tally *tally = &guest->tallies[phase];
 	uint64_t kept = tally->operations < LATENCIES ? tally->operations : LATENCIES;
 
-	*out = (struct sharing_guest_figures){ tally->operations, NAN, NAN };
+	*out = (struct sharing_guest_figures){ NAN, NAN };
 	if (!kept)
 		return;
 	qsort(tally->latency_ns, kept, sizeof(float), compare_floats);

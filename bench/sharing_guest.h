@@ -34,7 +34,6 @@ int sharing_guest_stop(struct sharing_guest *guest);
 void sharing_guest_free(struct sharing_guest *guest);
 
 struct sharing_guest_figures {
-	uint64_t operations;
 	double p50_ns, p99_ns; /* of an operation, wall time */
 };
 /* After it was stopped. */

@@ -52,6 +52,8 @@ static void advance(struct range *r, uint64_t at)
 			r->at = NOWHERE;
 			return;
 		}
+		GN_BUG_ON(r->runs->start.v <
+			  r->end); /* not sorted: what we have passed would stay mapped */
 		if (at < r->runs->start.v)
 			at = r->runs->start.v;
 		r->end = r->runs->start.v + r->runs->count;

@@ -4,6 +4,7 @@
  * range changes can fall into.
  */
 #include "ept_rig.h"
+#include "support/cases.h"
 
 #define MIB ((uint64_t)1 << 20)
 
@@ -143,44 +144,38 @@ Test(ept_range, zap_is_precise)
 		}
 }
 
-static uint64_t random_below(uint64_t below)
-{
-	static uint64_t state = 1;
-
-	state = state * 6364136223846793005u + 1442695040888963407u;
-	return (state >> 33) % below;
-}
-
 /* Blocks of 2 MiB: one large leaf, small leaves, or nothing. */
-static void touch_some(struct gn_vm *vm)
+static void touch_some(struct gn_vm *vm, struct test_random *r)
 {
 	for (uint64_t block = 0; block < vm->p2m.gfn_count; block += 512) {
-		uint64_t kind = random_below(3);
+		uint64_t kind = test_random_below(r, 3);
 
 		if (kind == 2)
 			continue;
 		if (kind == 1)
-			cr_assert_eq(gn_p2m_discard(vm, gfn(block + random_below(512)), 1), 0);
+			cr_assert_eq(gn_p2m_discard(vm, gfn(block + test_random_below(r, 512)), 1),
+				     0);
 		for (uint64_t at = block; at < block + 512; at++)
-			if (kind == 0 || random_below(4))
+			if (kind == 0 || test_random_below(r, 4))
 				rig_touch(vm, at, GN_WRITE);
 	}
 }
 
 /* Sorted and disjoint, neighbours and empty ones among them. */
-static size_t some_runs(struct gn_vm *vm, struct gn_gfn_run *runs, size_t most)
+static size_t some_runs(struct gn_vm *vm, struct test_random *r, struct gn_gfn_run *runs,
+			size_t most)
 {
 	static const uint64_t longest[] = { 1, 3, 60, 1200 };
-	uint64_t at = random_below(8);
+	uint64_t at = test_random_below(r, 8);
 	size_t count = 0;
 
 	while (count < most) {
-		uint64_t n = random_below(longest[random_below(4)] + 1);
+		uint64_t n = test_random_below(r, longest[test_random_below(r, 4)] + 1);
 
 		if (at + n > vm->p2m.gfn_count)
 			break;
 		runs[count++] = (struct gn_gfn_run){ gfn(at), n };
-		at += n + random_below(longest[random_below(4)] + 1);
+		at += n + test_random_below(r, longest[test_random_below(r, 4)] + 1);
 	}
 	return count;
 }
@@ -199,6 +194,7 @@ Test(ept_range, many_runs_are_one_change)
 {
 	enum { GFNS = 32 * 1024 / 4, MOST = 400 };
 	static struct gn_walk before[GFNS];
+	struct test_random r = test_random_seed(1);
 	struct gn_gfn_run runs[MOST];
 
 	for (unsigned round = 0; round < 24 * RIG_VARIANTS; round++) {
@@ -208,8 +204,8 @@ Test(ept_range, many_runs_are_one_change)
 		struct gn_vm *vm = rig_vm(&config);
 		size_t count;
 
-		touch_some(vm);
-		count = some_runs(vm, runs, MOST);
+		touch_some(vm, &r);
+		count = some_runs(vm, &r, runs, MOST);
 		for (uint64_t at = 0; at < GFNS; at++)
 			before[at] = rig_walk(vm, at);
 		rig_flushes = 0;
