@@ -61,11 +61,11 @@ static bool touch(struct balloon_context *c, uint64_t page)
 
 	if (gn_vcpu_fault(c->vcpu, &fault, &fix) || fix.kind != GN_FIX_RETRY)
 		return false;
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	word = gn_p2m_pointer(c->vm, fault.gpa);
 	if (word)
 		*word = page;
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 	return word != NULL;
 }
 

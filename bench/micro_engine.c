@@ -63,12 +63,12 @@ static int engine_prepare(struct engine_context *c)
 		err = guest_tables_load(&c->tables, gn_vm_vcpu(c->vm, 0));
 	if (err)
 		return err;
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	c->area = gn_p2m_pointer(c->vm, gpa(0));
 	for (uint64_t at = 0; at < area_bytes; at += GN_PAGE_SIZE)
 		if ((uint8_t *)gn_p2m_pointer(c->vm, gpa(at)) != c->area + at)
 			err = -ENXIO; /* the limit follows host addresses by adding */
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 	c->words = malloc(c->vm->p2m.gfn_count * sizeof(uint64_t));
 	if (!c->words)
 		return -ENOMEM;
@@ -97,14 +97,14 @@ static inline double sample_walk(struct engine_context *c, unsigned flags)
 	struct gn_guest_walk walk;
 	uint64_t sum = 0, begin = micro_now_ns();
 
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	for (unsigned round = 0; round < WALK_ROUNDS; round++)
 		for (unsigned page = 0; page < WALK_PAGES; page++) {
 			access.va = gva(first_va.v + page * GN_PAGE_SIZE);
 			gn_guest_walk(c->vm, &vcpu->paging, vcpu->regs.cr3, &access, flags, &walk);
 			sum += walk.t.gpa.v;
 		}
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 	micro_use(sum);
 	return (double)(micro_now_ns() - begin) / (WALK_ROUNDS * WALK_PAGES);
 }
@@ -170,10 +170,10 @@ static double sample_lookup(void *context)
 	const struct gn_p2m *p2m = &c->vm->p2m;
 	uint64_t mask = p2m->gfn_count - 1, sum = 0, begin = micro_now_ns();
 
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	for (uint64_t i = 0; i < LOOKUPS; i++)
 		sum += gn_p2m_get(p2m, gfn(scatter(i, mask))).v;
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 	micro_use(sum);
 	return (double)(micro_now_ns() - begin) / LOOKUPS;
 }

@@ -89,10 +89,10 @@ static void walk_scheme(const struct fill_context *c, uint64_t page, struct gn_w
 	const struct gn_hw *hw = gn_vcpu_hw(c->vcpu);
 	const struct gn_fault fault = fault_of(c, page);
 
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	gn_walk_any(hw->fmt, c->vm->frames, hw->root, c->nested ? fault.gpa.v : fault.access.va.v,
 		    walk);
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 }
 
 /* NULL: the state is what the measurement says it is. */
@@ -187,7 +187,7 @@ static double sample_shadow_limit(void *context)
 	uint64_t begin = micro_now_ns();
 	struct gn_guest_walk walk;
 
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	for (uint64_t page = 0; page < DATA_PAGES; page++) {
 		const struct gn_fault fault = fault_of(c, page);
 
@@ -197,7 +197,7 @@ static double sample_shadow_limit(void *context)
 			      GN_GW_SET_AD, &walk);
 		__atomic_store_n(&c->sink[page], walk.t.gpa.v, __ATOMIC_RELEASE);
 	}
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 	return (double)(micro_now_ns() - begin) / (double)FILLS;
 }
 
@@ -208,7 +208,7 @@ static double sample_ept_limit(void *context)
 	uint64_t begin = micro_now_ns();
 	struct gn_walk walk;
 
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	for (uint64_t page = 0; page < DATA_PAGES; page++) {
 		gpa_t at = gpa(area_bytes + page * GN_PAGE_SIZE);
 
@@ -219,7 +219,7 @@ static double sample_ept_limit(void *context)
 				 gn_p2m_get(&c->vm->p2m, gpa_to_gfn(at)).v + walk.entry,
 				 __ATOMIC_RELEASE);
 	}
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 	return (double)(micro_now_ns() - begin) / (double)FILLS;
 }
 

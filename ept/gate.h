@@ -40,19 +40,19 @@ struct gn_ept_slot {
  * changing; start again. */
 static inline bool gn_ept_enter(struct gn_vm *vm, struct gn_ept_slot *slot, uint64_t sequence)
 {
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	__atomic_fetch_add(&slot->inside, 1, __ATOMIC_ACQ_REL); /* F1, pairs with C2 */
 	if (GN_LIKELY(!gn_p2m_retry(&vm->p2m, sequence)))
 		return true;
 	__atomic_fetch_sub(&slot->inside, 1, __ATOMIC_RELEASE);
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 	return false;
 }
 
 static inline void gn_ept_leave(struct gn_ept_slot *slot)
 {
 	__atomic_fetch_sub(&slot->inside, 1, __ATOMIC_RELEASE); /* F4, pairs with C2 */
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 }
 
 /* With the sequence odd: return once nobody is inside. Not in a read section. */

@@ -187,14 +187,14 @@ void gn_ept_range(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
 	bool must_flush;
 
 	gn_ept_drain(ept->slots, ept->slot_count);
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	must_flush = change == GN_RANGE_ZAP ? zap_freeze(&r, top, ept->root, 0)
 					    : protect(&r, top, ept->root, 0);
 	if (must_flush)
 		gn_vm_flush(vm, &all);
 	if (change == GN_RANGE_ZAP)
 		zap_clear(&again, top, ept->root, 0);
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 }
 
 /* ---- Accessed bits ------------------------------------------------------------------------------- */
@@ -265,9 +265,9 @@ void gn_ept_harvest_accessed(struct gn_vm *vm, gfn_t start, gfn_t end, uint8_t *
 	if (start.v >= end.v)
 		return;
 	h.r = range_of(vm, &run, 1);
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	harvest(&h, ept->fmt->levels, ept->root, 0);
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 }
 
 /* ---- Eager split --------------------------------------------------------------------------------- */

@@ -62,10 +62,10 @@ static bool find_leaf(struct gn_kvm_nested *n, gfn_t at, struct leaf *out)
 	p2m_word_t word;
 	unsigned level;
 
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	gn_walk_any(hw->fmt, vm->frames, hw->root, gfn_to_gpa(at).v, &walk);
 	word = gn_p2m_get(&vm->p2m, at);
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 	if (walk.end != GN_WALK_LEAF)
 		return false;
 	/* A larger leaf is put in by blocks: a fault should not take as long as a GiB takes. */
@@ -103,14 +103,14 @@ static void mark_accessed(struct gn_kvm_nested *n, gfn_t at)
 	struct gn_walk walk;
 	bool must_flush;
 
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	do {
 		gn_walk_any(hw->fmt, vm->frames, hw->root, gfn_to_gpa(at).v, &walk);
 		accessed = hw->fmt->level[walk.level].accessed;
 	} while (walk.end == GN_WALK_LEAF && (walk.entry & accessed) != accessed &&
 		 !gn_entry_cmpxchg(vm, hw->fmt, walk.level, walk.slot, &walk.entry,
 				   walk.entry | accessed, &must_flush));
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 }
 
 /* The host has no way to put in a page that shares its frame, no mapping left for it or none that keeps it from being written: it

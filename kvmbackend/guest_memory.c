@@ -99,7 +99,7 @@ static bool copy_out(struct gn_vm *vm, gpa_t at, void *buf, unsigned bytes)
 {
 	const void *from;
 
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	from = gn_p2m_pointer(vm, at);
 	if (from && bytes == sizeof(uint64_t) && at.v % sizeof(uint64_t) == 0) {
 		const uint64_t word = __atomic_load_n((const uint64_t *)from, __ATOMIC_ACQUIRE);
@@ -108,7 +108,7 @@ static bool copy_out(struct gn_vm *vm, gpa_t at, void *buf, unsigned bytes)
 	} else if (from) {
 		memcpy(buf, from, bytes);
 	}
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 	return from;
 }
 

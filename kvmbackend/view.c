@@ -342,12 +342,12 @@ static void find_run(const struct gn_kvm_nested *n, uint64_t *from, uint64_t *to
 	const uint64_t first = *from > RUN_PAGES ? *from - RUN_PAGES : 0;
 	const uint64_t last = *to + RUN_PAGES < n->pages ? *to + RUN_PAGES : n->pages;
 
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	for (; *from > first && wants(n, *from - 1, *source - 1); --*from)
 		--*source;
 	while (*to < last && wants(n, *to, *source + (*to - *from)))
 		++*to;
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 }
 
 /* The page is in: it may have to become writable. */

@@ -70,11 +70,11 @@ bool gn_dirty_is_marked(struct gn_vm *vm, gfn_t at)
 	uint8_t *bitmap;
 	bool marked = false;
 
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	bitmap = atomic_load_explicit(&vm->dirty_bitmap, memory_order_acquire);
 	if (bitmap && at.v < vm->p2m.gfn_count)
 		marked = __atomic_load_n(&bitmap[at.v / 8], __ATOMIC_RELAXED) >> (at.v % 8) & 1;
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 	return marked;
 }
 
@@ -82,11 +82,11 @@ void gn_dirty_mark(struct gn_vm *vm, gfn_t at)
 {
 	uint8_t bit = (uint8_t)(1u << (at.v % 8)), *bitmap;
 
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	bitmap = atomic_load_explicit(&vm->dirty_bitmap, memory_order_acquire);
 	if (bitmap && at.v < vm->p2m.gfn_count)
 		__atomic_fetch_or(&bitmap[at.v / 8], bit, __ATOMIC_SEQ_CST);
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 }
 
 void gn_dirty_note(struct gn_vm *vm, gfn_t at)
@@ -134,7 +134,7 @@ static void stop(struct gn_vm *vm)
 	bitmap = atomic_load_explicit(&vm->dirty_bitmap, memory_order_relaxed);
 	atomic_store_explicit(&vm->dirty_bitmap, NULL, memory_order_release);
 	if (bitmap) {
-		synchronize_rcu(); /* its readers are of the engine: the guest may run on */
+		gn_rcu_synchronize(); /* its readers are of the engine: the guest may run on */
 		gn_arena_free(vm->arena, bitmap, bitmap_bytes(vm));
 	}
 	gn_unlock(&vm->p2m.lock);

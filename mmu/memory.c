@@ -35,10 +35,10 @@ static int copy_page(struct gn_vm *vm, gpa_t at, void *buf, size_t bytes, bool t
 			return err;
 		if (fix.kind != GN_FIX_RETRY)
 			return -EFAULT;
-		rcu_read_lock();
+		gn_rcu_read_lock();
 		w = gn_p2m_get(&vm->p2m, gpa_to_gfn(at));
 		if (!gn_p2m_word_grants(w, need)) {
-			rcu_read_unlock();
+			gn_rcu_read_unlock();
 			continue;
 		}
 		p = gn_p2m_pointer_of(vm, w, at);
@@ -46,7 +46,7 @@ static int copy_page(struct gn_vm *vm, gpa_t at, void *buf, size_t bytes, bool t
 			memcpy(p, buf, bytes);
 		else
 			memcpy(buf, p, bytes);
-		rcu_read_unlock();
+		gn_rcu_read_unlock();
 		return 0;
 	}
 }
@@ -106,11 +106,11 @@ uint64_t gn_vm_memory_sum_range(struct gn_vm *vm, gfn_t start, uint64_t count)
 		uint64_t digest = zero;
 		const void *p;
 
-		rcu_read_lock();
+		gn_rcu_read_lock();
 		p = gn_p2m_pointer(vm, gfn_to_gpa(gfn(i)));
 		if (p)
 			digest = XXH3_64bits(p, GN_PAGE_SIZE);
-		rcu_read_unlock();
+		gn_rcu_read_unlock();
 		XXH3_64bits_update(&state, &digest, sizeof(digest));
 	}
 	return XXH3_64bits_digest(&state);

@@ -92,7 +92,7 @@ uint64_t gn_p2m_begin_read(const struct gn_p2m *p2m)
 	uint64_t sequence = atomic_load_explicit(&p2m->sequence, memory_order_acquire);
 
 #ifdef GN_DEBUG
-	GN_BUG_ON(rcu_read_ongoing());
+	GN_BUG_ON(gn_rcu_is_reading());
 #endif
 	while (GN_UNLIKELY(sequence & 1)) {
 		/* The change ends before its writer lets go of the lock. */
@@ -214,7 +214,7 @@ static bool withdraw(struct gn_vm *vm, gfn_t start, gfn_t end)
 static void await_stores(struct gn_vm *vm)
 {
 	if (gn_vm_is_over_template(vm))
-		synchronize_rcu();
+		gn_rcu_synchronize();
 }
 
 /* The backend is told. Over a template it holds stores off and no more, and then one call costs more than a few pages too many. */
@@ -260,7 +260,7 @@ void gn_p2m_note_unheld(struct gn_vm *vm)
 void gn_p2m_change_lock(struct gn_vm *vm)
 {
 #ifdef GN_DEBUG
-	GN_BUG_ON(rcu_read_ongoing());
+	GN_BUG_ON(gn_rcu_is_reading());
 #endif
 	gn_lock(&vm->lock);
 	gn_lock(&vm->p2m.lock);

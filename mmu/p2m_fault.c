@@ -159,7 +159,7 @@ int gn_p2m_fault_in(struct gn_vm *vm, gfn_t at, bool write, p2m_word_t *out)
 		return 0;
 	}
 #ifdef GN_DEBUG
-	GN_BUG_ON(rcu_read_ongoing());
+	GN_BUG_ON(gn_rcu_is_reading());
 #endif
 	gn_lock(&vm->p2m.lock);
 	w = gn_p2m_get(&vm->p2m, at);
@@ -198,7 +198,7 @@ static int touch_ballooned(struct gn_vm *vm, gfn_t at, bool write, bool *again)
 	int err = 0;
 
 #ifdef GN_DEBUG
-	GN_BUG_ON(rcu_read_ongoing());
+	GN_BUG_ON(gn_rcu_is_reading());
 #endif
 	gn_lock(&vm->p2m.lock);
 	*again = gn_p2m_word_state(gn_p2m_get(&vm->p2m, at)) != GN_P2M_BALLOONED;

@@ -105,13 +105,13 @@ static bool is_candidate(const struct search *s, uint64_t at, uint64_t *pages)
 	p2m_word_t w;
 	bool is;
 
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	w = gn_p2m_get(&s->vm->p2m, gfn(at));
 	*pages = gn_p2m_alike(w, at, s->end);
 	is = may_go(w, *pages) && !(s->spared && is_any_set(s->spared, at - s->start, *pages)) &&
 	     (s->was_seen || seems_known(gn_p2m_pointer_of(s->vm, w, gfn_to_gpa(gfn(at))),
 					 known_of(s->vm, at), *pages));
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 	return is;
 }
 

@@ -274,11 +274,11 @@ static void look_at_both(struct gn_vm *vm, const struct gn_merge *merge)
 	p2m_word_t w;
 
 	look_at(vm, merge->frame);
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	w = gn_p2m_get(&vm->p2m, merge->at);
 	if (gn_p2m_word_has_frame(w))
 		look_at(vm, gn_p2m_word_pfn(w));
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 }
 
 /* Returns how many frames were left. */

@@ -29,10 +29,6 @@
 
 #define MERGED_MAX 32768
 
-#ifdef GN_TSAN
-char gn_grace_token;
-#endif
-
 int gn_retire_init(struct gn_vm *vm)
 {
 	struct gn_retire *r = &vm->retire;

@@ -83,9 +83,9 @@ int gn_software_access(struct gn_vcpu *vcpu, const struct gn_access *access, str
 		int err;
 
 		fix->sequence = gn_p2m_begin_read(&vcpu->vm->p2m);
-		rcu_read_lock();
+		gn_rcu_read_lock();
 		answered = translate(vcpu, access, fix, &missing);
-		rcu_read_unlock();
+		gn_rcu_read_unlock();
 		if (answered)
 			return 0;
 		err = gn_p2m_resolve(vcpu->vm, gpa_to_gfn(missing.at), missing.for_write, &word,

@@ -331,9 +331,9 @@ bool gn_vcpu_translate(struct gn_vcpu *vcpu, const struct gn_access *access, gpa
 {
 	struct gn_guest_walk walk;
 
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	gn_guest_walk(vcpu->vm, &vcpu->paging, vcpu->regs.cr3, access, GN_GW_BRIEF, &walk);
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 	*error_code = walk.end == GN_GW_PF ? walk.error_code : 0;
 	if (walk.end == GN_GW_OK)
 		*at = walk.t.gpa;
@@ -481,7 +481,7 @@ static bool change_now(struct gn_vm *vm, gpa_t at, struct change *change)
 	p2m_word_t w;
 	bool grants;
 
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	w = gn_p2m_get(&vm->p2m, gpa_to_gfn(at));
 	grants = gn_p2m_word_grants(w, GN_W);
 	if (grants) {
@@ -494,7 +494,7 @@ static bool change_now(struct gn_vm *vm, gpa_t at, struct change *change)
 			change->done =
 				exchange(to, change->expected, change->desired, change->bytes);
 	}
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 	return grants;
 }
 

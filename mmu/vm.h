@@ -8,54 +8,13 @@
 #ifndef GN_MMU_VM_H
 #define GN_MMU_VM_H
 
-/* liburcu's functions are inlined, except under sanitizers: UBSan finds the library's own per-thread record
- * less aligned than its type says. */
-#if defined(__SANITIZE_ADDRESS__)
-#define GN_RCU_CALLED
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define GN_RCU_CALLED
-#endif
-#endif
-#ifndef GN_RCU_CALLED
-#define _LGPL_SOURCE
-#endif
-#include <urcu-bp.h> /* no thread registration: an embedder's threads just call us */
-
 #include "arena.h"
 #include "check.h"
 #include "frames.h"
 #include "p2m.h"
+#include "rcu.h"
 #include "retire.h"
 #include "scheme.h"
-
-/* ThreadSanitizer knows nothing of RCU: tell it that what was done in a read section happens before the end of
- * a later grace period. */
-#if defined(__SANITIZE_THREAD__)
-#define GN_TSAN 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define GN_TSAN 1
-#endif
-#endif
-#ifdef GN_TSAN
-#include <sanitizer/tsan_interface.h>
-extern char gn_grace_token;
-static inline void gn_tsan_read_unlock(void)
-{
-	__tsan_release(&gn_grace_token);
-	rcu_read_unlock();
-}
-static inline void gn_tsan_synchronize(void)
-{
-	synchronize_rcu();
-	__tsan_acquire(&gn_grace_token);
-}
-#undef rcu_read_unlock
-#undef synchronize_rcu
-#define rcu_read_unlock gn_tsan_read_unlock
-#define synchronize_rcu gn_tsan_synchronize
-#endif
 
 /* Whose root is in force, where the hardware runs all of the guest at CPL 3. */
 enum gn_view {
@@ -136,7 +95,7 @@ static inline void gn_vm_synchronize(struct gn_vm *vm)
 {
 	if (vm->config.backend && vm->config.backend->quiesce)
 		vm->config.backend->quiesce(vm);
-	synchronize_rcu();
+	gn_rcu_synchronize();
 }
 
 /* The tag the guest's translations live under: CR3's PCID with CR4.PCIDE, else 0. */

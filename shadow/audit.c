@@ -311,9 +311,9 @@ static void check_against_guest(struct audit *a, unsigned level, uint64_t addres
 	struct gn_guest_walk walk;
 	p2m_word_t word;
 
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	gn_guest_walk(a->s->vm, &a->paging, gfn_to_gpa(a->root->key.gfn).v, &read, 0, &walk);
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 	if (walk.end != GN_GW_OK) {
 		gn_audit_fail(a->report, "0x%llx is mapped, though not by the guest (error 0x%x)",
 			      ULL(address), walk.error_code);

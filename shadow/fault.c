@@ -185,9 +185,9 @@ static int fill(struct gn_shadow *s, struct gn_shadow_fill *fill, struct gn_fix 
 	if (GN_UNLIKELY(err))
 		return err;
 	gn_shadow_enter(s);
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	step = fill_locked(s, fill, fix);
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 	gn_shadow_leave(s);
 	switch (step) {
 	case GN_STEP_PAGES:
@@ -281,9 +281,9 @@ static int attempt(struct gn_shadow *s, struct gn_shadow_fill *f, struct gn_fix 
 	int err;
 
 	f->p2m_sequence = gn_p2m_begin_read(&s->vm->p2m);
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	gn_guest_walk(s->vm, &vcpu->paging, vcpu->regs.cr3, f->access, GN_GW_SET_AD, &f->walk);
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 	switch (f->walk.end) {
 	case GN_GW_OK:
 		break;

@@ -156,9 +156,9 @@ static bool find_root(struct gn_vcpu *vcpu, const struct gn_shadow_key *key, boo
 			remember_view(sv, page, moved);
 		/* One that has moved is flushed by the guest in a moment, but for PCIDs. */
 		if ((vcpu->paging.pcide || !moved) && !is_fresh && gn_shadow_has_unsync(page)) {
-			rcu_read_lock();
+			gn_rcu_read_lock();
 			gn_shadow_sync_below(s, page);
-			rcu_read_unlock();
+			gn_rcu_read_unlock();
 		}
 	}
 	gn_shadow_leave(s);
@@ -236,10 +236,10 @@ static void invalidate(struct gn_shadow *s, struct gn_shadow_page *page, gva_t v
 	while (page && page->key.role.level > 1)
 		page = gn_shadow_child(s, page, gn_fmt_index(s->fmt, page->key.role.level, va.v));
 	if (page && page->is_unsync) {
-		rcu_read_lock();
+		gn_rcu_read_lock();
 		if (gn_shadow_sync_entry(s, page, gn_fmt_index(s->fmt, 1, va.v)))
 			page->calm = 0;
-		rcu_read_unlock();
+		gn_rcu_read_unlock();
 	}
 }
 
@@ -269,9 +269,9 @@ void gn_shadow_flush_guest(struct gn_vcpu *vcpu, const struct gn_flush *what)
 		if (sv->views[v] != root)
 			sv->views[v] = NULL;
 	if (gn_shadow_has_unsync(root)) {
-		rcu_read_lock();
+		gn_rcu_read_lock();
 		gn_shadow_sync_below(s, root);
-		rcu_read_unlock();
+		gn_rcu_read_unlock();
 	}
 	gn_shadow_leave(s);
 }

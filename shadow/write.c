@@ -96,12 +96,12 @@ void gn_shadow_memory_written(struct gn_vm *vm, struct gn_vcpu *vcpu, gpa_t at, 
 	if (gn_rmap_marks(s, table)) {
 		struct gn_shadow_page *page;
 
-		rcu_read_lock();
+		gn_rcu_read_lock();
 		page = gn_shadow_page_first(s, table);
 		for (; page; page = gn_shadow_page_next(page))
 			for (unsigned i = first; i <= last; i++)
 				gn_shadow_sync_entry(s, page, i);
-		rcu_read_unlock();
+		gn_rcu_read_unlock();
 	}
 	gn_shadow_leave(s);
 }

@@ -106,12 +106,12 @@ int gn_share_read_sealed(struct gn_share_agent *a, gfn_t at, uint8_t *page)
 	p2m_word_t w;
 	bool is_sealed;
 
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	w = gn_p2m_get(&a->config.vm->p2m, at);
 	is_sealed = gn_p2m_word_state(w) == GN_P2M_SHARED && (w.v & GN_P2M_SEALED);
 	if (is_sealed)
 		memcpy(page, gn_p2m_pointer_of(a->config.vm, w, gfn_to_gpa(at)), GN_PAGE_SIZE);
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 	return is_sealed ? 0 : -EAGAIN;
 }
 

@@ -50,7 +50,7 @@ static void look_at(struct gn_scanner *s, uint64_t page, p2m_word_t w)
 /* The pages of a word of bits, one read section. */
 static void look_at_word(struct gn_scanner *s, uint64_t first, uint64_t bits, uint64_t copies)
 {
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	for (; bits; bits &= bits - 1) {
 		const unsigned bit = (unsigned)__builtin_ctzll(bits);
 		const uint64_t page = first + bit;
@@ -63,7 +63,7 @@ static void look_at_word(struct gn_scanner *s, uint64_t first, uint64_t bits, ui
 		else if (gn_scanner_is_ripe(s, &s->pages[page]) || s->by_hash)
 			look_at(s, page, w);
 	}
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 }
 
 unsigned gn_copies_look_at_area(struct gn_scanner *s, uint64_t index)

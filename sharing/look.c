@@ -132,7 +132,7 @@ static void look_at_word(struct gn_scanner *s, uint64_t first, uint64_t bits)
 	struct sight sights[64 + 1];
 	unsigned count = 0;
 
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	for (; bits; bits &= bits - 1) {
 		uint64_t page = first + (unsigned)__builtin_ctzll(bits);
 
@@ -143,7 +143,7 @@ static void look_at_word(struct gn_scanner *s, uint64_t first, uint64_t bits)
 	}
 	for (unsigned i = 0; i < count; i++)
 		look_at(s, &sights[i], i + 1 < count ? sights[i + 1].words : NULL);
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 }
 
 /* ---- Blocks -------------------------------------------------------------------------------------- */
@@ -167,7 +167,7 @@ static bool is_cold_block(struct gn_scanner *s, uint64_t first)
 
 static void look_at_block_word(struct gn_scanner *s, uint64_t first)
 {
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	for (uint64_t page = first; page < first + 64; page++) {
 		p2m_word_t w = gn_p2m_get(&s->vm->p2m, gfn(page));
 		const uint64_t *words, *next;
@@ -184,7 +184,7 @@ static void look_at_block_word(struct gn_scanner *s, uint64_t first)
 		}
 		offer(s, page, hash(s, words, next), false);
 	}
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 }
 
 static size_t count_zeroes(const struct gn_scanner *s)

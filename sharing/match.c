@@ -116,11 +116,11 @@ static bool seems_equal(const struct gn_member *m, gfn_t at, const struct gn_ind
 	const void *a, *b;
 	bool equal;
 
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	a = gn_p2m_pointer(m->vm, gfn_to_gpa(at));
 	b = contents_of(m->domain, e);
 	equal = a && b && is_equal((const uint64_t *)a, (const uint64_t *)b);
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 	return equal;
 }
 

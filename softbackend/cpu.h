@@ -191,13 +191,13 @@ void gn_soft_return(struct gn_soft_cpu *cpu);
 
 static inline void gn_soft_enter(struct gn_soft_cpu *cpu)
 {
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	if (GN_UNLIKELY(atomic_load_explicit(&cpu->has_posted, memory_order_acquire)))
 		gn_soft_apply_posted(cpu);
 }
 static inline void gn_soft_leave(void)
 {
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 }
 static inline void gn_soft_forget_recent(struct gn_soft_cpu *cpu)
 {

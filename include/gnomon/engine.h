@@ -149,7 +149,7 @@ struct gn_backend_ops {
 	void (*change_over)(struct gn_vm *vm);
 	/* The change of [start, end) is complete. No lock held; the thread that asked for it. */
 	void (*range_changed)(struct gn_vm *vm, gfn_t start, gfn_t end);
-	/* For hardware whose use of translations is no RCU read section: a grace period is about to be waited
+	/* For hardware whose use of translations is no read section (gn_read_lock): a grace period is about to be waited
 	 * for. When it returns, every vCPU has stopped using what it used at the time of the call: whatever it
 	 * does next, it carries out first what was posted to it before. May be called with any lock of the engine held
 	 * but the scheme's. */
@@ -161,6 +161,12 @@ struct gn_backend_ops {
 	int (*dirty_log)(struct gn_vm *vm, bool on);
 	int (*dirty_sync)(struct gn_vm *vm);
 };
+
+/* A read section, in which a backend whose hardware follows the engine's tables looks for posted flushes and runs its guest: a
+ * grace period lasts until all sections are over that were under way when it began. May be nested; keep none over another
+ * call of the engine, which may wait for exactly that. Any thread, without registration. */
+void gn_read_lock(void);
+void gn_read_unlock(void);
 
 /* ---- VM ---------------------------------------------------------------------------------------- */
 
@@ -499,8 +505,8 @@ bool gn_vcpu_translate(struct gn_vcpu *vcpu, const struct gn_access *access, gpa
 /* A fault of the tables in force. *fix says what to do; -ENOMEM or -errno: the VM cannot go on now. */
 int gn_vcpu_fault(struct gn_vcpu *vcpu, const struct gn_fault *fault, struct gn_fix *fix);
 
-/* GN_FIX_ACCESS: is .hpa the place of the access still? It is what the p2m said at .sequence. Asked inside an RCU read section
- * (liburcu-bp's), the answer true is good until that ends, for a change that begins later waits for it. False: report the fault anew.
+/* GN_FIX_ACCESS: is .hpa the place of the access still? It is what the p2m said at .sequence. Asked inside a read section
+ * (gn_read_lock), the answer true is good until that ends, for a change that begins later waits for it. False: report the fault anew.
  * Any thread. */
 bool gn_fix_is_current(const struct gn_vm *vm, const struct gn_fix *fix);
 

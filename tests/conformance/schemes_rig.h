@@ -92,9 +92,9 @@ static inline struct gn_vcpu *vcpu_of(struct rig *rig)
 
 static inline void oracle(struct rig *rig, const struct gn_access *a, struct gn_guest_walk *walk)
 {
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	gn_guest_walk(rig->vm, &vcpu_of(rig)->paging, gn_vcpu_regs(vcpu_of(rig))->cr3, a, 0, walk);
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 }
 
 static inline uint64_t peek(struct rig *rig, uint64_t at)

@@ -295,10 +295,10 @@ static void put_back(void)
 	}
 	memset(is_taken, 0, sizeof(is_taken));
 	require(!gn_p2m_populate(vm, gfn(0), PAGES));
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	for (uint64_t page = 0; page < PAGES; page++)
 		memset(gn_p2m_pointer(vm, gfn_to_gpa(gfn(page))), 0, GN_PAGE_SIZE);
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 	gn_balloon_set_target(balloon, 0);
 }
 

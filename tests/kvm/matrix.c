@@ -271,9 +271,9 @@ static void run_oracle(struct test *t, const struct gn_paging *paging, const str
 
 	for (unsigned level = 4; level; level--)
 		*oracle_slot(t, level, c->va) = c->entry[level];
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	gn_guest_walk(t->oracle, paging, MATRIX_ROOT, &access, GN_GW_SET_AD, walk);
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 	for (unsigned level = 4; level; level--)
 		after[level] = *oracle_slot(t, level, c->va);
 }

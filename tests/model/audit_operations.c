@@ -77,10 +77,10 @@ static void access_once(struct rig *rig)
 		/* Keep tables plausible: a store to a table page writes an entry. */
 		struct gn_guest_walk walk;
 
-		rcu_read_lock();
+		gn_rcu_read_lock();
 		gn_guest_walk(rig->vm, &gn_vm_vcpu(rig->vm, 0)->paging, regs(rig)->cr3, &a, 0,
 			      &walk);
-		rcu_read_unlock();
+		gn_rcu_read_unlock();
 		if (walk.end == GN_GW_OK && gpa_to_gfn(walk.t.gpa).v < 32) {
 			unsigned level = 1 + (unsigned)test_random_below(&rig->random, 5);
 

@@ -455,10 +455,10 @@ static bool one_case(struct rig *rig)
 
 	random_access_of(rig, &a);
 	memset(&g, 0xa5, sizeof(g)); /* nothing may depend on what was there */
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	gn_guest_walk(rig->vm, &rig->paging, rig->m.cr3, &a,
 		      (set_bits ? GN_GW_SET_AD : 0) | (brief ? GN_GW_BRIEF : 0), &g);
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 	model_walk(&rig->m, &a, set_bits, &w);
 	rig->by_end[w.end]++;
 	rig->deep += w.end == MODEL_OK && w.level == 1;

@@ -136,11 +136,11 @@ static uint64_t peek(struct gn_vm *vm, gpa_t at)
 {
 	uint64_t value = 0;
 
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	const uint64_t *p = gn_p2m_pointer(vm, at);
 	if (p)
 		value = *p;
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 	return value;
 }
 
@@ -175,17 +175,17 @@ static void one_case(struct rig *rig)
 
 	rg_random_access(r, rig->paging.levels, &a);
 	/* First look: a store to a table page is followed by a flush, so keep them few. */
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	gn_guest_walk(rig->oracle, &rig->paging, rig->regs.cr3, &a, 0, &want);
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 	stores_table = a.kind == GN_WRITE && want.end == GN_GW_OK && gpa_to_gfn(want.t.gpa).v < 32;
 	if (stores_table && !test_random_once(r, 6)) {
 		a.kind = GN_READ;
 		stores_table = false;
 	}
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	gn_guest_walk(rig->oracle, &rig->paging, rig->regs.cr3, &a, GN_GW_SET_AD, &want);
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 	if (want.end == GN_GW_NO_TABLE)
 		return; /* no table lies outside RAM here; kept for configurations that change that */
 	if (a.kind == GN_WRITE)

@@ -75,7 +75,7 @@ static uint64_t now_ns(void *ctx)
 
 static void enter(struct machine *m)
 {
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	if (atomic_exchange_explicit(&m->flush_posted, false, memory_order_acquire)) {
 		memset(m->large, 0, sizeof(m->large));
 		memset(m->small, 0, sizeof(m->small));
@@ -156,7 +156,7 @@ static void visit(struct machine *m, uint64_t at)
 		page = translate(m, at);
 		if (page)
 			use(m, page, at);
-		rcu_read_unlock();
+		gn_rcu_read_unlock();
 		if (page)
 			return;
 		if (gn_p2m_resolve(vm, gfn(at), true, &w, &fix))

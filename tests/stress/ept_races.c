@@ -78,7 +78,7 @@ static const struct gn_backend_ops backend = { .name = "threads", .flush = post_
 
 static void enter(struct cpu *cpu)
 {
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	if (atomic_exchange_explicit(&cpu->flush, 0, memory_order_seq_cst)) {
 		memset(cpu->tlb, 0, sizeof(cpu->tlb));
 		memset(cpu->pwc, 0, sizeof(cpu->pwc));
@@ -175,7 +175,7 @@ static void one_access(struct cpu *cpu, uint64_t at, bool write)
 			hit = walk(cpu, at, write, tlb);
 		if (hit)
 			touch(cpu, at, write, tlb->frame);
-		rcu_read_unlock();
+		gn_rcu_read_unlock();
 		if (hit)
 			return;
 		/* A violation drops the translation it struck on. */
@@ -265,10 +265,10 @@ static void note_contents(struct gn_vm *vm, uint64_t *content)
 	for (uint64_t at = 0; at < GFNS; at++) {
 		const uint64_t *page;
 
-		rcu_read_lock();
+		gn_rcu_read_lock();
 		page = (const uint64_t *)gn_p2m_pointer(vm, gfn_to_gpa(gfn(at)));
 		content[at] = page ? __atomic_load_n(page, __ATOMIC_RELAXED) : 0;
-		rcu_read_unlock();
+		gn_rcu_read_unlock();
 	}
 }
 

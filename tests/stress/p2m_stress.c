@@ -132,7 +132,7 @@ static bool fault(struct machine *m, uint64_t at, bool write)
 
 static void enter(struct machine *m)
 {
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	if (atomic_exchange_explicit(&m->flush_posted, false, memory_order_acquire))
 		memset(m->tlb, 0, sizeof(m->tlb));
 }
@@ -192,7 +192,7 @@ static bool visit(struct machine *m, uint64_t at, bool write)
 		p = translate(m, at, write);
 		if (p)
 			break;
-		rcu_read_unlock();
+		gn_rcu_read_unlock();
 		if (!fault(m, at, write))
 			return false;
 	}
@@ -218,7 +218,7 @@ static bool visit(struct machine *m, uint64_t at, bool write)
 		}
 		m->stores++;
 	}
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 	return true;
 }
 

@@ -120,10 +120,10 @@ static bool store_late(struct worker *w, gpa_t at, uint64_t *wrote)
 	p2m_word_t word;
 	uint64_t *p, have;
 
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	word = gn_p2m_get(&vm->p2m, gpa_to_gfn(at));
 	if (!gn_p2m_word_grants(word, GN_W)) {
-		rcu_read_unlock();
+		gn_rcu_read_unlock();
 		return false;
 	}
 	p = gn_p2m_pointer_of(vm, word, at);
@@ -133,7 +133,7 @@ static bool store_late(struct worker *w, gpa_t at, uint64_t *wrote)
 	pause_us(50);
 	*wrote = new_value(&w->random);
 	__atomic_store_n(p, *wrote, __ATOMIC_RELAXED);
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 	return true;
 }
 

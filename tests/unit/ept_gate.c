@@ -36,7 +36,7 @@ Test(ept_gate, a_fault_older_than_a_change_is_sent_back)
 	cr_assert_eq(gn_p2m_discard(vm, gfn(3), 1), 0);
 	cr_assert_not(gn_ept_enter(vm, &ept->slots[0], sequence));
 	cr_assert_eq(ept->slots[0].inside, 0, "and it is out");
-	cr_assert_not(rcu_read_ongoing());
+	cr_assert_not(gn_rcu_is_reading());
 	gn_vm_destroy(vm);
 }
 

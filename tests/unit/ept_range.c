@@ -65,8 +65,8 @@ Test(ept_range, a_leaf_is_frozen_while_the_flush_is_posted)
 		rig_touch(vm, 3, GN_WRITE);
 		rig_touch(vm, 4, GN_WRITE);
 		watch_next_flush(vm, 3, 1);
-		rcu_read_lock(); /* the scheme's own part, without the engine's bookkeeping */
-		rcu_read_unlock();
+		gn_rcu_read_lock(); /* the scheme's own part, without the engine's bookkeeping */
+		gn_rcu_read_unlock();
 		rig_range(vm, 3, 4, GN_RANGE_ZAP);
 		cr_assert_geq(rig_flushes, 1);
 		cr_assert(saw_frozen, "%s", config.scheme);

@@ -71,9 +71,9 @@ static struct gn_guest_walk walk(struct rig *rig, struct gn_access a, unsigned f
 	struct gn_guest_walk w;
 
 	memset(&w, 0xee, sizeof(w));
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	gn_guest_walk(rig->vm, &rig->paging, rig->regs.cr3, &a, flags, &w);
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 	return w;
 }
 

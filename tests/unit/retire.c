@@ -93,11 +93,11 @@ static void *reader(void *ctx)
 {
 	pfn_t *p = ctx;
 
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	atomic_store(&phase, 1);
 	usleep(50000);
 	freed_too_early = gn_frames_refs(vm->frames, *p) == 0;
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 	return NULL;
 }
 

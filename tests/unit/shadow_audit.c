@@ -39,9 +39,9 @@ static void scene_start(struct scene *c)
 /* A store to guest memory that nobody reports. */
 static void guest_entry(struct scene *c, uint64_t at, uint64_t value)
 {
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	*(uint64_t *)gn_p2m_pointer(c->rig.vm, gpa(at)) = value;
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 }
 
 static uint64_t *linear_slot(struct scene *c, uint64_t at)

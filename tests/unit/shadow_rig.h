@@ -278,14 +278,14 @@ static inline struct rig_result rig_run(struct rig *rig, struct gn_vcpu *vcpu,
 		struct gn_fault fault = { .access = *a };
 		struct gn_fix fix;
 
-		rcu_read_lock();
+		gn_rcu_read_lock();
 		if (rig_translate(rig, vcpu, a, &r.hpa)) {
 			rig_perform(rig, a, r.hpa, &r.value);
-			rcu_read_unlock();
+			gn_rcu_read_unlock();
 			r.end = RIG_OK;
 			return r;
 		}
-		rcu_read_unlock();
+		gn_rcu_read_unlock();
 		__atomic_fetch_add(&rig->faults, 1, __ATOMIC_RELAXED);
 		r.err = gn_vcpu_fault(vcpu, &fault, &fix);
 		if (r.err) {

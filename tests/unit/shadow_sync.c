@@ -13,9 +13,9 @@
 /* A store to the frame that has not been reported yet. */
 static void store_unseen(struct rig *rig, uint64_t at, uint64_t value)
 {
-	rcu_read_lock();
+	gn_rcu_read_lock();
 	__atomic_store_n((uint64_t *)gn_p2m_pointer(rig->vm, gpa(at)), value, __ATOMIC_SEQ_CST);
-	rcu_read_unlock();
+	gn_rcu_read_unlock();
 }
 
 /* A fault that sees an entry before the store that made it is reported must not fill the old table's page. */
