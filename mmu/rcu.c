@@ -8,7 +8,7 @@
 
 #include <gnomon/engine.h>
 
-_Thread_local bool gn_rcu_is_registered;
+__thread bool gn_rcu_is_registered;
 #ifdef GN_TSAN
 char gn_rcu_token;
 #endif

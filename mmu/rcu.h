@@ -41,7 +41,7 @@
 extern char gn_rcu_token;
 #endif
 
-extern _Thread_local bool gn_rcu_is_registered;
+extern __thread bool gn_rcu_is_registered;
 void gn_rcu_register(void);
 
 /* Sections may be nested. */
