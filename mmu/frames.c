@@ -31,6 +31,7 @@
 #include "arena.h"
 #include "check.h"
 #include "frames_impl.h"
+#include "prefetch.h"
 
 #define BLOCK_BYTES	(GN_BLOCK_FRAMES * GN_PAGE_SIZE)
 #define KEPT_BLOCKS_MAX 16 /* free blocks left unpunched: 32 MiB */
@@ -341,6 +342,11 @@ uint32_t gn_frames_refs(const struct gn_frames *frames, pfn_t frame)
 {
 	GN_BUG_ON(!gn_frames_valid(frames, frame));
 	return atomic_load_explicit(&frames->impl->refs[frame.v], memory_order_acquire);
+}
+
+void gn_frames_prefetch_refs(const struct gn_frames *frames, pfn_t frame)
+{
+	gn_prefetch(&frames->impl->refs[frame.v]);
 }
 
 uint64_t gn_frames_used(const struct gn_frames *frames)

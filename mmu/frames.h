@@ -104,6 +104,8 @@ void gn_frames_drop_anchors(struct gn_frames *frames);
 /* The caller has the only reference beside the anchor: then the frame is his alone, and anchored no more. */
 bool gn_frames_give_anchor(struct gn_frames *frames, pfn_t frame);
 uint32_t gn_frames_refs(const struct gn_frames *frames, pfn_t frame);
+/* It will be asked soon; any number will do. */
+void gn_frames_prefetch_refs(const struct gn_frames *frames, pfn_t frame);
 uint64_t gn_frames_used(const struct gn_frames *frames); /* frames with a reference */
 
 static inline void *gn_frames_at(const struct gn_frames *frames, hpa_t at)

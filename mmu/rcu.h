@@ -13,33 +13,29 @@
 
 #include "check.h"
 
-/* liburcu's functions are inlined, except under sanitizers: UBSan finds the library's own per-thread record
- * less aligned than its type says. */
+/* liburcu's functions are inlined, except under sanitizers: UBSan finds the library's own per-thread record less aligned
+ * than its type says, and ThreadSanitizer knows nothing of the library's way with memory. So that one is told that what was
+ * done in a read section happens before the end of a later grace period. */
 #if defined(__SANITIZE_ADDRESS__)
 #define GN_RCU_CALLED
+#elif defined(__SANITIZE_THREAD__)
+#define GN_TSAN
 #elif defined(__has_feature)
 #if __has_feature(address_sanitizer)
 #define GN_RCU_CALLED
+#elif __has_feature(thread_sanitizer)
+#define GN_TSAN
 #endif
+#endif
+#ifdef GN_TSAN
+#include <sanitizer/tsan_interface.h>
+#define GN_RCU_CALLED
+extern char gn_rcu_token;
 #endif
 #ifndef GN_RCU_CALLED
 #define _LGPL_SOURCE
 #endif
 #include <urcu/urcu-memb.h>
-
-/* ThreadSanitizer knows nothing of RCU: tell it that what was done in a read section happens before the end of
- * a later grace period. */
-#if defined(__SANITIZE_THREAD__)
-#define GN_TSAN 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define GN_TSAN 1
-#endif
-#endif
-#ifdef GN_TSAN
-#include <sanitizer/tsan_interface.h>
-extern char gn_rcu_token;
-#endif
 
 extern __thread bool gn_rcu_is_registered;
 void gn_rcu_register(void);

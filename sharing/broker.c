@@ -188,7 +188,7 @@ void gn_broker_tidy(struct gn_broker *b)
 		if (b->vms[i] && !b->vms[i]->is_lost)
 			gn_broker_expire(b->vms[i]);
 	gn_index_clean(&b->index, gn_index_buckets(&b->index) / CLEANED_PART + 64,
-		       gn_broker_entry_is_stale, b);
+		       gn_broker_entry_is_stale, NULL, b);
 	while (gn_share_pool_retire(b->pool, &segment))
 		retire(b, segment);
 }

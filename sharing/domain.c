@@ -226,7 +226,7 @@ void gn_domain_remove(struct gn_domain *domain, struct gn_vm *vm)
 		domain->page_count -= vm->p2m.gfn_count;
 		/* Its candidates are nobody's now, and go before the number is another's. */
 		gn_index_clean(&domain->index, gn_index_buckets(&domain->index), gn_match_give_up,
-			       domain);
+			       gn_match_soon, domain);
 		gn_match_put_freed(domain);
 		member_free(m);
 	}
@@ -274,7 +274,7 @@ static uint64_t clean(struct gn_domain *d, uint64_t buckets)
 	const uint64_t before = d->sums.frames_given_up;
 
 	drain(d);
-	gn_index_clean(&d->index, buckets, gn_match_give_up, d);
+	gn_index_clean(&d->index, buckets, gn_match_give_up, gn_match_soon, d);
 	gn_match_put_freed(d);
 	return d->sums.frames_given_up - before;
 }
@@ -286,7 +286,7 @@ static void clean_for(struct gn_domain *d, uint64_t start_ns, uint64_t cpu_ns)
 
 	drain(d);
 	for (unsigned i = 0; i < CLEAN_PARTS && (!i || cpu_now_ns() - start_ns < cpu_ns / 2); i++)
-		gn_index_clean(&d->index, part, gn_match_give_up, d);
+		gn_index_clean(&d->index, part, gn_match_give_up, gn_match_soon, d);
 	gn_match_put_freed(d);
 }
 

@@ -31,6 +31,7 @@
 #define ERASED	       1
 #define BUCKET	       GN_INDEX_BUCKET_ENTRIES
 #define BYTES_PER_PAGE 21
+#define CLEAN_AHEAD    8 /* buckets */
 #define HUGE_BYTES     ((size_t)2 << 20)
 #define PAGES_MAX      ((uint64_t)1 << 40)
 
@@ -238,12 +239,26 @@ static void clean_bucket(struct gn_index *index, uint64_t bucket, gn_index_give_
 	sink_empty(b);
 }
 
+static void tell_soon(const struct gn_index *index, uint64_t bucket, gn_index_soon_fn *soon,
+		      const void *ctx)
+{
+	const struct gn_index_entry *b;
+
+	if (!soon || bucket >= gn_index_buckets(index))
+		return;
+	b = bucket_at(index, bucket);
+	for (unsigned i = 0; i < BUCKET; i++)
+		if (is_used(&b[i]))
+			soon(ctx, &b[i]);
+}
+
 bool gn_index_clean(struct gn_index *index, uint64_t buckets, gn_index_give_up_fn *give_up,
-		    void *ctx)
+		    gn_index_soon_fn *soon, void *ctx)
 {
 	bool any_last = false;
 
 	for (; buckets; buckets--) {
+		tell_soon(index, index->cursor + CLEAN_AHEAD, soon, ctx);
 		clean_bucket(index, index->cursor, give_up, ctx);
 		if (++index->cursor == gn_index_buckets(index)) {
 			index->cursor = 0;

@@ -61,9 +61,11 @@ int gn_index_insert(struct gn_index *index, uint64_t tag, uint64_t value,
 void gn_index_erase(struct gn_index *index, struct gn_index_entry *entry);
 
 /* Look at the next @buckets buckets, round and round: what is given up goes, and what lies away from its home for no reason any
- * more moves towards it. Returns true when the last bucket was among them. */
+ * more moves towards it. @soon (may be NULL) is told of most entries some time before @give_up is asked: what that looks at can be fetched
+ * meanwhile. Returns true when the last bucket was among them. */
+typedef void gn_index_soon_fn(const void *ctx, const struct gn_index_entry *entry);
 bool gn_index_clean(struct gn_index *index, uint64_t buckets, gn_index_give_up_fn *give_up,
-		    void *ctx);
+		    gn_index_soon_fn *soon, void *ctx);
 uint64_t gn_index_buckets(const struct gn_index *index); /* in all */
 
 /* Visit all. The index must not change meanwhile, but for values. */

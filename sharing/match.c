@@ -81,6 +81,21 @@ bool gn_match_give_up(void *domain, const struct gn_index_entry *entry)
 	}
 }
 
+/* What it looks at lies anywhere. */
+void gn_match_soon(const void *domain, const struct gn_index_entry *entry)
+{
+	const struct gn_domain *d = (const struct gn_domain *)domain;
+	const struct gn_member *m;
+
+	if (gn_entry_kind_of(entry->value) == GN_ENTRY_FRAME) {
+		gn_frames_prefetch_refs(d->frames, frame_of(entry));
+	} else if (gn_entry_kind_of(entry->value) == GN_ENTRY_CANDIDATE) {
+		m = d->members[gn_entry_vm_of(entry->value)];
+		if (m)
+			gn_scanner_prefetch(m->scanner, gfn(gn_entry_number_of(entry->value)));
+	}
+}
+
 /* ---- Comparing where they lie ------------------------------------------------------------------------ */
 
 static const void *contents_of(const struct gn_domain *d, const struct gn_index_entry *e)

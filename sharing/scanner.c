@@ -19,6 +19,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "mmu/prefetch.h"
 #include "mmu/vm.h"
 #include "scanner_impl.h"
 
@@ -122,6 +123,11 @@ bool gn_scanner_is_current(const struct gn_scanner *scanner, gfn_t at, uint8_t c
 	       (page->state == GN_PAGE_OFFERED ||
 		(page->state == GN_PAGE_AGING && page->age == GN_AGE_MAX)) &&
 	       page->check == check;
+}
+
+void gn_scanner_prefetch(const struct gn_scanner *scanner, gfn_t at)
+{
+	gn_prefetch(&scanner->pages[at.v]);
 }
 
 bool gn_scanner_is_shared(const struct gn_scanner *scanner, gfn_t at)

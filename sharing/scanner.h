@@ -66,6 +66,8 @@ void gn_scanner_set_shared(struct gn_scanner *scanner, gfn_t at);
 void gn_scanner_reoffer(struct gn_scanner *scanner, gfn_t at, bool is_careful);
 /* It was offered with that check and not known to be written since. */
 bool gn_scanner_is_current(const struct gn_scanner *scanner, gfn_t at, uint8_t check);
+/* It will be asked of @at soon. */
+void gn_scanner_prefetch(const struct gn_scanner *scanner, gfn_t at);
 bool gn_scanner_is_shared(const struct gn_scanner *scanner, gfn_t at);
 /* Nobody has said that it must not be. */
 bool gn_scanner_may_share(const struct gn_scanner *scanner, gfn_t at);

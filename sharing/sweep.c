@@ -19,7 +19,8 @@
 #define MUCH_PAGES	  64 /* of 512 */
 #define STREAK_OF_WAITING 3
 #define WAIT_SHIFT_MAX	  4
-#define HASH_AGAIN_PERIOD 8 /* sweeps: without a log, to look after is how writes are seen */
+#define HASH_AGAIN_PERIOD 8  /* sweeps: without a log, to look after is how writes are seen */
+#define AHEAD		  16 /* pages between a prefetch and the look */
 
 /* ---- Harvest ------------------------------------------------------------------------------------- */
 
@@ -160,6 +161,15 @@ static bool is_in_haste(const struct gn_scanner *s, uint64_t page)
 	       gn_p2m_word_state(gn_p2m_get(&s->vm->p2m, gfn(page))) != GN_P2M_SHARED;
 }
 
+/* A shared page's word leads anywhere. */
+static void look_ahead(const struct gn_scanner *s, uint64_t page)
+{
+	p2m_word_t w = gn_p2m_get(&s->vm->p2m, gfn(page));
+
+	if (gn_p2m_word_state(w) == GN_P2M_SHARED)
+		gn_frames_prefetch_refs(s->vm->frames, gn_p2m_word_pfn(w));
+}
+
 static void look_after_area(struct gn_scanner *s, uint64_t index, bool with_all)
 {
 	const uint64_t first = index * GN_AREA_PAGES;
@@ -168,6 +178,8 @@ static void look_after_area(struct gn_scanner *s, uint64_t index, bool with_all)
 	for (uint64_t page = first; page < end; page++) {
 		enum gn_page_state state = (enum gn_page_state)s->pages[page].state;
 
+		if (page + AHEAD < end)
+			look_ahead(s, page + AHEAD);
 		if (state == GN_PAGE_AGING && s->config.quiet && is_in_haste(s, page))
 			s->pages[page].age = 0;
 		if (state == GN_PAGE_AGING || (state != GN_PAGE_SHARED && !with_all) ||

@@ -17,12 +17,7 @@
 
 #include <gnomon/types.h>
 
-/* For the host. Spelled in assembly because gcc 12 takes a function that does nothing but __builtin_prefetch for
- * one without effects, and drops calls of it. */
-static inline void gn_prefetch(const void *p)
-{
-	__asm__ volatile("prefetcht0 %0" : : "m"(*(const char *)p));
-}
+#include "mmu/prefetch.h"
 
 #define GN_AHEAD_HINTS 1024 /* regions remembered per dimension */
 
