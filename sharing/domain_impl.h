@@ -109,6 +109,7 @@ void gn_match_offer(struct gn_member *m, const struct gn_offer *offer);
 void gn_match_insert(struct gn_member *m, const struct gn_offer *offer);
 /* For the index: a candidate that was written; a frame nobody else has, or only one page. */
 bool gn_match_give_up(void *domain, const struct gn_index_entry *entry);
+/* It will be asked: what tells is fetched. */
 void gn_match_soon(const void *domain, const struct gn_index_entry *entry);
 /* The entry's frame has a reference less, and it goes. */
 void gn_match_erase_frame(struct gn_domain *d, struct gn_index_entry *entry);

@@ -36,6 +36,8 @@ struct gn_index {
 /* Whether an entry has lost its meaning and may be overwritten. It has when this returns true: what the entry stood for was
  * let go of. */
 typedef bool gn_index_give_up_fn(void *ctx, const struct gn_index_entry *entry);
+/* That will be asked of the entry soon, if it is still there: what it looks at can be fetched meanwhile. */
+typedef void gn_index_soon_fn(const void *ctx, const struct gn_index_entry *entry);
 
 /* Room for @pages entries at the usual fill, 21 bytes each. -EINVAL, -ENOMEM. */
 int gn_index_init(struct gn_index *index, uint64_t pages);
@@ -61,9 +63,7 @@ int gn_index_insert(struct gn_index *index, uint64_t tag, uint64_t value,
 void gn_index_erase(struct gn_index *index, struct gn_index_entry *entry);
 
 /* Look at the next @buckets buckets, round and round: what is given up goes, and what lies away from its home for no reason any
- * more moves towards it. @soon (may be NULL) is told of most entries some time before @give_up is asked: what that looks at can be fetched
- * meanwhile. Returns true when the last bucket was among them. */
-typedef void gn_index_soon_fn(const void *ctx, const struct gn_index_entry *entry);
+ * more moves towards it. @soon may be NULL, and is told of most entries. Returns true when the last bucket was among them. */
 bool gn_index_clean(struct gn_index *index, uint64_t buckets, gn_index_give_up_fn *give_up,
 		    gn_index_soon_fn *soon, void *ctx);
 uint64_t gn_index_buckets(const struct gn_index *index); /* in all */
