@@ -130,8 +130,11 @@ static void touch(const struct gn_assoc *a, uint8_t *set, unsigned way)
 
 struct gn_assoc_entry *gn_assoc_get_wide(struct gn_assoc *a, const struct gn_assoc_place *p)
 {
-	int way = gn_assoc_find(a, p);
+	int way;
 
+	if (p->key == a->last_key)
+		return a->last;
+	way = gn_assoc_find(a, p);
 	if (way < 0)
 		return NULL;
 	touch(a, p->set, (unsigned)way);

@@ -30,6 +30,7 @@
 #define GN_KEY_VALID	   ((uint64_t)1 << 0)
 #define GN_KEY_GLOBAL	   ((uint64_t)1 << 1)
 #define GN_KEY_LEVEL_SHIFT 2 /* 2 bits */
+#define GN_KEY_LEVEL_MASK  ((uint64_t)3 << GN_KEY_LEVEL_SHIFT)
 #define GN_KEY_TAG_SHIFT   4 /* 12 bits */
 #define GN_KEY_TAG_MASK	   ((uint64_t)0xfff << GN_KEY_TAG_SHIFT)
 #define GN_KEY_PAGE_SHIFT  16
@@ -93,14 +94,19 @@ static inline bool gn_key_matches(uint64_t key, uint64_t want)
 /* The way that holds the key, or -1. Changes nothing. */
 int gn_assoc_find(const struct gn_assoc *a, const struct gn_assoc_place *p);
 
-/* Any number of ways; as the two below. */
+/* As the two below, where there are more than 16 ways. */
 struct gn_assoc_entry *gn_assoc_get_wide(struct gn_assoc *a, const struct gn_assoc_place *p);
 struct gn_assoc_entry *gn_assoc_put_wide(struct gn_assoc *a, const struct gn_assoc_place *p,
 					 uint64_t *replaced);
 
-/* Find, and make it the youngest: the younger ones age by one. NULL: not there. */
+static inline bool gn_assoc_is_narrow(const struct gn_assoc *a)
+{
+	return a->lanes == 16;
+}
+
+/* Find, and make it the youngest: the younger ones age by one. NULL: not there. At most 16 ways. */
 static inline __attribute__((always_inline)) struct gn_assoc_entry *
-gn_assoc_get(struct gn_assoc *a, const struct gn_assoc_place *p)
+gn_assoc_get_narrow(struct gn_assoc *a, const struct gn_assoc_place *p)
 {
 	__m128i *fingerprints = (__m128i *)(void *)p->set, ages, age, stay;
 	struct gn_assoc_entry *e;
@@ -108,8 +114,6 @@ gn_assoc_get(struct gn_assoc *a, const struct gn_assoc_place *p)
 
 	if (p->key == a->last_key)
 		return a->last;
-	if (__builtin_expect(a->lanes > 16, 0))
-		return gn_assoc_get_wide(a, p);
 	mask = (unsigned)_mm_movemask_epi8(
 		_mm_cmpeq_epi8(_mm_load_si128(fingerprints), _mm_set1_epi8((char)p->fingerprint)));
 	for (;; mask &= mask - 1) {
@@ -134,15 +138,13 @@ gn_assoc_get(struct gn_assoc *a, const struct gn_assoc_place *p)
 /* Put the key, which is not there, in the place of the oldest, as the youngest; all others age by one: -1 is taken
  * away, the cheaper constant. The caller fills in frame and meta. *@replaced: the key that had to go, 0 if none.
  * Whole vectors are stored: a single byte's address would be known last, and the host makes later loads wait for
- * that. */
+ * that. At most 16 ways. */
 static inline __attribute__((always_inline)) struct gn_assoc_entry *
-gn_assoc_put(struct gn_assoc *a, const struct gn_assoc_place *p, uint64_t *replaced)
+gn_assoc_put_narrow(struct gn_assoc *a, const struct gn_assoc_place *p, uint64_t *replaced)
 {
 	__m128i *fingerprints = (__m128i *)(void *)p->set, ages, victim, want;
 	struct gn_assoc_entry *e;
 
-	if (__builtin_expect(a->lanes > 16, 0))
-		return gn_assoc_put_wide(a, p, replaced);
 	ages = _mm_load_si128(fingerprints + 1);
 	victim = _mm_cmpeq_epi8(ages, a->oldest);
 	want = _mm_and_si128(victim, _mm_set1_epi8((char)p->fingerprint));
@@ -158,6 +160,20 @@ gn_assoc_put(struct gn_assoc *a, const struct gn_assoc_place *p, uint64_t *repla
 	a->last_key = p->key;
 	a->last = e;
 	return e;
+}
+
+/* The two above, with any number of ways. */
+static inline __attribute__((always_inline)) struct gn_assoc_entry *
+gn_assoc_get(struct gn_assoc *a, const struct gn_assoc_place *p)
+{
+	return __builtin_expect(gn_assoc_is_narrow(a), 1) ? gn_assoc_get_narrow(a, p)
+							  : gn_assoc_get_wide(a, p);
+}
+static inline __attribute__((always_inline)) struct gn_assoc_entry *
+gn_assoc_put(struct gn_assoc *a, const struct gn_assoc_place *p, uint64_t *replaced)
+{
+	return __builtin_expect(gn_assoc_is_narrow(a), 1) ? gn_assoc_put_narrow(a, p, replaced)
+							  : gn_assoc_put_wide(a, p, replaced);
 }
 
 /* Free @way of @set. */

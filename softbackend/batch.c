@@ -8,10 +8,11 @@
  */
 #include "hit.h"
 
-#define BATCH	      64 /* references per read section */
+#define BATCH	      128 /* references per read section */
 #define WALKS_TO_LOOK (BATCH / 4)
-#define AHEAD_ENTRY   16 /* how many references ahead each stage works */
-#define AHEAD_NESTED  8
+#define GROUP	      8 /* references that are looked ahead for together */
+_Static_assert(BATCH + GN_SOFT_MAX_WALK_REFS <= GN_CACHE_ROOM,
+	       "the queue has room for a batch's data");
 
 static inline uint64_t address_of(const struct gn_soft_ref *ref)
 {
@@ -37,13 +38,17 @@ static inline void look_beyond(const struct gn_soft_cpu *cpu, uint64_t va)
 		gn_prefetch(&cpu->vm->p2m.words[frame >> GN_PAGE_SHIFT]);
 }
 
-static inline void look_ahead(const struct gn_soft_cpu *cpu, const struct gn_soft_ref *refs,
-			      size_t i, size_t count)
+/* For the host, before GROUP references from @i on are run: the entries of those after the next ones, and where the next
+ * ones' lead, which have arrived. */
+static __attribute__((noinline)) void
+look_ahead(const struct gn_soft_cpu *cpu, const struct gn_soft_ref *refs, size_t i, size_t count)
 {
-	if (i + AHEAD_ENTRY < count)
-		gn_prefetch(cpu->memory + guess_entry(cpu, address_of(&refs[i + AHEAD_ENTRY])));
-	if (i + AHEAD_NESTED < count)
-		look_beyond(cpu, address_of(&refs[i + AHEAD_NESTED]));
+	if (i + 3 * GROUP > count)
+		return;
+	for (size_t at = i + 2 * GROUP; at < i + 3 * GROUP; at++)
+		gn_prefetch(cpu->memory + guess_entry(cpu, refs[at].va));
+	for (size_t at = i + GROUP; at < i + 2 * GROUP; at++)
+		look_beyond(cpu, refs[at].va);
 }
 
 /* References @i.. until @end or one that faults; how many were done. Read section. */
@@ -52,6 +57,7 @@ static inline size_t run(struct gn_soft_cpu *cpu, const struct gn_soft_ref *refs
 {
 	unsigned mode = cpu->mode;
 	uint64_t last_line_hits = 0, fetches = 0;
+	struct gn_access access = { .size = 1, .user = cpu->user, .ac = cpu->ac };
 	size_t first = i;
 
 	for (; i < end; i++) {
@@ -59,9 +65,9 @@ static inline size_t run(struct gn_soft_cpu *cpu, const struct gn_soft_ref *refs
 		unsigned kind = refs[i].kind;
 		uint32_t line;
 
-		if (looks_ahead)
+		if (looks_ahead && i % GROUP == 0)
 			look_ahead(cpu, refs, i, count);
-		if (GN_UNLIKELY(!gn_soft_reach_queueing(cpu, va, kind, mode, &hpa)))
+		if (GN_UNLIKELY(!gn_soft_reach_queueing(cpu, va, kind, mode, &access, &hpa)))
 			break;
 		line = (uint32_t)(hpa >> GN_LINE_SHIFT);
 		if (kind == GN_FETCH)
@@ -69,20 +75,13 @@ static inline size_t run(struct gn_soft_cpu *cpu, const struct gn_soft_ref *refs
 		else if (line == cpu->caches.last_line)
 			last_line_hits++;
 		else
-			gn_soft_queue(cpu, line, GN_CACHE_DATUM);
+			gn_caches_queue_datum(&cpu->caches, line);
 	}
 	cpu->counters->accesses += i - first;
 	gn_soft_charge_base(cpu, fetches * cpu->cost.access +
 					 last_line_hits * cpu->cost.data[GN_CACHE_L1]);
 	gn_soft_settle(cpu);
 	return i - first;
-}
-
-static __attribute__((noinline)) size_t run_looking_ahead(struct gn_soft_cpu *cpu,
-							  const struct gn_soft_ref *refs, size_t i,
-							  size_t end, size_t count)
-{
-	return run(cpu, refs, i, end, count, true);
 }
 
 void gn_soft_refs(struct gn_soft_cpu *cpu, const struct gn_soft_ref *refs, size_t count)
@@ -95,8 +94,7 @@ void gn_soft_refs(struct gn_soft_cpu *cpu, const struct gn_soft_ref *refs, size_
 		uint64_t walks = cpu->counters->walks;
 
 		gn_soft_enter(cpu);
-		i += looks_ahead ? run_looking_ahead(cpu, refs, i, end, count)
-				 : run(cpu, refs, i, end, count, false);
+		i += run(cpu, refs, i, end, count, looks_ahead);
 		gn_soft_leave();
 		looks_ahead = cpu->counters->walks - walks >= WALKS_TO_LOOK;
 		if (i < end) {

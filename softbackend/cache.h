@@ -9,12 +9,13 @@
  * lately"; the victim is the first way without it, and when the last one gets it, all others lose it. (TLBs and
  * walk caches, which are what this project is about, have exact LRU: assoc.h.)
  *
- * A set is its tags and a bit per way that is idle, that is not marked. The memory of all that is used at random, so
- * it is kept small for the host's caches: a tag has 16 bits wherever that says as much as the line's whole number,
- * because the pool is too small for two lines of one set to be alike in them (gn_cache_init). Else it has 32.
+ * A set is a lane per way. Its top bit says that the way is idle, that is not marked; the others tell the way's line from
+ * others of the set, and are all ones where there is none. The memory of all that is used at random, so it is kept small
+ * for the host's caches: a lane has 16 bits wherever that says as much as the line's whole number, because the pool is
+ * too small for two lines of one set to be alike in them (gn_cache_init). Else it has 32.
  *
  * The caches only price references, they never steer the machine, and all that is counted is sums. So
- * references may be queued (gn_caches_queue) and run later, in order, one level after the other: what misses in
+ * references may be queued (gn_caches_queue_*) and run later, in order, one level after the other: what misses in
  * one is the next one's queue, and the sets of the big last one are prefetched in time.
  *
  * L1 and L2 are indexed by address bits, the L3 by a hash of the line (as Intel's slices are), so its sets
@@ -35,17 +36,20 @@
 #define GN_CACHE_MAX_BYTES ((uint64_t)(GN_CACHE_MAX_LINES - 1) << GN_LINE_SHIFT) /* of addresses */
 #define GN_CACHE_MAX_WAYS  16
 #define GN_CACHE_HASH	   0x9e3779b1u
-#define GN_CACHE_ID_BITS   15 /* of a short tag; the top bit says that there is one */
 
-/* What the tags of a set look like; 4 bytes each, or 2. */
-enum gn_cache_shape { GN_CACHE_LONG_8, GN_CACHE_LONG_16, GN_CACHE_SHORT_16 };
+/* What a lane says. Long: the line. Short: the line's bits above those of the set's number; where sets are hashed, below
+ * GN_CACHE_HASHED. */
+#define GN_CACHE_LONG_IDLE  0x80000000u
+#define GN_CACHE_SHORT_IDLE 0x8000u
+#define GN_CACHE_HASHED	    0x4000u
+
+/* The lanes of a set: one, or 8 or 16 of 4 bytes, or 16 of 2. */
+enum gn_cache_shape { GN_CACHE_DIRECT, GN_CACHE_LONG_8, GN_CACHE_LONG_16, GN_CACHE_SHORT_16 };
 
 struct gn_cache {
-	uint8_t *tags;
-	uint32_t *idle;	  /* by set: a bit per way, from bit 16 on */
-	uint32_t sets;	  /* 0: the cache does not exist */
-	uint32_t full;	  /* idle with all its bits */
-	uint32_t always;  /* bits of idle that stay: a way that is the only one */
+	uint8_t *memory;			  /* the sets, and behind them: */
+	const void *all_idle, *none_idle, *empty; /* idle bits of a set; a set without lines */
+	uint32_t sets;				  /* 0: the cache does not exist */
 	uint8_t id_shift; /* from a line to what tells it from others of its set */
 	uint8_t ways;
 	uint8_t shape;
@@ -57,21 +61,28 @@ int gn_cache_init(struct gn_cache *c, uint32_t kib, uint32_t ways, bool is_hashe
 void gn_cache_fini(struct gn_cache *c);
 void gn_cache_clear(struct gn_cache *c);
 
-/* The number of the set. @is_hashed: what the cache was made with. */
-static inline size_t gn_cache_index(const struct gn_cache *c, uint32_t line, bool is_hashed)
+static inline unsigned gn_cache_set_shift(enum gn_cache_shape shape)
 {
-	return is_hashed ? ((uint64_t)(line * GN_CACHE_HASH) * c->sets) >> 32
-			 : line & (c->sets - 1);
+	return shape == GN_CACHE_DIRECT ? 2 : shape == GN_CACHE_LONG_16 ? 6 : 5;
 }
-static inline void *gn_cache_tags(const struct gn_cache *c, size_t set, enum gn_cache_shape shape)
+static inline void *gn_cache_set(const struct gn_cache *c, size_t set, enum gn_cache_shape shape)
 {
-	return c->tags + (set << (shape == GN_CACHE_LONG_16 ? 6 : 5));
+	return c->memory + (set << gn_cache_set_shift(shape));
 }
 
-#define GN_CACHE_QUEUE 1024 /* references */
+#define GN_CACHE_QUEUE 2048 /* references */
+#define GN_CACHE_ROOM                                                                              \
+	256 /* free ones that who begins a walk makes sure of: a walk's and a batch's data */
 #define GN_CACHE_DATUM                                                                             \
 	GN_CACHE_MAX_LINES /* on top of a queued line: the guest's datum, not a walk's entry */
 #define GN_CACHE_AHEAD 32  /* references between a prefetch and the use */
+
+/* The number of the set of a line or queued reference. @is_hashed: what the cache was made with. */
+static inline size_t gn_cache_index(const struct gn_cache *c, uint32_t line, bool is_hashed)
+{
+	return is_hashed ? ((uint64_t)((line & ~GN_CACHE_DATUM) * GN_CACHE_HASH) * c->sets) >> 32
+			 : line & (c->sets - 1);
+}
 
 enum gn_cache_level { GN_CACHE_L1, GN_CACHE_L2, GN_CACHE_L3, GN_CACHE_MEMORY, GN_CACHE_LEVELS };
 
@@ -105,11 +116,21 @@ static inline enum gn_cache_level gn_caches_use(struct gn_caches *c, uint64_t ad
 	return gn_caches_use_other(c, line);
 }
 
-/* Reference @line when the queue is run. There is room: @datum is GN_CACHE_DATUM or 0. */
-static inline void gn_caches_queue(struct gn_caches *c, uint32_t line, uint32_t datum)
+/* Reference the guest's datum in @line when the queue is run. There is room. */
+static inline void gn_caches_queue_datum(struct gn_caches *c, uint32_t line)
 {
-	c->queue[c->queued++] = line | datum;
+	c->queue[c->queued++] = line | GN_CACHE_DATUM;
 	c->last_line = line | c->no_l1;
+}
+/* An entry's line. Who queued some says gn_caches_end_walk(). */
+static inline void gn_caches_queue_entry(struct gn_caches *c, uint32_t line)
+{
+	c->queue[c->queued++] = line;
+}
+static inline void gn_caches_end_walk(struct gn_caches *c)
+{
+	if (c->queued)
+		c->last_line = c->queue[c->queued - 1] | c->no_l1;
 }
 /* References queued, ever. */
 static inline uint64_t gn_caches_total(const struct gn_caches *c)

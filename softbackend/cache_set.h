@@ -2,8 +2,9 @@
 /*
  * cache_set.h - one set of a data cache: find a line, make it used, replace (the rule: cache.h).
  *
- * A set is looked at as a whole, in vectors: of 16 bytes, which every x86-64 host has, or of 32 where the room is compiled
- * for AVX2. Without branches: what hits and what does not is what the host's branch prediction could not know.
+ * A set is looked at as a whole, in vectors of 32 bytes, which the compiler makes of two where the host has none.
+ * Without branches: what hits and what does not is what the host's branch prediction could not know. All of a set is
+ * stored: were only the lane, loads of other sets would wait until the host knows its address, which it does last.
  */
 #ifndef GN_SOFT_CACHE_SET_H
 #define GN_SOFT_CACHE_SET_H
@@ -14,116 +15,132 @@
 
 #define GN_CACHE_INLINE static inline __attribute__((always_inline))
 
-#ifdef __AVX2__
-typedef __m256i gn_cache_vector;
-#define GN_CACHE_VECTORS(shape) ((shape) == GN_CACHE_LONG_16 ? 2 : 1)
+typedef uint16_t gn_cache_short __attribute__((vector_size(32), may_alias));
+typedef uint32_t gn_cache_long __attribute__((vector_size(32), may_alias));
 
-GN_CACHE_INLINE gn_cache_vector gn_cache_spread(uint32_t tag, enum gn_cache_shape shape)
+/* A bit per lane that has its top bit; of two sets of lanes, the second one's from bit 16 on. */
+#if defined(__AVX2__) && defined(__BMI__)
+GN_CACHE_INLINE uint32_t gn_cache_signs_long(const gn_cache_long *v)
 {
-	return shape == GN_CACHE_SHORT_16 ? _mm256_set1_epi16((short)tag)
-					  : _mm256_set1_epi32((int)tag);
+	return (uint32_t)_mm256_movemask_ps((__m256)*v);
 }
-
-GN_CACHE_INLINE uint32_t gn_cache_find_long(gn_cache_vector v, gn_cache_vector want)
+GN_CACHE_INLINE uint32_t gn_cache_signs_short(const gn_cache_short *a, const gn_cache_short *b)
 {
-	return (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(v, want)));
+	__m256i both = _mm256_packs_epi16((__m256i)*a, (__m256i)*b);
+
+	return (uint32_t)_mm256_movemask_epi8(
+		_mm256_permute4x64_epi64(both, _MM_SHUFFLE(3, 1, 2, 0)));
 }
-
-/* A bit per way that has the tag. */
-GN_CACHE_INLINE uint32_t gn_cache_find(const gn_cache_vector *v, gn_cache_vector want,
-				       enum gn_cache_shape shape)
+/* The lowest bit of @bits, which has some. */
+GN_CACHE_INLINE size_t gn_cache_first(uint32_t bits)
 {
-	gn_cache_vector equal;
-
-	if (shape == GN_CACHE_LONG_8)
-		return gn_cache_find_long(v[0], want);
-	if (shape == GN_CACHE_LONG_16)
-		return gn_cache_find_long(v[0], want) | gn_cache_find_long(v[1], want) << 8;
-	equal = _mm256_cmpeq_epi16(v[0], want);
-	return (uint32_t)_mm_movemask_epi8(
-		_mm_packs_epi16(_mm256_castsi256_si128(equal), _mm256_extracti128_si256(equal, 1)));
-}
-
-/* @want where @lanes are ones, else @v. */
-GN_CACHE_INLINE gn_cache_vector gn_cache_blend(gn_cache_vector v, gn_cache_vector want,
-					       gn_cache_vector lanes)
-{
-	return _mm256_blendv_epi8(v, want, lanes);
+	return _tzcnt_u64(bits); /* gcc extends what the portable one returns */
 }
 #else
-typedef __m128i gn_cache_vector;
-#define GN_CACHE_VECTORS(shape) ((shape) == GN_CACHE_LONG_16 ? 4 : 2)
-
-GN_CACHE_INLINE gn_cache_vector gn_cache_spread(uint32_t tag, enum gn_cache_shape shape)
+GN_CACHE_INLINE uint32_t gn_cache_signs_long(const gn_cache_long *v)
 {
-	return shape == GN_CACHE_SHORT_16 ? _mm_set1_epi16((short)tag) : _mm_set1_epi32((int)tag);
+	const __m128 *half = (const __m128 *)v;
+
+	return (uint32_t)_mm_movemask_ps(half[0]) | (uint32_t)_mm_movemask_ps(half[1]) << 4;
 }
-
-/* A bit per way that has the tag. */
-GN_CACHE_INLINE uint32_t gn_cache_find(const gn_cache_vector *v, gn_cache_vector want,
-				       enum gn_cache_shape shape)
+GN_CACHE_INLINE uint32_t gn_cache_signs_short(const gn_cache_short *a, const gn_cache_short *b)
 {
-	gn_cache_vector low, high = _mm_setzero_si128();
+	const __m128i *x = (const __m128i *)a, *y = (const __m128i *)b;
 
-	if (shape == GN_CACHE_SHORT_16) {
-		low = _mm_cmpeq_epi16(v[0], want);
-		high = _mm_cmpeq_epi16(v[1], want);
-	} else {
-		low = _mm_packs_epi32(_mm_cmpeq_epi32(v[0], want), _mm_cmpeq_epi32(v[1], want));
-		if (shape == GN_CACHE_LONG_16)
-			high = _mm_packs_epi32(_mm_cmpeq_epi32(v[2], want),
-					       _mm_cmpeq_epi32(v[3], want));
-	}
-	return (uint32_t)_mm_movemask_epi8(_mm_packs_epi16(low, high));
+	return (uint32_t)_mm_movemask_epi8(_mm_packs_epi16(x[0], x[1])) |
+	       (uint32_t)_mm_movemask_epi8(_mm_packs_epi16(y[0], y[1])) << 16;
 }
-
-/* @want where @lanes are ones, else @v. */
-GN_CACHE_INLINE gn_cache_vector gn_cache_blend(gn_cache_vector v, gn_cache_vector want,
-					       gn_cache_vector lanes)
+GN_CACHE_INLINE size_t gn_cache_first(uint32_t bits)
 {
-	return _mm_xor_si128(v, _mm_and_si128(_mm_xor_si128(v, want), lanes));
+	return (size_t)__builtin_ctz(bits);
 }
 #endif
 
-/* By found way, 16 more where it is to be replaced: all ones where its tag is; all ones but the way's bit of idle. */
+/* By way, twice: all ones where its lane is. */
 extern const uint32_t gn_cache_lanes_long[32][16];
 extern const uint16_t gn_cache_lanes_short[32][16];
+/* The same: all bits of the upper half but the way's. */
 extern const uint32_t gn_cache_others[32];
 
-/* Use @line: 0 if it was there, 1 if it was not. @shape: the cache's, a constant. All of the set is stored: were only
- * the tag, loads of other sets would wait until the host knows its address, which it does last. */
-GN_CACHE_INLINE uint32_t gn_cache_use_shape(const struct gn_cache *c, uint32_t line, bool is_hashed,
-					    enum gn_cache_shape shape)
+/* What was found: the lowest of @bits, whose lower half says which way has the line and whose upper one which are idle.
+ * So 16 and more if it was not there. *@made_idle: the idle bits to add, which are all if that was the last idle way. */
+GN_CACHE_INLINE size_t gn_cache_choose(const struct gn_cache *c, uint32_t bits,
+				       const void **made_idle)
 {
-	bool is_short = shape == GN_CACHE_SHORT_16;
-	size_t index = gn_cache_index(c, line, is_hashed);
-	gn_cache_vector *set = (gn_cache_vector *)gn_cache_tags(c, index, shape);
-	uint32_t id = line >> c->id_shift | (uint32_t)1 << GN_CACHE_ID_BITS;
-	gn_cache_vector v[4], want = gn_cache_spread(is_short ? id : line + 1, shape);
-	uint32_t idle = c->idle[index], found, left;
-	const gn_cache_vector *lanes;
+	size_t found = gn_cache_first(bits);
 
-	for (unsigned i = 0; i < GN_CACHE_VECTORS(shape); i++)
-		v[i] = set[i];
-	/* The way that hit, else 16 + the first idle one. */
-	found = (uint32_t)__builtin_ctz(gn_cache_find(v, want, shape) | idle);
-	left = idle & gn_cache_others[found];
-	c->idle[index] = left ? left : (c->full & gn_cache_others[found]) | c->always;
-	lanes = (const gn_cache_vector *)(is_short ? (const void *)gn_cache_lanes_short[found]
-						   : (const void *)gn_cache_lanes_long[found]);
-	for (unsigned i = 0; i < GN_CACHE_VECTORS(shape); i++)
-		set[i] = gn_cache_blend(v[i], want, lanes[i]);
+	*made_idle = bits & gn_cache_others[found] ? c->none_idle : c->all_idle;
+	__asm__("" : "+r"(*made_idle)); /* a choice, not a branch */
+	return found;
+}
+
+GN_CACHE_INLINE size_t gn_cache_use_short(const struct gn_cache *c, uint32_t ref, bool is_hashed)
+{
+	gn_cache_short *set = gn_cache_set(c, gn_cache_index(c, ref, is_hashed), GN_CACHE_SHORT_16);
+	uint16_t tag = (uint16_t)(is_hashed ? ref & (GN_CACHE_HASHED - 1) : ref >> c->id_shift);
+	gn_cache_short v = *set, want = tag - (gn_cache_short){ 0 };
+	gn_cache_short equal = (gn_cache_short)((v & (uint16_t)~GN_CACHE_SHORT_IDLE) == want);
+	const void *made_idle;
+	size_t found = gn_cache_choose(c, gn_cache_signs_short(&equal, &v), &made_idle);
+	const gn_cache_short *lane = (const void *)gn_cache_lanes_short[found];
+
+	v |= *(const gn_cache_short *)made_idle;
+	*set = v ^ ((v ^ want) & *lane);
 	return found >> 4;
 }
 
-/* True if @line was there. */
-GN_CACHE_INLINE bool gn_cache_use(const struct gn_cache *c, uint32_t line, bool is_hashed)
+/* Of @eights * 8 ways. */
+GN_CACHE_INLINE size_t gn_cache_use_long(const struct gn_cache *c, uint32_t ref, bool is_hashed,
+					 unsigned eights)
 {
-	if (c->shape == GN_CACHE_LONG_8)
-		return !gn_cache_use_shape(c, line, is_hashed, GN_CACHE_LONG_8);
-	return c->shape == GN_CACHE_LONG_16
-		       ? !gn_cache_use_shape(c, line, is_hashed, GN_CACHE_LONG_16)
-		       : !gn_cache_use_shape(c, line, is_hashed, GN_CACHE_SHORT_16);
+	gn_cache_long *set = gn_cache_set(c, gn_cache_index(c, ref, is_hashed),
+					  eights == 1 ? GN_CACHE_LONG_8 : GN_CACHE_LONG_16);
+	gn_cache_long v[2], equal, want = (ref & ~GN_CACHE_DATUM) - (gn_cache_long){ 0 };
+	const gn_cache_long *lane, *idle;
+	const void *made_idle;
+	uint32_t bits = 0;
+	size_t found;
+
+	for (unsigned i = 0; i < eights; i++) {
+		v[i] = set[i];
+		equal = (gn_cache_long)((v[i] & ~GN_CACHE_LONG_IDLE) == want);
+		bits |= (gn_cache_signs_long(&equal) | gn_cache_signs_long(&v[i]) << 16) << 8 * i;
+	}
+	found = gn_cache_choose(c, bits, &made_idle);
+	lane = (const void *)gn_cache_lanes_long[found];
+	idle = made_idle;
+	for (unsigned i = 0; i < eights; i++) {
+		v[i] |= idle[i];
+		set[i] = v[i] ^ ((v[i] ^ want) & lane[i]);
+	}
+	return found >> 4;
+}
+
+/* Nothing to choose. */
+GN_CACHE_INLINE size_t gn_cache_use_direct(const struct gn_cache *c, uint32_t ref, bool is_hashed)
+{
+	uint32_t *set = gn_cache_set(c, gn_cache_index(c, ref, is_hashed), GN_CACHE_DIRECT);
+	uint32_t tag = ref & ~GN_CACHE_DATUM;
+	size_t missed = *set != tag;
+
+	*set = tag;
+	return missed;
+}
+
+/* Use the line of @ref: 0 if it was there, 1 if it was not. @shape: the cache's, a constant. */
+GN_CACHE_INLINE size_t gn_cache_use_shape(const struct gn_cache *c, uint32_t ref, bool is_hashed,
+					  enum gn_cache_shape shape)
+{
+	switch (shape) {
+	case GN_CACHE_DIRECT:
+		return gn_cache_use_direct(c, ref, is_hashed);
+	case GN_CACHE_LONG_8:
+		return gn_cache_use_long(c, ref, is_hashed, 1);
+	case GN_CACHE_LONG_16:
+		return gn_cache_use_long(c, ref, is_hashed, 2);
+	default:
+		return gn_cache_use_short(c, ref, is_hashed);
+	}
 }
 
 #endif

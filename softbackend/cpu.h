@@ -80,12 +80,11 @@ struct gn_soft_fault {
 
 /* A walk: what it cost, and what came of it. */
 struct gn_soft_walk {
-	uint64_t cycles;	 /* without those of its references, which are queued */
-	struct gn_translation t; /* .gpa unused by 1-D walks of our own tables */
-	uint64_t address;	 /* the translated address, with the offset (GUEST: a GPA) */
-	gn_rights_t outer_rights;
-	bool dirty;    /* D set wherever a write needs it */
-	uint8_t level; /* page size the TLB may use: the smaller of both dimensions' leaves */
+	uint64_t cycles;     /* without those of its references, which are queued */
+	uint64_t meta;	     /* of a TLB entry, without decisions */
+	uint64_t address;    /* the translated address, with the offset (GUEST: a GPA) */
+	uint8_t level;	     /* page size the TLB may use: the smaller of both dimensions' leaves */
+	uint8_t guest_level; /* the guest's leaf */
 	struct gn_soft_fault fault; /* when the walk returned false */
 };
 
@@ -98,11 +97,6 @@ struct gn_soft_nested {
 };
 
 struct gn_soft_cpu;
-typedef bool gn_soft_nested_walk_fn(struct gn_soft_cpu *cpu, struct gn_soft_walk *w, gpa_t at,
-				    gn_rights_t need, struct gn_soft_nested *out);
-struct gn_soft_nested_walker {
-	gn_soft_nested_walk_fn *table, *data; /* of a guest table's page; of the datum */
-};
 typedef bool gn_soft_walk_fn(struct gn_soft_cpu *cpu, const struct gn_access *access,
 			     struct gn_soft_walk *w);
 
@@ -133,7 +127,6 @@ struct gn_soft_cpu {
 	gn_rights_t table_need; /* rights a guest table's page needs in the nested dimension */
 	bool is_fractured;	/* an entry is smaller than its guest page */
 	gn_soft_walk_fn *walk;
-	struct gn_soft_nested_walker nested_walker;
 	uint64_t leaf_address; /* address bits of a 4 KiB leaf, in every format there is */
 	struct gn_ahead *ahead;
 	struct gn_soft_stats stats;
@@ -213,12 +206,11 @@ static inline void gn_soft_settle(struct gn_soft_cpu *cpu)
 	if (cpu->caches.queued)
 		gn_soft_settle_queue(cpu);
 }
-/* Reference a line later. @datum: GN_CACHE_DATUM or 0. */
-static inline void gn_soft_queue(struct gn_soft_cpu *cpu, uint32_t line, uint32_t datum)
+/* Room in the queue for a walk. */
+static inline void gn_soft_make_room(struct gn_soft_cpu *cpu)
 {
-	if (GN_UNLIKELY(cpu->caches.queued == GN_CACHE_QUEUE))
+	if (GN_UNLIKELY(cpu->caches.queued > GN_CACHE_QUEUE - GN_CACHE_ROOM))
 		gn_soft_settle_queue(cpu);
-	gn_caches_queue(&cpu->caches, line, datum);
 }
 
 /* translate.c: inside the read section. The walk's references stay queued: whoever calls this settles, before
@@ -254,10 +246,9 @@ static inline bool gn_soft_native(const struct gn_soft_cpu *cpu, unsigned kind, 
 	return true;
 }
 
-/* walk_tables.c, walk_guest.c, walk_nested.c: the walkers for what hw says; NULL: none. */
+/* walk_tables.c, walk_guest.c: the walkers for what hw says; NULL: none. */
 gn_soft_walk_fn *gn_soft_table_walker(const struct gn_fmt *fmt, bool as_user);
-gn_soft_walk_fn *gn_soft_guest_walker(unsigned levels, bool is_nested);
-struct gn_soft_nested_walker gn_soft_nested_walker(const struct gn_fmt *fmt);
+gn_soft_walk_fn *gn_soft_guest_walker(unsigned levels, const struct gn_fmt *nested);
 
 /* exits.c */
 enum gn_soft_verdict {

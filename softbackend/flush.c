@@ -219,14 +219,13 @@ void gn_soft_refresh(struct gn_soft_cpu *cpu)
 	case GN_HW_SOFTWARE:
 		break;
 	case GN_HW_GUEST:
-		cpu->walk = gn_soft_guest_walker(levels, false);
+		cpu->walk = gn_soft_guest_walker(levels, NULL);
 		break;
 	case GN_HW_TABLES:
 		cpu->walk = gn_soft_table_walker(hw->fmt, is_deprivileged);
 		break;
 	case GN_HW_NESTED:
-		cpu->walk = gn_soft_guest_walker(levels, true);
-		cpu->nested_walker = gn_soft_nested_walker(hw->fmt);
+		cpu->walk = gn_soft_guest_walker(levels, hw->fmt);
 		cpu->table_need = GN_R | GN_U;
 		/* A format that walks as user is AMD's, which asks for W on guest tables always. */
 		if (hw->nested_ad || hw->fmt->level[1].grant[GN_RI_U])

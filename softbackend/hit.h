@@ -70,28 +70,26 @@ static inline uint32_t gn_soft_data_cycles(struct gn_soft_cpu *cpu, unsigned kin
 
 /* The running guest's access to one page: by the L1 TLB or by the long way, all but faults. Read section.
  * References of a walk stay queued. */
-static inline __attribute__((always_inline)) bool gn_soft_reach_queueing(struct gn_soft_cpu *cpu,
-									 uint64_t va, unsigned kind,
-									 unsigned mode,
-									 uint64_t *hpa)
+static inline __attribute__((always_inline)) bool
+gn_soft_reach_queueing(struct gn_soft_cpu *cpu, uint64_t va, unsigned kind, unsigned mode,
+		       struct gn_access *access, uint64_t *hpa)
 {
-	struct gn_access access;
 	struct gn_soft_fault fault;
 	struct gn_tlb_place place;
 
 	if (GN_LIKELY(gn_soft_hit(cpu, va, kind, mode, hpa, &place)))
 		return true;
-	access = (struct gn_access){
-		.va = gva(va), .kind = (uint8_t)kind, .size = 1, .user = cpu->user, .ac = cpu->ac
-	};
-	return gn_soft_translate_queueing(cpu, &access, gn_soft_access_bit(kind, mode),
+	access->va = gva(va);
+	access->kind = (uint8_t)kind;
+	return gn_soft_translate_queueing(cpu, access, gn_soft_access_bit(kind, mode),
 					  place.array ? &place : NULL, hpa, &fault);
 }
 
 static inline __attribute__((always_inline)) bool
 gn_soft_reach(struct gn_soft_cpu *cpu, uint64_t va, unsigned kind, unsigned mode, uint64_t *hpa)
 {
-	bool done = gn_soft_reach_queueing(cpu, va, kind, mode, hpa);
+	struct gn_access access = { .size = 1, .user = cpu->user, .ac = cpu->ac };
+	bool done = gn_soft_reach_queueing(cpu, va, kind, mode, &access, hpa);
 
 	gn_soft_settle(cpu);
 	return done;

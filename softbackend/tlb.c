@@ -18,11 +18,12 @@ int gn_tlb_init(struct gn_tlb *t, const struct gn_tlb_shape *shape)
 		return err;
 	}
 	t->also_4k = shape->also_4k && t->array[0].ways && t->array[1].ways;
-	t->hot = 1;
 	t->of[0] = &t->array[0];
 	for (unsigned level = 1; level <= GN_TLB_LEVELS; level++) {
 		t->of[level] = &t->array[shape->home[level]];
 		t->level_of[level] = t->of[level]->ways ? (uint8_t)level : t->level_of[level - 1];
+		if (gn_assoc_is_narrow(t->of[level]) && !(level == 1 && t->also_4k))
+			t->quick |= (uint8_t)(1u << level);
 	}
 	return 0;
 }
@@ -52,6 +53,23 @@ void gn_tlb_recount(struct gn_tlb *t, unsigned level, uint64_t replaced)
 	t->present |= (uint8_t)(1u << level);
 }
 
+/* Where @address would be in a page of @level. */
+static void locate(struct gn_tlb *t, uint64_t address, uint64_t tag, unsigned level,
+		   struct gn_tlb_place *p)
+{
+	struct gn_assoc *a = t->of[level];
+
+	if (t->also_4k && level == 1 && ((gn_tlb_page(address, level) >> a->set_bits) & 1))
+		a = &t->array[1];
+	gn_tlb_locate(a, address, tag, level, p);
+}
+
+static void make_hot(struct gn_tlb *t, unsigned level)
+{
+	if ((t->quick >> level) & 1)
+		t->hot = (uint8_t)level;
+}
+
 struct gn_assoc_entry *gn_tlb_find_other(struct gn_tlb *t, uint64_t address, uint64_t tag,
 					 struct gn_tlb_place *p)
 {
@@ -61,15 +79,30 @@ struct gn_assoc_entry *gn_tlb_find_other(struct gn_tlb *t, uint64_t address, uin
 
 		if (other == t->hot || !((t->present >> other) & 1))
 			continue;
-		gn_tlb_locate(t, address, tag, other, &there);
+		locate(t, address, tag, other, &there);
 		e = gn_assoc_get(there.array, &there.at);
 		if (e) {
-			t->hot = (uint8_t)other;
+			make_hot(t, other);
 			*p = there;
 			return e;
 		}
 	}
 	return NULL;
+}
+
+struct gn_assoc_entry *gn_tlb_insert_other(struct gn_tlb *t, uint64_t address, uint64_t tag,
+					   bool is_global, unsigned kept)
+{
+	struct gn_tlb_place p;
+	struct gn_assoc_entry *e;
+	uint64_t replaced;
+
+	locate(t, address, tag, kept, &p);
+	p.at.key |= is_global ? GN_KEY_GLOBAL : 0;
+	e = gn_assoc_put(p.array, &p.at, &replaced);
+	gn_tlb_recount(t, kept, replaced);
+	make_hot(t, kept);
+	return e;
 }
 
 void gn_tlb_drop(struct gn_tlb *t, uint64_t address, uint64_t tag)
@@ -80,7 +113,7 @@ void gn_tlb_drop(struct gn_tlb *t, uint64_t address, uint64_t tag)
 		while ((t->present >> level) & 1) {
 			int way;
 
-			gn_tlb_locate(t, address, tag, level, &p);
+			locate(t, address, tag, level, &p);
 			way = gn_assoc_find(p.array, &p.at);
 			if (way < 0)
 				break;

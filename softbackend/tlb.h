@@ -55,7 +55,8 @@ struct gn_tlb {
 	struct gn_assoc *of[GN_TLB_LEVELS + 1]; /* by level: the array its entries live in */
 	uint8_t level_of[GN_TLB_LEVELS + 1]; /* by level: the level it is kept at; 0: not at all */
 	bool also_4k;	 /* array[1] takes 4 KiB pages too: half of them, by an address bit */
-	uint8_t hot;	 /* the level that hit last */
+	uint8_t quick;	 /* a bit per level that is kept in one array, of at most 16 ways */
+	uint8_t hot;	 /* of those, the one that hit last; 0: none */
 	uint8_t present; /* a bit per level that has entries */
 	uint32_t live[GN_TLB_LEVELS + 1]; /* entries by level */
 };
@@ -89,20 +90,17 @@ static inline uint64_t gn_tlb_key(uint64_t page, unsigned level, uint64_t tag)
 {
 	return page << GN_KEY_PAGE_SHIFT | tag | level << GN_KEY_LEVEL_SHIFT | GN_KEY_VALID;
 }
-static inline void gn_tlb_locate(struct gn_tlb *t, uint64_t address, uint64_t tag, unsigned level,
+static inline void gn_tlb_locate(struct gn_assoc *a, uint64_t address, uint64_t tag, unsigned level,
 				 struct gn_tlb_place *p)
 {
 	uint64_t page = gn_tlb_page(address, level);
-	struct gn_assoc *a = t->of[level];
 
-	if (__builtin_expect(t->also_4k, 0) && level == 1 && ((page >> a->set_bits) & 1))
-		a = &t->array[1];
 	p->array = a;
 	p->level = level;
 	p->at = gn_assoc_place(a, page, gn_tlb_key(page, level, tag));
 }
 
-/* Among the levels that did not hit last. */
+/* Among the levels that are not hot. */
 struct gn_assoc_entry *gn_tlb_find_other(struct gn_tlb *t, uint64_t address, uint64_t tag,
 					 struct gn_tlb_place *p);
 
@@ -110,18 +108,19 @@ struct gn_assoc_entry *gn_tlb_find_other(struct gn_tlb *t, uint64_t address, uin
 static inline __attribute__((always_inline)) struct gn_assoc_entry *
 gn_tlb_find(struct gn_tlb *t, uint64_t address, uint64_t tag, struct gn_tlb_place *p)
 {
+	unsigned hot = t->hot;
 	struct gn_assoc_entry *e;
 
-	if (__builtin_expect((t->present >> t->hot) & 1, 1)) {
-		gn_tlb_locate(t, address, tag, t->hot, p);
-		e = gn_assoc_get(p->array, &p->at);
+	if (__builtin_expect(hot != 0, 1)) {
+		gn_tlb_locate(t->of[hot], address, tag, hot, p);
+		e = gn_assoc_get_narrow(p->array, &p->at);
 		if (e)
 			return e;
 	} else {
 		p->level = 0;
 		p->array = &t->array[0];
 	}
-	if (__builtin_expect(!(t->present & ~(1u << t->hot)), 1))
+	if (__builtin_expect(!(t->present & ~(1u << hot)), 1))
 		return NULL;
 	return gn_tlb_find_other(t, address, tag, p);
 }
@@ -129,8 +128,12 @@ gn_tlb_find(struct gn_tlb *t, uint64_t address, uint64_t tag, struct gn_tlb_plac
 /* The books: @level has one more entry, @replaced (a key, or 0) is gone. */
 void gn_tlb_recount(struct gn_tlb *t, unsigned level, uint64_t replaced);
 
-/* A new entry for @address, which has none, in a page of *@level; @p is from the search that missed. NULL: this
- * TLB keeps no such pages. *@level becomes the size of the entry. The caller fills it in. */
+/* As the next one, at the level it is @kept at. */
+struct gn_assoc_entry *gn_tlb_insert_other(struct gn_tlb *t, uint64_t address, uint64_t tag,
+					   bool is_global, unsigned kept);
+
+/* A new entry for @address, which has none, in a page of *@level; @p is from the search that missed, or says nowhere.
+ * NULL: this TLB keeps no such pages. *@level becomes the size of the entry. The caller fills it in. */
 static inline __attribute__((always_inline)) struct gn_assoc_entry *
 gn_tlb_insert(struct gn_tlb *t, uint64_t address, uint64_t tag, bool is_global,
 	      struct gn_tlb_place *p, unsigned *level)
@@ -141,14 +144,13 @@ gn_tlb_insert(struct gn_tlb *t, uint64_t address, uint64_t tag, bool is_global,
 
 	if (!kept)
 		return NULL;
-	if (kept != p->level)
-		gn_tlb_locate(t, address, tag, kept, p);
-	p->at.key |= is_global ? GN_KEY_GLOBAL : 0;
-	e = gn_assoc_put(p->array, &p->at, &replaced);
-	t->hot = (uint8_t)kept;
-	if (__builtin_expect(((replaced >> GN_KEY_LEVEL_SHIFT) & 3) != kept, 0))
-		gn_tlb_recount(t, kept, replaced);
 	*level = kept;
+	if (__builtin_expect(kept != p->level, 0))
+		return gn_tlb_insert_other(t, address, tag, is_global, kept);
+	p->at.key |= is_global ? GN_KEY_GLOBAL : 0;
+	e = gn_assoc_put_narrow(p->array, &p->at, &replaced);
+	if (__builtin_expect((replaced ^ p->at.key) & GN_KEY_LEVEL_MASK, 0))
+		gn_tlb_recount(t, kept, replaced);
 	return e;
 }
 

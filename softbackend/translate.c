@@ -103,6 +103,7 @@ static inline void count_walk(struct gn_soft_cpu *cpu, const struct gn_soft_walk
 
 	if (GN_UNLIKELY(!refs))
 		return; /* native with paging off, or a violation before anything was read */
+	gn_caches_end_walk(&cpu->caches);
 	c->walks++;
 	c->walk_refs += refs;
 	c->walk_cycles += w->cycles;
@@ -129,6 +130,7 @@ walk_and_fill(struct gn_soft_cpu *cpu, unsigned side, const struct gn_access *ac
 	unsigned kept, l1_kept;
 	bool done;
 
+	gn_soft_make_room(cpu);
 	refs = gn_caches_total(&cpu->caches);
 	w.cycles = cpu->cost.walk_start;
 	done = cpu->walk(cpu, access, &w);
@@ -141,15 +143,15 @@ walk_and_fill(struct gn_soft_cpu *cpu, unsigned side, const struct gn_access *ac
 		*fault = w.fault;
 		return false;
 	}
-	meta = gn_tlb_meta(w.t.rights, w.outer_rights, w.t.pkey, w.dirty, w.t.global);
+	meta = w.meta;
 	kept = w.level;
-	e = gn_tlb_insert(l2->tlb, access->va.v, cpu->tag, w.t.global, &l2->place, &kept);
+	e = gn_tlb_insert(l2->tlb, access->va.v, cpu->tag, meta & GN_TLB_GLOBAL, &l2->place, &kept);
 	if (e) {
 		e->frame = w.address & gn_tlb_mask(kept);
 		e->meta = meta;
 	}
 	l1_kept = fill_l1(cpu, side, access->va.v, w.level, meta, w.address, bit, l1_place);
-	if (GN_UNLIKELY(kept < w.t.level || l1_kept < w.t.level))
+	if (GN_UNLIKELY(kept < w.guest_level || l1_kept < w.guest_level))
 		cpu->is_fractured = true;
 	*address = w.address;
 	return true;
@@ -176,8 +178,10 @@ static inline bool look_in_l2(struct gn_soft_cpu *cpu, unsigned side, uint64_t v
 		return true;
 	}
 	cpu->stats.l2_tlb_misses++;
-	if (e)
+	if (e) {
 		gn_tlb_drop(l2->tlb, va, cpu->tag);
+		l2->place.level = 0;
+	}
 	return false;
 }
 
@@ -225,7 +229,7 @@ bool gn_soft_translate_queueing(struct gn_soft_cpu *cpu, const struct gn_access 
 		found = true;
 	} else if (e) {
 		drop_stale(cpu, side, va);
-		l2.place.level = 0; /* nowhere: located when it is put */
+		l2.place.level = place->level = 0; /* nowhere: located when it is put */
 	} else {
 		found = look_in_l2(cpu, side, va, bit, place, &l2, address);
 	}

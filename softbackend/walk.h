@@ -16,9 +16,17 @@
 
 GN_WALK_INLINE uint64_t gn_walk_ref(struct gn_soft_cpu *cpu, uint64_t hpa, uint64_t **slot)
 {
-	gn_soft_queue(cpu, (uint32_t)(hpa >> GN_LINE_SHIFT), 0);
+	gn_caches_queue_entry(&cpu->caches, (uint32_t)(hpa >> GN_LINE_SHIFT));
 	*slot = (uint64_t *)(void *)(cpu->memory + hpa);
 	return __atomic_load_n(*slot, __ATOMIC_ACQUIRE);
+}
+
+/* Beaten: walk again, with room for it. True. */
+static inline bool gn_walk_again(struct gn_soft_cpu *cpu)
+{
+	gn_caches_end_walk(&cpu->caches);
+	gn_soft_make_room(cpu);
+	return true;
 }
 
 GN_WALK_INLINE uint64_t gn_walk_place(const struct gn_soft_cpu *cpu, const uint64_t *slot)

@@ -105,6 +105,7 @@ GN_WALK_INLINE bool walk(struct gn_soft_cpu *cpu, const struct gn_access *access
 	bool is_write = access->kind == GN_WRITE;
 	struct gn_walk_path p;
 	struct gn_walk_leaf leaf;
+	struct gn_translation t;
 	uint32_t denied;
 
 	if (GN_UNLIKELY(!gn_paging_is_canonical(&cpu->paging, access->va)))
@@ -112,21 +113,20 @@ GN_WALK_INLINE bool walk(struct gn_soft_cpu *cpu, const struct gn_access *access
 	do {
 		if (GN_UNLIKELY(!descend(cpu, access, w, f, &p, &leaf)))
 			return false;
-		w->t.rights = leaf.rights;
-		w->t.pkey = (uint8_t)gn_fmt_pkey(f, leaf.level, leaf.entry);
-		denied = gn_paging_access(&cpu->paging, &w->t, access);
+		t.rights = leaf.rights;
+		t.pkey = (uint8_t)gn_fmt_pkey(f, leaf.level, leaf.entry);
+		denied = gn_paging_access(&cpu->paging, &t, access);
 		if (GN_UNLIKELY(denied))
 			return gn_walk_page_fault(w, denied);
 	} while (GN_UNLIKELY(gn_walk_owes_bits(&p, &leaf, is_write)) &&
-		 !gn_walk_set_accessed_dirty(f, &p, leaf.level, is_write));
+		 !gn_walk_set_accessed_dirty(f, &p, leaf.level, is_write) && gn_walk_again(cpu));
 	keep_path(cpu, f, &p, leaf.level, va);
 
 	if (leaf.level == 1)
 		gn_ahead_note(cpu->ahead->guest, va, gn_walk_place(cpu, p.slot[1]));
-	w->t.level = w->level = (uint8_t)leaf.level;
-	w->t.global = cpu->paging.pge && (leaf.entry & f->level[leaf.level].global);
-	w->t.dirty = w->dirty = leaf.is_dirty || is_write;
-	w->outer_rights = GN_RWXU;
+	w->guest_level = w->level = (uint8_t)leaf.level;
+	w->meta = gn_tlb_meta(t.rights, GN_RWXU, t.pkey, leaf.is_dirty || is_write,
+			      cpu->paging.pge && (leaf.entry & f->level[leaf.level].global));
 	w->address = leaf.address;
 	return true;
 }

@@ -65,7 +65,7 @@ static void run_shape(const struct shape *shape, uint32_t max_line)
 			line += max_line / 2 + 1; /* far apart, for the tags */
 		index = gn_cache_index(&c, line, shape->is_hashed);
 		hit = plain_use(&sets[index], shape->ways, line);
-		cr_assert_eq(gn_cache_use(&c, line, shape->is_hashed), hit,
+		cr_assert_eq(!gn_cache_use_shape(&c, line, shape->is_hashed, c.shape), hit,
 			     "%u KiB, %u ways, step %u", shape->kib, shape->ways, step);
 		hits += hit;
 	}
