@@ -3,7 +3,7 @@
  * batch.c - references in batches: trace replay and streams.
  *
  * The same model as single accesses, to the last count; the overhead per access is less. A read section
- * covers BATCH references. When most of the last batch had to walk, the next one is run with a look ahead
+ * covers BATCH references. When a good part of the last batch had to walk, the next one is run with a look ahead
  * (ahead.h).
  */
 #include "hit.h"
@@ -11,8 +11,8 @@
 #define BATCH	      128 /* references per read section */
 #define WALKS_TO_LOOK (BATCH / 4)
 #define GROUP	      8 /* references that are looked ahead for together */
-_Static_assert(BATCH + GN_SOFT_MAX_WALK_REFS <= GN_CACHE_ROOM,
-	       "the queue has room for a batch's data");
+#define WALK_REFS     ((GN_MAX_LEVELS + 1) * (GN_MAX_LEVELS + 1) - 1) /* at most */
+_Static_assert(BATCH + WALK_REFS <= GN_CACHE_ROOM, "the queue has room for a batch's data");
 
 static inline uint64_t address_of(const struct gn_soft_ref *ref)
 {
@@ -38,8 +38,8 @@ static inline void look_beyond(const struct gn_soft_cpu *cpu, uint64_t va)
 		gn_prefetch(&cpu->vm->p2m.words[frame >> GN_PAGE_SHIFT]);
 }
 
-/* For the host, before GROUP references from @i on are run: the entries of those after the next ones, and where the next
- * ones' lead, which have arrived. */
+/* Before the GROUP references from @i on are run: fetch the entries of those two groups on, and what the entries of the next
+ * group lead to. */
 static __attribute__((noinline)) void
 look_ahead(const struct gn_soft_cpu *cpu, const struct gn_soft_ref *refs, size_t i, size_t count)
 {

@@ -64,7 +64,8 @@ static bool is_short_exact(const struct gn_cache *c, bool is_hashed, uint32_t ma
 	uint64_t share = (((uint64_t)1 << 32) + c->sets - 1) / c->sets;
 	uint32_t distance = 0;
 
-	if (!is_hashed) /* a datum's mark is shifted out of a lane */
+	/* No lane is all ones, and a datum's mark is shifted out of it. */
+	if (!is_hashed)
 		return max_line / c->sets < GN_CACHE_SHORT_IDLE - 1 && c->sets <= 1u << 15;
 	for (uint32_t k = 1; k <= max_line / GN_CACHE_HASHED; k++) {
 		distance += GN_CACHE_HASH * GN_CACHE_HASHED;

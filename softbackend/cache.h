@@ -33,9 +33,11 @@
 
 #define GN_LINE_SHIFT	   6
 #define GN_CACHE_MAX_LINES ((uint32_t)1 << 31)
-#define GN_CACHE_MAX_BYTES ((uint64_t)(GN_CACHE_MAX_LINES - 1) << GN_LINE_SHIFT) /* of addresses */
-#define GN_CACHE_MAX_WAYS  16
-#define GN_CACHE_HASH	   0x9e3779b1u
+#define GN_CACHE_MAX_BYTES                                                                         \
+	((uint64_t)(GN_CACHE_MAX_LINES - 1)                                                        \
+	 << GN_LINE_SHIFT) /* of addresses: no line's lane is all ones */
+#define GN_CACHE_MAX_WAYS 16
+#define GN_CACHE_HASH	  0x9e3779b1u
 
 /* What a lane says. Long: the line. Short: the line's bits above those of the set's number; where sets are hashed, below
  * GN_CACHE_HASHED. */
@@ -43,7 +45,7 @@
 #define GN_CACHE_SHORT_IDLE 0x8000u
 #define GN_CACHE_HASHED	    0x4000u
 
-/* The lanes of a set: one, or 8 or 16 of 4 bytes, or 16 of 2. */
+/* The lanes of a set: one, which needs no mark, or 8 or 16 of 4 bytes, or 16 of 2. */
 enum gn_cache_shape { GN_CACHE_DIRECT, GN_CACHE_LONG_8, GN_CACHE_LONG_16, GN_CACHE_SHORT_16 };
 
 struct gn_cache {
@@ -93,8 +95,9 @@ struct gn_cache_served {
 
 /* The CPU's own L1 and L2, and the L3 it shares. */
 struct gn_caches {
-	uint32_t last_line; /* used or queued last: in the L1 by now, and marked */
-	uint32_t no_l1;	    /* GN_CACHE_NO_LINE if there is no L1, else 0 */
+	uint32_t
+		last_line; /* used or queued last, but for a walk that goes on: in the L1 by now, and marked */
+	uint32_t no_l1; /* GN_CACHE_NO_LINE if there is no L1, else 0 */
 	uint32_t queued;
 	uint64_t taken; /* references taken out of the queue, ever */
 	struct gn_cache l1, l2;

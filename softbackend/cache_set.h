@@ -18,7 +18,7 @@
 typedef uint16_t gn_cache_short __attribute__((vector_size(32), may_alias));
 typedef uint32_t gn_cache_long __attribute__((vector_size(32), may_alias));
 
-/* A bit per lane that has its top bit; of two sets of lanes, the second one's from bit 16 on. */
+/* A bit per lane that has its top bit: of a vector; of two, the second one's from bit 16 on. */
 #if defined(__AVX2__) && defined(__BMI__)
 GN_CACHE_INLINE uint32_t gn_cache_signs_long(const gn_cache_long *v)
 {
@@ -76,13 +76,14 @@ GN_CACHE_INLINE size_t gn_cache_choose(const struct gn_cache *c, uint32_t bits,
 
 GN_CACHE_INLINE size_t gn_cache_use_short(const struct gn_cache *c, uint32_t ref, bool is_hashed)
 {
-	gn_cache_short *set = gn_cache_set(c, gn_cache_index(c, ref, is_hashed), GN_CACHE_SHORT_16);
+	gn_cache_short *set = (gn_cache_short *)gn_cache_set(c, gn_cache_index(c, ref, is_hashed),
+							     GN_CACHE_SHORT_16);
 	uint16_t tag = (uint16_t)(is_hashed ? ref & (GN_CACHE_HASHED - 1) : ref >> c->id_shift);
 	gn_cache_short v = *set, want = tag - (gn_cache_short){ 0 };
 	gn_cache_short equal = (gn_cache_short)((v & (uint16_t)~GN_CACHE_SHORT_IDLE) == want);
 	const void *made_idle;
 	size_t found = gn_cache_choose(c, gn_cache_signs_short(&equal, &v), &made_idle);
-	const gn_cache_short *lane = (const void *)gn_cache_lanes_short[found];
+	const gn_cache_short *lane = (const gn_cache_short *)gn_cache_lanes_short[found];
 
 	v |= *(const gn_cache_short *)made_idle;
 	*set = v ^ ((v ^ want) & *lane);
@@ -93,8 +94,9 @@ GN_CACHE_INLINE size_t gn_cache_use_short(const struct gn_cache *c, uint32_t ref
 GN_CACHE_INLINE size_t gn_cache_use_long(const struct gn_cache *c, uint32_t ref, bool is_hashed,
 					 unsigned eights)
 {
-	gn_cache_long *set = gn_cache_set(c, gn_cache_index(c, ref, is_hashed),
-					  eights == 1 ? GN_CACHE_LONG_8 : GN_CACHE_LONG_16);
+	gn_cache_long *set =
+		(gn_cache_long *)gn_cache_set(c, gn_cache_index(c, ref, is_hashed),
+					      eights == 1 ? GN_CACHE_LONG_8 : GN_CACHE_LONG_16);
 	gn_cache_long v[2], equal, want = (ref & ~GN_CACHE_DATUM) - (gn_cache_long){ 0 };
 	const gn_cache_long *lane, *idle;
 	const void *made_idle;
@@ -107,8 +109,8 @@ GN_CACHE_INLINE size_t gn_cache_use_long(const struct gn_cache *c, uint32_t ref,
 		bits |= (gn_cache_signs_long(&equal) | gn_cache_signs_long(&v[i]) << 16) << 8 * i;
 	}
 	found = gn_cache_choose(c, bits, &made_idle);
-	lane = (const void *)gn_cache_lanes_long[found];
-	idle = made_idle;
+	lane = (const gn_cache_long *)gn_cache_lanes_long[found];
+	idle = (const gn_cache_long *)made_idle;
 	for (unsigned i = 0; i < eights; i++) {
 		v[i] |= idle[i];
 		set[i] = v[i] ^ ((v[i] ^ want) & lane[i]);
@@ -119,7 +121,8 @@ GN_CACHE_INLINE size_t gn_cache_use_long(const struct gn_cache *c, uint32_t ref,
 /* Nothing to choose. */
 GN_CACHE_INLINE size_t gn_cache_use_direct(const struct gn_cache *c, uint32_t ref, bool is_hashed)
 {
-	uint32_t *set = gn_cache_set(c, gn_cache_index(c, ref, is_hashed), GN_CACHE_DIRECT);
+	uint32_t *set =
+		(uint32_t *)gn_cache_set(c, gn_cache_index(c, ref, is_hashed), GN_CACHE_DIRECT);
 	uint32_t tag = ref & ~GN_CACHE_DATUM;
 	size_t missed = *set != tag;
 

@@ -206,7 +206,7 @@ static inline void gn_soft_settle(struct gn_soft_cpu *cpu)
 	if (cpu->caches.queued)
 		gn_soft_settle_queue(cpu);
 }
-/* Room in the queue for a walk. */
+/* Room in the queue for a walk, and for the data of a batch behind it. */
 static inline void gn_soft_make_room(struct gn_soft_cpu *cpu)
 {
 	if (GN_UNLIKELY(cpu->caches.queued > GN_CACHE_QUEUE - GN_CACHE_ROOM))

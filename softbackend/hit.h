@@ -69,7 +69,7 @@ static inline uint32_t gn_soft_data_cycles(struct gn_soft_cpu *cpu, unsigned kin
 }
 
 /* The running guest's access to one page: by the L1 TLB or by the long way, all but faults. Read section.
- * References of a walk stay queued. */
+ * References of a walk stay queued. @access: all but va and kind is filled in. */
 static inline __attribute__((always_inline)) bool
 gn_soft_reach_queueing(struct gn_soft_cpu *cpu, uint64_t va, unsigned kind, unsigned mode,
 		       struct gn_access *access, uint64_t *hpa)

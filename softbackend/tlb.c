@@ -33,7 +33,7 @@ void gn_tlb_fini(struct gn_tlb *t)
 	for (unsigned i = 0; i < 3; i++)
 		gn_assoc_fini(&t->array[i]);
 	memset(t->live, 0, sizeof(t->live));
-	t->present = 0;
+	t->present = t->last = t->hot = 0;
 }
 
 static void count_out(void *ctx, uint64_t key)
@@ -64,30 +64,39 @@ static void locate(struct gn_tlb *t, uint64_t address, uint64_t tag, unsigned le
 	gn_tlb_locate(a, address, tag, level, p);
 }
 
-static void make_hot(struct gn_tlb *t, unsigned level)
+static void note_use(struct gn_tlb *t, unsigned level)
 {
-	if ((t->quick >> level) & 1)
-		t->hot = (uint8_t)level;
+	t->last = (uint8_t)level;
+	t->hot = (t->quick >> level) & 1 ? (uint8_t)level : 0;
+}
+
+static struct gn_assoc_entry *find_at(struct gn_tlb *t, uint64_t address, uint64_t tag,
+				      unsigned level, struct gn_tlb_place *p)
+{
+	struct gn_tlb_place there;
+	struct gn_assoc_entry *e;
+
+	if (!((t->present >> level) & 1))
+		return NULL;
+	locate(t, address, tag, level, &there);
+	e = gn_assoc_get(there.array, &there.at);
+	if (!e)
+		return NULL;
+	note_use(t, level);
+	*p = there;
+	return e;
 }
 
 struct gn_assoc_entry *gn_tlb_find_other(struct gn_tlb *t, uint64_t address, uint64_t tag,
 					 struct gn_tlb_place *p)
 {
-	for (unsigned other = 1; other <= GN_TLB_LEVELS; other++) {
-		struct gn_tlb_place there;
-		struct gn_assoc_entry *e;
+	const unsigned last = t->last;
+	struct gn_assoc_entry *e = last == t->hot ? NULL : find_at(t, address, tag, last, p);
 
-		if (other == t->hot || !((t->present >> other) & 1))
-			continue;
-		locate(t, address, tag, other, &there);
-		e = gn_assoc_get(there.array, &there.at);
-		if (e) {
-			make_hot(t, other);
-			*p = there;
-			return e;
-		}
-	}
-	return NULL;
+	for (unsigned level = 1; level <= GN_TLB_LEVELS && !e; level++)
+		if (level != last)
+			e = find_at(t, address, tag, level, p);
+	return e;
 }
 
 struct gn_assoc_entry *gn_tlb_insert_other(struct gn_tlb *t, uint64_t address, uint64_t tag,
@@ -101,7 +110,7 @@ struct gn_assoc_entry *gn_tlb_insert_other(struct gn_tlb *t, uint64_t address, u
 	p.at.key |= is_global ? GN_KEY_GLOBAL : 0;
 	e = gn_assoc_put(p.array, &p.at, &replaced);
 	gn_tlb_recount(t, kept, replaced);
-	make_hot(t, kept);
+	note_use(t, kept);
 	return e;
 }
 

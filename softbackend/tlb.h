@@ -6,9 +6,9 @@
  * entry for the piece around the address, of the next smaller size there is. And an entry may be global:
  * it matches under any tag and survives what flushes a tag.
  *
- * The page sizes are looked up one after the other, the one that hit last first, and a size without
- * entries is not looked up; hardware asks all at once. That the order does not show is due to the rule
- * that whoever inserts has dropped what was there for the address.
+ * The page sizes are looked up one after the other, the one that was used last first, and another size only if it has
+ * entries; hardware asks all at once. Who inserts has dropped what was there for the address. Where a guest changed a page's size and did not flush,
+ * entries of two sizes may cover one address all the same, and any of them may be used (SDM 4.10.2.3): here it is the size used last.
  */
 #ifndef GN_SOFT_TLB_H
 #define GN_SOFT_TLB_H
@@ -16,6 +16,7 @@
 #include <gnomon/types.h>
 
 #include "assoc.h"
+#include "mmu/check.h"
 
 #define GN_TLB_LEVELS 3 /* page sizes: 4 KiB, 2 MiB, 1 GiB */
 
@@ -56,7 +57,8 @@ struct gn_tlb {
 	uint8_t level_of[GN_TLB_LEVELS + 1]; /* by level: the level it is kept at; 0: not at all */
 	bool also_4k;	 /* array[1] takes 4 KiB pages too: half of them, by an address bit */
 	uint8_t quick;	 /* a bit per level that is kept in one array, of at most 16 ways */
-	uint8_t hot;	 /* of those, the one that hit last; 0: none */
+	uint8_t last;	 /* the level found or put last; 0: none */
+	uint8_t hot;	 /* the same if it is quick, else 0 */
 	uint8_t present; /* a bit per level that has entries */
 	uint32_t live[GN_TLB_LEVELS + 1]; /* entries by level */
 };
@@ -70,7 +72,7 @@ int gn_tlb_init(struct gn_tlb *t, const struct gn_tlb_shape *shape); /* -ENOMEM 
 void gn_tlb_fini(struct gn_tlb *t);
 
 /* Where an address was looked for: what follows from it can be put there without a second search. Level 0:
- * nowhere, since there are no entries of that size. */
+ * nowhere, or what was found there has been dropped. */
 struct gn_tlb_place {
 	struct gn_assoc *array;
 	struct gn_assoc_place at;
@@ -100,7 +102,7 @@ static inline void gn_tlb_locate(struct gn_assoc *a, uint64_t address, uint64_t 
 	p->at = gn_assoc_place(a, page, gn_tlb_key(page, level, tag));
 }
 
-/* Among the levels that are not hot. */
+/* Among the levels but the hot one. */
 struct gn_assoc_entry *gn_tlb_find_other(struct gn_tlb *t, uint64_t address, uint64_t tag,
 					 struct gn_tlb_place *p);
 
@@ -128,7 +130,7 @@ gn_tlb_find(struct gn_tlb *t, uint64_t address, uint64_t tag, struct gn_tlb_plac
 /* The books: @level has one more entry, @replaced (a key, or 0) is gone. */
 void gn_tlb_recount(struct gn_tlb *t, unsigned level, uint64_t replaced);
 
-/* As the next one, at the level it is @kept at. */
+/* As the next one, from no search, at the level it is @kept at. */
 struct gn_assoc_entry *gn_tlb_insert_other(struct gn_tlb *t, uint64_t address, uint64_t tag,
 					   bool is_global, unsigned kept);
 
@@ -147,6 +149,9 @@ gn_tlb_insert(struct gn_tlb *t, uint64_t address, uint64_t tag, bool is_global,
 	*level = kept;
 	if (__builtin_expect(kept != p->level, 0))
 		return gn_tlb_insert_other(t, address, tag, is_global, kept);
+#ifdef GN_DEBUG
+	GN_BUG_ON(!gn_assoc_is_narrow(p->array));
+#endif
 	p->at.key |= is_global ? GN_KEY_GLOBAL : 0;
 	e = gn_assoc_put_narrow(p->array, &p->at, &replaced);
 	if (__builtin_expect((replaced ^ p->at.key) & GN_KEY_LEVEL_MASK, 0))

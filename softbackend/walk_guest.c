@@ -49,7 +49,7 @@ struct path {
 	gn_rights_t outer[GN_MAX_LEVELS + 1]; /* what the nested dimension lets us do to it */
 };
 
-/* Where the table at @gpa_table is; @offset: of the entry that is wanted. False: w->fault. */
+/* Where the table of @level is; @offset: of the entry that is wanted. False: w->fault. */
 GN_WALK_INLINE bool find_table(struct gn_soft_cpu *cpu, struct gn_soft_walk *w,
 			       const struct nested *nested, uint64_t offset, unsigned level,
 			       struct path *p)

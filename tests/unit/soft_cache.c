@@ -105,3 +105,60 @@ Test(soft_cache, a_line_moves_up_the_hierarchy)
 	gn_cache_fini(&c.l2);
 	gn_cache_fini(&l3);
 }
+
+static int make_caches(struct gn_caches *c, struct gn_cache *l3)
+{
+	*c = (struct gn_caches){ .last_line = GN_CACHE_NO_LINE, .l3 = l3 };
+	return gn_cache_init(&c->l1, 2, 8, false, 1 << 24) ||
+	       gn_cache_init(&c->l2, 8, 4, false, 0x7fff) ||
+	       gn_cache_init(l3, 33, 11, true, 1 << 14);
+}
+
+static void drop_caches(struct gn_caches *c)
+{
+	gn_cache_fini(&c->l1);
+	gn_cache_fini(&c->l2);
+	gn_cache_fini(c->l3);
+}
+
+/* Walks of a few entries, and their data, by level and kind: the same in bulk as one by one. */
+Test(soft_cache, a_queue_counts_as_single_references_do)
+{
+	struct test_random r = test_random_seed(11);
+	struct gn_cache single_l3, queued_l3;
+	static struct gn_caches single, queued;
+	struct gn_cache_served want = { 0 }, got = { 0 }, served;
+
+	cr_assert_eq(make_caches(&single, &single_l3), 0);
+	cr_assert_eq(make_caches(&queued, &queued_l3), 0);
+	for (unsigned step = 0; step < 20000; step++) {
+		uint32_t line, entries = (uint32_t)test_random_below(&r, 5);
+
+		for (uint32_t i = 0; i < entries; i++) {
+			line = (uint32_t)test_random_below(&r, 700);
+			want.entries[gn_caches_use(&single, (uint64_t)line << GN_LINE_SHIFT)]++;
+			gn_caches_queue_entry(&queued, line);
+		}
+		gn_caches_end_walk(&queued);
+		cr_assert(!entries || queued.last_line == line);
+		line = (uint32_t)test_random_below(&r, 700);
+		if (line != queued.last_line) {
+			want.data[gn_caches_use(&single, (uint64_t)line << GN_LINE_SHIFT)]++;
+			gn_caches_queue_datum(&queued, line);
+		}
+		if (queued.queued < GN_CACHE_QUEUE - GN_CACHE_ROOM && step + 1 < 20000)
+			continue;
+		gn_caches_run(&queued, &served);
+		for (unsigned level = 0; level < GN_CACHE_LEVELS; level++) {
+			got.entries[level] += served.entries[level];
+			got.data[level] += served.data[level];
+		}
+	}
+	for (unsigned level = 0; level < GN_CACHE_LEVELS; level++) {
+		cr_assert(want.entries[level] > 100 && want.data[level] > 100);
+		cr_assert_eq(got.entries[level], want.entries[level]);
+		cr_assert_eq(got.data[level], want.data[level]);
+	}
+	drop_caches(&single);
+	drop_caches(&queued);
+}

@@ -121,6 +121,65 @@ Test(soft_tlb, one_size_in_two_arrays)
 	gn_tlb_fini(&t);
 }
 
+/* AMD's first level: one array for all sizes, of more ways than one vector has. */
+Test(soft_tlb, all_sizes_in_one_wide_array)
+{
+	const struct gn_tlb_shape shape = { .entries = { 72, 0, 0 },
+					    .ways = { 72, 0, 0 },
+					    .home = { 0, 0, 0, 0 } };
+	struct gn_tlb t;
+
+	cr_assert_eq(gn_tlb_init(&t, &shape), 0);
+	for (uint64_t page = 0; page < 60; page++)
+		add(&t, page << GN_PAGE_SHIFT, TAG(0), false, 1);
+	for (uint64_t page = 0; page < 12; page++)
+		add(&t, (1000 + 2 * page) * MIB, TAG(0), true, 2);
+	for (uint64_t page = 0; page < 60; page++)
+		cr_assert(has(&t, page << GN_PAGE_SHIFT, TAG(0)));
+	for (uint64_t page = 0; page < 12; page++)
+		cr_assert(has(&t, (1000 + 2 * page) * MIB, TAG(1)));
+	add(&t, 5000 * MIB, TAG(0), false, 3); /* the one used longest ago goes */
+	cr_assert(!has(&t, 0, TAG(0)));
+	cr_assert(has(&t, 1 << GN_PAGE_SHIFT, TAG(0)));
+	cr_assert_eq(t.array[0].used, 72);
+	gn_tlb_drop_nonglobal(&t);
+	cr_assert_eq(t.array[0].used, 12);
+	gn_tlb_fini(&t);
+}
+
+static unsigned level_found(struct gn_tlb *t, uint64_t va)
+{
+	struct gn_tlb_place place;
+
+	return gn_tlb_find(t, va, TAG(0), &place) ? place.level : 0;
+}
+
+/* A guest that changed a page's size and flushed nothing: whichever is found, it is the size used last. */
+Test(soft_tlb, of_two_sizes_the_one_used_last)
+{
+	const struct gn_tlb_shape wide = { .entries = { 64, 0, 0 },
+					   .ways = { 64, 0, 0 },
+					   .home = { 0, 0, 0, 0 } };
+
+	for (unsigned i = 0; i < 2; i++) {
+		struct gn_tlb t;
+
+		if (i)
+			cr_assert_eq(gn_tlb_init(&t, &wide), 0);
+		else
+			make_split(&t);
+		add(&t, 4 * MIB, TAG(0), false, 1);
+		add(&t, 4 * MIB, TAG(0), false, 2);
+		add(&t, 8 * MIB, TAG(0), false, 1);
+		cr_assert_eq(level_found(&t, 4 * MIB), 1);
+		cr_assert_eq(level_found(&t, 5 * MIB), 2);
+		cr_assert_eq(level_found(&t, 4 * MIB), 2);
+		cr_assert_eq(level_found(&t, 8 * MIB), 1);
+		cr_assert_eq(level_found(&t, 4 * MIB), 1);
+		gn_tlb_fini(&t);
+	}
+}
+
 Test(soft_pwc, answers_with_the_lowest_entry)
 {
 	const struct gn_pwc_shape shape = { .entries = { 0, 0, 32, 4, 2, 2 },
