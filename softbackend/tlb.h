@@ -7,8 +7,9 @@
  * it matches under any tag and survives what flushes a tag.
  *
  * The page sizes are looked up one after the other, the one that was used last first, and another size only if it has
- * entries; hardware asks all at once. Who inserts has dropped what was there for the address. Where a guest changed a page's size and did not flush,
- * entries of two sizes may cover one address all the same, and any of them may be used (SDM 4.10.2.3): here it is the size used last.
+ * entries; hardware asks all at once. Who inserts has dropped what was there for the address. Where a guest changed a
+ * page's size and did not flush, entries of two sizes may cover one address all the same, and any of them may be used
+ * (SDM 4.10.2.3): here it is the size used last.
  */
 #ifndef GN_SOFT_TLB_H
 #define GN_SOFT_TLB_H
