@@ -166,7 +166,7 @@ GN_CACHE_INLINE uint32_t run_shape(const struct gn_cache *cache, uint32_t *queue
 	uint32_t *missed = queue;
 
 	/* Behind the queue's end there is something too, and any of it is in some set. */
-	for (uint32_t i = 0; is_hashed && i < GN_CACHE_AHEAD; i++)
+	for (uint32_t i = 0; is_hashed && i < GN_CACHE_AHEAD && i < count; i++)
 		prefetch_set(c, queue[i], is_hashed, shape);
 	for (const uint32_t *at = queue, *end = queue + count; at < end; at++) {
 		uint32_t ref = *at;
