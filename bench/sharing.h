@@ -112,6 +112,10 @@ struct sharing_results {
 };
 void sharing_add_figure(struct sharing_results *r, const char *group, const char *name,
 			const char *unit, double value, enum sharing_promise promise, double goal);
+/* "SIDE: @name" */
+void sharing_add_side_figure(struct sharing_results *r, const char *group, enum sharing_side side,
+			     const char *name, const char *unit, double value,
+			     enum sharing_promise promise, double goal);
 bool sharing_is_missed(const struct sharing_figure *figure);
 void sharing_results_fini(struct sharing_results *r);
 

@@ -11,7 +11,6 @@
  */
 #include <errno.h>
 #include <math.h>
-#include <stdio.h>
 #include <sys/mman.h>
 
 #include "sharing_keeper.h"
@@ -30,10 +29,7 @@ enum { BREAKS = 20000 };
 static void add(struct sharing_results *r, enum sharing_side side, const char *name,
 		const char *unit, double value, enum sharing_promise promise, double goal)
 {
-	char full[64];
-
-	snprintf(full, sizeof(full), "%s: %s", sharing_side_name(side), name);
-	sharing_add_figure(r, GROUP, full, unit, value, promise, goal);
+	sharing_add_side_figure(r, GROUP, side, name, unit, value, promise, goal);
 }
 
 /* The others' pages still have the contents. */

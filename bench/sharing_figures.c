@@ -2,7 +2,6 @@
 /*
  * sharing_figures.c - what the runs of a case promise: ratios to KSM and to the limit of the same repetition's data.
  */
-#include <stdio.h>
 
 #include "sharing.h"
 
@@ -22,10 +21,7 @@ static void add(struct sharing_results *r, const struct sharing_case_result *c,
 		enum sharing_side side, const char *name, const char *unit, double value,
 		enum sharing_promise promise, double goal)
 {
-	char full[64];
-
-	snprintf(full, sizeof(full), "%s: %s", sharing_side_name(side), name);
-	sharing_add_figure(r, c->of->name, full, unit, value, promise, goal);
+	sharing_add_side_figure(r, c->of->name, side, name, unit, value, promise, goal);
 }
 
 static bool is_real(enum sharing_side side)

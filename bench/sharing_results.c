@@ -69,6 +69,16 @@ void sharing_add_figure(struct sharing_results *r, const char *group, const char
 	figure->goal = goal;
 }
 
+void sharing_add_side_figure(struct sharing_results *r, const char *group, enum sharing_side side,
+			     const char *name, const char *unit, double value,
+			     enum sharing_promise promise, double goal)
+{
+	char full[96];
+
+	snprintf(full, sizeof(full), "%s: %s", sharing_side_name(side), name);
+	sharing_add_figure(r, group, full, unit, value, promise, goal);
+}
+
 bool sharing_is_missed(const struct sharing_figure *f)
 {
 	if (f->promise == SHARING_SHOWN)

@@ -5,7 +5,6 @@
  * the host takes from one of them, or what the new duplicates add to one, is in the mean beside it.
  */
 #include <math.h>
-#include <stdio.h>
 #include <time.h>
 
 #include "control/clock.h"
@@ -84,16 +83,7 @@ static int scan_all(struct sharing_rig *rig)
 	return err;
 }
 
-static void add_figure(struct sharing_results *r, const char *side, const char *name,
-		       const char *unit, double value, enum sharing_promise promise, double goal)
-{
-	char full[64];
-
-	snprintf(full, sizeof(full), "gnomon, %s: %s", side, name);
-	sharing_add_figure(r, GROUP, full, unit, value, promise, goal);
-}
-
-static int idle(struct sharing_results *r, struct sharing_rig *rig, const char *scheme)
+static int idle(struct sharing_results *r, struct sharing_rig *rig, enum sharing_side side)
 {
 	double percent[SWEEPS], cpu_s = 0, written_s = NAN, found_s = NAN, t0_s = gn_now_s();
 	unsigned sweeps = r->setup.quick ? QUICK_SWEEPS : SWEEPS;
@@ -117,12 +107,14 @@ static int idle(struct sharing_results *r, struct sharing_rig *rig, const char *
 	}
 	if (err)
 		return err;
-	add_figure(r, scheme, "CPU, the median sweep", "% of a core",
-		   stats_summarise(percent, sweeps).median, SHARING_AT_MOST, GOAL_SHARE);
-	add_figure(r, scheme, "CPU, mean", "% of a core", 100 * cpu_s / (gn_now_s() - t0_s),
-		   SHARING_SHOWN, 0);
-	add_figure(r, scheme, "until new duplicates are merged", "s",
-		   isnan(found_s) ? (double)INFINITY : found_s, SHARING_AT_MOST, GOAL_FOUND_S);
+	sharing_add_side_figure(r, GROUP, side, "CPU, the median sweep", "% of a core",
+				stats_summarise(percent, sweeps).median, SHARING_AT_MOST,
+				GOAL_SHARE);
+	sharing_add_side_figure(r, GROUP, side, "CPU, mean", "% of a core",
+				100 * cpu_s / (gn_now_s() - t0_s), SHARING_SHOWN, 0);
+	sharing_add_side_figure(r, GROUP, side, "until new duplicates are merged", "s",
+				isnan(found_s) ? (double)INFINITY : found_s, SHARING_AT_MOST,
+				GOAL_FOUND_S);
 	return 0;
 }
 
@@ -133,9 +125,10 @@ static uint64_t pause_of(const struct sharing_contents *contents)
 }
 
 static int steady_own(struct sharing_results *r, const struct sharing_contents *contents,
-		      const struct sharing_oracle *oracle, const char *scheme)
+		      const struct sharing_oracle *oracle, enum sharing_side side)
 {
-	const struct sharing_rig_config config = { .contents = contents, .scheme = scheme };
+	const struct sharing_rig_config config = { .contents = contents,
+						   .scheme = sharing_side_scheme(side) };
 	struct sharing_run run = { 0 };
 	struct sharing_rig rig;
 	int err = sharing_rig_init(&rig, &config), failed;
@@ -146,7 +139,7 @@ static int steady_own(struct sharing_results *r, const struct sharing_contents *
 	if (!err)
 		err = sharing_rig_start_guests(&rig, pause_of(contents));
 	if (!err)
-		err = idle(r, &rig, scheme);
+		err = idle(r, &rig, side);
 	failed = sharing_rig_stop_guests(&rig);
 	sharing_run_fini(&run);
 	sharing_rig_fini(&rig);
@@ -187,9 +180,9 @@ static int run_probe(struct sharing_results *r, struct sharing_ksm *ksm)
 	if (!err && ksm)
 		err = steady_ksm(r, ksm, &contents, &oracle);
 	if (!err)
-		err = steady_own(r, &contents, &oracle, "ept");
+		err = steady_own(r, &contents, &oracle, SHARING_EPT);
 	if (!err)
-		err = steady_own(r, &contents, &oracle, "shadow");
+		err = steady_own(r, &contents, &oracle, SHARING_SHADOW);
 	sharing_contents_fini(&contents);
 	return err;
 }

@@ -84,6 +84,33 @@ GN_WALK_INLINE enum gn_walk_step gn_walk_take(const struct gn_fmt *f, unsigned l
 	return GN_STEP_LEAF;
 }
 
+/* Where a walk of the tables below hw.root to @at begins: under the lowest entry that @pwc (NULL: not asked) has, else at the
+ * root. Returns the level of *@table. */
+GN_WALK_INLINE unsigned gn_walk_begin(struct gn_soft_cpu *cpu, struct gn_soft_walk *w,
+				      struct gn_pwc *pwc, uint64_t tag, unsigned levels,
+				      uint64_t at, uint64_t *table, gn_rights_t *rights,
+				      struct gn_walk_path *p)
+{
+	const struct gn_assoc_entry *known = NULL;
+	unsigned level = levels, found;
+
+	*table = cpu->vcpu->hw.root.v;
+	*rights = GN_RWXU;
+	if (pwc && pwc->exists) {
+		w->cycles += cpu->cost.pwc;
+		known = gn_pwc_find(pwc, at, tag, levels, &found, &p->pde);
+	}
+	if (known) {
+		cpu->stats.pwc_hits++;
+		*table = known->frame;
+		*rights = gn_pwc_rights(known);
+		level = found - 1;
+	}
+	p->top = level;
+	p->missing = 0;
+	return level;
+}
+
 /* Does the walk owe A or D bits? */
 GN_WALK_INLINE bool gn_walk_owes_bits(const struct gn_walk_path *p, const struct gn_walk_leaf *leaf,
 				      bool is_write)

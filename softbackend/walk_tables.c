@@ -45,24 +45,12 @@ GN_WALK_INLINE bool descend(struct gn_soft_cpu *cpu, const struct gn_access *acc
 			    struct gn_soft_walk *w, const struct gn_fmt *f, struct gn_walk_path *p,
 			    struct gn_walk_leaf *leaf)
 {
-	const struct gn_assoc_entry *known = NULL;
-	uint64_t table = cpu->vcpu->hw.root.v;
-	gn_rights_t rights = GN_RWXU;
+	uint64_t table;
+	gn_rights_t rights;
 	enum gn_walk_step s = GN_STEP_FAULT;
-	unsigned level = f->levels, found;
+	unsigned level = gn_walk_begin(cpu, w, &cpu->pwc, cpu->tag, f->levels, access->va.v, &table,
+				       &rights, p);
 
-	if (cpu->pwc.exists) {
-		w->cycles += cpu->cost.pwc;
-		known = gn_pwc_find(&cpu->pwc, access->va.v, cpu->tag, f->levels, &found, &p->pde);
-	}
-	if (known) {
-		cpu->stats.pwc_hits++;
-		table = known->frame;
-		rights = gn_pwc_rights(known);
-		level = found - 1;
-	}
-	p->top = level;
-	p->missing = 0;
 	switch (level) {
 	case 5:
 		if (f->levels < 5 ||
