@@ -33,11 +33,10 @@
 
 #define GN_LINE_SHIFT	   6
 #define GN_CACHE_MAX_LINES ((uint32_t)1 << 31)
-#define GN_CACHE_MAX_BYTES                                                                         \
-	((uint64_t)(GN_CACHE_MAX_LINES - 1)                                                        \
-	 << GN_LINE_SHIFT) /* of addresses: no line's lane is all ones */
-#define GN_CACHE_MAX_WAYS 16
-#define GN_CACHE_HASH	  0x9e3779b1u
+/* Of addresses: one line less, whose lane would be all ones. */
+#define GN_CACHE_MAX_BYTES ((uint64_t)(GN_CACHE_MAX_LINES - 1) << GN_LINE_SHIFT)
+#define GN_CACHE_MAX_WAYS  16
+#define GN_CACHE_HASH	   0x9e3779b1u
 
 /* What a lane says. Long: the line. Short: the line's bits above those of the set's number; where sets are hashed, below
  * GN_CACHE_HASHED. */
@@ -73,11 +72,11 @@ static inline void *gn_cache_set(const struct gn_cache *c, size_t set, enum gn_c
 }
 
 #define GN_CACHE_QUEUE 2048 /* references */
-#define GN_CACHE_ROOM                                                                              \
-	256 /* free ones that who begins a walk makes sure of: a walk's and a batch's data */
-#define GN_CACHE_DATUM                                                                             \
-	GN_CACHE_MAX_LINES /* on top of a queued line: the guest's datum, not a walk's entry */
-#define GN_CACHE_AHEAD 32  /* references between a prefetch and the use */
+/* Free ones that who begins a walk makes sure of: for its own and for the data of a batch behind it. */
+#define GN_CACHE_ROOM 256
+/* On top of a queued line: the guest's datum, not a walk's entry. */
+#define GN_CACHE_DATUM GN_CACHE_MAX_LINES
+#define GN_CACHE_AHEAD 32 /* references between a prefetch and the use */
 
 /* The number of the set of a line or queued reference. @is_hashed: what the cache was made with. */
 static inline size_t gn_cache_index(const struct gn_cache *c, uint32_t line, bool is_hashed)
@@ -95,8 +94,8 @@ struct gn_cache_served {
 
 /* The CPU's own L1 and L2, and the L3 it shares. */
 struct gn_caches {
-	uint32_t
-		last_line; /* used or queued last, but for a walk that goes on: in the L1 by now, and marked */
+	/* Used or queued last, but for a walk that goes on: in the L1 by now, and marked. */
+	uint32_t last_line;
 	uint32_t no_l1; /* GN_CACHE_NO_LINE if there is no L1, else 0 */
 	uint32_t queued;
 	uint64_t taken; /* references taken out of the queue, ever */
