@@ -2,9 +2,10 @@
 /*
  * fill.c - demand population: a touch of a page that is not in the view, answered.
  *
- * Two threads. The reader reads the userfaultfd and nothing else, so that the kernel's remap events (view.c) are always
- * answered, whatever lock is held. The filler works on faults, one at a time, on behalf of the vCPU that is
- * blocked: it reports a nested violation to the engine and carries out the answer.
+ * Two threads. The filler reads the userfaultfd and works on faults, one at a time, on behalf of the vCPU that is
+ * blocked: it reports a nested violation to the engine and carries out the answer. The stand-in sleeps, but while somebody moves a
+ * mapping: the kernel waits until the event of that is read (view.c), and the filler may be who moves, or wait for a lock that he
+ * holds. The stand-in takes none but the queue's. What it reads of faults is the filler's; each wakes the other by an eventfd.
  *
  *     sequence = even -> gn_vcpu_fault -> the ept room's leaf -> view_lock -> sequence unchanged? -> put in
  *
@@ -22,7 +23,7 @@
  * Which vCPU: the fault's thread id. A stray fault (of a vCPU that was called out meanwhile) is answered on vCPU 0's
  * account; what it puts in is right, whoever asked.
  *
- * Over a template there is only the reader's part, which is another: view_template.c.
+ * Over a template nothing is filled or moved, and the filler answers otherwise: view_template.c.
  */
 #include <errno.h>
 #include <linux/userfaultfd.h>
@@ -42,6 +43,9 @@
 #define BLOCK_LEVEL 2
 #define BLOCK_PAGES ((uint64_t)512)
 #define EVENTS	    16 /* read at a time */
+/* That come in with one that shares, at most: 512 KiB. The vCPU that touched it runs on meanwhile, but if it leaves the guest it
+ * waits for that. */
+#define AROUND_PAGES 128
 
 /* ---- One fault --------------------------------------------------------------------------------------------- */
 
@@ -189,22 +193,27 @@ static void deny(struct gn_kvm_nested *n, struct gn_kvm_cpu *cpu, gfn_t at, bool
 		gn_kvm_kick(cpu);
 }
 
-/* Report the violation until its answer is carried out. */
-static int resolve(struct gn_kvm_nested *n, struct gn_kvm_cpu *cpu, gfn_t at, bool is_write,
-		   bool may_deny, uint64_t *pages)
+static struct gn_fault violation(gfn_t at, bool is_write)
 {
-	struct gn_fault fault = { .access = { .kind = is_write ? GN_WRITE : GN_READ, .size = 1 },
+	return (struct gn_fault){ .access = { .kind = is_write ? GN_WRITE : GN_READ, .size = 1 },
 				  .nested = true,
 				  .gpa = gfn_to_gpa(at) };
+}
+
+/* Report the violation until its answer is carried out. @leaf: what was put in, of no pages if nothing was. */
+static int resolve(struct gn_kvm_nested *n, struct gn_kvm_cpu *cpu, gfn_t at, bool is_write,
+		   bool may_deny, struct leaf *leaf)
+{
+	struct gn_fault fault = violation(at, is_write);
 	bool done = false, is_forced = false, keeps = false;
 	int err = 0;
 
-	*pages = 0;
+	leaf->pages = 0;
 	while (!done && atomic_load(&n->is_active)) {
 		uint64_t sequence = gn_p2m_begin_read(&n->kvm->vm->p2m);
+		struct leaf found;
 		enum put_end end;
 		struct gn_fix fix;
-		struct leaf leaf;
 
 		err = gn_vcpu_fault(cpu->vcpu, &fault, &fix);
 		if (err == -ENOMEM && is_forced && !keeps) {
@@ -218,9 +227,9 @@ static int resolve(struct gn_kvm_nested *n, struct gn_kvm_cpu *cpu, gfn_t at, bo
 			deny(n, cpu, at, is_write, &fix, err, sequence, &done);
 			continue;
 		}
-		if (!find_leaf(n, at, &leaf) || (is_write && !leaf.writable))
+		if (!find_leaf(n, at, &found) || (is_write && !found.writable))
 			continue;
-		err = put(n, &leaf, sequence, keeps, &end);
+		err = put(n, &found, sequence, keeps, &end);
 		done = end == PUT_DONE;
 		if (end == PUT_BREAK) {
 			fault.access.kind = GN_WRITE;
@@ -232,9 +241,80 @@ static int resolve(struct gn_kvm_nested *n, struct gn_kvm_cpu *cpu, gfn_t at, bo
 			deny(n, cpu, at, is_write, &fix, err, sequence, &done);
 		if (err)
 			break;
-		*pages = leaf.pages;
+		*leaf = found;
 	}
 	return err;
+}
+
+/* @at shares @frame and has no leaf: it was not used since. */
+static bool is_unused(const struct gn_kvm_nested *n, uint64_t at, uint64_t frame)
+{
+	struct gn_vm *vm = n->kvm->vm;
+	const struct gn_hw *hw = gn_vcpu_hw(n->kvm->cpus[0].vcpu);
+	p2m_word_t word = gn_p2m_get(&vm->p2m, gfn(at));
+	struct gn_walk walk;
+
+	if (gn_p2m_word_state(word) != GN_P2M_SHARED || !gn_p2m_word_grants(word, GN_R) ||
+	    gn_p2m_word_pfn(word).v != frame)
+		return false;
+	gn_walk_any(hw->fmt, vm->frames, hw->root, gfn_to_gpa(gfn(at)).v, &walk);
+	return walk.end != GN_WALK_LEAF;
+}
+
+/* The pages [*from, *to) on either side of @at whose frames lie as they do, and which are not in either. */
+static void find_around(const struct gn_kvm_nested *n, uint64_t at, uint64_t frame, uint64_t *from,
+			uint64_t *to)
+{
+	const uint64_t first = at & ~(uint64_t)(AROUND_PAGES - 1), end = first + AROUND_PAGES,
+		       last = end < n->pages ? end : n->pages;
+
+	*from = at;
+	*to = at + 1;
+	gn_rcu_read_lock();
+	while (*from > first && is_unused(n, *from - 1, frame - (at - *from) - 1))
+		--*from;
+	while (*to < last && is_unused(n, *to, frame + (*to - at)))
+		++*to;
+	gn_rcu_read_unlock();
+}
+
+/*
+ * A run of pages that share was taken out when they began to, and a fault for each would cost more than merging it did. So the first
+ * brings in its neighbours, with leaves as if they had been touched. What is not touched counts as used by that, so nothing is
+ * brought in once somebody wants to know. Returns how many came.
+ */
+static uint64_t put_around(struct gn_kvm_nested *n, struct gn_kvm_cpu *cpu, const struct leaf *leaf)
+{
+	struct gn_counters *counters = gn_vcpu_counters(cpu->vcpu);
+	const struct gn_p2m *p2m = &n->kvm->vm->p2m;
+	const uint64_t at = leaf->start.v, violations = counters->nested_faults;
+	uint64_t sequence, from, to;
+	bool done = true;
+	pfn_t first;
+
+	if (leaf->pages != 1 || !leaf->is_shared || atomic_load(&n->is_aged))
+		return 0;
+	sequence = gn_p2m_begin_read(p2m);
+	find_around(n, at, leaf->frame.v, &from, &to);
+	first = pfn(leaf->frame.v - (at - from));
+	for (uint64_t i = from; i < to && done; i++) {
+		const struct gn_fault fault = violation(gfn(i), false);
+		struct gn_fix fix;
+
+		if (i != at)
+			done = !gn_p2m_retry(p2m, sequence) &&
+			       !gn_vcpu_fault(cpu->vcpu, &fault, &fix) && fix.kind == GN_FIX_RETRY;
+	}
+	counters->nested_faults = violations; /* the vCPU had none of those */
+	pthread_mutex_lock(&n->view_lock);
+	done = done && !atomic_load(&n->is_aged) && !gn_p2m_retry(p2m, sequence) &&
+	       gn_kvm_view_has_place(n, gfn(from), to - from, first);
+	for (uint64_t i = from; i < to && done; i++)
+		mark_accessed(n, gfn(i));
+	/* A page that the host does not have at hand is touched again. */
+	done = done && !gn_kvm_view_put(n, gfn(from), to - from, first, false);
+	pthread_mutex_unlock(&n->view_lock);
+	return done ? to - from - 1 : 0;
 }
 
 static struct gn_kvm_cpu *cpu_of(struct gn_kvm *kvm, pid_t tid)
@@ -251,15 +331,17 @@ static void answer(struct gn_kvm_nested *n, const struct gn_kvm_touch *touch)
 {
 	struct gn_kvm_cpu *cpu = cpu_of(n->kvm, touch->tid);
 	struct gn_counters *counters = gn_vcpu_counters(cpu->vcpu);
-	uint64_t began = n->kvm->config.time_exits ? gn_kvm_now_ns() : 0, pages = 0;
+	uint64_t began = n->kvm->config.time_exits ? gn_kvm_now_ns() : 0;
+	struct leaf leaf;
 
 	if (atomic_load(&n->is_active) && touch->gfn < n->pages) {
 		counters->exits++;
 		counters->exits_by[GN_EXIT_NESTED]++;
 		cpu->stats.exits_by[GN_EXIT_NESTED]++;
 		cpu->stats.uffd_faults++;
-		(void)resolve(n, cpu, gfn(touch->gfn), touch->is_write, true, &pages);
-		cpu->stats.uffd_bytes += pages * GN_PAGE_SIZE;
+		(void)resolve(n, cpu, gfn(touch->gfn), touch->is_write, true, &leaf);
+		leaf.pages += put_around(n, cpu, &leaf);
+		cpu->stats.uffd_bytes += leaf.pages * GN_PAGE_SIZE;
 		if (began)
 			cpu->stats.ns_by[GN_EXIT_NESTED] += gn_kvm_now_ns() - began;
 	}
@@ -276,20 +358,20 @@ void gn_kvm_fill_settle(struct gn_kvm *kvm)
 
 int gn_kvm_fill_ahead(struct gn_kvm_nested *n)
 {
-	uint64_t at = 0, pages;
+	uint64_t at = 0;
 	int err = 0;
 
 	pthread_mutex_lock(&n->fill_lock);
 	while (at < n->pages && !err) {
+		struct leaf leaf = { .pages = 1 };
 		struct gn_p2m_info info;
 
 		(void)gn_p2m_query(n->kvm->vm, gfn(at), &info);
-		pages = 1;
 		/* What is sealed stays out: it would stop being so. */
 		if (info.state == GN_P2M_PRIVATE || info.state == GN_P2M_READONLY ||
 		    (info.state == GN_P2M_SHARED && (info.rights & GN_R) && n->uffd_wp))
-			err = resolve(n, &n->kvm->cpus[0], gfn(at), false, false, &pages);
-		at = (at | ((pages ? pages : 1) - 1)) + 1;
+			err = resolve(n, &n->kvm->cpus[0], gfn(at), false, false, &leaf);
+		at = (at | ((leaf.pages ? leaf.pages : 1) - 1)) + 1;
 	}
 	pthread_mutex_unlock(&n->fill_lock);
 	return err;
@@ -306,16 +388,14 @@ static void enqueue(struct gn_kvm_nested *n, const struct gn_kvm_touch *touch)
 	while (i < n->queued && (n->queue[i].gfn != touch->gfn || n->queue[i].tid != touch->tid ||
 				 n->queue[i].is_write != touch->is_write))
 		i++;
-	if (i == n->queued && n->queued < GN_KVM_QUEUE) {
+	if (i == n->queued && n->queued < GN_KVM_QUEUE)
 		n->queue[n->queued++] = *touch;
-		pthread_cond_signal(&n->queue_filled);
-	} else if (i == n->queued) {
+	else if (i == n->queued)
 		gn_kvm_view_wake(n, gfn(touch->gfn));
-	}
 	pthread_mutex_unlock(&n->queue_lock);
 }
 
-static void take_event(struct gn_kvm_nested *n, const struct uffd_msg *msg)
+static void take_fault(struct gn_kvm_nested *n, const struct uffd_msg *msg)
 {
 	uint64_t address = msg->arg.pagefault.address - (uintptr_t)n->view;
 	struct gn_kvm_touch touch = {
@@ -324,8 +404,6 @@ static void take_event(struct gn_kvm_nested *n, const struct uffd_msg *msg)
 		.is_write = msg->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE,
 	};
 
-	if (msg->event != UFFD_EVENT_PAGEFAULT)
-		return;
 	if (!gn_vm_is_over_template(n->kvm->vm)) {
 		enqueue(n, &touch);
 		return;
@@ -336,47 +414,142 @@ static void take_event(struct gn_kvm_nested *n, const struct uffd_msg *msg)
 }
 
 /* All that wait are read at once: another look, that finds nothing, is a system call more for each fault. */
-static void *read_events(void *ctx)
+struct seen {
+	unsigned faults, moves;
+};
+
+static struct seen read_events(struct gn_kvm_nested *n)
 {
-	struct gn_kvm_nested *n = (struct gn_kvm_nested *)ctx;
-	struct pollfd fds[2] = { { .fd = n->uffd, .events = POLLIN },
-				 { .fd = n->stop_fd, .events = POLLIN } };
 	struct uffd_msg messages[EVENTS];
+	const ssize_t bytes = read(n->uffd, messages, sizeof(messages));
+	struct seen seen = { 0, 0 };
 
-	while (!(fds[1].revents & POLLIN)) {
-		ssize_t bytes;
-
-		if (poll(fds, 2, -1) < 0 && errno != EINTR)
-			break;
-		bytes = read(n->uffd, messages, sizeof(messages));
-		for (ssize_t i = 0; i < bytes / (ssize_t)sizeof(messages[0]); i++)
-			take_event(n, &messages[i]);
+	for (ssize_t i = 0; i < bytes / (ssize_t)sizeof(messages[0]); i++) {
+		if (messages[i].event == UFFD_EVENT_PAGEFAULT) {
+			take_fault(n, &messages[i]);
+			seen.faults++;
+		}
+		seen.moves += messages[i].event == UFFD_EVENT_REMAP;
 	}
-	return NULL;
+	return seen;
+}
+
+/* Until there are events, or the other thread has something to say. */
+static void await_events(const struct gn_kvm_nested *n, int word_fd)
+{
+	struct pollfd fds[2] = { { .fd = n->uffd, .events = POLLIN },
+				 { .fd = word_fd, .events = POLLIN } };
+	eventfd_t said;
+
+	(void)poll(fds, 2, -1);
+	if (fds[1].revents & POLLIN)
+		(void)eventfd_read(word_fd, &said);
+}
+
+static bool dequeue(struct gn_kvm_nested *n, struct gn_kvm_touch *touch, bool *is_stopping)
+{
+	bool any;
+
+	pthread_mutex_lock(&n->queue_lock);
+	any = n->queued;
+	*is_stopping = n->is_stopping;
+	if (any) {
+		*touch = n->queue[0];
+		memmove(&n->queue[0], &n->queue[1], --n->queued * sizeof(n->queue[0]));
+	}
+	pthread_mutex_unlock(&n->queue_lock);
+	return any;
 }
 
 static void *fill(void *ctx)
 {
 	struct gn_kvm_nested *n = (struct gn_kvm_nested *)ctx;
+	struct gn_kvm_touch touch;
+	bool is_stopping = false;
 
-	pthread_mutex_lock(&n->queue_lock);
-	while (!n->is_stopping) {
-		struct gn_kvm_touch touch;
-
-		if (!n->queued) {
-			pthread_cond_wait(&n->queue_filled, &n->queue_lock);
+	while (!is_stopping) {
+		if (!dequeue(n, &touch, &is_stopping)) {
+			if (!is_stopping)
+				await_events(n, n->filler_fd);
+			(void)read_events(n);
 			continue;
 		}
-		touch = n->queue[0];
-		memmove(&n->queue[0], &n->queue[1], --n->queued * sizeof(n->queue[0]));
-		pthread_mutex_unlock(&n->queue_lock);
 		pthread_mutex_lock(&n->fill_lock);
 		answer(n, &touch);
 		pthread_mutex_unlock(&n->fill_lock);
-		pthread_mutex_lock(&n->queue_lock);
 	}
-	pthread_mutex_unlock(&n->queue_lock);
 	return NULL;
+}
+
+void gn_kvm_fill_move_begins(struct gn_kvm_nested *n)
+{
+	pthread_mutex_lock(&n->queue_lock);
+	n->moves++;
+	pthread_cond_signal(&n->move_begun);
+	pthread_mutex_unlock(&n->queue_lock);
+}
+
+/* The filler may have read the event, or there was none: then the stand-in waits in vain. */
+void gn_kvm_fill_move_ends(struct gn_kvm_nested *n)
+{
+	bool is_watched;
+
+	pthread_mutex_lock(&n->queue_lock);
+	is_watched = n->moves_over != n->moves;
+	n->moves_over = n->moves;
+	pthread_mutex_unlock(&n->queue_lock);
+	if (is_watched)
+		(void)eventfd_write(n->stand_in_fd, 1);
+}
+
+/* An event that is read after move @seen began is of that move or of a later one. Returns the move to watch, 0: stop. */
+static uint64_t next_move(struct gn_kvm_nested *n, uint64_t seen)
+{
+	uint64_t move;
+
+	pthread_mutex_lock(&n->queue_lock);
+	if (seen > n->moves_over)
+		n->moves_over = seen;
+	while (n->moves_over == n->moves && !n->is_stopping)
+		pthread_cond_wait(&n->move_begun, &n->queue_lock);
+	move = n->is_stopping ? 0 : n->moves;
+	pthread_mutex_unlock(&n->queue_lock);
+	return move;
+}
+
+static void *stand_in(void *ctx)
+{
+	struct gn_kvm_nested *n = (struct gn_kvm_nested *)ctx;
+	uint64_t move = next_move(n, 0);
+
+	while (move) {
+		const struct seen seen = read_events(n);
+
+		if (seen.faults)
+			(void)eventfd_write(n->filler_fd, 1);
+		if (!seen.faults && !seen.moves)
+			await_events(n, n->stand_in_fd);
+		move = next_move(n, seen.moves ? move : 0);
+	}
+	return NULL;
+}
+
+static void close_words(struct gn_kvm_nested *n)
+{
+	if (n->filler_fd >= 0)
+		close(n->filler_fd);
+	if (n->stand_in_fd >= 0)
+		close(n->stand_in_fd);
+}
+
+static void tell_to_stop(struct gn_kvm_nested *n)
+{
+	pthread_mutex_lock(&n->queue_lock);
+	n->is_stopping = true;
+	pthread_cond_signal(&n->move_begun);
+	pthread_mutex_unlock(&n->queue_lock);
+	(void)eventfd_write(n->filler_fd, 1);
+	(void)eventfd_write(n->stand_in_fd, 1);
 }
 
 int gn_kvm_fill_start(struct gn_kvm_nested *n)
@@ -384,24 +557,28 @@ int gn_kvm_fill_start(struct gn_kvm_nested *n)
 	sigset_t all, old;
 	int err;
 
-	n->stop_fd = eventfd(0, EFD_CLOEXEC);
-	if (n->stop_fd < 0)
-		return -errno;
+	n->filler_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	n->stand_in_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (n->filler_fd < 0 || n->stand_in_fd < 0) {
+		err = errno;
+		close_words(n);
+		return -err;
+	}
 	/* The program's signals are for its own threads. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	err = pthread_create(&n->reader, NULL, read_events, n);
+	err = pthread_create(&n->stand_in, NULL, stand_in, n);
 	if (!err) {
 		err = pthread_create(&n->filler, NULL, fill, n);
 		if (err) {
-			(void)eventfd_write(n->stop_fd, 1);
-			pthread_join(n->reader, NULL);
+			tell_to_stop(n);
+			pthread_join(n->stand_in, NULL);
 		}
 	}
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	n->has_threads = !err;
 	if (err)
-		close(n->stop_fd);
+		close_words(n);
 	return -err;
 }
 
@@ -409,13 +586,9 @@ void gn_kvm_fill_stop(struct gn_kvm_nested *n)
 {
 	if (!n->has_threads)
 		return;
-	pthread_mutex_lock(&n->queue_lock);
-	n->is_stopping = true;
-	pthread_cond_signal(&n->queue_filled);
-	pthread_mutex_unlock(&n->queue_lock);
+	tell_to_stop(n);
 	pthread_join(n->filler, NULL);
-	(void)eventfd_write(n->stop_fd, 1);
-	pthread_join(n->reader, NULL);
-	close(n->stop_fd);
+	pthread_join(n->stand_in, NULL);
+	close_words(n);
 	n->has_threads = false;
 }

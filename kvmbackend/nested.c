@@ -330,6 +330,8 @@ void gn_kvm_nested_range_changing(struct gn_kvm *kvm, gfn_t start, gfn_t end,
 		if (change == GN_RANGE_ZAP)
 			gn_kvm_view_template_hold_off(n, start, end);
 	} else {
+		if (change == GN_RANGE_AGE)
+			atomic_store(&n->is_aged, true);
 		gn_kvm_view_take(n, start, end);
 		if (change != GN_RANGE_AGE)
 			gn_kvm_view_send_home(n, start, end);
@@ -389,7 +391,7 @@ static int build(struct gn_kvm *kvm)
 	pthread_mutexattr_destroy(&recursive);
 	pthread_mutex_init(&n->queue_lock, NULL);
 	pthread_mutex_init(&n->slots_lock, NULL);
-	pthread_cond_init(&n->queue_filled, NULL);
+	pthread_cond_init(&n->move_begun, NULL);
 	kvm->nested = n;
 	for (unsigned i = 0; i < kvm->cpu_count; i++) {
 		kvm->cpus[i].nested =
@@ -428,7 +430,7 @@ void gn_kvm_nested_destroy(struct gn_kvm *kvm)
 		free(kvm->cpus[i].nested);
 		kvm->cpus[i].nested = NULL;
 	}
-	pthread_cond_destroy(&n->queue_filled);
+	pthread_cond_destroy(&n->move_begun);
 	pthread_mutex_destroy(&n->slots_lock);
 	pthread_mutex_destroy(&n->queue_lock);
 	pthread_mutex_destroy(&n->fill_lock);

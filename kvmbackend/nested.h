@@ -92,15 +92,17 @@ struct gn_kvm_nested {
 	unsigned held_count;
 
 	/* fill.c */
+	_Atomic(bool) is_aged; /* (a) somebody harvests accessed bits; set with view_lock held */
 	pthread_mutex_t
 		fill_lock; /* held while a fault is worked on; recursive: a switch fills ahead in a pause */
-	pthread_t reader, filler; /* (c) */
-	int stop_fd;		  /* (c) eventfd */
-	bool has_threads;	  /* (c) */
+	pthread_t filler, stand_in; /* (c) */
+	int filler_fd, stand_in_fd; /* (c) eventfds: look again */
+	bool has_threads;	    /* (c) */
 	pthread_mutex_t queue_lock;
-	pthread_cond_t queue_filled;
-	bool is_stopping; /* [queue_lock] */
-	unsigned queued;  /* [queue_lock] */
+	pthread_cond_t move_begun;
+	bool is_stopping;	    /* [queue_lock] */
+	uint64_t moves, moves_over; /* [queue_lock] of mappings: begun, and known to be over */
+	unsigned queued;	    /* [queue_lock] */
 	struct gn_kvm_touch {
 		uint64_t gfn;
 		pid_t tid;
@@ -119,6 +121,8 @@ int gn_kvm_view_new(struct gn_kvm_nested *n, char *why, size_t why_bytes);
 void gn_kvm_view_destroy(struct gn_kvm_nested *n);
 /* @start may have @frame: it is there already, or at home, or a piece more is not one too many. */
 bool gn_kvm_view_has_room(const struct gn_kvm_nested *n, gfn_t start, pfn_t frame);
+/* [start, start + count) can be put in, of frames from @frame on, without a change of mappings. */
+bool gn_kvm_view_has_place(const struct gn_kvm_nested *n, gfn_t start, uint64_t count, pfn_t frame);
 /* Put [start, start + count) in, of frames from @frame on. Pages that are in already stay, made writable if they
  * shall be. -EAGAIN: the frames were not in the pool's page cache; -errno. */
 int gn_kvm_view_put(struct gn_kvm_nested *n, gfn_t start, uint64_t count, pfn_t frame,
@@ -148,6 +152,9 @@ void gn_kvm_view_template_answer(struct gn_kvm_nested *n, gfn_t at);
 
 int gn_kvm_fill_start(struct gn_kvm_nested *n);
 void gn_kvm_fill_stop(struct gn_kvm_nested *n);
+/* Around an mremap() of what is registered, one at a time: the kernel ends it when another thread has read the event. */
+void gn_kvm_fill_move_begins(struct gn_kvm_nested *n);
+void gn_kvm_fill_move_ends(struct gn_kvm_nested *n);
 /* Put in what has a frame, before the guest asks. -errno. */
 int gn_kvm_fill_ahead(struct gn_kvm_nested *n);
 

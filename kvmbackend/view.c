@@ -12,7 +12,7 @@
  * No window. A piece that was just mapped is not registered yet, and a vCPU that touched it then would have what
  * it may not have. So a piece is mapped and registered elsewhere and then moved (mremap) onto its place, in one step
  * for everybody who faults. The registration moves with it if UFFD_FEATURE_EVENT_REMAP is on; the kernel then waits until
- * somebody has read the event: fill.c's reader, which takes no lock for it.
+ * somebody else has read the event: fill.c's stand-in, which takes no lock for it.
  *
  * How many. Neighbouring gfns with neighbouring frames of the pool are one mapping, and all of it is placed when one of them is
  * first touched; its pages come in one by one. Scattered ones are a mapping each, and a process may have so many
@@ -291,9 +291,13 @@ static int place(struct gn_kvm_nested *n, uint64_t start, uint64_t count, uint64
 	err = enroll(n, piece, bytes);
 	/* mlockall() may have filled it before it was guarded, with copies of what is lent. */
 	drop(piece, bytes);
-	if (!err && mremap(piece, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, at_gfn(n, start)) ==
-			    MAP_FAILED)
-		err = -errno;
+	if (!err) {
+		gn_kvm_fill_move_begins(n);
+		if (mremap(piece, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, at_gfn(n, start)) ==
+		    MAP_FAILED)
+			err = -errno;
+		gn_kvm_fill_move_ends(n);
+	}
 	if (err) {
 		munmap(piece, bytes);
 		return err;
@@ -325,14 +329,19 @@ static uint64_t widen(const struct gn_kvm_nested *n, uint64_t end)
 	return end;
 }
 
-/* Is @at to have the window's @source by the p2m, and has it not in the view? Not if it is sealed: it will never be in, and by a place made
+/* Does @at share @source by the p2m, and may be seen there? Not if it is sealed: it will never be in, and by a place made
  * for it its first touch would be told from that of one that has none. */
-static bool wants(const struct gn_kvm_nested *n, uint64_t at, uint64_t source)
+static bool shares(const struct gn_kvm_nested *n, uint64_t at, uint64_t source)
 {
 	p2m_word_t word = gn_p2m_get(&n->kvm->vm->p2m, gfn(at));
 
 	return gn_p2m_word_state(word) == GN_P2M_SHARED && gn_p2m_word_grants(word, GN_R) &&
-	       source_at(n, at) != source && source_of(n, gn_p2m_word_pfn(word)) == source;
+	       source_of(n, gn_p2m_word_pfn(word)) == source;
+}
+
+static bool wants(const struct gn_kvm_nested *n, uint64_t at, uint64_t source)
+{
+	return source_at(n, at) != source && shares(n, at, source);
 }
 
 /* [*from, *to), which is to have @source at *from, grown by the neighbours that are to have what is before and behind it. The p2m
@@ -390,20 +399,30 @@ static int put_run(struct gn_kvm_nested *n, uint64_t start, uint64_t count, bool
 	return err;
 }
 
+/* Nothing has to be placed for [start, start + count) to be put in. */
+static bool is_placed(const struct gn_kvm_nested *n, uint64_t start, uint64_t count,
+		      uint64_t source)
+{
+	/* A blocked page whose unblocking failed is replaced, too. */
+	for (uint64_t i = 0; i < count; i++)
+		if (source_at(n, start + i) != source + i || bit_get(n->blocked, start + i))
+			return false;
+	return true;
+}
+
+bool gn_kvm_view_has_place(const struct gn_kvm_nested *n, gfn_t start, uint64_t count, pfn_t frame)
+{
+	return is_placed(n, start.v, count, source_of(n, frame));
+}
+
 int gn_kvm_view_put(struct gn_kvm_nested *n, gfn_t start, uint64_t count, pfn_t frame,
 		    bool writable)
 {
-	bool is_there = true, is_blocked = false;
 	uint64_t from = start.v, to = from + count, source = source_of(n, frame);
 	int err = 0;
 
 	GN_BUG_ON(writable && is_lent(source));
-	for (uint64_t i = 0; i < count; i++) {
-		is_there &= source_at(n, start.v + i) == source + i;
-		is_blocked |= bit_get(n->blocked, start.v + i);
-	}
-	/* A blocked page whose unblocking failed is replaced, too. */
-	if (!is_there || is_blocked) {
+	if (!is_placed(n, from, count, source)) {
 		if (source == from)
 			to = widen(n, to);
 		else

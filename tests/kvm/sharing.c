@@ -158,6 +158,68 @@ static void runs_have_few_ends(void)
 	gn_kvm_destroy(kvm);
 }
 
+static void expect_used(struct gn_kvm *kvm, uint64_t va, uint64_t pages, uint64_t used)
+{
+	uint8_t bitmap[MOST_PAGES / 8];
+	uint64_t count = 0;
+
+	RIG_CHECK(!gn_accessed_harvest(gn_kvm_vm(kvm), gfn(va >> 12), pages, bitmap), "harvest");
+	for (uint64_t i = 0; i < pages; i++)
+		count += bitmap[i / 8] >> i % 8 & 1;
+	RIG_CHECK(count == used, "%llu pages are marked as used, not %llu",
+		  (unsigned long long)count, (unsigned long long)used);
+}
+
+/* A run that shares comes in with its first page. From when on somebody wants to know which pages are used, each comes by itself. */
+static void neighbours_come_along(void)
+{
+	const uint64_t pages = MOST_PAGES, second = AT + pages * PAGE,
+		       sum = pages * (pages + 1) / 2;
+	struct gn_kvm_config config = plain();
+	struct gn_kvm_stats before, after;
+	struct gn_kvm *kvm = rig_new(&config);
+	const struct gn_counters *counters;
+	struct gn_audit_report report;
+	uint64_t violations;
+
+	if (!kvm)
+		return;
+	counters = gn_vcpu_counters(gn_vm_vcpu(gn_kvm_vm(kvm), 0));
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, number_pages, AT, pages, 1), 0);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, number_pages, second, pages, 1), 0);
+	merge_runs(gn_kvm_vm(kvm), pages);
+	gn_kvm_stats(kvm, &before);
+	violations = counters->nested_faults;
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, second, 1, 0), 1);
+	gn_kvm_stats(kvm, &after);
+	/* Where a read breaks, it is told as a store, too. */
+	RIG_CHECK(!kvm->nested->uffd_wp || counters->nested_faults - violations ==
+						   after.uffd_faults - before.uffd_faults,
+		  "%llu violations for %llu touches",
+		  (unsigned long long)(counters->nested_faults - violations),
+		  (unsigned long long)(after.uffd_faults - before.uffd_faults));
+	before = after;
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, second, pages, 0), sum);
+	gn_kvm_stats(kvm, &after);
+	if (kvm->nested->uffd_wp)
+		RIG_CHECK(after.uffd_faults == before.uffd_faults, "%llu more faults of a run",
+			  (unsigned long long)(after.uffd_faults - before.uffd_faults));
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, fill_half, second, pages / 2, 1000), 0);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, second, pages, 0),
+			1000 * (pages / 2) + pages / 2 * (pages / 2 + 1));
+
+	expect_used(kvm, AT, pages, 0);
+	expect_used(kvm, second, pages, pages);
+	expect_used(kvm, second, pages, 0);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, AT, 1, 0), 1);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, second + PAGE, 1, 0), 2);
+	expect_used(kvm, AT, pages, 1);
+	expect_used(kvm, second, pages, 1);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, AT, pages, 0), sum);
+	RIG_CHECK(!gn_audit(gn_kvm_vm(kvm), &report), "%s", report.first);
+	gn_kvm_destroy(kvm);
+}
+
 /* Where pages cannot be put in write-protected, a read makes them the guest's own; and only there. */
 static void reads_break_where_they_must(void)
 {
@@ -257,6 +319,7 @@ int main(void)
 			PART(a_domain_finds_its_pages("ept"));
 			PART(mappings_have_a_ceiling());
 			PART(runs_have_few_ends());
+			PART(neighbours_come_along());
 			PART(reads_break_where_they_must());
 		}
 	}
