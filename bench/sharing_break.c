@@ -119,6 +119,8 @@ static int measure(struct sharing_results *r, struct sharing_ksm *ksm,
 		    100 * shared.below, SHARING_SHOWN, 0);
 	add(r, side, "first store to a page not shared, median", "ns", private.median_ns,
 	    SHARING_SHOWN, 0);
+	add(r, side, "first store to a page not shared, p99", "ns", private.p99_ns, SHARING_SHOWN,
+	    0);
 	if (side == SHARING_KSM)
 		return 0;
 	if (!isnan(ksms->median_ns)) {

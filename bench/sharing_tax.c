@@ -5,10 +5,17 @@
  * One guest runs without a pause; scanning is on and off in turns of some ten milliseconds, and goes on when everything has been
  * scanned. Turns, so that a slow moment of the machine is in both; the slowest are trimmed. While it is on it has a tenth of a core, which
  * is what a daemon grants that is told nothing else; what it takes from a guest when nobody limits it is shown beside that.
+ *
+ * The limit is a thread that reads and hashes other memory at the same pace: it shares processor, caches and memory with the guest
+ * and does nothing to it. No scanner that reads pages costs a guest less.
  */
+#include <errno.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <time.h>
+#include <xxhash.h>
 
+#include "control/clock.h"
 #include "sharing_peer.h"
 #include "sharing_rig.h"
 
@@ -42,7 +49,7 @@ static void rest_for(double part)
 static void add(struct sharing_results *r, enum sharing_side side, const struct pace *pace,
 		struct sharing_guest *guest)
 {
-	const bool is_judged = side != SHARING_KSM && pace->is_judged;
+	const bool is_judged = sharing_side_scheme(side) && pace->is_judged;
 	struct sharing_guest_figures off, on;
 	char name[96];
 
@@ -61,49 +68,112 @@ static void add(struct sharing_results *r, enum sharing_side side, const struct 
 	sharing_add_figure(r, GROUP, name, "ns", off.p50_ns, SHARING_SHOWN, 0);
 }
 
-/* Sweeps go on until the turns are over: what was found is merged in the first ones. */
-static int take_turns(struct sharing_rig *rig, struct sharing_guest *guest, unsigned turns,
+/* What is done in a turn: for that long, or until there is nothing more to do. -errno. */
+typedef int work_fn(void *ctx, uint64_t ns, bool *done);
+
+static int take_turns(work_fn *work, void *ctx, struct sharing_guest *guest, unsigned turns,
 		      double part)
 {
-	bool done = true;
+	bool done = false;
 	int err = 0;
 
 	for (unsigned turn = 0; turn < turns && !err; turn++) {
 		sharing_guest_set_phase(guest, SHARING_SCANNER_OFF);
 		rest_for(1);
 		sharing_guest_set_phase(guest, SHARING_SCANNER_ON);
-		if (done)
-			err = gn_domain_sweep(rig->domains[0]);
-		if (!err)
-			err = gn_domain_scan(rig->domains[0], (uint64_t)(part * TURN_NS), &done);
+		err = work(ctx, (uint64_t)(part * TURN_NS), &done);
 		rest_for(done ? 1 : 1 - part);
 	}
 	sharing_guest_set_phase(guest, SHARING_NOT_COUNTED);
 	return err;
 }
 
-static int tax_own(struct sharing_results *r, const struct sharing_contents *contents,
-		   enum sharing_side side, const struct pace *pace)
+struct scan {
+	struct gn_domain *domain;
+	bool is_under_way;
+};
+
+/* Sweeps go on until the turns are over: what was found is merged in the first ones. */
+static int scan(void *ctx, uint64_t ns, bool *done)
 {
+	struct scan *s = ctx;
+	int err = s->is_under_way ? 0 : gn_domain_sweep(s->domain);
+
+	if (!err)
+		err = gn_domain_scan(s->domain, ns, done);
+	s->is_under_way = !*done;
+	return err;
+}
+
+struct hashing {
+	uint8_t *memory;
+	uint64_t pages, next, sum;
+};
+
+static int hash(void *ctx, uint64_t ns, bool *done)
+{
+	struct hashing *h = ctx;
+	const uint64_t until_ns = gn_now_ns() + ns;
+
+	*done = false;
+	while (gn_now_ns() < until_ns) {
+		h->sum ^= XXH3_128bits(h->memory + h->next * SHARING_PAGE_BYTES, SHARING_PAGE_BYTES)
+				  .low64;
+		h->next = (h->next + 1) % h->pages;
+	}
+	return 0;
+}
+
+/* @work goes on beside a guest on the software machine; with NULL for @ctx on its domain. */
+static int tax_soft(struct sharing_results *r, const struct sharing_contents *contents,
+		    enum sharing_side side, const struct pace *pace, work_fn *work, void *ctx)
+{
+	const char *scheme = sharing_side_scheme(side);
 	const struct sharing_rig_config config = { .contents = contents,
-						   .scheme = sharing_side_scheme(side) };
+						   .scheme = scheme ? scheme : "ept" };
 	struct sharing_guest *guest = NULL;
 	struct sharing_rig rig;
+	struct scan own = { NULL, false };
 	int err = sharing_rig_init(&rig, &config), failed;
 
 	if (err)
 		return err;
+	own.domain = rig.domains[0];
 	err = sharing_guest_start(&(struct sharing_guest_config){ .contents = contents,
 								  .cpu = sharing_rig_cpu(&rig, 0) },
 				  &guest);
 	if (!err)
-		err = take_turns(&rig, guest, turns_of(r), pace->part);
+		err = take_turns(work, ctx ? ctx : &own, guest, turns_of(r), pace->part);
 	failed = sharing_guest_stop(guest);
 	if (!err && !failed)
 		add(r, side, pace, guest);
 	sharing_guest_free(guest);
 	sharing_rig_fini(&rig);
 	return err ? err : failed;
+}
+
+static int tax_own(struct sharing_results *r, const struct sharing_contents *contents,
+		   enum sharing_side side, const struct pace *pace)
+{
+	return tax_soft(r, contents, side, pace, scan, NULL);
+}
+
+static int tax_limit(struct sharing_results *r, const struct sharing_contents *contents,
+		     const struct pace *pace)
+{
+	struct hashing h = { .pages = contents->vms * contents->vm_pages };
+	int err;
+
+	h.memory = mmap(NULL, h.pages * SHARING_PAGE_BYTES, PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (h.memory == MAP_FAILED)
+		return -errno;
+	for (uint64_t page = 0; page < h.pages;
+	     page++) /* a page of zeros would be the kernel's one */
+		h.memory[page * SHARING_PAGE_BYTES] = 1;
+	err = tax_soft(r, contents, SHARING_LIMIT, pace, hash, &h);
+	munmap(h.memory, h.pages * SHARING_PAGE_BYTES);
+	return err;
 }
 
 static int tax_ksm(struct sharing_results *r, struct sharing_ksm *ksm,
@@ -151,6 +221,8 @@ static int run_probe(struct sharing_results *r, struct sharing_ksm *ksm)
 			err = tax_own(r, &contents, SHARING_EPT, &paces[i]);
 		if (!err)
 			err = tax_own(r, &contents, SHARING_SHADOW, &paces[i]);
+		if (!err)
+			err = tax_limit(r, &contents, &paces[i]);
 	}
 	sharing_contents_fini(&contents);
 	return err;

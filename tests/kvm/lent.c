@@ -3,6 +3,7 @@
  * lent.c - guests on /dev/kvm that use frames of another process's memory: read in place, never written, and gone from the guest
  * when their owner gets them back, whatever comes to their place.
  */
+#include <sys/eventfd.h>
 #include <sys/resource.h>
 
 #include <gnomon/sharing.h>
@@ -226,6 +227,7 @@ static void left_in_the_view(void)
 	RIG_CHECK(n->lent == (keeps_lent(l.kvm) ? PAGES : 0), "%llu pages were left",
 		  (unsigned long long)n->lent);
 	n->uffd = uffd;
+	(void)eventfd_write(n->filler_fd, 1); /* it may be waiting for what was there meanwhile */
 	RIG_EXPECT_EXIT(l.kvm, RIG_RUN(l.kvm, 3, read_pages, AT, PAGES, 0), 9 * PAGES);
 	RIG_EXPECT_EXIT(l.kvm, RIG_RUN(l.kvm, 3, fill_pages, AT, PAGES, 5), 0);
 	RIG_EXPECT_EXIT(l.kvm, RIG_RUN(l.kvm, 3, read_pages, AT, PAGES, 0), 5 * PAGES);
