@@ -71,8 +71,9 @@ struct sharing_run {
 	double cpu_s, wall_s;
 	uint64_t reached_pages; /* saved by then; 0: never came so far */
 	/* kvm, when its guest has walked over its memory after the end: how far it came, in which time; what is saved still;
-	 * mappings of the host's that the memory takes; shared pages that got a frame of their own for want of more. */
-	uint64_t walked_pages, walk_saved_pages, mappings, broken_pages;
+	 * mappings of the host's that the memory takes; shared pages that got a frame of their own for want of more; touches of
+	 * what was not in the guest's view, while pages were shared and on the walk. */
+	uint64_t walked_pages, walk_saved_pages, mappings, broken_pages, pass_faults, walk_faults;
 	double walk_s;
 	struct sharing_point *points;
 	size_t point_count, point_capacity;
@@ -133,7 +134,8 @@ double sharing_most(const struct sharing_case_result *c, enum sharing_side side,
 /* What did not come so far is INFINITY; a part of nothing is NAN. */
 sharing_value_fn sharing_cpu_per_gib, sharing_wall, sharing_first_part, sharing_last_part,
 	sharing_first_pass_cpu, sharing_next_pass_cpu, sharing_walk_part, sharing_walked_part,
-	sharing_walk_page_us, sharing_mappings, sharing_possible_part;
+	sharing_walk_page_us, sharing_walk_page_faults, sharing_pass_faults, sharing_mappings,
+	sharing_possible_part;
 /* Ratios and goals of all cases, as figures. */
 void sharing_compare_sides(struct sharing_results *r);
 

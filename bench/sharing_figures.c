@@ -53,6 +53,10 @@ static void show_walk(struct sharing_results *r, const struct sharing_case_resul
 	    sharing_median(c, SHARING_KVM, sharing_mappings), SHARING_SHOWN, 0);
 	add(r, c, SHARING_KVM, "the walk, a page", "us",
 	    sharing_median(c, SHARING_KVM, sharing_walk_page_us), SHARING_SHOWN, 0);
+	add(r, c, SHARING_KVM, "the walk, faults a page", "",
+	    sharing_median(c, SHARING_KVM, sharing_walk_page_faults), SHARING_SHOWN, 0);
+	add(r, c, SHARING_KVM, "faults, while pages were shared", "",
+	    sharing_median(c, SHARING_KVM, sharing_pass_faults), SHARING_SHOWN, 0);
 }
 
 static void compare_savings(struct sharing_results *r, const struct sharing_case_result *c,

@@ -193,12 +193,11 @@ void sharing_guest_figures(struct sharing_guest *guest, enum sharing_phase phase
 	out->p99_ns = (double)tally->latency_ns[kept * 99 / 100];
 }
 
-double sharing_guest_loss(const struct sharing_guest *guest)
+/* Of turns with the scanner on, against both neighbours. Returns how many. */
+static size_t losses_of_turns(const struct sharing_guest *guest, float *losses)
 {
 	const struct turn *turns = guest->turns;
-	size_t count = 0, cut;
-	float losses[TURNS];
-	double sum = 0;
+	size_t count = 0;
 
 	for (size_t i = 1; i + 1 < guest->turn_count; i++)
 		if (turns[i].phase == SHARING_SCANNER_ON &&
@@ -207,9 +206,30 @@ double sharing_guest_loss(const struct sharing_guest *guest)
 			losses[count++] =
 				(float)(1 - 2 * turns[i].per_ns /
 						    (turns[i - 1].per_ns + turns[i + 1].per_ns));
+	return count;
+}
+
+/* Its error is that of a trimmed mean: what was cut off counts as the last that was not (Yuen, Biometrika 61, 1974). */
+struct sharing_loss sharing_guest_loss(const struct sharing_guest *guest)
+{
+	float losses[TURNS];
+	const size_t count = losses_of_turns(guest, losses), cut = count / TRIMMED_PART,
+		     kept = count - 2 * cut;
+	double sum = 0, all = 0, squares = 0;
+
+	if (count < 2)
+		return (struct sharing_loss){ NAN, NAN };
 	qsort(losses, count, sizeof(losses[0]), compare_floats);
-	cut = count / TRIMMED_PART;
-	for (size_t i = cut; i < count - cut; i++)
-		sum += (double)losses[i];
-	return count ? sum / (double)(count - 2 * cut) : NAN;
+	for (size_t i = 0; i < count; i++) {
+		const size_t as = i < cut ? cut : i < count - cut ? i : count - cut - 1;
+
+		sum += as == i ? (double)losses[i] : 0;
+		all += (double)losses[as];
+		squares += (double)losses[as] * (double)losses[as];
+	}
+	return (struct sharing_loss){
+		.part = sum / (double)kept,
+		.error = sqrt((squares - all * all / (double)count) /
+			      ((double)kept * (double)(kept - 1))),
+	};
 }

@@ -40,8 +40,11 @@ struct sharing_guest_figures {
 void sharing_guest_figures(struct sharing_guest *guest, enum sharing_phase phase,
 			   struct sharing_guest_figures *out);
 /* The part of its throughput, operations for CPU time of its thread, that it loses in a turn with the scanner on, against those with it
- * off before and after: the mean over such turns, without the tenth that lost most and the tenth that lost least. NAN: there is none.
- * After it was stopped. */
-double sharing_guest_loss(const struct sharing_guest *guest);
+ * off before and after: the mean over such turns, without the tenth that lost most and the tenth that lost least, and its standard
+ * error. NAN: there are too few. After it was stopped. */
+struct sharing_loss {
+	double part, error;
+};
+struct sharing_loss sharing_guest_loss(const struct sharing_guest *guest);
 
 #endif

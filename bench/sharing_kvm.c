@@ -352,21 +352,32 @@ static int check(const struct side *s)
 	return err || s->template_fd < 0 ? err : check_copies(s);
 }
 
+static struct gn_kvm_stats stats_of(const struct side *s)
+{
+	struct gn_kvm_stats all = { .uffd_faults = 0 }, one;
+
+	for (unsigned i = 0; i < s->guests.count; i++) {
+		gn_kvm_stats(s->guests.guests[i]->kvm, &one);
+		all.uffd_faults += one.uffd_faults;
+		all.uffd_breaks += one.uffd_breaks;
+	}
+	return all;
+}
+
 /* What is left when the guest has used all that is shared: a mapping a run of it, or none and a frame. -errno. */
 static int note_end(struct side *s, uint64_t mappings, struct sharing_run *run)
 {
+	const struct gn_kvm_stats before = stats_of(s);
 	const double begin_s = gn_now_s();
+	struct gn_kvm_stats after;
 	int err;
 
 	run->saved_pages = saved_pages(s);
 	err = sharing_kvm_guests_walk(&s->guests, WALK_S, &run->walked_pages);
 	run->walk_s = gn_now_s() - begin_s;
-	for (unsigned i = 0; i < s->guests.count; i++) {
-		struct gn_kvm_stats stats;
-
-		gn_kvm_stats(s->guests.guests[i]->kvm, &stats);
-		run->broken_pages += stats.uffd_breaks;
-	}
+	after = stats_of(s);
+	run->walk_faults = after.uffd_faults - before.uffd_faults;
+	run->broken_pages = after.uffd_breaks;
 	run->walk_saved_pages = saved_pages(s);
 	run->mappings = count_mappings();
 	run->mappings -= mappings < run->mappings ? mappings : run->mappings;
@@ -377,13 +388,14 @@ int sharing_kvm_run(const struct sharing_contents *contents, const struct sharin
 		    bool over_template, struct sharing_run *run)
 {
 	struct sharing_oracle possible = *oracle;
-	uint64_t mappings;
+	uint64_t mappings, faults;
 	struct side *s;
 	int err = init(contents, over_template, run, &s), failed;
 
 	if (err)
 		return err;
 	mappings = count_mappings();
+	faults = stats_of(s).uffd_faults;
 	err = sharing_kvm_guests_start(&s->guests);
 	if (!err) {
 		const struct sharing_passes passes = {
@@ -400,6 +412,7 @@ int sharing_kvm_run(const struct sharing_contents *contents, const struct sharin
 		err = sharing_converge(&passes, &possible, run);
 	}
 	failed = sharing_kvm_guests_stop(&s->guests);
+	run->pass_faults = stats_of(s).uffd_faults - faults;
 	if (!err)
 		err = failed ? failed : note_end(s, mappings, run);
 	if (!err)

@@ -188,6 +188,19 @@ double sharing_walk_page_us(const struct sharing_case_result *c, const struct sh
 	return run->walked_pages ? run->walk_s * 1e6 / (double)run->walked_pages : (double)NAN;
 }
 
+double sharing_walk_page_faults(const struct sharing_case_result *c, const struct sharing_run *run)
+{
+	(void)c;
+	return run->walked_pages ? (double)run->walk_faults / (double)run->walked_pages
+				 : (double)NAN;
+}
+
+double sharing_pass_faults(const struct sharing_case_result *c, const struct sharing_run *run)
+{
+	(void)c;
+	return (double)run->pass_faults;
+}
+
 double sharing_walk_part(const struct sharing_case_result *c, const struct sharing_run *run)
 {
 	return part(run->walk_saved_pages, &c->oracle);

@@ -50,6 +50,7 @@ static void add(struct sharing_results *r, enum sharing_side side, const struct 
 		struct sharing_guest *guest)
 {
 	const bool is_judged = sharing_side_scheme(side) && pace->is_judged;
+	const struct sharing_loss loss = sharing_guest_loss(guest);
 	struct sharing_guest_figures off, on;
 	char name[96];
 
@@ -57,8 +58,11 @@ static void add(struct sharing_results *r, enum sharing_side side, const struct 
 	sharing_guest_figures(guest, SHARING_SCANNER_ON, &on);
 	snprintf(name, sizeof(name), "%s, %s: throughput lost", sharing_side_name(side),
 		 pace->name);
-	sharing_add_figure(r, GROUP, name, "%", 100 * sharing_guest_loss(guest),
+	sharing_add_figure(r, GROUP, name, "%", 100 * loss.part,
 			   is_judged ? SHARING_AT_MOST : SHARING_SHOWN, GOAL_LOSS);
+	snprintf(name, sizeof(name), "%s, %s: its standard error", sharing_side_name(side),
+		 pace->name);
+	sharing_add_figure(r, GROUP, name, "%", 100 * loss.error, SHARING_SHOWN, 0);
 	snprintf(name, sizeof(name), "%s, %s: p99 latency over that without",
 		 sharing_side_name(side), pace->name);
 	sharing_add_figure(r, GROUP, name, "x", on.p99_ns / off.p99_ns,
