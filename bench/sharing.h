@@ -71,8 +71,8 @@ struct sharing_run {
 	double cpu_s, wall_s;
 	uint64_t reached_pages; /* saved by then; 0: never came so far */
 	/* kvm, when its guest has walked over its memory after the end: how far it came, in which time; what is saved still;
-	 * mappings of the host's that the memory takes; shared pages that got a frame of their own for want of more; touches of
-	 * what was not in the guest's view, while pages were shared and on the walk. */
+	 * mappings of the host's that the memory takes; shared pages that got a frame of their own for want of more; touches that
+	 * had to be answered, while pages were shared and on the walk. */
 	uint64_t walked_pages, walk_saved_pages, mappings, broken_pages, pass_faults, walk_faults;
 	double walk_s;
 	struct sharing_point *points;

@@ -229,7 +229,7 @@ struct sharing_loss sharing_guest_loss(const struct sharing_guest *guest)
 	}
 	return (struct sharing_loss){
 		.part = sum / (double)kept,
-		.error = sqrt((squares - all * all / (double)count) /
+		.error = sqrt(fmax(squares - all * all / (double)count, 0) /
 			      ((double)kept * (double)(kept - 1))),
 	};
 }

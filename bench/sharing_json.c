@@ -67,6 +67,8 @@ static void add_run(cJSON *list, const struct sharing_case_result *c, enum shari
 		emit_json_number(json, "walk_part", sharing_walk_part(c, run));
 		cJSON_AddNumberToObject(json, "mappings", (double)run->mappings);
 		cJSON_AddNumberToObject(json, "broken_pages", (double)run->broken_pages);
+	}
+	if (side == SHARING_KVM) {
 		cJSON_AddNumberToObject(json, "pass_faults", (double)run->pass_faults);
 		cJSON_AddNumberToObject(json, "walk_faults", (double)run->walk_faults);
 	}

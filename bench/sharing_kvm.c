@@ -12,8 +12,8 @@
  * that are as the template has them, so all are copies: what the same VMs would have without one. What is saved is the copies that
  * went, less all pages of the template.
  *
- * CPU time is the process's but the vCPUs' thread's: the scanning thread, the two threads that put pages into the guest's
- * view when it touches them, those of RCU. KVM's work for the guest is done in the vCPU's thread and is not in it, as the
+ * CPU time is the process's but the vCPUs' thread's: the scanning thread, the thread that puts pages into the guest's
+ * view when it touches them and the one that helps it, those of RCU. KVM's work for the guest is done in the vCPU's thread and is not in it, as the
  * page faults of KSM's guests are not in ksmd's.
  *
  * Before the clock starts all of the memory is in the guest's view and used, so that what is put in meanwhile was taken out

@@ -43,8 +43,8 @@
 #define BLOCK_LEVEL 2
 #define BLOCK_PAGES ((uint64_t)512)
 #define EVENTS	    16 /* read at a time */
-/* That come in with one that shares, at most: 512 KiB. The vCPU that touched it runs on meanwhile, but if it leaves the guest it
- * waits for that. */
+/* That come in with one that shares, it among them: aligned 512 KiB. The vCPU that touched it runs on meanwhile; the next fault and
+ * who pauses the VM wait for that. */
 #define AROUND_PAGES 128
 
 /* ---- One fault --------------------------------------------------------------------------------------------- */
@@ -146,7 +146,7 @@ static int put(struct gn_kvm_nested *n, const struct leaf *leaf, uint64_t sequen
 	if (must_break(n, leaf) && (!n->uffd_wp || !keeps)) {
 		*end = PUT_BREAK;
 		err = 0;
-	} else if (!gn_p2m_retry(&n->kvm->vm->p2m, sequence)) {
+	} else if (atomic_load(&n->is_active) && !gn_p2m_retry(&n->kvm->vm->p2m, sequence)) {
 		/* Only what the p2m is known to have is sure to be in the window still. */
 		if (!is_own)
 			make_resident(n, leaf);
@@ -208,7 +208,7 @@ static int resolve(struct gn_kvm_nested *n, struct gn_kvm_cpu *cpu, gfn_t at, bo
 	bool done = false, is_forced = false, keeps = false;
 	int err = 0;
 
-	leaf->pages = 0;
+	*leaf = (struct leaf){ .pages = 0 };
 	while (!done && atomic_load(&n->is_active)) {
 		uint64_t sequence = gn_p2m_begin_read(&n->kvm->vm->p2m);
 		struct leaf found;
@@ -246,74 +246,93 @@ static int resolve(struct gn_kvm_nested *n, struct gn_kvm_cpu *cpu, gfn_t at, bo
 	return err;
 }
 
-/* @at shares @frame and has no leaf: it was not used since. */
+static bool shares(const struct gn_kvm_nested *n, uint64_t at, uint64_t frame)
+{
+	const p2m_word_t word = gn_p2m_get(&n->kvm->vm->p2m, gfn(at));
+
+	return gn_p2m_word_state(word) == GN_P2M_SHARED && gn_p2m_word_grants(word, GN_R) &&
+	       gn_p2m_word_pfn(word).v == frame;
+}
+
+/* @at shares @frame, and was not used since it does: it has no leaf. */
 static bool is_unused(const struct gn_kvm_nested *n, uint64_t at, uint64_t frame)
 {
-	struct gn_vm *vm = n->kvm->vm;
 	const struct gn_hw *hw = gn_vcpu_hw(n->kvm->cpus[0].vcpu);
-	p2m_word_t word = gn_p2m_get(&vm->p2m, gfn(at));
 	struct gn_walk walk;
 
-	if (gn_p2m_word_state(word) != GN_P2M_SHARED || !gn_p2m_word_grants(word, GN_R) ||
-	    gn_p2m_word_pfn(word).v != frame)
+	if (!shares(n, at, frame))
 		return false;
-	gn_walk_any(hw->fmt, vm->frames, hw->root, gfn_to_gpa(gfn(at)).v, &walk);
+	gn_walk_any(hw->fmt, n->kvm->vm->frames, hw->root, gfn_to_gpa(gfn(at)).v, &walk);
 	return walk.end != GN_WALK_LEAF;
 }
 
-/* The pages [*from, *to) on either side of @at whose frames lie as they do, and which are not in either. */
+/* @at, and the pages on either side whose frames lie as they do and which are not in either: [*from, *to). None if @at has another
+ * frame by now. */
 static void find_around(const struct gn_kvm_nested *n, uint64_t at, uint64_t frame, uint64_t *from,
 			uint64_t *to)
 {
 	const uint64_t first = at & ~(uint64_t)(AROUND_PAGES - 1), end = first + AROUND_PAGES,
 		       last = end < n->pages ? end : n->pages;
 
-	*from = at;
-	*to = at + 1;
+	*from = *to = at;
 	gn_rcu_read_lock();
-	while (*from > first && is_unused(n, *from - 1, frame - (at - *from) - 1))
-		--*from;
-	while (*to < last && is_unused(n, *to, frame + (*to - at)))
+	if (shares(n, at, frame)) {
 		++*to;
+		while (*from > first && is_unused(n, *from - 1, frame - (at - *from) - 1))
+			--*from;
+		while (*to < last && is_unused(n, *to, frame + (*to - at)))
+			++*to;
+	}
 	gn_rcu_read_unlock();
+}
+
+/* Leaves for [from, to), as if each had been read. p2m lock held: they share, so they are left as they are. */
+static bool make_leaves(struct gn_kvm_cpu *cpu, uint64_t from, uint64_t to)
+{
+	struct gn_counters *counters = gn_vcpu_counters(cpu->vcpu);
+	const uint64_t violations = counters->nested_faults;
+	bool done = true;
+
+	for (uint64_t at = from; at < to && done; at++) {
+		const struct gn_fault fault = violation(gfn(at), false);
+		struct gn_fix fix;
+
+		done = !gn_vcpu_fault(cpu->vcpu, &fault, &fix) && fix.kind == GN_FIX_RETRY;
+	}
+	counters->nested_faults = violations; /* the vCPU had none of those */
+	return done;
 }
 
 /*
  * A run of pages that share was taken out when they began to, and a fault for each would cost more than merging it did. So the first
- * brings in its neighbours, with leaves as if they had been touched. What is not touched counts as used by that, so nothing is
- * brought in once somebody wants to know. Returns how many came.
+ * brings in its neighbours. What is not touched counts as used by that, so nothing is brought in from the first harvest on that found
+ * something used. The p2m stands still meanwhile: pages that are looked at here nobody has touched, so they must not be what a touch
+ * changes. Returns how many came.
  */
 static uint64_t put_around(struct gn_kvm_nested *n, struct gn_kvm_cpu *cpu, const struct leaf *leaf)
 {
-	struct gn_counters *counters = gn_vcpu_counters(cpu->vcpu);
-	const struct gn_p2m *p2m = &n->kvm->vm->p2m;
-	const uint64_t at = leaf->start.v, violations = counters->nested_faults;
-	uint64_t sequence, from, to;
-	bool done = true;
-	pfn_t first;
+	struct gn_p2m *p2m = &n->kvm->vm->p2m;
+	const uint64_t at = leaf->start.v;
+	uint64_t from, to;
+	bool done = false;
 
 	if (leaf->pages != 1 || !leaf->is_shared || atomic_load(&n->is_aged))
 		return 0;
-	sequence = gn_p2m_begin_read(p2m);
+	gn_lock(&p2m->lock);
 	find_around(n, at, leaf->frame.v, &from, &to);
-	first = pfn(leaf->frame.v - (at - from));
-	for (uint64_t i = from; i < to && done; i++) {
-		const struct gn_fault fault = violation(gfn(i), false);
-		struct gn_fix fix;
+	if (to - from > 1 && make_leaves(cpu, from, to)) {
+		const pfn_t first = pfn(leaf->frame.v - (at - from));
 
-		if (i != at)
-			done = !gn_p2m_retry(p2m, sequence) &&
-			       !gn_vcpu_fault(cpu->vcpu, &fault, &fix) && fix.kind == GN_FIX_RETRY;
+		pthread_mutex_lock(&n->view_lock);
+		done = atomic_load(&n->is_active) && !atomic_load(&n->is_aged) &&
+		       gn_kvm_view_has_place(n, gfn(from), to - from, first);
+		for (uint64_t i = from; i < to && done; i++)
+			mark_accessed(n, gfn(i));
+		/* A page that the host does not have at hand is touched again. */
+		done = done && !gn_kvm_view_put(n, gfn(from), to - from, first, false);
+		pthread_mutex_unlock(&n->view_lock);
 	}
-	counters->nested_faults = violations; /* the vCPU had none of those */
-	pthread_mutex_lock(&n->view_lock);
-	done = done && !atomic_load(&n->is_aged) && !gn_p2m_retry(p2m, sequence) &&
-	       gn_kvm_view_has_place(n, gfn(from), to - from, first);
-	for (uint64_t i = from; i < to && done; i++)
-		mark_accessed(n, gfn(i));
-	/* A page that the host does not have at hand is touched again. */
-	done = done && !gn_kvm_view_put(n, gfn(from), to - from, first, false);
-	pthread_mutex_unlock(&n->view_lock);
+	gn_unlock(&p2m->lock);
 	return done ? to - from - 1 : 0;
 }
 
@@ -340,10 +359,10 @@ static void answer(struct gn_kvm_nested *n, const struct gn_kvm_touch *touch)
 		cpu->stats.exits_by[GN_EXIT_NESTED]++;
 		cpu->stats.uffd_faults++;
 		(void)resolve(n, cpu, gfn(touch->gfn), touch->is_write, true, &leaf);
-		leaf.pages += put_around(n, cpu, &leaf);
-		cpu->stats.uffd_bytes += leaf.pages * GN_PAGE_SIZE;
 		if (began)
 			cpu->stats.ns_by[GN_EXIT_NESTED] += gn_kvm_now_ns() - began;
+		leaf.pages += put_around(n, cpu, &leaf);
+		cpu->stats.uffd_bytes += leaf.pages * GN_PAGE_SIZE;
 	}
 	gn_kvm_view_wake(n, gfn(touch->gfn));
 }
@@ -413,11 +432,11 @@ static void take_fault(struct gn_kvm_nested *n, const struct uffd_msg *msg)
 	pthread_mutex_unlock(&n->view_lock);
 }
 
-/* All that wait are read at once: another look, that finds nothing, is a system call more for each fault. */
 struct seen {
 	unsigned faults, moves;
 };
 
+/* All that wait are read at once: another look, that finds nothing, is a system call more for each fault. */
 static struct seen read_events(struct gn_kvm_nested *n)
 {
 	struct uffd_msg messages[EVENTS];
@@ -510,9 +529,9 @@ static uint64_t next_move(struct gn_kvm_nested *n, uint64_t seen)
 	pthread_mutex_lock(&n->queue_lock);
 	if (seen > n->moves_over)
 		n->moves_over = seen;
-	while (n->moves_over == n->moves && !n->is_stopping)
+	while (n->moves_over == n->moves && !n->is_stand_in_stopping)
 		pthread_cond_wait(&n->move_begun, &n->queue_lock);
-	move = n->is_stopping ? 0 : n->moves;
+	move = n->is_stand_in_stopping ? 0 : n->moves;
 	pthread_mutex_unlock(&n->queue_lock);
 	return move;
 }
@@ -542,14 +561,24 @@ static void close_words(struct gn_kvm_nested *n)
 		close(n->stand_in_fd);
 }
 
-static void tell_to_stop(struct gn_kvm_nested *n)
+static void stop_filler(struct gn_kvm_nested *n)
 {
 	pthread_mutex_lock(&n->queue_lock);
 	n->is_stopping = true;
-	pthread_cond_signal(&n->move_begun);
 	pthread_mutex_unlock(&n->queue_lock);
 	(void)eventfd_write(n->filler_fd, 1);
+	pthread_join(n->filler, NULL);
+}
+
+/* Nobody moves a mapping any more. */
+static void stop_stand_in(struct gn_kvm_nested *n)
+{
+	pthread_mutex_lock(&n->queue_lock);
+	n->is_stand_in_stopping = true;
+	pthread_cond_signal(&n->move_begun);
+	pthread_mutex_unlock(&n->queue_lock);
 	(void)eventfd_write(n->stand_in_fd, 1);
+	pthread_join(n->stand_in, NULL);
 }
 
 int gn_kvm_fill_start(struct gn_kvm_nested *n)
@@ -570,10 +599,8 @@ int gn_kvm_fill_start(struct gn_kvm_nested *n)
 	err = pthread_create(&n->stand_in, NULL, stand_in, n);
 	if (!err) {
 		err = pthread_create(&n->filler, NULL, fill, n);
-		if (err) {
-			tell_to_stop(n);
-			pthread_join(n->stand_in, NULL);
-		}
+		if (err)
+			stop_stand_in(n);
 	}
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	n->has_threads = !err;
@@ -586,9 +613,8 @@ void gn_kvm_fill_stop(struct gn_kvm_nested *n)
 {
 	if (!n->has_threads)
 		return;
-	tell_to_stop(n);
-	pthread_join(n->filler, NULL);
-	pthread_join(n->stand_in, NULL);
+	stop_filler(n);
+	stop_stand_in(n);
 	close_words(n);
 	n->has_threads = false;
 }

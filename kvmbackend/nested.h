@@ -15,7 +15,7 @@
  *
  * Over a template the view is the pool, and always whole: there a change holds stores off, and no more (view_template.c).
  *
- * Locks, outermost first: engine's vm lock, slots_lock; fill_lock, engine's p2m lock, view_lock; kvm->lock.
+ * Locks, outermost first: engine's vm lock, slots_lock; fill_lock, engine's p2m lock, view_lock, queue_lock; kvm->lock.
  * The filler takes the p2m lock, so nobody may wait for a vCPU to leave the guest while holding it: that vCPU may be
  * waiting for the filler.
  */
@@ -100,7 +100,7 @@ struct gn_kvm_nested {
 	bool has_threads;	    /* (c) */
 	pthread_mutex_t queue_lock;
 	pthread_cond_t move_begun;
-	bool is_stopping;	    /* [queue_lock] */
+	bool is_stopping, is_stand_in_stopping; /* [queue_lock] */
 	uint64_t moves, moves_over; /* [queue_lock] of mappings: begun, and known to be over */
 	unsigned queued;	    /* [queue_lock] */
 	struct gn_kvm_touch {

@@ -16,8 +16,8 @@
  *
  * Who faulted before that and has not lain down to wait when it wakes all waits nevertheless: the kernel looks whether the page
  * is writable by now, and lifting the protection does not make it so (userfaultfd_must_wait()). He has queued his event before he looks.
- * So the reader (fill.c) lets in the page of each event it gets, if the change under way does not have it; if it has, that wakes him. Pages
- * between the runs of a change are held off with those, and let in like that. The reader takes view_lock for it and nothing else: an engine's
+ * So the filler (fill.c) lets in the page of each event it gets, if the change under way does not have it; if it has, that wakes him. Pages
+ * between the runs of a change are held off with those, and let in like that. The filler takes view_lock for it and nothing else: an engine's
  * store may wait with any lock, and in a read section that the change waits for.
  *
  * The engine's own stores go to the same addresses. They look at the word in an RCU read section, and a change of the p2m waits for

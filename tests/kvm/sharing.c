@@ -16,6 +16,9 @@ RIG_CODE(renumber, "xor %r8d, %r8d\n"
 		   "add $4096, %rdi\n dec %rdx\n jnz 2b\n"
 		   "cmpq $0, (%rsi)\n je 1b\n xor %eax, %eax\n int3\n"
 		   "3: mov $1, %eax\n int3")
+/* Over and over: the word at rbx goes to the one at rcx, until the one at rsi is not 0. */
+RIG_CODE(follow,
+	 "1: mov (%rbx), %rax\n mov %rax, (%rcx)\n cmpq $0, (%rsi)\n je 1b\n xor %eax, %eax\n int3")
 #define AT (32 * MIB)
 
 static unsigned count_shared(struct gn_vm *vm, uint64_t pages)
@@ -112,17 +115,17 @@ static void mappings_have_a_ceiling(void)
 	gn_kvm_destroy(kvm);
 }
 
-/* Page by page, the pages behind @pages pages are merged into those. */
-static void merge_runs(struct gn_vm *vm, uint64_t pages)
+/* Page by page, the pages at @other are merged into those at @at. */
+static void merge_runs(struct gn_vm *vm, uint64_t at, uint64_t other, uint64_t pages)
 {
 	struct gn_merge first[MOST_PAGES], second[MOST_PAGES];
 	uint64_t merged;
 
 	for (uint64_t i = 0; i < pages; i++)
-		first[i] = (struct gn_merge){ .at = gfn((AT >> 12) + i) };
+		first[i] = (struct gn_merge){ .at = gfn((at >> 12) + i) };
 	RIG_CHECK(!gn_p2m_publish(vm, first, pages, GN_SHARE_READ), "publish");
 	for (uint64_t i = 0; i < pages; i++)
-		second[i] = (struct gn_merge){ gfn((AT >> 12) + pages + i), first[i].frame, 0 };
+		second[i] = (struct gn_merge){ gfn((other >> 12) + i), first[i].frame, 0 };
 	RIG_CHECK(!gn_p2m_merge(vm, second, pages, GN_SHARE_READ, &merged), "merge");
 	RIG_CHECK(merged == pages, "%llu of a run were merged", (unsigned long long)merged);
 	for (uint64_t i = 0; i < pages; i++)
@@ -143,7 +146,7 @@ static void runs_have_few_ends(void)
 	n = kvm->nested;
 	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, number_pages, AT, pages, 1), 0);
 	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, number_pages, AT + pages * PAGE, pages, 1), 0);
-	merge_runs(gn_kvm_vm(kvm), pages);
+	merge_runs(gn_kvm_vm(kvm), AT, AT + pages * PAGE, pages);
 	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, AT, 2 * pages, 0), 2 * sum);
 	RIG_CHECK(n->piece_ends <= 4, "%llu pieces of two runs", (unsigned long long)n->piece_ends);
 	n->piece_ends_max = most;
@@ -170,40 +173,52 @@ static void expect_used(struct gn_kvm *kvm, uint64_t va, uint64_t pages, uint64_
 		  (unsigned long long)count, (unsigned long long)used);
 }
 
-/* A run that shares comes in with its first page. From when on somebody wants to know which pages are used, each comes by itself. */
+/* How many faults it takes to read page after page. */
+static uint64_t faults_of_reading(struct gn_kvm *kvm, uint64_t va, uint64_t pages, uint64_t sum)
+{
+	const struct gn_counters *counters = gn_vcpu_counters(gn_vm_vcpu(gn_kvm_vm(kvm), 0));
+	const uint64_t violations = counters->nested_faults;
+	struct gn_kvm_stats before, after;
+	uint64_t faults;
+
+	gn_kvm_stats(kvm, &before);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, va, pages, 0), sum);
+	gn_kvm_stats(kvm, &after);
+	faults = after.uffd_faults - before.uffd_faults;
+	/* Where a read breaks, it is told as a store, too. */
+	RIG_CHECK(!kvm->nested->uffd_wp || counters->nested_faults - violations == faults,
+		  "%llu violations for %llu touches",
+		  (unsigned long long)(counters->nested_faults - violations),
+		  (unsigned long long)faults);
+	return faults;
+}
+
+/* A run that shares comes in with the page that is touched first, but not beyond 512 KiB. From when on somebody wants to know which pages
+ * are used, each comes by itself. */
 static void neighbours_come_along(void)
 {
-	const uint64_t pages = MOST_PAGES, second = AT + pages * PAGE,
-		       sum = pages * (pages + 1) / 2;
+	/* The second run has a quarter of its pages before a multiple of 512 KiB. */
+	const uint64_t pages = MOST_PAGES, second = AT + MIB / 2 - pages / 4 * PAGE,
+		       sum = pages * (pages + 1) / 2, middle = pages / 2;
 	struct gn_kvm_config config = plain();
-	struct gn_kvm_stats before, after;
 	struct gn_kvm *kvm = rig_new(&config);
-	const struct gn_counters *counters;
 	struct gn_audit_report report;
-	uint64_t violations;
+	uint64_t faults;
 
 	if (!kvm)
 		return;
-	counters = gn_vcpu_counters(gn_vm_vcpu(gn_kvm_vm(kvm), 0));
 	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, number_pages, AT, pages, 1), 0);
 	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, number_pages, second, pages, 1), 0);
-	merge_runs(gn_kvm_vm(kvm), pages);
-	gn_kvm_stats(kvm, &before);
-	violations = counters->nested_faults;
-	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, second, 1, 0), 1);
-	gn_kvm_stats(kvm, &after);
-	/* Where a read breaks, it is told as a store, too. */
-	RIG_CHECK(!kvm->nested->uffd_wp || counters->nested_faults - violations ==
-						   after.uffd_faults - before.uffd_faults,
-		  "%llu violations for %llu touches",
-		  (unsigned long long)(counters->nested_faults - violations),
-		  (unsigned long long)(after.uffd_faults - before.uffd_faults));
-	before = after;
-	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, second, pages, 0), sum);
-	gn_kvm_stats(kvm, &after);
-	if (kvm->nested->uffd_wp)
-		RIG_CHECK(after.uffd_faults == before.uffd_faults, "%llu more faults of a run",
-			  (unsigned long long)(after.uffd_faults - before.uffd_faults));
+	merge_runs(gn_kvm_vm(kvm), AT, second, pages);
+	(void)faults_of_reading(kvm, second + middle * PAGE, 1, middle + 1);
+	faults = faults_of_reading(kvm, second + pages / 4 * PAGE, pages / 4 * 3,
+				   sum - pages / 4 * (pages / 4 + 1) / 2);
+	RIG_CHECK(!faults || !kvm->nested->uffd_wp, "%llu more faults of a run",
+		  (unsigned long long)faults);
+	(void)faults_of_reading(kvm, second, 1, 1);
+	faults = faults_of_reading(kvm, second, pages, sum);
+	RIG_CHECK(!faults || !kvm->nested->uffd_wp, "%llu more faults of its beginning",
+		  (unsigned long long)faults);
 	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, fill_half, second, pages / 2, 1000), 0);
 	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, second, pages, 0),
 			1000 * (pages / 2) + pages / 2 * (pages / 2 + 1));
@@ -217,6 +232,40 @@ static void neighbours_come_along(void)
 	expect_used(kvm, second, pages, 1);
 	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, AT, pages, 0), sum);
 	RIG_CHECK(!gn_audit(gn_kvm_vm(kvm), &report), "%s", report.first);
+	gn_kvm_destroy(kvm);
+}
+
+/* Pages are shared and written by the host again and again, while the guest does nothing but read one of them: it sees each store. */
+static void stores_of_the_host_are_seen(void)
+{
+	const uint64_t pages = 2, at = AT + pages * PAGE, seen = RIG_DATA + 64;
+	const unsigned rounds = 200;
+	struct gn_kvm_config config = plain();
+	struct gn_kvm *kvm = rig_new(&config);
+	bool is_stale = false;
+	struct runner r;
+
+	if (!kvm)
+		return;
+	rig_program(kvm, 0, 3, follow, follow_end, at, seen, RIG_DATA);
+	start(&r, kvm, 0);
+	for (uint64_t round = 1; round <= rounds && !is_stale; round++) {
+		for (uint64_t i = 0; i < pages; i++) {
+			rig_word(kvm, AT + i * PAGE, round << 8 | i);
+			rig_word(kvm, at + i * PAGE, round << 8 | i);
+		}
+		merge_runs(gn_kvm_vm(kvm), AT, at, pages);
+		for (unsigned spin = 0; spin < round % 64 * 64; spin++)
+			__builtin_ia32_pause();
+		rig_word(kvm, at, round << 32);
+		for (unsigned i = 0; i < PATIENCE / 20 && rig_read(kvm, seen) != round << 32; i++)
+			pause_ms(i ? 10 : 0);
+		is_stale = rig_read(kvm, seen) != round << 32;
+		RIG_CHECK(!is_stale, "round %llu: the guest still reads %#llx",
+			  (unsigned long long)round, (unsigned long long)rig_read(kvm, seen));
+	}
+	rig_word(kvm, RIG_DATA, 1);
+	RIG_EXPECT_EXIT(kvm, finish(&r), 0);
 	gn_kvm_destroy(kvm);
 }
 
@@ -320,6 +369,7 @@ int main(void)
 			PART(mappings_have_a_ceiling());
 			PART(runs_have_few_ends());
 			PART(neighbours_come_along());
+			PART(stores_of_the_host_are_seen());
 			PART(reads_break_where_they_must());
 		}
 	}
