@@ -351,7 +351,7 @@ static void answer(struct gn_kvm_nested *n, const struct gn_kvm_touch *touch)
 	struct gn_kvm_cpu *cpu = cpu_of(n->kvm, touch->tid);
 	struct gn_counters *counters = gn_vcpu_counters(cpu->vcpu);
 	uint64_t began = n->kvm->config.time_exits ? gn_kvm_now_ns() : 0;
-	struct leaf leaf;
+	struct leaf leaf = { .pages = 0 };
 
 	if (atomic_load(&n->is_active) && touch->gfn < n->pages) {
 		counters->exits++;
@@ -361,10 +361,11 @@ static void answer(struct gn_kvm_nested *n, const struct gn_kvm_touch *touch)
 		(void)resolve(n, cpu, gfn(touch->gfn), touch->is_write, true, &leaf);
 		if (began)
 			cpu->stats.ns_by[GN_EXIT_NESTED] += gn_kvm_now_ns() - began;
-		leaf.pages += put_around(n, cpu, &leaf);
-		cpu->stats.uffd_bytes += leaf.pages * GN_PAGE_SIZE;
 	}
+	/* A page that was in already woke nobody. */
 	gn_kvm_view_wake(n, gfn(touch->gfn));
+	leaf.pages += put_around(n, cpu, &leaf);
+	cpu->stats.uffd_bytes += leaf.pages * GN_PAGE_SIZE;
 }
 
 void gn_kvm_fill_settle(struct gn_kvm *kvm)
