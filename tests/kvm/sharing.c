@@ -19,6 +19,9 @@ RIG_CODE(renumber, "xor %r8d, %r8d\n"
 /* Over and over: the word at rbx goes to the one at rcx, until the one at rsi is not 0. */
 RIG_CODE(follow,
 	 "1: mov (%rbx), %rax\n mov %rax, (%rcx)\n cmpq $0, (%rsi)\n je 1b\n xor %eax, %eax\n int3")
+/* For ever: rcx pages from rbx are read. */
+RIG_CODE(read_for_ever, "1: mov %rbx, %rdi\n mov %rcx, %rdx\n"
+			"2: mov (%rdi), %rax\n add $4096, %rdi\n dec %rdx\n jnz 2b\n jmp 1b")
 #define AT (32 * MIB)
 
 static unsigned count_shared(struct gn_vm *vm, uint64_t pages)
@@ -269,6 +272,33 @@ static void stores_of_the_host_are_seen(void)
 	gn_kvm_destroy(kvm);
 }
 
+/* A VM may end while pages are put into its guest's view and mappings move. */
+static void ends_while_pages_come(void)
+{
+	const uint64_t pages = MOST_PAGES;
+
+	for (unsigned round = 0; round < 20; round++) {
+		struct gn_kvm_config config = plain();
+		struct gn_kvm *kvm = rig_new(&config);
+		struct rig_result result;
+		struct runner r;
+
+		if (!kvm)
+			return;
+		RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, fill_pages, AT, pages, 7), 0);
+		RIG_CHECK(merge_all(gn_kvm_vm(kvm), pages) == pages - 1, "not all were merged");
+		rig_program(kvm, 0, 3, read_for_ever, read_for_ever_end, AT, pages, 0);
+		start(&r, kvm, 0);
+		for (unsigned spin = 0; spin < round * 2000; spin++)
+			__builtin_ia32_pause();
+		gn_kvm_stop(kvm);
+		result = finish(&r);
+		RIG_CHECK(result.stop == GN_KVM_STOP_ASKED, "stop %d: %s", result.stop,
+			  gn_kvm_error(kvm, 0));
+		gn_kvm_destroy(kvm);
+	}
+}
+
 /* Where pages cannot be put in write-protected, a read makes them the guest's own; and only there. */
 static void reads_break_where_they_must(void)
 {
@@ -370,6 +400,7 @@ int main(void)
 			PART(runs_have_few_ends());
 			PART(neighbours_come_along());
 			PART(stores_of_the_host_are_seen());
+			PART(ends_while_pages_come());
 			PART(reads_break_where_they_must());
 		}
 	}
