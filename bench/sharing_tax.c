@@ -9,13 +9,12 @@
  * What is called the limit is a thread that reads and hashes other memory for as long in each turn, and does nothing to the guest: what the
  * machine's processors, caches and memory alone take from it.
  */
-#include <errno.h>
 #include <stdio.h>
-#include <sys/mman.h>
 #include <time.h>
 #include <xxhash.h>
 
 #include "control/clock.h"
+#include "mmu/host_memory.h"
 #include "sharing_peer.h"
 #include "sharing_rig.h"
 
@@ -133,9 +132,9 @@ static int hash(void *ctx, uint64_t ns, bool *done)
 static int tax_soft(struct sharing_results *r, const struct sharing_contents *contents,
 		    enum sharing_side side, const struct pace *pace, work_fn *work, void *ctx)
 {
-	const char *scheme = sharing_side_scheme(side);
+	const enum sharing_side guests = side == SHARING_LIMIT ? SHARING_EPT : side;
 	const struct sharing_rig_config config = { .contents = contents,
-						   .scheme = scheme ? scheme : "ept" };
+						   .scheme = sharing_side_scheme(guests) };
 	struct sharing_guest *guest = NULL;
 	struct sharing_rig rig;
 	struct scan own = { NULL, false };
@@ -157,27 +156,22 @@ static int tax_soft(struct sharing_results *r, const struct sharing_contents *co
 	return err ? err : failed;
 }
 
-static int tax_own(struct sharing_results *r, const struct sharing_contents *contents,
-		   enum sharing_side side, const struct pace *pace)
-{
-	return tax_soft(r, contents, side, pace, scan, NULL);
-}
-
 static int tax_limit(struct sharing_results *r, const struct sharing_contents *contents,
 		     const struct pace *pace)
 {
+	struct gn_host_memory memory;
 	struct hashing h = { .pages = HASHED_PAGES };
-	int err;
+	int err = gn_host_memory_map(GN_POOL_ANONYMOUS, h.pages * SHARING_PAGE_BYTES, false, 0,
+				     &memory);
 
-	h.memory = mmap(NULL, h.pages * SHARING_PAGE_BYTES, PROT_READ | PROT_WRITE,
-			MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (h.memory == MAP_FAILED)
-		return -errno;
+	if (err)
+		return err;
+	h.memory = memory.base;
 	/* Or all would be the kernel's page of zeros. */
 	for (uint64_t page = 0; page < h.pages; page++)
 		h.memory[page * SHARING_PAGE_BYTES] = 1;
 	err = tax_soft(r, contents, SHARING_LIMIT, pace, hash, &h);
-	munmap(h.memory, h.pages * SHARING_PAGE_BYTES);
+	gn_host_memory_unmap(&memory);
 	return err;
 }
 
@@ -223,9 +217,9 @@ static int run_probe(struct sharing_results *r, struct sharing_ksm *ksm)
 		if (ksm)
 			err = tax_ksm(r, ksm, &contents, &paces[i]);
 		if (!err)
-			err = tax_own(r, &contents, SHARING_EPT, &paces[i]);
+			err = tax_soft(r, &contents, SHARING_EPT, &paces[i], scan, NULL);
 		if (!err)
-			err = tax_own(r, &contents, SHARING_SHADOW, &paces[i]);
+			err = tax_soft(r, &contents, SHARING_SHADOW, &paces[i], scan, NULL);
 		if (!err)
 			err = tax_limit(r, &contents, &paces[i]);
 	}

@@ -246,21 +246,13 @@ static int resolve(struct gn_kvm_nested *n, struct gn_kvm_cpu *cpu, gfn_t at, bo
 	return err;
 }
 
-static bool shares(const struct gn_kvm_nested *n, uint64_t at, uint64_t frame)
-{
-	const p2m_word_t word = gn_p2m_get(&n->kvm->vm->p2m, gfn(at));
-
-	return gn_p2m_word_state(word) == GN_P2M_SHARED && gn_p2m_word_grants(word, GN_R) &&
-	       gn_p2m_word_pfn(word).v == frame;
-}
-
 /* @at shares @frame, and was not used since it does: it has no leaf. */
 static bool is_unused(const struct gn_kvm_nested *n, uint64_t at, uint64_t frame)
 {
 	const struct gn_hw *hw = gn_vcpu_hw(n->kvm->cpus[0].vcpu);
 	struct gn_walk walk;
 
-	if (!shares(n, at, frame))
+	if (!gn_kvm_view_may_share(n, gfn(at), pfn(frame)))
 		return false;
 	gn_walk_any(hw->fmt, n->kvm->vm->frames, hw->root, gfn_to_gpa(gfn(at)).v, &walk);
 	return walk.end != GN_WALK_LEAF;
@@ -276,7 +268,7 @@ static void find_around(const struct gn_kvm_nested *n, uint64_t at, uint64_t fra
 
 	*from = *to = at;
 	gn_rcu_read_lock();
-	if (shares(n, at, frame)) {
+	if (gn_kvm_view_may_share(n, gfn(at), pfn(frame))) {
 		++*to;
 		while (*from > first && is_unused(n, *from - 1, frame - (at - *from) - 1))
 			--*from;
@@ -488,15 +480,14 @@ static void *fill(void *ctx)
 	bool is_stopping = false;
 
 	while (!is_stopping) {
-		if (!dequeue(n, &touch, &is_stopping)) {
-			if (!is_stopping)
-				await_events(n, n->filler_fd);
+		if (dequeue(n, &touch, &is_stopping)) {
+			pthread_mutex_lock(&n->fill_lock);
+			answer(n, &touch);
+			pthread_mutex_unlock(&n->fill_lock);
+		} else if (!is_stopping) {
+			await_events(n, n->filler_fd);
 			(void)read_events(n);
-			continue;
 		}
-		pthread_mutex_lock(&n->fill_lock);
-		answer(n, &touch);
-		pthread_mutex_unlock(&n->fill_lock);
 	}
 	return NULL;
 }

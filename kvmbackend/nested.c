@@ -323,15 +323,18 @@ void gn_kvm_nested_range_changing(struct gn_kvm *kvm, gfn_t start, gfn_t end,
 	struct gn_kvm_nested *n = kvm->nested;
 
 	/* Write protection is for the dirty log, which KVM keeps by itself. Aged pages come back at their next use. */
-	if (!n || change == GN_RANGE_WRPROTECT || !atomic_load(&n->is_active))
+	if (!n || change == GN_RANGE_WRPROTECT)
+		return;
+	/* Before pages are taken out: what is put in later is put in by who knows. */
+	if (change == GN_RANGE_AGE)
+		atomic_store(&n->is_aged, true);
+	if (!atomic_load(&n->is_active))
 		return;
 	pthread_mutex_lock(&n->view_lock);
 	if (gn_vm_is_over_template(kvm->vm)) {
 		if (change == GN_RANGE_ZAP)
 			gn_kvm_view_template_hold_off(n, start, end);
 	} else {
-		if (change == GN_RANGE_AGE)
-			atomic_store(&n->is_aged, true);
 		gn_kvm_view_take(n, start, end);
 		if (change != GN_RANGE_AGE)
 			gn_kvm_view_send_home(n, start, end);

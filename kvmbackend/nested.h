@@ -92,7 +92,7 @@ struct gn_kvm_nested {
 	unsigned held_count;
 
 	/* fill.c */
-	_Atomic(bool) is_aged; /* (a) somebody harvests accessed bits; set with view_lock held */
+	_Atomic(bool) is_aged; /* (a) somebody harvests accessed bits */
 	pthread_mutex_t
 		fill_lock; /* held while a fault is worked on; recursive: a switch fills ahead in a pause */
 	pthread_t filler, stand_in; /* (c) */
@@ -121,6 +121,8 @@ int gn_kvm_view_new(struct gn_kvm_nested *n, char *why, size_t why_bytes);
 void gn_kvm_view_destroy(struct gn_kvm_nested *n);
 /* @start may have @frame: it is there already, or at home, or a piece more is not one too many. */
 bool gn_kvm_view_has_room(const struct gn_kvm_nested *n, gfn_t start, pfn_t frame);
+/* By the p2m @at shares @frame, and may be seen there. In an RCU read section. */
+bool gn_kvm_view_may_share(const struct gn_kvm_nested *n, gfn_t at, pfn_t frame);
 /* [start, start + count) can be put in, of frames from @frame on, without a change of mappings. */
 bool gn_kvm_view_has_place(const struct gn_kvm_nested *n, gfn_t start, uint64_t count, pfn_t frame);
 /* Put [start, start + count) in, of frames from @frame on. Pages that are in already stay, made writable if they

@@ -15,7 +15,7 @@
  * somebody else has read the event: fill.c's stand-in, which takes no lock for it.
  *
  * How many. Neighbouring gfns with neighbouring frames of the pool are one mapping, and all of it is placed when one of them is
- * first touched; its pages come in one by one. Scattered ones are a mapping each, and a process may have so many
+ * first touched; its pages come in by themselves, or with their neighbours (fill.c). Scattered ones are a mapping each, and a process may have so many
  * (vm.max_map_count). Up to half of them are the view's; from there on a SHARED page that is not at home is not put in: it gets
  * a frame of its own, which is its home, for nobody else ever has that (gn_p2m_publish()). And a page that is put in at home
  * amid a run of others takes the rest of that run along, so that the run has one end as before; those are not in the view then,
@@ -224,6 +224,11 @@ static uint64_t source_at(const struct gn_kvm_nested *n, uint64_t at)
 	return n->placed[at] ? n->placed[at] - 1 : at;
 }
 
+static pfn_t frame_of(uint64_t source)
+{
+	return pfn(source & (((uint64_t)1 << SERIAL_BIT) - 1));
+}
+
 static bool is_lent(uint64_t source)
 {
 	return source >> SERIAL_BIT;
@@ -264,7 +269,7 @@ bool gn_kvm_view_has_room(const struct gn_kvm_nested *n, gfn_t start, pfn_t fram
 /* A piece that is nowhere yet. */
 static void *map_piece(const struct gn_kvm_nested *n, uint64_t bytes, uint64_t source)
 {
-	const pfn_t frame = pfn(source & (((uint64_t)1 << SERIAL_BIT) - 1));
+	const pfn_t frame = frame_of(source);
 	struct gn_window_place lent;
 
 	if (!is_lent(source))
@@ -329,19 +334,20 @@ static uint64_t widen(const struct gn_kvm_nested *n, uint64_t end)
 	return end;
 }
 
-/* Does @at share @source by the p2m, and may be seen there? Not if it is sealed: it will never be in, and by a place made
- * for it its first touch would be told from that of one that has none. */
-static bool shares(const struct gn_kvm_nested *n, uint64_t at, uint64_t source)
+/* Not if it is sealed: it will never be in, and by a place made for it its first touch would be told from that of one that has none. */
+bool gn_kvm_view_may_share(const struct gn_kvm_nested *n, gfn_t at, pfn_t frame)
 {
-	p2m_word_t word = gn_p2m_get(&n->kvm->vm->p2m, gfn(at));
+	p2m_word_t word = gn_p2m_get(&n->kvm->vm->p2m, at);
 
 	return gn_p2m_word_state(word) == GN_P2M_SHARED && gn_p2m_word_grants(word, GN_R) &&
-	       source_of(n, gn_p2m_word_pfn(word)) == source;
+	       gn_p2m_word_pfn(word).v == frame.v;
 }
 
+/* Is @at to have @source by the p2m, and has it not in the view? */
 static bool wants(const struct gn_kvm_nested *n, uint64_t at, uint64_t source)
 {
-	return source_at(n, at) != source && shares(n, at, source);
+	return source_at(n, at) != source && gn_kvm_view_may_share(n, gfn(at), frame_of(source)) &&
+	       source_of(n, frame_of(source)) == source;
 }
 
 /* [*from, *to), which is to have @source at *from, grown by the neighbours that are to have what is before and behind it. The p2m
