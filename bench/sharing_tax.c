@@ -6,9 +6,11 @@
  * scanned. Turns, so that a slow moment of the machine is in both; the slowest are trimmed. While it is on it has a tenth of a core, which
  * is what a daemon grants that is told nothing else; what it takes from a guest when nobody limits it is shown beside that.
  *
- * What is called the limit is a thread that reads and hashes other memory for as long in each turn, and does nothing to the guest: what the
- * machine's processors, caches and memory alone take from it.
+ * What is called the limit is a thread that for as long in each turn reads and hashes memory that is not the guest's, as much as the VMs have,
+ * and on its first pass gives half of it back to the host: what the machine's processors, caches and memory, and its host, take from a guest
+ * to which nothing is done at all. Giving back is in it, for the host flushes the TLBs of all threads of a process.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <time.h>
 #include <xxhash.h>
@@ -24,7 +26,7 @@
 #define TURN_NS	  20000000
 #define GOAL_LOSS 1.0  /* per cent */
 #define GOAL_P99  1.05 /* over that without scanning */
-enum { TURNS = 400, QUICK_TURNS = 20, HASHED_PAGES = 65536 };
+enum { TURNS = 400, QUICK_TURNS = 20, EXTENT_PAGES = 16 };
 
 static unsigned turns_of(const struct sharing_results *r)
 {
@@ -109,23 +111,40 @@ static int scan(void *ctx, uint64_t ns, bool *done)
 }
 
 struct hashing {
-	uint8_t *memory;
-	uint64_t pages, next;
+	struct gn_host_memory memory;
+	uint64_t extents, next;
+	bool is_first_pass;
 	volatile uint64_t sum; /* so that it is made */
 };
 
+static void hash_extent(struct hashing *h)
+{
+	const uint8_t *at =
+		(const uint8_t *)h->memory.base + h->next * EXTENT_PAGES * SHARING_PAGE_BYTES;
+
+	for (unsigned i = 0; i < EXTENT_PAGES; i++)
+		h->sum ^= XXH3_128bits(at + i * SHARING_PAGE_BYTES, SHARING_PAGE_BYTES).low64;
+}
+
+/* Every other extent goes back, those of a turn by one call. */
 static int hash(void *ctx, uint64_t ns, bool *done)
 {
+	const uint64_t until_ns = gn_now_ns() + ns, bytes = EXTENT_PAGES * SHARING_PAGE_BYTES;
+	struct gn_host_range ranges[GN_HOST_RANGES_MAX];
 	struct hashing *h = ctx;
-	const uint64_t until_ns = gn_now_ns() + ns;
+	size_t count = 0;
 
 	*done = false;
-	while (gn_now_ns() < until_ns) {
-		h->sum ^= XXH3_128bits(h->memory + h->next * SHARING_PAGE_BYTES, SHARING_PAGE_BYTES)
-				  .low64;
-		h->next = (h->next + 1) % h->pages;
+	while (gn_now_ns() < until_ns && count < GN_HOST_RANGES_MAX) {
+		hash_extent(h);
+		if (h->is_first_pass && h->next % 2)
+			ranges[count++] = (struct gn_host_range){ h->next * bytes, bytes };
+		h->next += h->is_first_pass ? 1 : 2;
+		h->is_first_pass &= h->next < h->extents;
+		if (h->next >= h->extents)
+			h->next = 0;
 	}
-	return 0;
+	return gn_host_memory_drop_all(&h->memory, ranges, count) == count ? 0 : -ENOMEM;
 }
 
 /* @work goes on beside a guest on the software machine; with NULL for @ctx on its domain. */
@@ -159,19 +178,18 @@ static int tax_soft(struct sharing_results *r, const struct sharing_contents *co
 static int tax_limit(struct sharing_results *r, const struct sharing_contents *contents,
 		     const struct pace *pace)
 {
-	struct gn_host_memory memory;
-	struct hashing h = { .pages = HASHED_PAGES };
-	int err = gn_host_memory_map(GN_POOL_ANONYMOUS, h.pages * SHARING_PAGE_BYTES, false, 0,
-				     &memory);
+	const uint64_t bytes = contents->vms * contents->vm_pages * SHARING_PAGE_BYTES;
+	struct hashing h = { .extents = bytes / SHARING_PAGE_BYTES / EXTENT_PAGES,
+			     .is_first_pass = true };
+	int err = gn_host_memory_map(GN_POOL_ANONYMOUS, bytes, false, 0, &h.memory);
 
 	if (err)
 		return err;
-	h.memory = memory.base;
 	/* Or all would be the kernel's page of zeros. */
-	for (uint64_t page = 0; page < h.pages; page++)
-		h.memory[page * SHARING_PAGE_BYTES] = 1;
+	for (uint64_t at = 0; at < bytes; at += SHARING_PAGE_BYTES)
+		((uint8_t *)h.memory.base)[at] = 1;
 	err = tax_soft(r, contents, SHARING_LIMIT, pace, hash, &h);
-	gn_host_memory_unmap(&memory);
+	gn_host_memory_unmap(&h.memory);
 	return err;
 }
 

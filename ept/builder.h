@@ -79,6 +79,7 @@ void gn_ept_clear(struct gn_vm *vm, struct gn_ept *ept, unsigned level, uint64_t
 		  uint64_t entry);
 
 /* scheme ops (range.c, audit.c) */
+bool gn_ept_moved(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count);
 void gn_ept_range(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
 		  enum gn_range_change change);
 void gn_ept_harvest_accessed(struct gn_vm *vm, gfn_t start, gfn_t end, uint8_t *bitmap);

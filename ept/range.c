@@ -197,6 +197,64 @@ void gn_ept_range(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
 	gn_rcu_read_unlock();
 }
 
+/* ---- Equal contents elsewhere -------------------------------------------------------------------- */
+
+/* @entry of a page goes on with the frame its word names. A large one says more than the words do by now. */
+static uint64_t moved_leaf(const struct range *r, unsigned level, uint64_t entry, struct span s)
+{
+	const uint64_t frame = pfn_to_hpa(gn_p2m_word_pfn(gn_p2m_get(&r->vm->p2m, gfn(s.first)))).v;
+
+	return level > 1 ? 0 : (entry & ~r->ept->fmt->level[1].address) | frame;
+}
+
+static bool move_leaf(const struct range *r, unsigned level, uint64_t *slot, struct span s)
+{
+	const struct gn_fmt *fmt = r->ept->fmt;
+	uint64_t entry = gn_entry_get(slot);
+	bool must_flush = false;
+
+	/* The hardware sets A, a harvest clears it. */
+	while (gn_fmt_is_present(fmt, level, entry) &&
+	       !gn_entry_cmpxchg(r->vm, fmt, level, slot, &entry, moved_leaf(r, level, entry, s),
+				 &must_flush))
+		;
+	return must_flush;
+}
+
+static bool move(struct range *r, unsigned level, pfn_t table, uint64_t base)
+{
+	const struct gn_fmt *fmt = r->ept->fmt;
+	uint64_t *entries = gn_ept_table(r->vm, table);
+	bool must_flush = false;
+	struct span s;
+	unsigned i;
+
+	while (next_entry(r, level, base, &i, &s)) {
+		uint64_t entry = gn_entry_get(&entries[i]);
+
+		if (gn_fmt_is_present(fmt, level, entry) && !gn_fmt_is_leaf(fmt, level, entry)) {
+			must_flush |=
+				move(r, level - 1, gn_ept_child(r->ept, level, entry), s.first);
+		} else {
+			must_flush |= move_leaf(r, level, &entries[i], s);
+			advance(r, s.first + s.pages);
+		}
+	}
+	return must_flush;
+}
+
+bool gn_ept_moved(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count)
+{
+	struct gn_ept *ept = (struct gn_ept *)vm->scheme_data;
+	struct range r = range_of(vm, runs, count);
+	bool must_flush;
+
+	gn_rcu_read_lock();
+	must_flush = move(&r, ept->fmt->levels, ept->root, 0);
+	gn_rcu_read_unlock();
+	return must_flush;
+}
+
 /* ---- Accessed bits ------------------------------------------------------------------------------- */
 
 struct harvest {

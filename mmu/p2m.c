@@ -14,6 +14,10 @@
  *   end    makes the sequence even. Old frames were retired, not freed: the sections mentioned
  *          above are over before they are handed out again.
  *
+ * Where all gfns hold the same bytes afterwards (p2m_merge.c), only W is taken and only stores are held off; translations that remain are
+ * moved to the new frames between set and end, with a flush of their own. A read through an old one finds the same bytes, in a frame that is
+ * not reused before the flush has settled.
+ *
  * Large blocks: a word's level says that its whole aligned block is one block of frames with one state and one
  * right. A change of a part splits the block first, i.e. lowers the level of every word in it; blocks do
  * not grow together again by themselves (p2m_collapse.c makes them whole).
@@ -177,9 +181,9 @@ static void split(struct gn_vm *vm, gfn_t boundary)
 }
 
 /* Returns whether any word had a frame. */
-static bool revoke_rights(struct gn_vm *vm, gfn_t start, gfn_t end)
+static bool revoke_rights(struct gn_vm *vm, gfn_t start, gfn_t end, gn_rights_t what)
 {
-	const uint64_t rights = (uint64_t)GN_RWX << GN_P2M_RIGHTS_SHIFT;
+	const uint64_t rights = (uint64_t)what << GN_P2M_RIGHTS_SHIFT;
 	const uint64_t next_frame = (uint64_t)1 << GN_P2M_PFN_SHIFT;
 	bool any = false;
 
@@ -198,15 +202,15 @@ static bool revoke_rights(struct gn_vm *vm, gfn_t start, gfn_t end)
 	return any;
 }
 
-/* Nobody can make a new translation to the range any more. Returns whether there was anything to cache: then a flush
- * is owed. */
-static bool withdraw(struct gn_vm *vm, gfn_t start, gfn_t end)
+/* Nobody can make a new translation to the range any more that allows what is withdrawn. Returns whether there was anything to
+ * cache: then a flush is owed. */
+static bool withdraw(struct gn_vm *vm, gfn_t start, gfn_t end, gn_rights_t rights)
 {
 	if (start.v == end.v)
 		return false;
 	split(vm, start);
 	split(vm, end);
-	return revoke_rights(vm, start, end);
+	return revoke_rights(vm, start, end, rights);
 }
 
 /* Over a template a backend may hold stores off at the memory itself. One of our own that looked at a word while it had rights must be over
@@ -299,10 +303,42 @@ void gn_p2m_change_begin_runs(struct gn_vm *vm, const struct gn_gfn_run *runs, s
 
 	sequence_begin(vm);
 	for (size_t i = 0; i < count; i++)
-		cached |= withdraw(vm, runs[i].start, gfn(runs[i].start.v + runs[i].count));
+		cached |= withdraw(vm, runs[i].start, gfn(runs[i].start.v + runs[i].count), GN_RWX);
 	await_stores(vm);
 	forget(vm, runs, count);
 	if (cached)
+		gn_vm_flush(vm, &everything);
+}
+
+bool gn_p2m_reads_can_go_on(const struct gn_vm *vm)
+{
+	const struct gn_backend_ops *backend = vm->config.backend;
+
+	/* What is programmed by ranges forgets what moves. */
+	return vm->ops && (!vm->ops->range || vm->ops->moved) &&
+	       !(backend && backend->range_changing);
+}
+
+void gn_p2m_change_begin_readable(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count)
+{
+	const struct gn_flush everything = { .scope = GN_FLUSH_ALL };
+	bool cached = false;
+
+	GN_BUG_ON(!gn_p2m_reads_can_go_on(vm));
+	sequence_begin(vm);
+	for (size_t i = 0; i < count; i++)
+		cached |= withdraw(vm, runs[i].start, gfn(runs[i].start.v + runs[i].count), GN_W);
+	if (vm->ops->range)
+		vm->ops->range(vm, runs, count, GN_RANGE_WRPROTECT);
+	if (cached)
+		gn_vm_flush(vm, &everything);
+}
+
+void gn_p2m_change_moved(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count)
+{
+	const struct gn_flush everything = { .scope = GN_FLUSH_ALL };
+
+	if (!vm->ops->moved || vm->ops->moved(vm, runs, count))
 		gn_vm_flush(vm, &everything);
 }
 
@@ -310,7 +346,7 @@ void gn_p2m_change_extend(struct gn_vm *vm, gfn_t start, gfn_t end, bool settle)
 {
 	const struct gn_flush everything = { .scope = GN_FLUSH_ALL };
 	const struct gn_gfn_run run = { start, end.v - start.v };
-	bool cached = withdraw(vm, start, end);
+	bool cached = withdraw(vm, start, end, GN_RWX);
 
 	await_stores(vm);
 	forget(vm, &run, 1);

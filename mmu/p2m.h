@@ -13,8 +13,8 @@
  * installs (gn_p2m_retry): an install can never outlive the truth it was made from. Filling an
  * UNBACKED gfn needs none of that, for nothing caches the absence of a frame.
  *
- * While a range changes, the words of its frames keep state and frame but grant no right at all. So
- * a reader that goes by the word alone (native, software translation) must look at the word's
+ * While a range changes, the words of its frames keep state and frame but grant no right at all, or
+ * none to write where contents will be the same. So a reader that goes by the word alone (native, software translation) must look at the word's
  * rights, not only at its state: what it may not do now is answered by gn_p2m_resolve(), which
  * waits for the change to end.
  *

@@ -7,7 +7,7 @@
  * the count), so the contents of the frame stand still for as long as that reference is kept. Then other pages, of any VM on the
  * same pool, are merged into it: each is compared with the frame, and takes it if they are equal.
  *
- * Equal contents are proved, not believed: rights withdrawn, translations dropped, flushed, waited until nobody uses one any
+ * Equal contents are proved, not believed: rights to write withdrawn, flushed, waited until nobody uses an old translation any
  * more, and only then compared, byte by byte. What was stored before the change is compared; what comes later finds no
  * rights, waits for the change to end, and finds a SHARED page to copy or its own to write. The same wait before a page is
  * told to be published: a store that was under way would change a frame that others have compared with.
@@ -15,10 +15,13 @@
  * No frame has a list of those who share it: a count says how many they are, and nobody ever asks which. So one frame with a
  * million sharers costs each of them what one with two does.
  *
- * A batch is one change, with one flush and one wait, of at most 256 pages: faults wait for it, and comparing as much takes a
- * fraction of a millisecond, since every page was looked at before, when nobody waits. Between two batches those who wait come
- * first. Frames that were given up go to the host together, after the last batch, or after so many that the host should not
- * have to wait.
+ * Only stores would change what is compared. So where scheme and backend can have translations follow a page to another frame, rights to
+ * read stay, and readers notice nothing: no fault while it goes on, and none afterwards. Elsewhere all rights go.
+ *
+ * A batch is one change, with one wait, of at most 1024 pages, or 256 where reads wait as well: faults wait for it, and comparing as much takes
+ * a fraction of a millisecond, since every page was looked at before, when nobody waits. Fewer would not be kinder: a wait interrupts
+ * every processor that runs one of our threads, which can take longer than a hundred comparisons. Between two batches those who wait come
+ * first. Frames that were given up go to the host together, after the last batch, or after so many that the host should not have to wait.
  *
  * A page that is sealed has been through all that, and nobody has a translation to it since: whoever uses it takes the p2m's lock and
  * a copy. So what was sealed first can be merged later (GN_SHARE_RESEAL) with nobody waited for, a page at a time: a guest that was
@@ -36,6 +39,7 @@
 #include "p2m_writer.h"
 
 #define BATCH_PAGES GN_RETIRE_MERGE_RUNS
+#define HELD_PAGES  256		     /* of a batch that holds reads off, too */
 #define DRAIN_PAGES 16384	     /* given up and not yet the host's: 64 MiB */
 #define SHARERS_MAX (UINT32_MAX / 2) /* of a frame, about: its count has 32 bits */
 #define CHOSEN	    1		     /* a result that is none yet: the page is part of the change */
@@ -230,13 +234,25 @@ static void choose(struct batch *b, const struct step *step)
 	}
 }
 
+static bool reads_go_on(const struct batch *b)
+{
+	return b->access == GN_SHARE_READ && gn_p2m_reads_can_go_on(b->vm);
+}
+
 static void change_locked(struct batch *b, const struct step *step)
 {
-	gn_p2m_change_begin_runs(b->vm, b->runs, b->run_count);
+	const bool readable = reads_go_on(b);
+
+	if (readable)
+		gn_p2m_change_begin_readable(b->vm, b->runs, b->run_count);
+	else
+		gn_p2m_change_begin_runs(b->vm, b->runs, b->run_count);
 	gn_vm_synchronize(b->vm);
 	for (size_t i = 0; i < b->count; i++)
 		if (b->pages[i].result == CHOSEN)
 			step->carry_out(b, &b->pages[i]);
+	if (readable)
+		gn_p2m_change_moved(b->vm, b->runs, b->run_count);
 	gn_retire_runs(b->vm, b->leaving, b->leaving_count);
 	gn_p2m_change_end(b->vm);
 }
@@ -281,18 +297,31 @@ static void look_at_both(struct gn_vm *vm, const struct gn_merge *merge)
 	gn_rcu_read_unlock();
 }
 
+/* A scheme switch in between makes some faults wait longer, and nothing wrong. */
+static size_t batch_pages(const struct batch *b)
+{
+	bool readable;
+
+	gn_p2m_change_lock(b->vm);
+	readable = reads_go_on(b);
+	gn_p2m_change_unlock(b->vm);
+	return readable ? BATCH_PAGES : HELD_PAGES;
+}
+
 /* Returns how many frames were left. */
 static uint64_t carry_out(struct gn_vm *vm, struct gn_merge *pages, size_t count,
 			  enum gn_share_access access, const struct step *step)
 {
 	uint64_t left = 0, drained = 0;
 	struct batch b;
+	size_t most;
 
 	b.vm = vm;
 	b.access = access;
+	most = batch_pages(&b);
 	for (size_t at = 0; at < count; at += b.count) {
 		b.pages = &pages[at];
-		b.count = count - at < BATCH_PAGES ? count - at : BATCH_PAGES;
+		b.count = count - at < most ? count - at : most;
 		for (size_t i = 0; i < b.count && step->look_at; i++)
 			step->look_at(vm, &b.pages[i]);
 		batch_carry_out(&b, step);

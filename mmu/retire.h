@@ -19,7 +19,7 @@
 #include "lock.h"
 
 #define GN_RETIRE_BATCH	     256
-#define GN_RETIRE_MERGE_RUNS 256
+#define GN_RETIRE_MERGE_RUNS 1024
 
 struct gn_retire {
 	struct gn_lock drain_lock;     /* GN_RANK_DRAIN: one drain at a time */

@@ -43,6 +43,11 @@ struct gn_scheme_ops {
 	 * everything afterwards; one before is the scheme's affair, if it gives up tables. */
 	void (*range)(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
 		      enum gn_range_change change);
+	/* The runs' gfns have frames with the same contents as before, may be others, and no page of theirs is writable, as
+	 * range() left them (GN_RANGE_WRPROTECT): what maps them goes on with the frames that their words name now, or is forgotten; so that
+	 * reads need not wait for a change that means nothing to them, nor fault after it. No fault installs meanwhile. A guest table among them is
+	 * unshadowed. NULL: range() is told to forget them before. Returns whether a flush is owed, which the caller posts. */
+	bool (*moved)(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count);
 	/* The dirty log is on and everything is write-protected: split large leaves now rather than at
 	 * each first write, if you like. vm->lock held, the p2m lock not; other threads fault meanwhile. */
 	void (*dirty_started)(struct gn_vm *vm);

@@ -45,6 +45,47 @@ void gn_shadow_range(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t cou
 	gn_shadow_leave(s);
 }
 
+/* ---- Equal contents elsewhere ---------------------------------------------------------------------------- */
+
+static void move_leaf(struct gn_shadow *s, uint64_t *slot, pfn_t frame)
+{
+	const uint64_t address = s->fmt->level[1].address;
+	uint64_t old = gn_entry_get(slot);
+	bool must_flush;
+
+	while (!gn_entry_cmpxchg(s->vm, s->fmt, 1, slot, &old,
+				 (old & ~address) | pfn_to_hpa(frame).v, &must_flush))
+		;
+}
+
+/* Large leaves went with the right to write. */
+static bool move_one(struct gn_shadow *s, gfn_t at)
+{
+	const pfn_t frame = gn_p2m_word_pfn(gn_p2m_get(&s->vm->p2m, at));
+	const struct gn_slots *set = gn_rmap_leaves(s, at, 1);
+	const uint32_t count = set ? gn_slots_count(set) : 0;
+
+	for (uint32_t i = 0; i < count; i++)
+		move_leaf(s, gn_slots_at(set, i), frame);
+	if (gn_rmap_marks(s, at))
+		gn_shadow_unshadow(s, at);
+	return count;
+}
+
+bool gn_shadow_moved(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count)
+{
+	struct gn_shadow *s = gn_shadow_of(vm);
+	bool any = false;
+
+	gn_shadow_enter(s);
+	for (size_t i = 0; i < count; i++)
+		for (uint64_t k = 0; k < runs[i].count; k++)
+			any |= move_one(s, gfn(runs[i].start.v + k));
+	any |= s->flush_owed;
+	gn_shadow_leave(s);
+	return any;
+}
+
 /* ---- Accessed bits --------------------------------------------------------------------------------------- */
 
 struct harvest {

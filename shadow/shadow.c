@@ -113,6 +113,7 @@ const struct gn_scheme_ops gn_scheme_shadow = {
 	.fault = gn_shadow_fault,
 	.memory_written = gn_shadow_memory_written,
 	.range = gn_shadow_range,
+	.moved = gn_shadow_moved,
 	.harvest_accessed = gn_shadow_harvest_accessed,
 	.audit = gn_shadow_audit,
 };
@@ -131,6 +132,7 @@ const struct gn_scheme_ops gn_scheme_shadow_vtlb = {
 	.flush_guest = gn_shadow_vtlb_flush_guest,
 	.fault = gn_shadow_fault,
 	.range = gn_shadow_range,
+	.moved = gn_shadow_moved,
 	.harvest_accessed = gn_shadow_harvest_accessed,
 	.audit = gn_shadow_audit,
 };

@@ -209,6 +209,7 @@ int gn_shadow_reserve_need(struct gn_shadow *s, struct gn_shadow_reserve *reserv
 			   unsigned page_count, unsigned gfns_count);
 
 /* ---- range.c, audit.c -------------------------------------------------------------------------------------- */
+bool gn_shadow_moved(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count);
 void gn_shadow_range(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
 		     enum gn_range_change change);
 void gn_shadow_harvest_accessed(struct gn_vm *vm, gfn_t start, gfn_t end, uint8_t *bitmap);

@@ -129,6 +129,13 @@ void gn_domain_destroy(struct gn_domain *domain)
 	free(domain);
 }
 
+/* What earlier scans gathered is merged: it points into the index, which only scans leave as it is. */
+static void settle(struct gn_domain *d)
+{
+	if (d->is_gathering)
+		gn_gather_carry_out(d->members[d->scan_member]);
+}
+
 /* ---- Members ----------------------------------------------------------------------------------------- */
 
 static struct gn_member *member_of_vm(const struct gn_domain *d, const struct gn_vm *vm)
@@ -220,6 +227,7 @@ void gn_domain_remove(struct gn_domain *domain, struct gn_vm *vm)
 	struct gn_member *m;
 
 	pthread_mutex_lock(&domain->lock);
+	settle(domain);
 	m = member_of_vm(domain, vm);
 	if (m) {
 		domain->members[m->number] = NULL;
@@ -240,6 +248,7 @@ int gn_domain_hint(struct gn_domain *domain, struct gn_vm *vm, gfn_t start, uint
 	int err = 0;
 
 	pthread_mutex_lock(&domain->lock);
+	settle(domain);
 	m = member_of_vm(domain, vm);
 	if (!m)
 		err = -ENOENT;
@@ -302,6 +311,7 @@ int gn_domain_sweep(struct gn_domain *domain)
 	int first_err = 0;
 
 	pthread_mutex_lock(&domain->lock);
+	settle(domain);
 	for (unsigned i = 0; i < domain->member_end; i++) {
 		int err;
 
@@ -339,15 +349,19 @@ int gn_domain_scan(struct gn_domain *domain, uint64_t cpu_ns, bool *done)
 	uint64_t start_ns = cpu_now_ns(), spent_ns;
 
 	pthread_mutex_lock(&domain->lock);
-	if (is_short_of_frames(domain))
+	if (is_short_of_frames(domain)) {
+		settle(domain);
 		clean_for(domain, start_ns, cpu_ns);
+	}
 	do {
 		if (domain->scan_left)
 			step(domain);
 		spent_ns = cpu_now_ns() - start_ns;
 	} while (domain->scan_left && spent_ns < cpu_ns);
-	if (domain->scan_left && domain->members[domain->scan_member])
-		gn_gather_carry_out(domain->members[domain->scan_member]);
+	/* Few at a time cost whoever runs beside as many interruptions as many do. In quiet mode nothing waits that can be used meanwhile. */
+	if (domain->config.quiet)
+		settle(domain);
+	gn_match_put_freed(domain);
 	*done = !domain->scan_left;
 	if (*done && domain->config.stock_pages)
 		gn_frames_fill_stock(domain->frames, FILL_PAGES);
@@ -361,6 +375,7 @@ uint64_t gn_domain_reclaim(struct gn_domain *domain)
 	uint64_t given_up;
 
 	pthread_mutex_lock(&domain->lock);
+	settle(domain);
 	given_up = clean(domain, gn_index_buckets(&domain->index));
 	pthread_mutex_unlock(&domain->lock);
 	return given_up;

@@ -2,8 +2,7 @@
 /*
  * gather.c - pages that were found equal are gathered, and carried out together.
  *
- * The engine publishes and merges up to 256 pages by one change, with one flush and one wait, and wants them in ascending
- * order. Takers come in that order, for a VM is scanned that way; donors are anyone's, and are sorted by VM and
+ * The engine publishes and merges many pages by one change, with one wait, and wants them in ascending order. Takers come in that order, for a VM is scanned that way; donors are anyone's, and are sorted by VM and
  * place. First all donors are published: from then on their frames stand still. Then the takers are merged, i.e. compared
  * and given the frame.
  *
@@ -11,6 +10,8 @@
  * to be equal. A taker was written: the same. Who differed is offered again, carefully; a donor nobody took is given up, and offered
  * again as well. A frame that a page differed from is hashed: is it what its entry says it is? It may be not, for it was
  * hashed while its guest could write.
+ *
+ * It may stay gathered from one scan to the next; whatever else is asked of the domain, that is carried out first.
  *
  * While anything is gathered the index is pointed into: no frame is given up, and nothing is cleaned.
  */

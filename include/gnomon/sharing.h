@@ -80,7 +80,8 @@ int gn_domain_hint(struct gn_domain *domain, struct gn_vm *vm, gfn_t start, uint
  * of a VM; the others were swept all the same. */
 int gn_domain_sweep(struct gn_domain *domain);
 /* Go on with the sweep for about @cpu_ns of this thread's CPU time (0: one step; a step takes some 200 us, or up to 3 ms
- * if all it meets is merged). *done: it is complete. */
+ * if all it meets is merged). What is found alike is merged some 2,000 pages at a time, and when a VM was gone through; in quiet mode before
+ * each return. *done: it is complete. */
 int gn_domain_scan(struct gn_domain *domain, uint64_t cpu_ns, bool *done);
 /* Frames nobody uses but the index go back to the host now. A scan does it by itself, bit by bit, and with half of its time when less
  * than twice the reserve is free. Returns how many went. */

@@ -233,3 +233,110 @@ Test(shadow_memory, accessed_harvest)
 	CHECK_AUDIT(&rig);
 	rig_end(&rig);
 }
+
+/* Pages of one contents at FREE_GFN and on, mapped at USER and on; the first is published. */
+static pfn_t rig_alike(struct rig *rig, unsigned count)
+{
+	struct gn_merge page = { .at = gfn(FREE_GFN) };
+
+	for (unsigned i = 0; i < count; i++) {
+		rig_map(rig, rig->root, USER + PAGE(i), 1, PAGE(FREE_GFN + i) | USER_RW);
+		CHECK_OK(rig_user_store(rig, USER + PAGE(i), 5));
+	}
+	cr_assert_eq(gn_p2m_publish(rig->vm, &page, 1, GN_SHARE_READ), 0);
+	cr_assert_eq(page.result, 0);
+	return page.frame;
+}
+
+static int rig_merge(struct rig *rig, uint64_t at, pfn_t frame)
+{
+	struct gn_merge page = { .at = gfn(at), .frame = frame };
+
+	cr_assert_eq(gn_p2m_merge(rig->vm, &page, 1, GN_SHARE_READ, NULL), 0);
+	return page.result;
+}
+
+/* Who reads a page does not fault when it comes to share, nor after, by whatever address. */
+Test(shadow_memory, reads_go_on_while_pages_are_merged)
+{
+	static const char *const schemes[] = { "shadow", "shadow-vtlb" };
+
+	for (unsigned i = 0; i < 2; i++) {
+		const struct gn_vm_config config = { .scheme = schemes[i] };
+		struct rig rig;
+		pfn_t frame;
+
+		rig_start(&rig, &config);
+		frame = rig_alike(&rig, 3);
+		rig_map(&rig, rig.root, 2 * USER, 1, PAGE(FREE_GFN + 1) | USER_RW);
+		CHECK_OK(rig_user_load(&rig, 2 * USER));
+		CHECK_QUIET(rig_user_load(&rig, USER));
+		cr_assert_eq(rig_merge(&rig, FREE_GFN + 1, frame), 0);
+		CHECK_AUDIT(&rig);
+		CHECK_QUIET(rig_user_load(&rig, USER + PAGE(1)));
+		CHECK_QUIET(rig_user_load(&rig, 2 * USER));
+		cr_assert_eq(rig_user_load(&rig, 2 * USER).hpa, pfn_to_hpa(frame).v);
+		/* A copy is seen at both addresses. What differs stays, and may be written again. */
+		CHECK_OK(rig_user_store(&rig, USER + PAGE(1), 6));
+		cr_assert_eq(rig_user_load(&rig, 2 * USER).value, 6);
+		cr_assert_eq(rig_user_load(&rig, USER).value, 5);
+		CHECK_AUDIT(&rig);
+		CHECK_OK(rig_user_store(&rig, USER + PAGE(2), 7));
+		cr_assert_eq(rig_merge(&rig, FREE_GFN + 2, frame), -EAGAIN);
+		CHECK_QUIET(rig_user_load(&rig, USER + PAGE(2)));
+		CHECK_OK(rig_user_store(&rig, USER + PAGE(2), 8));
+		CHECK_AUDIT(&rig);
+		gn_frames_put(rig.vm->frames, frame);
+		rig_end(&rig);
+	}
+}
+
+/* The guest dropped its mapping and owes itself the flush: what was mapped may still be used, until the frame is given up. */
+Test(shadow_memory, a_dropped_mapping_is_flushed_before_its_frame_goes)
+{
+	const struct gn_vm_config config = { 0 };
+	struct rig rig;
+	pfn_t frame;
+	uint64_t flushes;
+
+	rig_start(&rig, &config);
+	frame = rig_alike(&rig, 2);
+	rig_map(&rig, rig.root, USER + PAGE(1), 1, 0);
+	flushes = rig.tlb[0].flushes_all;
+	cr_assert_eq(rig_merge(&rig, FREE_GFN + 1, frame), 0);
+	cr_assert_gt(rig.tlb[0].flushes_all, flushes);
+	cr_assert_eq(rig_user_load(&rig, USER + PAGE(1)).end, RIG_PF);
+	CHECK_AUDIT(&rig);
+	gn_frames_put(rig.vm->frames, frame);
+	rig_end(&rig);
+}
+
+/* A table of the guest's that is merged is unshadowed; the guest goes on with it, and a store to it makes a copy. */
+Test(shadow_memory, a_table_that_is_merged_is_unshadowed)
+{
+	const struct gn_vm_config config = { 0 };
+	uint64_t table[512] = { PAGE(FREE_GFN) | USER_RW };
+	struct gn_merge page = { .at = gfn(FREE_GFN + 8) };
+	struct rig rig;
+	uint64_t at;
+
+	rig_start(&rig, &config);
+	rig_map(&rig, rig.root, USER, 1, table[0]);
+	CHECK_OK(rig_user_store(&rig, USER, 5));
+	at = rig_entry(&rig, rig.root, USER, 1) >> 12 << 12;
+	cr_assert_eq(gn_vm_read(rig.vm, gpa(at), table, sizeof(table)), 0);
+	cr_assert_eq(gn_vm_write(rig.vm, gpa(PAGE(FREE_GFN + 8)), table, sizeof(table)), 0);
+	cr_assert_eq(gn_p2m_publish(rig.vm, &page, 1, GN_SHARE_READ), 0);
+	cr_assert_eq(rig_merge(&rig, at >> 12, page.frame), 0);
+	CHECK_AUDIT(&rig);
+	cr_assert_eq(rig_user_load(&rig, USER).value, 5);
+	CHECK_AUDIT(&rig);
+	CHECK_OK(rig_poke(&rig, at + 8, PAGE(FREE_GFN + 1) | USER_RW));
+	CHECK_OK(rig_user_store(&rig, USER + PAGE(1), 6));
+	cr_assert_eq(rig_user_load(&rig, USER + PAGE(1)).value, 6);
+	cr_assert_eq(*(uint64_t *)gn_frames_at(rig.vm->frames, hpa(pfn_to_hpa(page.frame).v + 8)),
+		     0);
+	CHECK_AUDIT(&rig);
+	gn_frames_put(rig.vm->frames, page.frame);
+	rig_end(&rig);
+}

@@ -472,6 +472,76 @@ Test(sharing_domain, hints)
 	rig_fini(&r);
 }
 
+/* A scan of no time makes a step and leaves what it found gathered: nothing that may come in between trips over that. */
+enum between {
+	BETWEEN_REMOVE,
+	BETWEEN_RECLAIM,
+	BETWEEN_HINT,
+	BETWEEN_SWEEP,
+	BETWEEN_WRITE,
+	BETWEEN_DESTROY,
+	BETWEENS
+};
+
+static void come_between(struct rig *r, enum between what)
+{
+	switch (what) {
+	case BETWEEN_REMOVE:
+		gn_domain_remove(r->domain, r->vms[0]);
+		cr_assert_eq(gn_domain_add(r->domain, r->vms[0]), 0);
+		break;
+	case BETWEEN_RECLAIM:
+		gn_domain_reclaim(r->domain);
+		break;
+	case BETWEEN_HINT:
+		cr_assert_eq(gn_domain_hint(r->domain, r->vms[1], gfn(0), 1, GN_SHARE_NONE), 0);
+		break;
+	case BETWEEN_SWEEP:
+		cr_assert_eq(gn_domain_sweep(r->domain), 0);
+		break;
+	default:
+		for (unsigned i = 0; i < 2; i++)
+			rig_put(r->vms[i], 10, 5000 + i);
+	}
+}
+
+Test(sharing_domain, what_is_gathered_waits_for_the_next_scan)
+{
+	for (unsigned what = 0; what < BETWEENS; what++) {
+		bool done = false;
+		struct rig r;
+
+		rig_init(&r, "ept", 2, 16 * MIB, 1, &plain_config);
+		for (unsigned i = 0; i < 2; i++)
+			for (uint64_t at = 0; at < 4000; at++)
+				rig_put(r.vms[i], at, at < 300 ? at + 1 : 9999 * (i + 1) + at);
+		for (unsigned round = 0; round < 2; round++)
+			rig_round(&r);
+		cr_assert_eq(gn_domain_sweep(r.domain), 0);
+		while (!r.domain->is_gathering && !done)
+			cr_assert_eq(gn_domain_scan(r.domain, 0, &done), 0);
+		cr_assert(r.domain->is_gathering && !done);
+		cr_assert_eq(rig_query(r.vms[1], 1).state, GN_P2M_PRIVATE);
+		rig_audit(&r);
+		if (what == BETWEEN_DESTROY) {
+			gn_domain_destroy(r.domain);
+			for (unsigned i = 0; i < 2; i++)
+				gn_vm_destroy(r.vms[i]);
+			cr_assert_eq(gn_frames_used(r.frames), 0);
+			gn_frames_destroy(r.frames);
+			continue;
+		}
+		come_between(&r, (enum between)what);
+		cr_assert_eq(r.domain->is_gathering, what == BETWEEN_WRITE);
+		rig_audit(&r);
+		rig_settle(&r);
+		cr_assert(rig_share(r.vms[0], 1, r.vms[1], 1));
+		for (unsigned i = 0; i < 2; i++)
+			cr_assert(rig_holds(r.vms[i], 10, what == BETWEEN_WRITE ? 5000 + i : 11));
+		rig_fini(&r);
+	}
+}
+
 Test(sharing_domain, what_is_refused)
 {
 	struct gn_frames *frames = rig_pool(32 * MIB, false), *others = rig_pool(32 * MIB, false);
