@@ -302,6 +302,8 @@ static size_t batch_pages(const struct batch *b)
 {
 	bool readable;
 
+	if (b->access != GN_SHARE_READ)
+		return HELD_PAGES;
 	gn_p2m_change_lock(b->vm);
 	readable = reads_go_on(b);
 	gn_p2m_change_unlock(b->vm);
@@ -318,7 +320,7 @@ static uint64_t carry_out(struct gn_vm *vm, struct gn_merge *pages, size_t count
 
 	b.vm = vm;
 	b.access = access;
-	most = batch_pages(&b);
+	most = count ? batch_pages(&b) : 0;
 	for (size_t at = 0; at < count; at += b.count) {
 		b.pages = &pages[at];
 		b.count = count - at < most ? count - at : most;

@@ -6,8 +6,8 @@
  * of the tables. A guest table in a range that is zapped is unshadowed: its contents are about to be others.
  *
  * Who asks also flushes: a p2m change (mmu/p2m.c), the dirty log and the harvest (mmu/dirty.c) post one flush of
- * everything after us. So what is dropped here owes none, and nobody can build on the
- * missing flush before it is posted, for until then the p2m's sequence is odd and no fault installs.
+ * everything after us. So what is dropped here owes none, and a single vCPU needs no other. Where there are several, who tracks a table
+ * next asks for how many flushes there were whether W to it can still be in use; so there the flush is posted here, and counted, too.
  */
 #include "shadow.h"
 
@@ -18,29 +18,34 @@ static void zap_one(struct gn_shadow *s, gfn_t at)
 	gn_rmap_drop(s, at);
 }
 
-static void change_run(struct gn_shadow *s, const struct gn_gfn_run *run,
+/* Returns whether a W was taken; what was dropped is owed. */
+static bool change_run(struct gn_shadow *s, const struct gn_gfn_run *run,
 		       enum gn_range_change change)
 {
 	const uint64_t end = run->start.v + run->count;
+	bool any = false;
 
 	for (uint64_t at = run->start.v; at < end && at < s->rmap.gfn_count; at++) {
 		if (change == GN_RANGE_ZAP)
 			zap_one(s, gfn(at));
 		else
-			gn_rmap_protect(s, gfn(at));
+			any |= gn_rmap_protect(s, gfn(at));
 	}
+	return any;
 }
 
 void gn_shadow_range(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
 		     enum gn_range_change change)
 {
 	struct gn_shadow *s = gn_shadow_of(vm);
-	bool owed;
+	bool owed, any = false;
 
 	gn_shadow_enter(s);
 	owed = s->flush_owed;
+	s->flush_owed = false;
 	for (size_t i = 0; i < count; i++)
-		change_run(s, &runs[i], change);
+		any |= change_run(s, &runs[i], change);
+	s->flush_due |= !s->is_single && (any || s->flush_owed);
 	s->flush_owed = owed;
 	gn_shadow_leave(s);
 }

@@ -167,6 +167,9 @@ static void take_back(struct gn_shadow *s, struct gn_shadow_page *page)
 	gfn_t at = page->key.gfn;
 	uint64_t sequence;
 
+	/* A change or the dirty log took W already, and nothing tells here whether its flush has settled. It has when the sequence is even. */
+	if (atomic_load_explicit(&s->vm->p2m.sequence, memory_order_acquire) & 1)
+		return;
 	if (!is_sealed(s, page, at))
 		return;
 	sequence = gn_rmap_set_standing(s, at, GN_RMAP_TRACKED);

@@ -6,7 +6,8 @@
  * found only in the index it is in, and an index knows the pages of its own VMs only.
  *
  * A sweep asks each VM which pages were written, and a scan then goes over the VMs in turn, a step at a time, until its CPU budget is
- * spent. What was found equal is carried out before a scan returns, so that between calls nothing is half done.
+ * spent. What was found equal is gathered, over several scans if they are short; whatever else is asked of the domain carries
+ * it out first, and in quiet mode each scan does.
  *
  * Savings are a loan: when guests write shared pages, frames are needed. Frames that the index alone still holds are found
  * by looking through the index, a part in each sweep, and all of it when less is free than the reserve and as much again. A
@@ -248,7 +249,8 @@ int gn_domain_hint(struct gn_domain *domain, struct gn_vm *vm, gfn_t start, uint
 	int err = 0;
 
 	pthread_mutex_lock(&domain->lock);
-	settle(domain);
+	if (hint == GN_SHARE_NEVER)
+		settle(domain);
 	m = member_of_vm(domain, vm);
 	if (!m)
 		err = -ENOENT;

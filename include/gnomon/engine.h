@@ -375,8 +375,9 @@ struct gn_merge {
  * Large blocks around a page are split.
  * result: -EBUSY: somebody else has a reference to the PRIVATE frame, or GN_SHARE_RESEAL was asked for a PRIVATE page; -EINVAL: another
  * state; -ENOMEM: with home_frames only.
- * @pages are in RAM, in ascending order of .at and disjoint, or -EINVAL for all. Every 256 pages are one change, with one flush and
- * one wait for those who use an old translation. Any thread that is not inside a guest access. */
+ * @pages are in RAM, in ascending order of .at and disjoint, or -EINVAL for all. Every 1024 pages are one change, with one
+ * wait for those who use an old translation, during which reads go on; 256 and not even reads if they are sealed, or if the backend is
+ * programmed by ranges or the scheme has no way to move a translation. Any thread that is not inside a guest access. */
 int gn_p2m_publish(struct gn_vm *vm, struct gn_merge *pages, size_t count,
 		   enum gn_share_access access);
 

@@ -68,7 +68,8 @@ void gn_domain_destroy(struct gn_domain *domain);
  * backing_level is 2 or more, its accessed bits), and nobody else may harvest those. -EINVAL: another pool, or not of a kind that
  * can share; -EEXIST; -ENOSPC: too many VMs, or pages for the index; -EBUSY: its dirty log is someone else's; -ENOMEM. */
 int gn_domain_add(struct gn_domain *domain, struct gn_vm *vm);
-/* What is merged stays merged. A VM that is not there: nothing. */
+/* What is merged stays merged. A VM that is not there: nothing. This, like sweeps, scans and hints that say NEVER, is for a thread that is not
+ * inside a guest access: it may merge what scans found. */
 void gn_domain_remove(struct gn_domain *domain, struct gn_vm *vm);
 
 /* enum gn_share_hint: <gnomon/guest.h>, for guests say it too. */

@@ -76,11 +76,14 @@ struct rig_result {
 	unsigned faults;
 };
 
+/* Called before a flush is carried out, if set. True: it is on its way, and not carried out. */
+static bool (*rig_on_flush)(struct gn_vcpu *vcpu, const struct gn_flush *flush);
+
 static void rig_flush(struct gn_vcpu *vcpu, const struct gn_flush *flush)
 {
 	struct rig_tlb *tlb = gn_vcpu_backend(vcpu);
 
-	if (!tlb)
+	if ((rig_on_flush && rig_on_flush(vcpu, flush)) || !tlb)
 		return;
 	pthread_mutex_lock(&tlb->lock);
 	tlb->flushes_all += flush->scope == GN_FLUSH_ALL;

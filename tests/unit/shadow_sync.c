@@ -261,3 +261,77 @@ Test(shadow_sync, owed_flushes_are_paid_before_a_frame_goes)
 	CHECK_AUDIT(&rig);
 	rig_end(&rig);
 }
+
+/* A change of the p2m or the dirty log has taken the right to write from an unsync table, and its flush is on its way: one vCPU may
+ * write the table still, while another resyncs it for the third time. It must not be believed to be watched. */
+static struct rig *torn;
+static uint64_t torn_entry;
+static bool still_maps, is_second_flush;
+
+static bool write_while_the_flush_is_on_its_way(struct gn_vcpu *vcpu, const struct gn_flush *flush)
+{
+	struct gn_vcpu *other = gn_vm_vcpu(torn->vm, 1);
+	struct gn_walk walk;
+	bool gp;
+
+	if (flush->scope != GN_FLUSH_ALL || vcpu->index)
+		return false;
+	/* The first one is posted with the scheme's lock held. */
+	if (!is_second_flush) {
+		is_second_flush = true;
+		return true;
+	}
+	rig_on_flush = NULL;
+	for (unsigned i = 0; i < 4; i++)
+		cr_assert_eq(gn_vcpu_write_cr3(other, torn->root, &gp), 0);
+	CHECK_QUIET(rig_poke(torn, torn_entry, 0));
+	gn_vcpu_invlpg(other, gva(USER));
+	gn_walk_any(other->hw.fmt, torn->vm->frames, other->hw.root, USER, &walk);
+	still_maps = walk.end == GN_WALK_LEAF;
+	return false;
+}
+
+static void publish_table(struct rig *rig)
+{
+	struct gn_merge page = { .at = gfn(torn_entry >> 12) };
+
+	cr_assert_eq(gn_p2m_publish(rig->vm, &page, 1, GN_SHARE_READ), 0);
+	cr_assert_eq(page.result, 0);
+	gn_frames_put(rig->vm->frames, page.frame);
+}
+
+static void harvest(struct rig *rig)
+{
+	uint8_t bitmap[512];
+
+	cr_assert_eq(gn_dirty_harvest(rig->vm, gfn(0), 4096, bitmap), 0);
+}
+
+Test(shadow_sync, tables_are_not_taken_back_before_a_flush_has_settled)
+{
+	static void (*const changes[])(struct rig *) = { publish_table, harvest };
+	const struct gn_vm_config config = { .vcpus = 2 };
+
+	for (unsigned i = 0; i < 2; i++) {
+		struct rig rig;
+
+		rig_start(&rig, &config);
+		rig_mode(gn_vm_vcpu(rig.vm, 1), rig.root, X86_CR0_WP, X86_CR4_PGE);
+		torn = &rig;
+		torn_entry = rig_map(&rig, rig.root, USER, 1, PAGE(FREE_GFN) | USER_RW);
+		if (changes[i] == harvest)
+			cr_assert_eq(gn_dirty_start(rig.vm), 0);
+		CHECK_OK(rig_user_load(&rig, USER));
+		CHECK_OK(rig_load_on(&rig, gn_vm_vcpu(rig.vm, 1), USER, true));
+		CHECK_OK(rig_poke(&rig, torn_entry + 8, 0));
+		CHECK_QUIET(rig_poke(&rig, torn_entry + 8, 0)); /* unsync now */
+		still_maps = true;
+		is_second_flush = false;
+		rig_on_flush = write_while_the_flush_is_on_its_way;
+		changes[i](&rig);
+		cr_assert_null(rig_on_flush, "change %u posted no flush", i);
+		cr_assert_not(still_maps, "change %u", i);
+		CHECK_AUDIT(&rig);
+		rig_end(&rig);
+	}
+}

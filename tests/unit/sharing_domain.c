@@ -494,7 +494,7 @@ static void come_between(struct rig *r, enum between what)
 		gn_domain_reclaim(r->domain);
 		break;
 	case BETWEEN_HINT:
-		cr_assert_eq(gn_domain_hint(r->domain, r->vms[1], gfn(0), 1, GN_SHARE_NONE), 0);
+		cr_assert_eq(gn_domain_hint(r->domain, r->vms[1], gfn(0), 1, GN_SHARE_NEVER), 0);
 		break;
 	case BETWEEN_SWEEP:
 		cr_assert_eq(gn_domain_sweep(r->domain), 0);
