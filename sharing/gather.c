@@ -2,9 +2,9 @@
 /*
  * gather.c - pages that were found equal are gathered, and carried out together.
  *
- * The engine publishes and merges many pages by one change, with one wait, and wants them in ascending order. Takers come in that order, for a VM is scanned that way; donors are anyone's, and are sorted by VM and
- * place. First all donors are published: from then on their frames stand still. Then the takers are merged, i.e. compared
- * and given the frame.
+ * The engine publishes and merges many pages by one change, with one wait, and wants them in ascending order. Takers come in
+ * that order, for a VM is scanned that way; donors are anyone's, and are sorted by VM and place. First all donors are
+ * published: from then on their frames stand still. Then the takers are merged, i.e. compared and given the frame.
  *
  * What can go wrong in between, and what becomes of it. A donor was written, or left: its frame, or none, is found not
  * to be equal. A taker was written: the same. Who differed is offered again, carefully; a donor nobody took is given up, and offered
