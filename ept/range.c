@@ -133,29 +133,10 @@ static void zap_clear(struct range *r, unsigned level, pfn_t table, uint64_t bas
 	}
 }
 
-/* @entry without W. */
-static uint64_t without_write(const struct gn_fmt *fmt, unsigned level, uint64_t entry)
-{
-	gn_rights_t rights = gn_fmt_rights(fmt, level, entry);
-	uint64_t bits = gn_fmt_rights_bits(fmt, level, rights);
+/* What is done with an entry that has no table below it, absent or not. Returns whether a flush is owed. */
+typedef bool leaf_fn(struct range *r, unsigned level, uint64_t *slot, struct span s);
 
-	return (entry & ~bits) | gn_fmt_rights_bits(fmt, level, rights & (gn_rights_t)~GN_W);
-}
-
-static bool protect_leaf(const struct range *r, unsigned level, uint64_t *slot)
-{
-	const struct gn_fmt *fmt = r->ept->fmt;
-	uint64_t entry = gn_entry_get(slot);
-	bool must_flush;
-
-	while (gn_fmt_is_present(fmt, level, entry) && (gn_fmt_rights(fmt, level, entry) & GN_W))
-		if (gn_entry_cmpxchg(r->vm, fmt, level, slot, &entry,
-				     without_write(fmt, level, entry), &must_flush))
-			return must_flush;
-	return false;
-}
-
-static bool protect(struct range *r, unsigned level, pfn_t table, uint64_t base)
+static bool each_leaf(struct range *r, unsigned level, pfn_t table, uint64_t base, leaf_fn *change)
 {
 	const struct gn_fmt *fmt = r->ept->fmt;
 	uint64_t *entries = gn_ept_table(r->vm, table);
@@ -167,14 +148,37 @@ static bool protect(struct range *r, unsigned level, pfn_t table, uint64_t base)
 		uint64_t entry = gn_entry_get(&entries[i]);
 
 		if (gn_fmt_is_present(fmt, level, entry) && !gn_fmt_is_leaf(fmt, level, entry)) {
-			must_flush |=
-				protect(r, level - 1, gn_ept_child(r->ept, level, entry), s.first);
+			must_flush |= each_leaf(r, level - 1, gn_ept_child(r->ept, level, entry),
+						s.first, change);
 		} else {
-			must_flush |= protect_leaf(r, level, &entries[i]);
+			must_flush |= change(r, level, &entries[i], s);
 			advance(r, s.first + s.pages);
 		}
 	}
 	return must_flush;
+}
+
+/* @entry without W. */
+static uint64_t without_write(const struct gn_fmt *fmt, unsigned level, uint64_t entry)
+{
+	gn_rights_t rights = gn_fmt_rights(fmt, level, entry);
+	uint64_t bits = gn_fmt_rights_bits(fmt, level, rights);
+
+	return (entry & ~bits) | gn_fmt_rights_bits(fmt, level, rights & (gn_rights_t)~GN_W);
+}
+
+static bool protect_leaf(struct range *r, unsigned level, uint64_t *slot, struct span s)
+{
+	const struct gn_fmt *fmt = r->ept->fmt;
+	uint64_t entry = gn_entry_get(slot);
+	bool must_flush;
+
+	(void)s;
+	while (gn_fmt_is_present(fmt, level, entry) && (gn_fmt_rights(fmt, level, entry) & GN_W))
+		if (gn_entry_cmpxchg(r->vm, fmt, level, slot, &entry,
+				     without_write(fmt, level, entry), &must_flush))
+			return must_flush;
+	return false;
 }
 
 void gn_ept_range(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
@@ -189,7 +193,7 @@ void gn_ept_range(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
 	gn_ept_drain(ept->slots, ept->slot_count);
 	gn_rcu_read_lock();
 	must_flush = change == GN_RANGE_ZAP ? zap_freeze(&r, top, ept->root, 0)
-					    : protect(&r, top, ept->root, 0);
+					    : each_leaf(&r, top, ept->root, 0, protect_leaf);
 	if (must_flush)
 		gn_vm_flush(vm, &all);
 	if (change == GN_RANGE_ZAP)
@@ -207,7 +211,7 @@ static uint64_t moved_leaf(const struct range *r, unsigned level, uint64_t entry
 	return level > 1 ? 0 : (entry & ~r->ept->fmt->level[1].address) | frame;
 }
 
-static bool move_leaf(const struct range *r, unsigned level, uint64_t *slot, struct span s)
+static bool move_leaf(struct range *r, unsigned level, uint64_t *slot, struct span s)
 {
 	const struct gn_fmt *fmt = r->ept->fmt;
 	uint64_t entry = gn_entry_get(slot);
@@ -221,28 +225,6 @@ static bool move_leaf(const struct range *r, unsigned level, uint64_t *slot, str
 	return must_flush;
 }
 
-static bool move(struct range *r, unsigned level, pfn_t table, uint64_t base)
-{
-	const struct gn_fmt *fmt = r->ept->fmt;
-	uint64_t *entries = gn_ept_table(r->vm, table);
-	bool must_flush = false;
-	struct span s;
-	unsigned i;
-
-	while (next_entry(r, level, base, &i, &s)) {
-		uint64_t entry = gn_entry_get(&entries[i]);
-
-		if (gn_fmt_is_present(fmt, level, entry) && !gn_fmt_is_leaf(fmt, level, entry)) {
-			must_flush |=
-				move(r, level - 1, gn_ept_child(r->ept, level, entry), s.first);
-		} else {
-			must_flush |= move_leaf(r, level, &entries[i], s);
-			advance(r, s.first + s.pages);
-		}
-	}
-	return must_flush;
-}
-
 bool gn_ept_moved(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count)
 {
 	struct gn_ept *ept = (struct gn_ept *)vm->scheme_data;
@@ -250,7 +232,7 @@ bool gn_ept_moved(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count)
 	bool must_flush;
 
 	gn_rcu_read_lock();
-	must_flush = move(&r, ept->fmt->levels, ept->root, 0);
+	must_flush = each_leaf(&r, ept->fmt->levels, ept->root, 0, move_leaf);
 	gn_rcu_read_unlock();
 	return must_flush;
 }
@@ -258,7 +240,7 @@ bool gn_ept_moved(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count)
 /* ---- Accessed bits ------------------------------------------------------------------------------- */
 
 struct harvest {
-	struct range r;
+	struct range r; /* first, for each_leaf() knows no more */
 	uint64_t start, end;
 	uint8_t *bitmap;
 };
@@ -279,38 +261,21 @@ static bool has_accessed_leaf(const struct gn_fmt *fmt, unsigned level, uint64_t
 	       (entry & fmt->level[level].accessed);
 }
 
-static void harvest_leaf(struct harvest *h, unsigned level, uint64_t *slot, struct span s)
+static bool harvest_leaf(struct range *r, unsigned level, uint64_t *slot, struct span s)
 {
-	const struct gn_fmt *fmt = h->r.ept->fmt;
+	struct harvest *h = (struct harvest *)r;
+	const struct gn_fmt *fmt = r->ept->fmt;
 	uint64_t accessed = fmt->level[level].accessed, entry = gn_entry_get(slot);
-	bool is_last = s.first + s.pages <= h->end, must_flush;
+	bool is_last = s.first + s.pages <= h->end, must_flush = false;
 
 	if (!has_accessed_leaf(fmt, level, entry))
-		return;
+		return false;
 	report(h, s);
 	while (is_last && has_accessed_leaf(fmt, level, entry))
-		if (gn_entry_cmpxchg(h->r.vm, fmt, level, slot, &entry, entry & ~accessed,
+		if (gn_entry_cmpxchg(r->vm, fmt, level, slot, &entry, entry & ~accessed,
 				     &must_flush))
 			break;
-}
-
-static void harvest(struct harvest *h, unsigned level, pfn_t table, uint64_t base)
-{
-	const struct gn_fmt *fmt = h->r.ept->fmt;
-	uint64_t *entries = gn_ept_table(h->r.vm, table);
-	struct span s;
-	unsigned i;
-
-	while (next_entry(&h->r, level, base, &i, &s)) {
-		uint64_t entry = gn_entry_get(&entries[i]);
-
-		if (gn_fmt_is_present(fmt, level, entry) && !gn_fmt_is_leaf(fmt, level, entry)) {
-			harvest(h, level - 1, gn_ept_child(h->r.ept, level, entry), s.first);
-		} else {
-			harvest_leaf(h, level, &entries[i], s);
-			advance(&h->r, s.first + s.pages);
-		}
-	}
+	return must_flush;
 }
 
 /* The engine flushes once for the whole harvest. */
@@ -324,7 +289,7 @@ void gn_ept_harvest_accessed(struct gn_vm *vm, gfn_t start, gfn_t end, uint8_t *
 		return;
 	h.r = range_of(vm, &run, 1);
 	gn_rcu_read_lock();
-	harvest(&h, ept->fmt->levels, ept->root, 0);
+	each_leaf(&h.r, ept->fmt->levels, ept->root, 0, harvest_leaf);
 	gn_rcu_read_unlock();
 }
 

@@ -213,6 +213,16 @@ static bool withdraw(struct gn_vm *vm, gfn_t start, gfn_t end, gn_rights_t right
 	return revoke_rights(vm, start, end, rights);
 }
 
+static bool withdraw_runs(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
+			  gn_rights_t rights)
+{
+	bool any = false;
+
+	for (size_t i = 0; i < count; i++)
+		any |= withdraw(vm, runs[i].start, gfn(runs[i].start.v + runs[i].count), rights);
+	return any;
+}
+
 /* Over a template a backend may hold stores off at the memory itself. One of our own that looked at a word while it had rights must be over
  * by then: it would wait for the end of the change, and the change for it. */
 static void await_stores(struct gn_vm *vm)
@@ -299,11 +309,10 @@ void gn_p2m_change_begin(struct gn_vm *vm, gfn_t start, gfn_t end, bool settle)
 void gn_p2m_change_begin_runs(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count)
 {
 	const struct gn_flush everything = { .scope = GN_FLUSH_ALL };
-	bool cached = false;
+	bool cached;
 
 	sequence_begin(vm);
-	for (size_t i = 0; i < count; i++)
-		cached |= withdraw(vm, runs[i].start, gfn(runs[i].start.v + runs[i].count), GN_RWX);
+	cached = withdraw_runs(vm, runs, count, GN_RWX);
 	await_stores(vm);
 	forget(vm, runs, count);
 	if (cached)
@@ -322,12 +331,11 @@ bool gn_p2m_reads_can_go_on(const struct gn_vm *vm)
 void gn_p2m_change_begin_readable(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count)
 {
 	const struct gn_flush everything = { .scope = GN_FLUSH_ALL };
-	bool cached = false;
+	bool cached;
 
 	GN_BUG_ON(!gn_p2m_reads_can_go_on(vm));
 	sequence_begin(vm);
-	for (size_t i = 0; i < count; i++)
-		cached |= withdraw(vm, runs[i].start, gfn(runs[i].start.v + runs[i].count), GN_W);
+	cached = withdraw_runs(vm, runs, count, GN_W);
 	if (vm->ops->range)
 		vm->ops->range(vm, runs, count, GN_RANGE_WRPROTECT);
 	if (cached)

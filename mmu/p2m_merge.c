@@ -19,8 +19,8 @@
  * read stay, and readers notice nothing: no fault while it goes on, and none afterwards. Elsewhere all rights go.
  *
  * A batch is one change, with one wait, of at most 1024 pages, or 256 where reads wait as well: faults wait for it, and comparing as much takes
- * a fraction of a millisecond, since every page was looked at before, when nobody waits. Fewer would not be kinder: a wait interrupts
- * every processor that runs one of our threads, which can take longer than a hundred comparisons. Between two batches those who wait come
+ * a fraction of a millisecond, since every page was looked at before, when nobody waits. Fewer would not be kinder: each wait interrupts
+ * every processor that runs one of our threads. Between two batches those who wait come
  * first. Frames that were given up go to the host together, after the last batch, or after so many that the host should not have to wait.
  *
  * A page that is sealed has been through all that, and nobody has a translation to it since: whoever uses it takes the p2m's lock and

@@ -131,7 +131,7 @@ void gn_domain_destroy(struct gn_domain *domain)
 }
 
 /* What earlier scans gathered is merged: it points into the index, which only scans leave as it is. */
-static void settle(struct gn_domain *d)
+static void finish_gathering(struct gn_domain *d)
 {
 	if (d->is_gathering)
 		gn_gather_carry_out(d->members[d->scan_member]);
@@ -228,7 +228,7 @@ void gn_domain_remove(struct gn_domain *domain, struct gn_vm *vm)
 	struct gn_member *m;
 
 	pthread_mutex_lock(&domain->lock);
-	settle(domain);
+	finish_gathering(domain);
 	m = member_of_vm(domain, vm);
 	if (m) {
 		domain->members[m->number] = NULL;
@@ -250,7 +250,7 @@ int gn_domain_hint(struct gn_domain *domain, struct gn_vm *vm, gfn_t start, uint
 
 	pthread_mutex_lock(&domain->lock);
 	if (hint == GN_SHARE_NEVER)
-		settle(domain);
+		finish_gathering(domain);
 	m = member_of_vm(domain, vm);
 	if (!m)
 		err = -ENOENT;
@@ -313,7 +313,7 @@ int gn_domain_sweep(struct gn_domain *domain)
 	int first_err = 0;
 
 	pthread_mutex_lock(&domain->lock);
-	settle(domain);
+	finish_gathering(domain);
 	for (unsigned i = 0; i < domain->member_end; i++) {
 		int err;
 
@@ -352,7 +352,7 @@ int gn_domain_scan(struct gn_domain *domain, uint64_t cpu_ns, bool *done)
 
 	pthread_mutex_lock(&domain->lock);
 	if (is_short_of_frames(domain)) {
-		settle(domain);
+		finish_gathering(domain);
 		clean_for(domain, start_ns, cpu_ns);
 	}
 	do {
@@ -362,7 +362,7 @@ int gn_domain_scan(struct gn_domain *domain, uint64_t cpu_ns, bool *done)
 	} while (domain->scan_left && spent_ns < cpu_ns);
 	/* Few at a time cost whoever runs beside as many interruptions as many do. In quiet mode nothing waits that can be used meanwhile. */
 	if (domain->config.quiet)
-		settle(domain);
+		finish_gathering(domain);
 	gn_match_put_freed(domain);
 	*done = !domain->scan_left;
 	if (*done && domain->config.stock_pages)
@@ -377,7 +377,7 @@ uint64_t gn_domain_reclaim(struct gn_domain *domain)
 	uint64_t given_up;
 
 	pthread_mutex_lock(&domain->lock);
-	settle(domain);
+	finish_gathering(domain);
 	given_up = clean(domain, gn_index_buckets(&domain->index));
 	pthread_mutex_unlock(&domain->lock);
 	return given_up;

@@ -2,6 +2,7 @@
 /*
  * shadow_memory.c - memory that is short, and p2m changes, dirty log and sampling under shadow tables.
  */
+#include "shadow/shadow.h"
 #include "unit/shadow_check.h"
 
 #define USER	 ((uint64_t)0x40000000)
@@ -291,20 +292,42 @@ Test(shadow_memory, reads_go_on_while_pages_are_merged)
 	}
 }
 
-/* The guest dropped its mapping and owes itself the flush: what was mapped may still be used, until the frame is given up. */
-Test(shadow_memory, a_dropped_mapping_is_flushed_before_its_frame_goes)
+static struct rig *dropping;
+static uint64_t dropped_entry;
+static unsigned flushes_after;
+
+static bool drop_mapping(struct gn_vcpu *vcpu, const struct gn_flush *flush)
+{
+	flushes_after += flush->scope == GN_FLUSH_ALL && !dropped_entry;
+	if (flush->scope != GN_FLUSH_ALL || !dropped_entry)
+		return false;
+	CHECK_QUIET(rig_poke(dropping, dropped_entry, 0));
+	dropped_entry = 0;
+	gn_vcpu_invlpg(vcpu, gva(USER + PAGE(1)));
+	return false;
+}
+
+/* The guest drops its mapping while pages are compared. No leaf is left to move, but a processor may use the translation still,
+ * and its frame is about to go. */
+Test(shadow_memory, a_mapping_dropped_meanwhile_is_flushed_before_its_frame_goes)
 {
 	const struct gn_vm_config config = { 0 };
 	struct rig rig;
 	pfn_t frame;
-	uint64_t flushes;
 
 	rig_start(&rig, &config);
 	frame = rig_alike(&rig, 2);
-	rig_map(&rig, rig.root, USER + PAGE(1), 1, 0);
-	flushes = rig.tlb[0].flushes_all;
+	dropping = &rig;
+	dropped_entry = rig_entry(&rig, rig.root, USER + PAGE(1), 1);
+	CHECK_OK(rig_poke(&rig, dropped_entry + 8, 0));
+	CHECK_QUIET(rig_poke(&rig, dropped_entry + 8,
+			     0)); /* unsync now: no change may be waited for below */
+	flushes_after = 0;
+	rig_on_flush = drop_mapping;
 	cr_assert_eq(rig_merge(&rig, FREE_GFN + 1, frame), 0);
-	cr_assert_gt(rig.tlb[0].flushes_all, flushes);
+	rig_on_flush = NULL;
+	cr_assert_eq(dropped_entry, 0);
+	cr_assert_geq(flushes_after, 1);
 	cr_assert_eq(rig_user_load(&rig, USER + PAGE(1)).end, RIG_PF);
 	CHECK_AUDIT(&rig);
 	gn_frames_put(rig.vm->frames, frame);
@@ -327,7 +350,9 @@ Test(shadow_memory, a_table_that_is_merged_is_unshadowed)
 	cr_assert_eq(gn_vm_read(rig.vm, gpa(at), table, sizeof(table)), 0);
 	cr_assert_eq(gn_vm_write(rig.vm, gpa(PAGE(FREE_GFN + 8)), table, sizeof(table)), 0);
 	cr_assert_eq(gn_p2m_publish(rig.vm, &page, 1, GN_SHARE_READ), 0);
+	cr_assert_neq(gn_rmap_marks(gn_shadow_of(rig.vm), gfn(at >> 12)), 0);
 	cr_assert_eq(rig_merge(&rig, at >> 12, page.frame), 0);
+	cr_assert_eq(gn_rmap_marks(gn_shadow_of(rig.vm), gfn(at >> 12)), 0);
 	CHECK_AUDIT(&rig);
 	cr_assert_eq(rig_user_load(&rig, USER).value, 5);
 	CHECK_AUDIT(&rig);
@@ -338,5 +363,23 @@ Test(shadow_memory, a_table_that_is_merged_is_unshadowed)
 		     0);
 	CHECK_AUDIT(&rig);
 	gn_frames_put(rig.vm->frames, page.frame);
+	rig_end(&rig);
+}
+
+/* With several vCPUs the flush of a change is counted: who tracks a table next must wait for it. */
+Test(shadow_memory, flushes_of_changes_are_counted)
+{
+	const struct gn_vm_config config = { .vcpus = 2 };
+	struct rig rig;
+	uint64_t before;
+
+	rig_start(&rig, &config);
+	rig_map(&rig, rig.root, USER, 1, PAGE(FREE_GFN) | USER_RW);
+	CHECK_OK(rig_user_store(&rig, USER, 1));
+	before = gn_shadow_of(rig.vm)->flush_seq;
+	cr_assert_eq(gn_p2m_balloon(rig.vm, gfn(FREE_GFN + 1), 1), 0);
+	cr_assert_eq(gn_shadow_of(rig.vm)->flush_seq, before, "nothing was mapped");
+	cr_assert_eq(gn_p2m_balloon(rig.vm, gfn(FREE_GFN), 1), 0);
+	cr_assert_gt(gn_shadow_of(rig.vm)->flush_seq, before);
 	rig_end(&rig);
 }
