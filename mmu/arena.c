@@ -4,9 +4,11 @@
  *
  * jemalloc can make an arena whose extents belong to nobody else, so freeing a VM is dropping its arena,
  * two VMs never share a cache line, and the bytes of one are countable. We bypass the thread cache
- * (MALLOCX_TCACHE_NONE): a cached object would come from, or go back to, somebody else's arena. The
- * index of a destroyed arena is reused by jemalloc, so creating and destroying VMs does not run into
- * its limit of 4095.
+ * (MALLOCX_TCACHE_NONE): a cached object would come from, or go back to, somebody else's arena.
+ *
+ * A dropped arena is emptied and kept for the next VM, or the next scheme of one. Where jemalloc retains address space, as it does by
+ * default on 64 bits, it does not give back that of an arena it destroys: 2 MiB and more each time, and a mapping, until the host has no
+ * more of those.
  *
  * Accounting is by size class (sallocx): what is occupied, not what was asked for. `live` and `peak` are
  * relaxed atomics: they are statistics, nothing is ordered by them.
@@ -40,6 +42,7 @@
 #include <malloc.h>
 #else
 #include <jemalloc/jemalloc.h>
+#include <pthread.h>
 #endif
 
 struct gn_arena {
@@ -113,20 +116,44 @@ static size_t backing_free(unsigned index, void *p, size_t bytes)
 
 #else
 
+enum { ARENAS_MAX = 4096 }; /* jemalloc has fewer */
+
+static struct {
+	pthread_mutex_t lock;
+	unsigned count;		    /* [lock] */
+	unsigned index[ARENAS_MAX]; /* [lock] */
+} idle = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
 static int backing_open(unsigned *index)
 {
 	size_t bytes = sizeof(*index);
+	bool found;
 
-	return mallctl("arenas.create", index, &bytes, NULL, 0) ? -ENOMEM : 0;
+	pthread_mutex_lock(&idle.lock);
+	found = idle.count;
+	if (found)
+		*index = idle.index[--idle.count];
+	pthread_mutex_unlock(&idle.lock);
+	return !found && mallctl("arenas.create", index, &bytes, NULL, 0) ? -ENOMEM : 0;
 }
 
-static void backing_close(unsigned index)
+static void arena_do(const char *what, unsigned index)
 {
 	size_t mib[3], length = 3;
 
-	GN_BUG_ON(mallctlnametomib("arena.0.destroy", mib, &length));
+	GN_BUG_ON(mallctlnametomib(what, mib, &length));
 	mib[1] = index;
 	GN_BUG_ON(mallctlbymib(mib, length, NULL, NULL, NULL, 0));
+}
+
+/* What is left in it goes, and its memory is the host's. */
+static void backing_close(unsigned index)
+{
+	arena_do("arena.0.reset", index);
+	arena_do("arena.0.purge", index);
+	pthread_mutex_lock(&idle.lock);
+	idle.index[idle.count++] = index;
+	pthread_mutex_unlock(&idle.lock);
 }
 
 static void *backing_alloc(unsigned index, size_t bytes, bool zero, size_t *occupied)

@@ -4,6 +4,7 @@
  */
 #include <criterion/criterion.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <gnomon/engine.h>
@@ -88,6 +89,34 @@ Test(arena, two_arenas_count_apart_and_indexes_come_back)
 	gn_arena_free(a, p, 64);
 	gn_arena_destroy(a);
 	gn_arena_destroy(b);
+}
+
+static uint64_t address_space_pages(void)
+{
+	FILE *file = fopen("/proc/self/statm", "r");
+	unsigned long pages = 0;
+
+	cr_assert_not_null(file);
+	cr_assert_eq(fscanf(file, "%lu", &pages), 1);
+	fclose(file);
+	return pages;
+}
+
+/* A VM that changes its scheme again and again must not use up its process's addresses. */
+Test(arena, address_space_is_used_again)
+{
+	const uint64_t most = ((uint64_t)64 << 20) / 4096;
+	uint64_t before = 0;
+	struct gn_arena *arena;
+
+	for (unsigned i = 0; i < 1000; i++) {
+		if (i == 10)
+			before = address_space_pages();
+		cr_assert_eq(gn_arena_new(&arena), 0);
+		gn_arena_free(arena, gn_arena_alloc(arena, 64), 64);
+		gn_arena_destroy(arena);
+	}
+	cr_assert_leq(address_space_pages(), before + most);
 }
 
 Test(arena, the_nth_allocation_fails_once)
