@@ -6,8 +6,8 @@
  * remembers what is computed here, nested paging has hardware compute it. Every access is an exit; that
  * is the point, and the price.
  *
- * Nothing is remembered, so nothing can be stale: no tables, no invalidation, no flush. Because every
- * write passes here (and the walk marks the tables it sets A or D in), the dirty log is exact without a
+ * Nothing is remembered, so nothing can be stale: no tables, no invalidation, no flush. Every
+ * write passes here (and the walk marks the tables it sets A or D in), so the dirty log needs no
  * write-protected entry anywhere.
  *
  * The work is gn_software_access(); what is left for a scheme is to say that everything exits.

@@ -11,8 +11,10 @@
  * Both end with a grace period, after which no CPU writes through a translation from before; whoever copies
  * the harvested pages afterwards misses nothing.
  *
- * Writes by the engine itself mark after the store: a harvest in between reports the page next time, and a
- * copy made after that harvest has the new bytes anyhow.
+ * Who stores through a p2m word, and not through a scheme's leaf, marks first, looks whether the word allows it, and stores, all in one
+ * read section; or holds the p2m's sequence from before the mark against the present one in the section in which it stores. A harvest that takes
+ * the mark waits for that section, and changes the sequence. And a change that withdrew W and then finds no mark
+ * need not wait for anybody (gn_dirty_rules_out_stores()): pages that stood still until they are merged cost no grace period.
  */
 #include <errno.h>
 #include <string.h>
@@ -87,6 +89,43 @@ void gn_dirty_mark(struct gn_vm *vm, gfn_t at)
 	if (bitmap && at.v < vm->p2m.gfn_count)
 		__atomic_fetch_or(&bitmap[at.v / 8], bit, __ATOMIC_SEQ_CST);
 	gn_rcu_read_unlock();
+}
+
+/*
+ * Through a leaf: it was made writable before range() was told, so there is a mark by then, or it is not until the change is over. Through a word: mark and look
+ * here are read-modify-writes of one byte, so one comes first. If it is the mark, we see it. If it is ours, the mark acquires what we
+ * released, and who made it sees that the word has lost W.
+ */
+static bool is_any_marked(uint8_t *bitmap, const struct gn_gfn_run *run)
+{
+	const uint64_t end = run->start.v + run->count;
+
+	for (uint64_t at = run->start.v, next; at < end; at = next) {
+		unsigned bits = 0xff << (at % 8);
+
+		next = (at | 7) + 1;
+		if (next > end) {
+			bits &= 0xff >> (next - end);
+			next = end;
+		}
+		if (__atomic_fetch_or(&bitmap[at / 8], 0, __ATOMIC_ACQ_REL) & bits)
+			return true;
+	}
+	return false;
+}
+
+bool gn_dirty_rules_out_stores(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count)
+{
+	const struct gn_backend_ops *backend = vm->config.backend;
+	uint8_t *bitmap = atomic_load_explicit(&vm->dirty_bitmap, memory_order_relaxed);
+
+	gn_lock_assert_held(&vm->p2m.lock);
+	if (!bitmap || (backend && (backend->dirty_sync || backend->quiesce)))
+		return false;
+	for (size_t i = 0; i < count; i++)
+		if (is_any_marked(bitmap, &runs[i]))
+			return false;
+	return true;
 }
 
 void gn_dirty_note(struct gn_vm *vm, gfn_t at)

@@ -124,8 +124,7 @@ static void walk_plainly(struct gn_vm *vm, const struct gn_paging *paging, uint6
  * read, so what the walk decided may be wrong too.
  *
  * A table may be written where its p2m word grants it: a shared frame is copied first, and that is the
- * caller's to do. A frame is logged as dirty after the store, so that a harvest in between reports it
- * (again) the next time. */
+ * caller's to do. */
 static bool set_accessed_dirty(struct gn_vm *vm, const struct gn_fmt *f,
 			       const struct gn_access *access, struct gn_guest_walk *out)
 {
@@ -139,6 +138,8 @@ static bool set_accessed_dirty(struct gn_vm *vm, const struct gn_fmt *f,
 
 		if (want == entry)
 			continue;
+		if (gn_dirty_is_logged(vm))
+			gn_dirty_mark(vm, out->table[level]);
 		word = gn_p2m_get(&vm->p2m, out->table[level]);
 		if (!gn_p2m_word_grants(word, GN_W)) {
 			out->gpa = at;
@@ -150,8 +151,6 @@ static bool set_accessed_dirty(struct gn_vm *vm, const struct gn_fmt *f,
 						 &entry, want, false, __ATOMIC_ACQ_REL,
 						 __ATOMIC_ACQUIRE))
 			return false;
-		if (gn_dirty_is_logged(vm))
-			gn_dirty_mark(vm, out->table[level]);
 		out->entry[level] = want;
 	}
 	out->t.dirty |= access->kind == GN_WRITE;

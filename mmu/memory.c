@@ -36,6 +36,8 @@ static int copy_page(struct gn_vm *vm, gpa_t at, void *buf, size_t bytes, bool t
 		if (fix.kind != GN_FIX_RETRY)
 			return -EFAULT;
 		gn_rcu_read_lock();
+		if (to_guest && gn_dirty_is_logged(vm))
+			gn_dirty_mark(vm, gpa_to_gfn(at));
 		w = gn_p2m_get(&vm->p2m, gpa_to_gfn(at));
 		if (!gn_p2m_word_grants(w, need)) {
 			gn_rcu_read_unlock();
@@ -65,12 +67,8 @@ static int copy(struct gn_vm *vm, gpa_t at, void *buf, size_t bytes, bool to_gue
 		if (n > bytes)
 			n = bytes;
 		err = copy_page(vm, at, p, n, to_guest);
-		if (!err && to_guest) {
-			if (gn_dirty_is_logged(vm))
-				gn_dirty_mark(vm, gpa_to_gfn(at));
-			if (vm->ops->memory_written)
-				vm->ops->memory_written(vm, NULL, at, (unsigned)n);
-		}
+		if (!err && to_guest && vm->ops->memory_written)
+			vm->ops->memory_written(vm, NULL, at, (unsigned)n);
 		at.v += n;
 		p += n;
 		bytes -= n;

@@ -10,7 +10,8 @@
  *          installs into a table checks the sequence, who goes by the word finds no right in it. Whoever
  *          still holds an old translation is inside an RCU read section that began before.
  *   set    gives the words their new meaning. The flush was posted before, so a CPU that sees an effect of
- *          the new word (another CPU's store to the new frame) sees the posted flush as well.
+ *          the new word (another CPU's store to the new frame) sees the posted flush as well. One that does not look
+ *          for flushes before each access has to be waited for: its backend has a quiesce().
  *   end    makes the sequence even. Old frames were retired, not freed: the sections mentioned
  *          above are over before they are handed out again.
  *
@@ -113,7 +114,8 @@ uint64_t gn_p2m_begin_read(const struct gn_p2m *p2m)
  * Why a plain load is enough: the caller holds its scheme's lock. If it took the lock before the writer's
  * range() did, what it installs is found and dropped by range(). If after, the writer's odd sequence is visible
  * through that lock. Or it is inside an RCU read section: one that begins when the writer waits for readers, or later, sees
- * the odd sequence, and the writer waits for one that began before.
+ * the odd sequence, and the writer waits for one that began before; or it knows by the dirty log that there is none which stores, and who
+ * reads has the frame until its section ends.
  */
 bool gn_p2m_retry(const struct gn_p2m *p2m, uint64_t sequence)
 {
@@ -323,9 +325,10 @@ bool gn_p2m_reads_can_go_on(const struct gn_vm *vm)
 {
 	const struct gn_backend_ops *backend = vm->config.backend;
 
-	/* What is programmed by ranges forgets what moves. */
+	/* What is programmed by ranges forgets what moves. What runs outside of read sections would read the old frame for a while, when others
+	 * have stored to the page's next one. */
 	return vm->ops && (!vm->ops->range || vm->ops->moved) &&
-	       !(backend && backend->range_changing);
+	       !(backend && (backend->range_changing || backend->quiesce));
 }
 
 void gn_p2m_change_begin_readable(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count)
@@ -340,6 +343,8 @@ void gn_p2m_change_begin_readable(struct gn_vm *vm, const struct gn_gfn_run *run
 		vm->ops->range(vm, runs, count, GN_RANGE_WRPROTECT);
 	if (cached)
 		gn_vm_flush(vm, &everything);
+	if (!gn_dirty_rules_out_stores(vm, runs, count))
+		gn_vm_synchronize(vm);
 }
 
 void gn_p2m_change_moved(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count)

@@ -105,6 +105,12 @@ static bool take_over(struct gn_vm *vm, gfn_t at, pfn_t frame)
 	return true;
 }
 
+/* Another vCPU could go on reading what was shared for a while, when it has seen what the copy's owner stored after it. */
+static bool others_read_on(const struct gn_vm *vm)
+{
+	return vm->config.vcpus > 1 && vm->config.backend && vm->config.backend->quiesce;
+}
+
 int gn_p2m_unshare(struct gn_vm *vm, gfn_t at)
 {
 	p2m_word_t w = gn_p2m_get(&vm->p2m, at);
@@ -124,7 +130,7 @@ int gn_p2m_unshare(struct gn_vm *vm, gfn_t at)
 		return err;
 	memcpy(gn_frames_at(vm->frames, pfn_to_hpa(own)), gn_frames_at(vm->frames, pfn_to_hpa(old)),
 	       GN_PAGE_SIZE);
-	gn_p2m_change_begin(vm, at, gfn(at.v + 1), false);
+	gn_p2m_change_begin(vm, at, gfn(at.v + 1), others_read_on(vm));
 	gn_p2m_set(vm, at, gn_p2m_word(GN_P2M_PRIVATE, GN_RWX, 1, own));
 	gn_retire_frame(vm, old);
 	gn_p2m_change_end(vm);

@@ -9,8 +9,9 @@
  *
  * Equal contents are proved, not believed: rights to write withdrawn, flushed, waited until nobody uses an old translation any
  * more, and only then compared, byte by byte. What was stored before the change is compared; what comes later finds no
- * rights, waits for the change to end, and finds a SHARED page to copy or its own to write. The same wait before a page is
- * told to be published: a store that was under way would change a frame that others have compared with.
+ * rights, waits for the change to end, and finds a SHARED page to copy or its own to write. The same before a page is
+ * told to be published: a store that was under way would change a frame that others have compared with. Where a dirty log knows
+ * that no page of a batch is being written, as it does of pages that stood still for a while, the proof needs no wait.
  *
  * No frame has a list of those who share it: a count says how many they are, and nobody ever asks which. So one frame with a
  * million sharers costs each of them what one with two does.
@@ -18,7 +19,7 @@
  * Only stores would change what is compared. So where scheme and backend can have translations follow a page to another frame, rights to
  * read stay, and readers notice nothing: no fault while it goes on, and none afterwards. Elsewhere all rights go.
  *
- * A batch is one change, with one wait, of at most 1024 pages, or 256 where reads wait as well: faults wait for it, and comparing as much takes
+ * A batch is one change, with one wait or none, of at most 1024 pages, or 256 where reads wait as well: faults wait for it, and comparing as much takes
  * a fraction of a millisecond, since every page was looked at before, when nobody waits. Fewer would not be kinder: each wait interrupts
  * every processor that runs one of our threads. Between two batches those who wait come
  * first. Frames that were given up go to the host together, after the last batch, or after so many that the host should not have to wait.
@@ -245,9 +246,10 @@ static void change_locked(struct batch *b, const struct step *step)
 
 	if (readable)
 		gn_p2m_change_begin_readable(b->vm, b->runs, b->run_count);
-	else
+	else {
 		gn_p2m_change_begin_runs(b->vm, b->runs, b->run_count);
-	gn_vm_synchronize(b->vm);
+		gn_vm_synchronize(b->vm); /* of what is sealed nobody may have a translation left */
+	}
 	for (size_t i = 0; i < b->count; i++)
 		if (b->pages[i].result == CHOSEN)
 			step->carry_out(b, &b->pages[i]);

@@ -19,12 +19,13 @@ struct missing {
 /* The second half. True: *fix is the answer. False: the page needs resolving. */
 static bool compose(struct gn_vm *vm, gpa_t at, gn_rights_t need, struct gn_fix *fix)
 {
-	p2m_word_t word = gn_p2m_get(&vm->p2m, gpa_to_gfn(at));
+	p2m_word_t word;
 
-	if (!gn_p2m_word_grants(word, need))
-		return false;
 	if ((need & GN_W) && gn_dirty_is_logged(vm))
 		gn_dirty_mark(vm, gpa_to_gfn(at));
+	word = gn_p2m_get(&vm->p2m, gpa_to_gfn(at));
+	if (!gn_p2m_word_grants(word, need))
+		return false;
 	fix->kind = GN_FIX_ACCESS;
 	fix->gpa = at;
 	fix->hpa = hpa(pfn_to_hpa(gn_p2m_word_pfn(word)).v | (at.v & (GN_PAGE_SIZE - 1)));

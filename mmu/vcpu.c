@@ -482,6 +482,8 @@ static bool change_now(struct gn_vm *vm, gpa_t at, struct change *change)
 	bool grants;
 
 	gn_rcu_read_lock();
+	if (gn_dirty_is_logged(vm))
+		gn_dirty_mark(vm, gpa_to_gfn(at));
 	w = gn_p2m_get(&vm->p2m, gpa_to_gfn(at));
 	grants = gn_p2m_word_grants(w, GN_W);
 	if (grants) {
@@ -514,8 +516,6 @@ static int change_memory(struct gn_vcpu *vcpu, gpa_t at, struct change *change)
 	} while (!change_now(vm, at, change));
 	if (!change->done)
 		return 0;
-	if (gn_dirty_is_logged(vm))
-		gn_dirty_mark(vm, gpa_to_gfn(at));
 	if (vm->ops->memory_written) {
 		vcpu->counters.pt_writes_trapped++;
 		vm->ops->memory_written(vm, vcpu, at, change->bytes);

@@ -153,7 +153,7 @@ static void mark_memory(struct piece *pieces, unsigned count)
 }
 
 /* What software found is a place of the p2m as it was then: if that has changed, it is looked for anew. Inside the read section,
- * which a change that begins later waits for. */
+ * whose end a change that begins later waits for before the place is another's. */
 static void forget_stale(struct gn_soft_cpu *cpu, struct piece *pieces, unsigned count)
 {
 	for (unsigned i = 0; i < count; i++) {

@@ -123,7 +123,9 @@ enum gn_range_change {
 struct gn_backend_ops {
 	const char *name;
 	/* Carry out @flush on @vcpu before its next access. Called by any thread; an asynchronous backend
-	 * posts it. Complete for memory safety once a grace period has passed (mmu/retire.h). */
+	 * posts it. Complete for memory safety once a grace period has passed (mmu/retire.h). A backend that does not look
+	 * for posted flushes before each access of its guest needs a quiesce(): what one vCPU stores must not be seen by another
+	 * that then goes on reading what was there before. */
 	void (*flush)(struct gn_vcpu *vcpu, const struct gn_flush *flush);
 	/* vcpu's struct gn_hw changed outside a call by its own thread (a scheme switch). */
 	void (*hw_changed)(struct gn_vcpu *vcpu);
@@ -149,8 +151,9 @@ struct gn_backend_ops {
 	void (*change_over)(struct gn_vm *vm);
 	/* The change of [start, end) is complete. No lock held; the thread that asked for it. */
 	void (*range_changed)(struct gn_vm *vm, gfn_t start, gfn_t end);
-	/* For hardware whose use of translations is no read section (gn_read_lock): a grace period is about to be waited
-	 * for. When it returns, every vCPU has stopped using what it used at the time of the call: whatever it
+	/* For hardware that goes on for a while with translations whose flush was posted. A grace period is about to be waited
+	 * for. If it runs its guest in a read section (gn_read_lock) that the flush makes it leave, that wait is enough, and an empty function
+	 * will do. If not: when it returns, every vCPU has stopped using what it used at the time of the call: whatever it
 	 * does next, it carries out first what was posted to it before. May be called with any lock of the engine held
 	 * but the scheme's. */
 	void (*quiesce)(struct gn_vm *vm);
@@ -376,8 +379,9 @@ struct gn_merge {
  * result: -EBUSY: somebody else has a reference to the PRIVATE frame, or GN_SHARE_RESEAL was asked for a PRIVATE page; -EINVAL: another
  * state; -ENOMEM: with home_frames only.
  * @pages are in RAM, in ascending order of .at and disjoint, or -EINVAL for all. Every 1024 pages are one change, with one
- * wait for those who use an old translation, during which reads go on; 256 and not even reads if they are sealed, or if the backend is
- * programmed by ranges or the scheme has no way to move a translation. Any thread that is not inside a guest access. */
+ * wait for those who use an old translation, during which reads go on, and none if a dirty log is on and no page was written since it was
+ * harvested; 256 and not even reads if they are sealed, or if the backend is programmed by ranges, has a quiesce(), or the scheme has no way to
+ * move a translation. Any thread that is not inside a guest access. */
 int gn_p2m_publish(struct gn_vm *vm, struct gn_merge *pages, size_t count,
 		   enum gn_share_access access);
 
@@ -507,8 +511,8 @@ bool gn_vcpu_translate(struct gn_vcpu *vcpu, const struct gn_access *access, gpa
 int gn_vcpu_fault(struct gn_vcpu *vcpu, const struct gn_fault *fault, struct gn_fix *fix);
 
 /* GN_FIX_ACCESS: is .hpa the place of the access still? It is what the p2m said at .sequence. Asked inside a read section
- * (gn_read_lock), the answer true is good until that ends, for a change that begins later waits for it. False: report the fault anew.
- * Any thread. */
+ * (gn_read_lock), the answer true is good for that one access until it ends: a change that begins later takes what is stored until then along,
+ * and gives the place to nobody before. False: report the fault anew. Any thread. */
 bool gn_fix_is_current(const struct gn_vm *vm, const struct gn_fix *fix);
 
 /* A store by the VMM on the guest's behalf (emulated, GN_FIX_EMULATE): atomic for aligned 1, 2, 4, 8.

@@ -11,6 +11,8 @@
  * How a wrong translation shows. Every page's first word is (gfn + 1) << 32 | version, or 0 when the page
  * is new. Whoever meets another gfn's stamp went through a stale translation.
  *
+ * How a store through a translation from before shows when a page is published: the frame changes, though somebody has a reference.
+ *
  * How a write that the dirty log missed shows. After harvest n the content of every page is noted (C[n]). A
  * page whose content at C[n] differs from C[n-1] must be in harvest n, or (written between the harvest
  * and the look) in harvest n + 1.
@@ -18,6 +20,7 @@
  *     ept_races [SEED [CASES]]    CASES: p2m changes for each scheme
  */
 #include <pthread.h>
+#include <sched.h>
 #include <string.h>
 
 #include <gnomon/schemes.h>
@@ -211,7 +214,33 @@ static void *run_cpu(void *arg)
 struct outside {
 	struct gn_vm *vm;
 	uint64_t seed, changes, harvests, missed, formed; /* .changes: to make */
+	uint64_t published, unsteady;
 };
+
+static uint64_t stamp_of(struct gn_vm *vm, pfn_t frame)
+{
+	return __atomic_load_n((uint64_t *)gn_frames_at(vm->frames, pfn_to_hpa(frame)),
+			       __ATOMIC_RELAXED);
+}
+
+/* Processors use the page. It comes to share, also with its like if that is one. */
+static void publish(struct outside *o, gfn_t at)
+{
+	struct gn_merge page = { .at = at }, like = { .at = gfn(at.v ^ 1) };
+	uint64_t stamp;
+
+	if (gn_p2m_publish(o->vm, &page, 1, GN_SHARE_READ) || page.result)
+		return;
+	stamp = stamp_of(o->vm, page.frame);
+	like.frame = page.frame;
+	(void)gn_p2m_merge(o->vm, &like, 1, GN_SHARE_READ, NULL);
+	for (unsigned i = 0; i < 4; i++)
+		sched_yield();
+	if (stamp != stamp_of(o->vm, page.frame) && o->unsteady++ == 0)
+		printf("gfn %#" PRIx64 ": its frame is shared, and changes\n", at.v);
+	gn_frames_put(o->vm->frames, page.frame);
+	o->published++;
+}
 
 /* Ranges small and large; every kind of change. What a state refuses (-EINVAL) is fine. */
 static void one_change(struct outside *o, struct test_random *r)
@@ -223,7 +252,11 @@ static void one_change(struct outside *o, struct test_random *r)
 		start.v &= ~(uint64_t)511;
 	else if (!test_random_once(r, 4))
 		start.v = 8 + start.v % 8; /* where the processors are */
-	switch (test_random_below(r, 6)) {
+	switch (test_random_below(r, 8)) {
+	case 6:
+	case 7:
+		publish(o, start);
+		break;
 	case 5:
 		o->formed += !gn_p2m_collapse(o->vm, gfn(start.v & ~(uint64_t)511));
 		break;
@@ -367,12 +400,12 @@ static bool race(const char *scheme, unsigned backing_level, uint64_t seed, uint
 	if (err)
 		printf("audit: %s\n", report.first);
 	printf("%s, level %u frames: %" PRIu64 " changes, %" PRIu64 " accesses, %" PRIu64
-	       " denied, %" PRIu64 " blocks formed, %" PRIu64 " harvests; %" PRIu64
-	       " wrong, %" PRIu64 " missed\n",
+	       " denied, %" PRIu64 " blocks formed, %" PRIu64 " published, %" PRIu64
+	       " harvests; %" PRIu64 " wrong, %" PRIu64 " missed, %" PRIu64 " unsteady\n",
 	       scheme, backing_level, changes.changes, accesses, denied, changes.formed,
-	       log.harvests, wrong, log.missed);
+	       changes.published, log.harvests, wrong, log.missed, changes.unsteady);
 	gn_vm_destroy(vm);
-	return !err && !wrong && !log.missed;
+	return !err && !wrong && !log.missed && !changes.unsteady;
 }
 
 int main(int argc, char **argv)

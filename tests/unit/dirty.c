@@ -135,15 +135,19 @@ Test(dirty, harvest_protects_runs_of_marked_pages)
 Test(dirty, the_engines_own_writes_are_marked)
 {
 	uint64_t value = 1;
+	bool done;
 
 	cr_assert_eq(gn_dirty_start(vm), 0);
 	cr_assert_eq(gn_vm_write(vm, gpa(5 * 4096 - 1), &value, 2), 0);
 	cr_assert_eq(gn_vcpu_store(gn_vm_vcpu(vm, 0), gpa(9 * 4096), &value, 8), 0);
+	/* Marked before it looks whether it stores. */
+	cr_assert_eq(gn_vcpu_exchange(gn_vm_vcpu(vm, 0), gpa(13 * 4096), 7, 8, 8, &done), 0);
+	cr_assert_not(done);
 	cr_assert_eq(gn_vm_read(vm, gpa(11 * 4096), &value, 8), 0);
 	cr_assert_eq(gn_p2m_discard(vm, gfn(5), 1), 0);
 	for (uint64_t i = 0; i < 20; i++)
-		cr_assert_eq(gn_dirty_is_marked(vm, gfn(i)), i == 4 || i == 5 || i == 9, "gfn %u",
-			     (unsigned)i);
+		cr_assert_eq(gn_dirty_is_marked(vm, gfn(i)), i == 4 || i == 5 || i == 9 || i == 13,
+			     "gfn %u", (unsigned)i);
 }
 
 Test(dirty, leaves_are_small_while_logging)

@@ -4,6 +4,9 @@
  * range changes can fall into.
  */
 #include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <unistd.h>
 
 #include "ept_rig.h"
 #include "support/cases.h"
@@ -610,4 +613,106 @@ Test(ept_range, sealed_pages_keep_no_leaf)
 	cr_assert_eq(rig_walk(vm, 3).end, GN_WALK_ABSENT);
 	gn_frames_put(vm->frames, page.frame);
 	gn_vm_destroy(vm);
+}
+
+/* A call that changes a page, while somebody is in a read section. */
+struct beside_reader {
+	struct gn_vm *vm;
+	uint64_t at;
+	pfn_t frame;
+	void (*call)(struct beside_reader *b);
+	atomic_bool is_reading, is_over;
+};
+
+static void *read_on(void *ctx)
+{
+	struct beside_reader *b = ctx;
+
+	gn_read_lock();
+	atomic_store(&b->is_reading, true);
+	while (!atomic_load(&b->is_over))
+		usleep(100);
+	gn_read_unlock();
+	return NULL;
+}
+
+static void *call(void *ctx)
+{
+	struct beside_reader *b = ctx;
+
+	b->call(b);
+	return NULL;
+}
+
+static bool is_private(const struct beside_reader *b)
+{
+	struct gn_p2m_info info;
+
+	cr_assert_eq(gn_p2m_query(b->vm, gfn(b->at), &info), 0);
+	return info.state == GN_P2M_PRIVATE;
+}
+
+/* Does it come to the page's change within that time, or wait for the reader before? */
+static bool changes_beside_reader(struct gn_vm *vm, void (*what)(struct beside_reader *b),
+				  uint64_t at, pfn_t frame, unsigned ms)
+{
+	struct beside_reader b = { .vm = vm, .at = at, .frame = frame, .call = what };
+	pthread_t reader, caller;
+	bool changed;
+
+	cr_assert_eq(pthread_create(&reader, NULL, read_on, &b), 0);
+	while (!atomic_load(&b.is_reading))
+		usleep(100);
+	cr_assert_eq(pthread_create(&caller, NULL, call, &b), 0);
+	for (unsigned i = 0; i < ms && is_private(&b); i++)
+		usleep(1000);
+	changed = !is_private(&b);
+	atomic_store(&b.is_over, true);
+	pthread_join(reader, NULL);
+	pthread_join(caller, NULL);
+	cr_assert_not(is_private(&b));
+	return changed;
+}
+
+static void publish_it(struct beside_reader *b)
+{
+	gn_frames_put(b->vm->frames, publish(b->vm, b->at));
+}
+
+static void merge_it(struct beside_reader *b)
+{
+	cr_assert_eq(merge_into(b->vm, b->at, b->frame).result, 0);
+}
+
+/* Where the dirty log knows that nobody can be storing, contents stand still, and who reads is not waited for. */
+Test(ept_range, what_the_log_knows_to_stand_still_is_not_waited_for)
+{
+	static void (*const calls[])(struct beside_reader *) = { publish_it, merge_it };
+	enum { CALLS = sizeof(calls) / sizeof(calls[0]), SOON_MS = 50, LATE_MS = 20000 };
+
+	for (unsigned v = 0; v < RIG_VARIANTS; v++) {
+		struct gn_vm_config config = rig_config(&rig_variants[v], 8 * MIB, 1);
+		struct gn_vm *vm = rig_vm(&config);
+		pfn_t frame;
+
+		for (unsigned at = 0; at < 10; at++)
+			rig_touch(vm, at, GN_WRITE);
+		frame = publish(vm, 9);
+		cr_assert_eq(gn_dirty_start(vm), 0);
+		for (unsigned i = 0; i < CALLS; i++)
+			cr_assert(changes_beside_reader(vm, calls[i], i, frame, LATE_MS), "call %u",
+				  i);
+		for (unsigned i = 0; i < CALLS; i++) {
+			rig_touch(vm, 3 + i, GN_WRITE);
+			cr_assert_not(changes_beside_reader(vm, calls[i], 3 + i, frame, SOON_MS),
+				      "call %u, a page that was written", i);
+		}
+		gn_dirty_stop(vm);
+		for (unsigned i = 0; i < CALLS; i++)
+			cr_assert_not(changes_beside_reader(vm, calls[i], 6 + i, frame, SOON_MS),
+				      "call %u, without a log", i);
+		rig_audit(vm, "with a log and without");
+		gn_frames_put(vm->frames, frame);
+		gn_vm_destroy(vm);
+	}
 }
