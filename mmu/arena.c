@@ -146,12 +146,13 @@ static void arena_do(const char *what, unsigned index)
 	GN_BUG_ON(mallctlbymib(mib, length, NULL, NULL, NULL, 0));
 }
 
-/* What is left in it goes, and its memory is the host's. */
+/* What is left in it goes, and its memory is the host's, but for what jemalloc knows of it. */
 static void backing_close(unsigned index)
 {
 	arena_do("arena.0.reset", index);
 	arena_do("arena.0.purge", index);
 	pthread_mutex_lock(&idle.lock);
+	GN_BUG_ON(idle.count == ARENAS_MAX);
 	idle.index[idle.count++] = index;
 	pthread_mutex_unlock(&idle.lock);
 }

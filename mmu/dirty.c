@@ -11,10 +11,11 @@
  * Both end with a grace period, after which no CPU writes through a translation from before; whoever copies
  * the harvested pages afterwards misses nothing.
  *
- * Who stores through a p2m word, and not through a scheme's leaf, marks first, looks whether the word allows it, and stores, all in one
- * read section; or holds the p2m's sequence from before the mark against the present one in the section in which it stores. A harvest that takes
- * the mark waits for that section, and changes the sequence. And a change that withdrew W and then finds no mark
- * need not wait for anybody (gn_dirty_rules_out_stores()): pages that stood still until they are merged cost no grace period.
+ * Who stores through a p2m word, and not through a scheme's leaf, marks first, looks whether the word allows it,
+ * and stores, all in one read section; or holds the p2m's sequence from before the mark against the present one
+ * in the section in which it stores. A harvest that takes the mark waits for that section, and changes the
+ * sequence. And a change that withdrew W and then finds no mark need not wait for anybody
+ * (gn_dirty_rules_out_stores()): pages that stood still until they are merged cost no grace period.
  */
 #include <errno.h>
 #include <string.h>
@@ -92,9 +93,10 @@ void gn_dirty_mark(struct gn_vm *vm, gfn_t at)
 }
 
 /*
- * Through a leaf: it was made writable before range() was told, so there is a mark by then, or it is not until the change is over. Through a word: mark and look
- * here are read-modify-writes of one byte, so one comes first. If it is the mark, we see it. If it is ours, the mark acquires what we
- * released, and who made it sees that the word has lost W.
+ * Through a leaf: it was made writable before range() was told, so there is a mark by then, or it is not until
+ * the change is over. Through a word: mark and look here are read-modify-writes of one byte, so one comes first.
+ * If it is the mark, we see it. If it is ours, the mark acquires what we released, and who made it sees that the
+ * word has lost W.
  */
 static bool is_any_marked(uint8_t *bitmap, const struct gn_gfn_run *run)
 {
@@ -120,7 +122,7 @@ bool gn_dirty_rules_out_stores(struct gn_vm *vm, const struct gn_gfn_run *runs, 
 	uint8_t *bitmap = atomic_load_explicit(&vm->dirty_bitmap, memory_order_relaxed);
 
 	gn_lock_assert_held(&vm->p2m.lock);
-	if (!bitmap || (backend && (backend->dirty_sync || backend->quiesce)))
+	if (!bitmap || (backend && backend->dirty_sync))
 		return false;
 	for (size_t i = 0; i < count; i++)
 		if (is_any_marked(bitmap, &runs[i]))

@@ -114,8 +114,8 @@ uint64_t gn_p2m_begin_read(const struct gn_p2m *p2m)
  * Why a plain load is enough: the caller holds its scheme's lock. If it took the lock before the writer's
  * range() did, what it installs is found and dropped by range(). If after, the writer's odd sequence is visible
  * through that lock. Or it is inside an RCU read section: one that begins when the writer waits for readers, or later, sees
- * the odd sequence, and the writer waits for one that began before; or it knows by the dirty log that there is none which stores, and who
- * reads has the frame until its section ends.
+ * the odd sequence, and the writer waits for one that began before. If it need not, for the dirty log says that none stores, who reads has
+ * the frame until its section ends.
  */
 bool gn_p2m_retry(const struct gn_p2m *p2m, uint64_t sequence)
 {

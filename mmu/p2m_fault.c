@@ -105,10 +105,14 @@ static bool take_over(struct gn_vm *vm, gfn_t at, pfn_t frame)
 	return true;
 }
 
-/* Another vCPU could go on reading what was shared for a while, when it has seen what the copy's owner stored after it. */
-static bool others_read_on(const struct gn_vm *vm)
+/* Could a vCPU go on for a while with what was shared, after it has seen what somebody stored to the copy, or stored later? Not if its hardware
+ * is programmed by ranges: range_changing() has waited. */
+static bool must_settle(const struct gn_vm *vm)
 {
-	return vm->config.vcpus > 1 && vm->config.backend && vm->config.backend->quiesce;
+	const struct gn_backend_ops *backend = vm->config.backend;
+
+	return backend && backend->quiesce &&
+	       !(backend->range_changing && vm->vcpus[0].hw.kind == GN_HW_NESTED);
 }
 
 int gn_p2m_unshare(struct gn_vm *vm, gfn_t at)
@@ -130,7 +134,7 @@ int gn_p2m_unshare(struct gn_vm *vm, gfn_t at)
 		return err;
 	memcpy(gn_frames_at(vm->frames, pfn_to_hpa(own)), gn_frames_at(vm->frames, pfn_to_hpa(old)),
 	       GN_PAGE_SIZE);
-	gn_p2m_change_begin(vm, at, gfn(at.v + 1), others_read_on(vm));
+	gn_p2m_change_begin(vm, at, gfn(at.v + 1), must_settle(vm));
 	gn_p2m_set(vm, at, gn_p2m_word(GN_P2M_PRIVATE, GN_RWX, 1, own));
 	gn_retire_frame(vm, old);
 	gn_p2m_change_end(vm);

@@ -49,9 +49,10 @@ void gn_p2m_change_tell(struct gn_vm *vm, gfn_t start, uint64_t count);
 void gn_p2m_change_begin(struct gn_vm *vm, gfn_t start, gfn_t end, bool settle);
 /* The same for runs as gn_p2m_balloon_runs() takes them, with one flush for all, and no settling. */
 void gn_p2m_change_begin_runs(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count);
-/* A change after which all gfns hold what they held before. Only stores are held off, and contents stand still when it returns: where the dirty
- * log knows that nobody stores, nobody is waited for. Reads of what is mapped go on. When the words are set, and before frames they had are retired, gn_p2m_change_moved() has translations follow. For schemes and backends with
- * which reads can go on. */
+/* A change after which all gfns hold what they held before. Only stores are held off, and contents stand still
+ * when it returns: where the dirty log knows that nobody stores, nobody is waited for. Reads of what is mapped go
+ * on. When the words are set, and before frames they had are retired, gn_p2m_change_moved() has translations
+ * follow. For schemes and backends with which reads can go on. */
 bool gn_p2m_reads_can_go_on(const struct gn_vm *vm);
 void gn_p2m_change_begin_readable(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count);
 void gn_p2m_change_moved(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count);

@@ -101,17 +101,17 @@ static inline void gn_vm_synchronize(struct gn_vm *vm)
 /* The tag the guest's translations live under: CR3's PCID with CR4.PCIDE, else 0. */
 uint16_t gn_vcpu_guest_pcid(const struct gn_vcpu *vcpu);
 
-/* Dirty log. Who maps a gfn writable marks it first; who stores to it as its p2m word allows, marks it before looking at that, in the read section
- * in which it stores. */
+/* Dirty log. Who maps a gfn writable marks it first; who stores to it as its p2m word allows marks it before
+ * looking at that (dirty.c). */
 static inline bool gn_dirty_is_logged(struct gn_vm *vm)
 {
 	return atomic_load_explicit(&vm->dirty_bitmap, memory_order_acquire) != NULL;
 }
 bool gn_dirty_is_marked(struct gn_vm *vm, gfn_t at);
 void gn_dirty_mark(struct gn_vm *vm, gfn_t at);
-/* In a change, when the runs' words have lost W and range() was told: does the log say that nobody can be storing to them? Not if
- * there is none, nor of hardware that keeps one of its own, whose marks come later, or uses translations outside of read sections: a
- * flush that was posted to such reaches it when it is waited for. p2m lock held. */
+/* In a change, when the runs' words have lost W and range() was told: does the log say that nobody can be
+ * storing to them? Not if there is none, nor if hardware keeps one of its own: its marks come later. p2m lock
+ * held. */
 bool gn_dirty_rules_out_stores(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count);
 
 /* The smallest leaf level everyone agrees on for mapping @at: p2m block, config.max_leaf_level. */

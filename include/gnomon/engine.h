@@ -123,9 +123,8 @@ enum gn_range_change {
 struct gn_backend_ops {
 	const char *name;
 	/* Carry out @flush on @vcpu before its next access. Called by any thread; an asynchronous backend
-	 * posts it. Complete for memory safety once a grace period has passed (mmu/retire.h). A backend that does not look
-	 * for posted flushes before each access of its guest needs a quiesce(): what one vCPU stores must not be seen by another
-	 * that then goes on reading what was there before. */
+	 * posts it. Complete for memory safety once a grace period has passed (mmu/retire.h). Who does not look for posted flushes
+	 * before each access of its guest needs a quiesce(). */
 	void (*flush)(struct gn_vcpu *vcpu, const struct gn_flush *flush);
 	/* vcpu's struct gn_hw changed outside a call by its own thread (a scheme switch). */
 	void (*hw_changed)(struct gn_vcpu *vcpu);
@@ -151,8 +150,9 @@ struct gn_backend_ops {
 	void (*change_over)(struct gn_vm *vm);
 	/* The change of [start, end) is complete. No lock held; the thread that asked for it. */
 	void (*range_changed)(struct gn_vm *vm, gfn_t start, gfn_t end);
-	/* For hardware that goes on for a while with translations whose flush was posted. A grace period is about to be waited
-	 * for. If it runs its guest in a read section (gn_read_lock) that the flush makes it leave, that wait is enough, and an empty function
+	/* For hardware that goes on for a while with translations whose flush was posted: what is stored to a page's next frame must not be seen by
+	 * a vCPU that then reads the last one. Each copy of a shared page is waited for then, and merging holds reads off. A grace period is about to
+	 * be waited for. If the guest runs in a read section (gn_read_lock) that the flush makes it leave, that is enough, and an empty function
 	 * will do. If not: when it returns, every vCPU has stopped using what it used at the time of the call: whatever it
 	 * does next, it carries out first what was posted to it before. May be called with any lock of the engine held
 	 * but the scheme's. */
@@ -511,8 +511,8 @@ bool gn_vcpu_translate(struct gn_vcpu *vcpu, const struct gn_access *access, gpa
 int gn_vcpu_fault(struct gn_vcpu *vcpu, const struct gn_fault *fault, struct gn_fix *fix);
 
 /* GN_FIX_ACCESS: is .hpa the place of the access still? It is what the p2m said at .sequence. Asked inside a read section
- * (gn_read_lock), the answer true is good for that one access until it ends: a change that begins later takes what is stored until then along,
- * and gives the place to nobody before. False: report the fault anew. Any thread. */
+ * (gn_read_lock), the answer true is good until the section ends: a later change includes what is stored by then, and the place is used anew
+ * only afterwards. False: report the fault anew. Any thread. */
 bool gn_fix_is_current(const struct gn_vm *vm, const struct gn_fix *fix);
 
 /* A store by the VMM on the guest's behalf (emulated, GN_FIX_EMULATE): atomic for aligned 1, 2, 4, 8.

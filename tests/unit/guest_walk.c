@@ -491,6 +491,12 @@ Test(guest_walk, setting_bits_dirties_the_table)
 	walk(&rig, access_of(GN_READ, true), GN_GW_SET_AD);
 	cr_assert_eq(gn_dirty_harvest(rig.vm, gfn(0), 8, bitmap), 0);
 	cr_assert_eq(bitmap[0], 0);
+	/* It is marked before it is known whether it may be written. */
+	*slot(&rig, 1) &= ~(uint64_t)X86_PTE_A;
+	cr_assert_eq(gn_p2m_protect(rig.vm, gfn(1), 1, true), 0);
+	cr_assert_eq(walk(&rig, access_of(GN_READ, true), GN_GW_SET_AD).end, GN_GW_NO_TABLE);
+	cr_assert_eq(gn_dirty_harvest(rig.vm, gfn(0), 8, bitmap), 0);
+	cr_assert_eq(bitmap[0], 1 << 1);
 	gn_dirty_stop(rig.vm);
 	gn_vm_destroy(rig.vm);
 }
