@@ -138,9 +138,7 @@ static bool set_accessed_dirty(struct gn_vm *vm, const struct gn_fmt *f,
 
 		if (want == entry)
 			continue;
-		if (gn_dirty_is_logged(vm))
-			gn_dirty_mark(vm, out->table[level]);
-		word = gn_p2m_get(&vm->p2m, out->table[level]);
+		word = gn_p2m_get_to_store(vm, out->table[level]);
 		if (!gn_p2m_word_grants(word, GN_W)) {
 			out->gpa = at;
 			out->end = GN_GW_NO_TABLE;

@@ -36,9 +36,8 @@ static int copy_page(struct gn_vm *vm, gpa_t at, void *buf, size_t bytes, bool t
 		if (fix.kind != GN_FIX_RETRY)
 			return -EFAULT;
 		gn_rcu_read_lock();
-		if (to_guest && gn_dirty_is_logged(vm))
-			gn_dirty_mark(vm, gpa_to_gfn(at));
-		w = gn_p2m_get(&vm->p2m, gpa_to_gfn(at));
+		w = to_guest ? gn_p2m_get_to_store(vm, gpa_to_gfn(at))
+			     : gn_p2m_get(&vm->p2m, gpa_to_gfn(at));
 		if (!gn_p2m_word_grants(w, need)) {
 			gn_rcu_read_unlock();
 			continue;

@@ -325,8 +325,8 @@ bool gn_p2m_reads_can_go_on(const struct gn_vm *vm)
 {
 	const struct gn_backend_ops *backend = vm->config.backend;
 
-	/* What is programmed by ranges forgets what moves. What runs outside of read sections would read the old frame for a while, when others
-	 * have stored to the page's next one. */
+	/* What is programmed by ranges forgets what moves. What goes on with a translation after its flush was posted would read the old frame
+	 * when others have stored to the page's next one. */
 	return vm->ops && (!vm->ops->range || vm->ops->moved) &&
 	       !(backend && (backend->range_changing || backend->quiesce));
 }

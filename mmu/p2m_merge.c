@@ -19,8 +19,8 @@
  * Only stores would change what is compared. So where scheme and backend can have translations follow a page to another frame, rights to
  * read stay, and readers notice nothing: no fault while it goes on, and none afterwards. Elsewhere all rights go.
  *
- * A batch is one change, with one wait or none, of at most 1024 pages, or 256 where reads wait as well: faults wait for it, and comparing as much takes
- * a fraction of a millisecond, since every page was looked at before, when nobody waits. Fewer would not be kinder: each wait interrupts
+ * A batch is one change, with one wait or none, of at most 1024 pages, or 256 where reads wait as well: faults wait for it, and
+ * comparing as much takes a fraction of a millisecond, since every page was looked at before, when nobody waits. Fewer would not be kinder: each wait interrupts
  * every processor that runs one of our threads. Between two batches those who wait come
  * first. Frames that were given up go to the host together, after the last batch, or after so many that the host should not have to wait.
  *
@@ -244,11 +244,12 @@ static void change_locked(struct batch *b, const struct step *step)
 {
 	const bool readable = reads_go_on(b);
 
-	if (readable)
+	if (readable) {
 		gn_p2m_change_begin_readable(b->vm, b->runs, b->run_count);
-	else {
+	} else {
 		gn_p2m_change_begin_runs(b->vm, b->runs, b->run_count);
-		gn_vm_synchronize(b->vm); /* of what is sealed nobody may have a translation left */
+		gn_vm_synchronize(
+			b->vm); /* for readers, too: of what is sealed they may have no translation left */
 	}
 	for (size_t i = 0; i < b->count; i++)
 		if (b->pages[i].result == CHOSEN)

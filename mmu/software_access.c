@@ -19,11 +19,9 @@ struct missing {
 /* The second half. True: *fix is the answer. False: the page needs resolving. */
 static bool compose(struct gn_vm *vm, gpa_t at, gn_rights_t need, struct gn_fix *fix)
 {
-	p2m_word_t word;
+	p2m_word_t word = need & GN_W ? gn_p2m_get_to_store(vm, gpa_to_gfn(at))
+				      : gn_p2m_get(&vm->p2m, gpa_to_gfn(at));
 
-	if ((need & GN_W) && gn_dirty_is_logged(vm))
-		gn_dirty_mark(vm, gpa_to_gfn(at));
-	word = gn_p2m_get(&vm->p2m, gpa_to_gfn(at));
 	if (!gn_p2m_word_grants(word, need))
 		return false;
 	fix->kind = GN_FIX_ACCESS;

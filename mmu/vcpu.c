@@ -482,9 +482,7 @@ static bool change_now(struct gn_vm *vm, gpa_t at, struct change *change)
 	bool grants;
 
 	gn_rcu_read_lock();
-	if (gn_dirty_is_logged(vm))
-		gn_dirty_mark(vm, gpa_to_gfn(at));
-	w = gn_p2m_get(&vm->p2m, gpa_to_gfn(at));
+	w = gn_p2m_get_to_store(vm, gpa_to_gfn(at));
 	grants = gn_p2m_word_grants(w, GN_W);
 	if (grants) {
 		void *to = gn_p2m_pointer_of(vm, w, at);

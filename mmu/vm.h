@@ -102,13 +102,20 @@ static inline void gn_vm_synchronize(struct gn_vm *vm)
 uint16_t gn_vcpu_guest_pcid(const struct gn_vcpu *vcpu);
 
 /* Dirty log. Who maps a gfn writable marks it first; who stores to it as its p2m word allows marks it before
- * looking at that (dirty.c). */
+ * looking at that (gn_p2m_get_to_store(); dirty.c tells why). */
 static inline bool gn_dirty_is_logged(struct gn_vm *vm)
 {
 	return atomic_load_explicit(&vm->dirty_bitmap, memory_order_acquire) != NULL;
 }
 bool gn_dirty_is_marked(struct gn_vm *vm, gfn_t at);
 void gn_dirty_mark(struct gn_vm *vm, gfn_t at);
+/* The word of @at for who stores as it allows, in the read section in which this is asked: the log knows before. */
+static inline p2m_word_t gn_p2m_get_to_store(struct gn_vm *vm, gfn_t at)
+{
+	if (gn_dirty_is_logged(vm))
+		gn_dirty_mark(vm, at);
+	return gn_p2m_get(&vm->p2m, at);
+}
 /* In a change, when the runs' words have lost W and range() was told: does the log say that nobody can be
  * storing to them? Not if there is none, nor if hardware keeps one of its own: its marks come later. p2m lock
  * held. */

@@ -189,8 +189,7 @@ static bool store_late(struct worker *w, gpa_t at, uint64_t *wrote)
 	uint64_t *p;
 
 	gn_rcu_read_lock();
-	gn_dirty_mark(vm, gpa_to_gfn(at));
-	word = gn_p2m_get(&vm->p2m, gpa_to_gfn(at));
+	word = gn_p2m_get_to_store(vm, gpa_to_gfn(at));
 	if (!gn_p2m_word_grants(word, GN_W)) {
 		gn_rcu_read_unlock();
 		return false;

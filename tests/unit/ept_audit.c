@@ -9,11 +9,6 @@
 
 #define MIB ((uint64_t)1 << 20)
 
-static struct gn_ept *ept_of(struct gn_vm *vm)
-{
-	return (struct gn_ept *)vm->scheme_data;
-}
-
 static uint64_t other_frame(struct gn_vm *vm, uint64_t *slot)
 {
 	(void)vm;
@@ -28,17 +23,17 @@ static uint64_t beyond_the_pool(struct gn_vm *vm, uint64_t *slot)
 static uint64_t frozen(struct gn_vm *vm, uint64_t *slot)
 {
 	(void)slot;
-	return gn_entry_software(ept_of(vm)->fmt, 1, GN_SW_FIRST);
+	return gn_entry_software(rig_ept(vm)->fmt, 1, GN_SW_FIRST);
 }
 
 static uint64_t our_root(struct gn_vm *vm, uint64_t *slot)
 {
-	return (*slot & ~ept_of(vm)->fmt->level[1].address) | pfn_to_hpa(ept_of(vm)->root).v;
+	return (*slot & ~rig_ept(vm)->fmt->level[1].address) | pfn_to_hpa(rig_ept(vm)->root).v;
 }
 
 static uint64_t writable(struct gn_vm *vm, uint64_t *slot)
 {
-	return *slot | gn_fmt_rights_bits(ept_of(vm)->fmt, 1, GN_RWXU);
+	return *slot | gn_fmt_rights_bits(rig_ept(vm)->fmt, 1, GN_RWXU);
 }
 
 struct damage {
@@ -98,7 +93,7 @@ Test(ept_audit, notices_a_table_referred_to_twice_and_a_wrong_count)
 	struct gn_vm_config config = rig_config(&rig_variants[2], 8 * MIB, 1);
 	struct gn_vm *vm = rig_vm(&config);
 	struct gn_audit_report report;
-	struct gn_ept *ept = ept_of(vm);
+	struct gn_ept *ept = rig_ept(vm);
 	uint64_t *slot;
 	pfn_t table;
 
@@ -149,7 +144,7 @@ Test(ept_audit, notices_a_write_the_dirty_log_would_miss)
 	rig_touch(vm, 3, GN_WRITE);
 	cr_assert_eq(gn_dirty_start(vm), 0);
 	slot = rig_walk(vm, 3).slot;
-	*slot |= gn_fmt_rights_bits(ept_of(vm)->fmt, 1, GN_W);
+	*slot |= gn_fmt_rights_bits(rig_ept(vm)->fmt, 1, GN_W);
 	cr_assert_eq(gn_audit(vm, &report), -EBADMSG);
 	gn_dirty_stop(vm);
 	rig_audit(vm, "without a log");
@@ -161,7 +156,7 @@ Test(ept_audit, notices_a_malformed_entry)
 	for (unsigned v = 0; v < RIG_VARIANTS; v++) {
 		struct gn_vm_config config = rig_config(&rig_variants[v], 4 * MIB, 1);
 		struct gn_vm *vm = rig_vm(&config);
-		struct gn_ept *ept = ept_of(vm);
+		struct gn_ept *ept = rig_ept(vm);
 		uint64_t reserved = ept->fmt->level[ept->fmt->levels].reserved_table, *slot;
 		struct gn_audit_report report;
 
@@ -180,7 +175,7 @@ Test(ept_audit, notices_a_table_given_to_the_guest)
 	struct gn_vm_config config = rig_config(&rig_variants[0], 4 * MIB, 1);
 	struct gn_vm *vm = rig_vm(&config);
 	struct gn_audit_report report;
-	p2m_word_t bad = gn_p2m_word(GN_P2M_READONLY, GN_R | GN_X, 1, ept_of(vm)->root);
+	p2m_word_t bad = gn_p2m_word(GN_P2M_READONLY, GN_R | GN_X, 1, rig_ept(vm)->root);
 
 	rig_touch(vm, 3, GN_WRITE);
 	atomic_store(&vm->p2m.words[7], bad.v);

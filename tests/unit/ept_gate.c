@@ -10,11 +10,6 @@
 
 #define MIB ((uint64_t)1 << 20)
 
-static struct gn_ept *ept_of(struct gn_vm *vm)
-{
-	return (struct gn_ept *)vm->scheme_data;
-}
-
 static struct gn_vm *small_vm(unsigned backing_level)
 {
 	struct gn_vm_config config = rig_config(&rig_variants[0], 8 * MIB, backing_level);
@@ -26,7 +21,7 @@ static struct gn_vm *small_vm(unsigned backing_level)
 Test(ept_gate, a_fault_older_than_a_change_is_sent_back)
 {
 	struct gn_vm *vm = small_vm(1);
-	struct gn_ept *ept = ept_of(vm);
+	struct gn_ept *ept = rig_ept(vm);
 	uint64_t sequence;
 
 	rig_touch(vm, 3, GN_WRITE);
@@ -58,7 +53,7 @@ static void *discard_three(void *arg)
 Test(ept_gate, a_change_waits_for_a_fault_that_is_inside)
 {
 	struct gn_vm *vm = small_vm(1);
-	struct gn_ept *ept = ept_of(vm);
+	struct gn_ept *ept = rig_ept(vm);
 	struct changer c = { .vm = vm };
 	struct gn_ept_spare spare = { .full = false };
 	uint64_t sequence;
@@ -92,7 +87,7 @@ static bool intruder_filled_old_child;
 
 static void intrude(struct gn_vm *vm)
 {
-	struct gn_ept *ept = ept_of(vm);
+	struct gn_ept *ept = rig_ept(vm);
 	p2m_word_t word = gn_p2m_get(&vm->p2m, gfn(700));
 	uint64_t absent = 0;
 	bool must_flush;
@@ -131,7 +126,7 @@ Test(ept_gate, a_fault_in_the_middle_of_a_collapse_starts_again)
 Test(ept_gate, a_lost_race_keeps_the_spare_and_a_stale_one_is_cleaned)
 {
 	struct gn_vm *vm = small_vm(2);
-	struct gn_ept *ept = ept_of(vm);
+	struct gn_ept *ept = rig_ept(vm);
 	struct gn_ept_spare spare = { .full = false };
 	uint64_t *slot, entry;
 

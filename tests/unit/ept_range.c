@@ -4,30 +4,11 @@
  * range changes can fall into.
  */
 #include <errno.h>
-#include <pthread.h>
-#include <stdatomic.h>
-#include <unistd.h>
 
 #include "ept_rig.h"
 #include "support/cases.h"
 
 #define MIB ((uint64_t)1 << 20)
-
-static struct gn_ept *ept_of(struct gn_vm *vm)
-{
-	return (struct gn_ept *)vm->scheme_data;
-}
-
-static uint64_t *slot_at(struct gn_vm *vm, uint64_t at, unsigned level)
-{
-	struct gn_ept *ept = ept_of(vm);
-	pfn_t table = ept->root;
-
-	for (unsigned l = ept->fmt->levels; l > level; l--)
-		table = gn_ept_child(ept, l,
-				     gn_entry_get(gn_ept_slot_of(vm, ept, table, l, gfn(at))));
-	return gn_ept_slot_of(vm, ept, table, level, gfn(at));
-}
 
 /* What the tables look like at the moment the flush is posted. */
 static uint64_t *watched_slot, *watched_child;
@@ -36,7 +17,7 @@ static bool saw_frozen, saw_child_frozen, saw_child_alive;
 
 static void watch(struct gn_vm *vm)
 {
-	struct gn_ept *ept = ept_of(vm);
+	struct gn_ept *ept = rig_ept(vm);
 	pfn_t child = { ((uint64_t)((uint8_t *)watched_child - vm->frames->base)) >>
 			GN_PAGE_SHIFT };
 
@@ -50,9 +31,9 @@ static void watch(struct gn_vm *vm)
 
 static void watch_next_flush(struct gn_vm *vm, uint64_t at, unsigned level)
 {
-	watched_slot = slot_at(vm, at, level);
+	watched_slot = rig_slot(vm, at, level);
 	watched_level = level;
-	watched_child = level > 1 ? (uint64_t *)((uintptr_t)slot_at(vm, at, level - 1) &
+	watched_child = level > 1 ? (uint64_t *)((uintptr_t)rig_slot(vm, at, level - 1) &
 						 ~(uintptr_t)(GN_PAGE_SIZE - 1))
 				  : NULL;
 	saw_frozen = saw_child_frozen = saw_child_alive = false;
@@ -76,7 +57,7 @@ Test(ept_range, a_leaf_is_frozen_while_the_flush_is_posted)
 		cr_assert_geq(rig_flushes, 1);
 		cr_assert(saw_frozen, "%s", config.scheme);
 		cr_assert_eq(rig_walk(vm, 3).end, GN_WALK_ABSENT);
-		cr_assert_eq(*slot_at(vm, 3, 1), 0);
+		cr_assert_eq(*rig_slot(vm, 3, 1), 0);
 		cr_assert(rig_maps(vm, 4, GN_RWX), "the neighbour stays");
 		rig_audit(vm, "after a zap");
 		gn_vm_destroy(vm);
@@ -345,14 +326,14 @@ Test(ept_range, a_split_says_what_the_leaf_said)
 	for (unsigned v = 0; v < RIG_VARIANTS; v++) {
 		struct gn_vm_config config = rig_config(&rig_variants[v], 8 * MIB, 2);
 		struct gn_vm *vm = rig_vm(&config);
-		struct gn_ept *ept = ept_of(vm);
+		struct gn_ept *ept = rig_ept(vm);
 		struct gn_ept_spare spare = { .full = false };
 		uint64_t before[512], *slot;
 
 		rig_touch(vm, 512, GN_WRITE);
 		for (unsigned i = 0; i < 512; i++)
 			before[i] = rig_walk(vm, 512 + i).address;
-		slot = slot_at(vm, 512, 2);
+		slot = rig_slot(vm, 512, 2);
 		rig_flushes = 0;
 		cr_assert_eq(gn_ept_split(vm, ept, 2, slot, *slot, &spare), GN_EPT_NEED_TABLE);
 		cr_assert_eq(gn_ept_spare_fill(vm, &spare), 0);
@@ -427,7 +408,7 @@ Test(ept_range, accessed_bits_are_tested_and_cleared)
 	for (unsigned v = 0; v < RIG_VARIANTS; v++) {
 		struct gn_vm_config config = rig_config(&rig_variants[v], 8 * MIB, 1);
 		struct gn_vm *vm = rig_vm(&config);
-		const struct gn_fmt_level *l = &ept_of(vm)->fmt->level[1];
+		const struct gn_fmt_level *l = &rig_ept(vm)->fmt->level[1];
 		uint8_t bitmap[4];
 
 		rig_touch(vm, 1, GN_READ);
@@ -481,238 +462,6 @@ Test(ept_range, the_last_byte_is_returned)
 		cr_assert_eq(gn_vm_switch_scheme(vm, config.scheme), 0);
 		cr_assert_eq(rig_touch(vm, 5, GN_WRITE), GN_FIX_RETRY);
 		rig_audit(vm, "after a switch and back");
-		gn_vm_destroy(vm);
-	}
-}
-
-/* ---- Equal contents elsewhere --------------------------------------------------------------------- */
-
-static struct gn_merge merge_into(struct gn_vm *vm, uint64_t at, pfn_t frame)
-{
-	struct gn_merge page = { .at = gfn(at), .frame = frame };
-
-	cr_assert_eq(gn_p2m_merge(vm, &page, 1, GN_SHARE_READ, NULL), 0);
-	return page;
-}
-
-static pfn_t publish(struct gn_vm *vm, uint64_t at)
-{
-	struct gn_merge page = { .at = gfn(at) };
-
-	cr_assert_eq(gn_p2m_publish(vm, &page, 1, GN_SHARE_READ), 0);
-	cr_assert_eq(page.result, 0);
-	return page.frame;
-}
-
-static pfn_t mapped_frame(struct gn_vm *vm, uint64_t at)
-{
-	const struct gn_walk walk = rig_walk(vm, at);
-
-	cr_assert_eq(walk.end, GN_WALK_LEAF);
-	return hpa_to_pfn(hpa(walk.address));
-}
-
-static uint64_t *moving_slot;
-static pfn_t moved_from, moved_to;
-static bool was_protected_before, was_exchanged_before;
-
-/* A flush is worth something only after what it is for. */
-static void watch_moving(struct gn_vm *vm)
-{
-	const struct gn_fmt *fmt = ((struct gn_ept *)vm->scheme_data)->fmt;
-	const uint64_t entry = gn_entry_get(moving_slot);
-	const uint64_t frame = gn_fmt_address(fmt, 1, entry) >> GN_PAGE_SHIFT;
-
-	was_protected_before |= frame == moved_from.v && !(gn_fmt_rights(fmt, 1, entry) & GN_W);
-	was_exchanged_before |= frame == moved_to.v;
-	cr_assert(gn_frames_refs(vm->frames, moved_from), "its frame went before the flush");
-}
-
-/* Who reads a page does not fault when it comes to share, nor after. Its neighbours are not concerned. */
-Test(ept_range, reads_go_on_while_pages_are_merged)
-{
-	for (unsigned v = 0; v < RIG_VARIANTS; v++) {
-		struct gn_vm_config config = rig_config(&rig_variants[v], 8 * MIB, 1);
-		struct gn_vm *vm = rig_vm(&config);
-		uint8_t bitmap;
-		pfn_t frame;
-
-		for (unsigned at = 3; at < 6; at++)
-			rig_touch(vm, at, GN_WRITE);
-		moved_from = mapped_frame(vm, 4);
-		frame = publish(vm, 3);
-		cr_assert_eq(mapped_frame(vm, 3).v, frame.v);
-		cr_assert(rig_maps(vm, 3, GN_R) && !rig_maps(vm, 3, GN_W));
-		cr_assert_eq(gn_accessed_harvest(vm, gfn(0), 8, &bitmap), 0);
-		cr_assert_eq(bitmap, 1 << 3 | 1 << 4 | 1 << 5);
-		moved_to = frame;
-		moving_slot = slot_at(vm, 4, 1);
-		was_protected_before = was_exchanged_before = false;
-		rig_on_flush = watch_moving;
-		cr_assert_eq(merge_into(vm, 4, frame).result, 0);
-		rig_on_flush = NULL;
-		cr_assert(was_protected_before && was_exchanged_before);
-		cr_assert_eq(mapped_frame(vm, 4).v, frame.v);
-		cr_assert(rig_maps(vm, 4, GN_R) && !rig_maps(vm, 4, GN_W));
-		cr_assert(rig_maps(vm, 5, GN_RWX));
-		cr_assert_eq(gn_accessed_harvest(vm, gfn(0), 8, &bitmap), 0);
-		cr_assert_eq(bitmap, 0, "nobody used it: it was only moved");
-		rig_audit(vm, "after a merge");
-		/* What differs keeps its frame, and its right comes back by a fault. */
-		cr_assert_eq(gn_vm_write(vm, gfn_to_gpa(gfn(5)), "x", 1), 0);
-		cr_assert_eq(merge_into(vm, 5, frame).result, -EAGAIN);
-		cr_assert(rig_maps(vm, 5, GN_R) && !rig_maps(vm, 5, GN_W));
-		rig_touch(vm, 5, GN_WRITE);
-		cr_assert(rig_maps(vm, 5, GN_RWX));
-		/* A store makes a copy. */
-		rig_touch(vm, 4, GN_WRITE);
-		cr_assert(rig_maps(vm, 4, GN_RWX));
-		cr_assert_neq(mapped_frame(vm, 4).v, frame.v);
-		rig_audit(vm, "after a copy");
-		gn_frames_put(vm->frames, frame);
-		gn_vm_destroy(vm);
-	}
-}
-
-/* A large leaf says more than its pages do once one of them shares: it goes, and nothing else of its kind. */
-Test(ept_range, a_large_leaf_goes_when_a_page_of_it_is_merged)
-{
-	for (unsigned v = 0; v < RIG_VARIANTS; v++) {
-		struct gn_vm_config config = rig_config(&rig_variants[v], 8 * MIB, 2);
-		struct gn_vm *vm = rig_vm(&config);
-		struct gn_merge pages[512];
-		pfn_t frame;
-
-		for (unsigned at = 0; at < 2048; at += 512)
-			rig_touch(vm, at, GN_WRITE);
-		cr_assert_eq(rig_walk(vm, 700).level, 2);
-		frame = publish(vm, 3);
-		cr_assert_eq(rig_walk(vm, 3).end, GN_WALK_ABSENT);
-		cr_assert_eq(merge_into(vm, 700, frame).result, 0);
-		cr_assert_eq(rig_walk(vm, 701).end, GN_WALK_ABSENT);
-		for (unsigned i = 0; i < 512; i++)
-			pages[i] = (struct gn_merge){ .at = gfn(1024 + i), .frame = frame };
-		cr_assert_eq(gn_p2m_merge(vm, pages, 512, GN_SHARE_READ, NULL), 0);
-		cr_assert_eq(rig_walk(vm, 1100).end, GN_WALK_ABSENT);
-		cr_assert_eq(rig_walk(vm, 1600).level, 2, "the next one stays");
-		rig_audit(vm, "after merges in large leaves");
-		gn_frames_put(vm->frames, frame);
-		gn_vm_destroy(vm);
-	}
-}
-
-/* What is sealed may not even be read, and goes. */
-Test(ept_range, sealed_pages_keep_no_leaf)
-{
-	struct gn_vm_config config = rig_config(&rig_variants[0], 8 * MIB, 1);
-	struct gn_vm *vm = rig_vm(&config);
-	struct gn_merge page = { .at = gfn(3) };
-
-	rig_touch(vm, 3, GN_WRITE);
-	cr_assert_eq(gn_p2m_publish(vm, &page, 1, GN_SHARE_SEALED), 0);
-	cr_assert_eq(rig_walk(vm, 3).end, GN_WALK_ABSENT);
-	gn_frames_put(vm->frames, page.frame);
-	gn_vm_destroy(vm);
-}
-
-/* A call that changes a page, while somebody is in a read section. */
-struct beside_reader {
-	struct gn_vm *vm;
-	uint64_t at;
-	pfn_t frame;
-	void (*call)(struct beside_reader *b);
-	atomic_bool is_reading, is_over;
-};
-
-static void *read_on(void *ctx)
-{
-	struct beside_reader *b = ctx;
-
-	gn_read_lock();
-	atomic_store(&b->is_reading, true);
-	while (!atomic_load(&b->is_over))
-		usleep(100);
-	gn_read_unlock();
-	return NULL;
-}
-
-static void *call(void *ctx)
-{
-	struct beside_reader *b = ctx;
-
-	b->call(b);
-	return NULL;
-}
-
-static bool is_private(const struct beside_reader *b)
-{
-	struct gn_p2m_info info;
-
-	cr_assert_eq(gn_p2m_query(b->vm, gfn(b->at), &info), 0);
-	return info.state == GN_P2M_PRIVATE;
-}
-
-/* Does it come to the page's change within that time, or wait for the reader before? */
-static bool changes_beside_reader(struct gn_vm *vm, void (*what)(struct beside_reader *b),
-				  uint64_t at, pfn_t frame, unsigned ms)
-{
-	struct beside_reader b = { .vm = vm, .at = at, .frame = frame, .call = what };
-	pthread_t reader, caller;
-	bool changed;
-
-	cr_assert_eq(pthread_create(&reader, NULL, read_on, &b), 0);
-	while (!atomic_load(&b.is_reading))
-		usleep(100);
-	cr_assert_eq(pthread_create(&caller, NULL, call, &b), 0);
-	for (unsigned i = 0; i < ms && is_private(&b); i++)
-		usleep(1000);
-	changed = !is_private(&b);
-	atomic_store(&b.is_over, true);
-	pthread_join(reader, NULL);
-	pthread_join(caller, NULL);
-	cr_assert_not(is_private(&b));
-	return changed;
-}
-
-static void publish_it(struct beside_reader *b)
-{
-	gn_frames_put(b->vm->frames, publish(b->vm, b->at));
-}
-
-static void merge_it(struct beside_reader *b)
-{
-	cr_assert_eq(merge_into(b->vm, b->at, b->frame).result, 0);
-}
-
-/* Where the dirty log knows that nobody can be storing, contents stand still, and who reads is not waited for. */
-Test(ept_range, what_the_log_knows_to_stand_still_is_not_waited_for)
-{
-	static void (*const calls[])(struct beside_reader *) = { publish_it, merge_it };
-	enum { CALLS = sizeof(calls) / sizeof(calls[0]), SOON_MS = 50, LATE_MS = 20000 };
-
-	for (unsigned v = 0; v < RIG_VARIANTS; v++) {
-		struct gn_vm_config config = rig_config(&rig_variants[v], 8 * MIB, 1);
-		struct gn_vm *vm = rig_vm(&config);
-		pfn_t frame;
-
-		for (unsigned at = 0; at < 10; at++)
-			rig_touch(vm, at, GN_WRITE);
-		frame = publish(vm, 9);
-		cr_assert_eq(gn_dirty_start(vm), 0);
-		for (unsigned i = 0; i < CALLS; i++)
-			cr_assert(changes_beside_reader(vm, calls[i], i, frame, LATE_MS), "call %u",
-				  i);
-		for (unsigned i = 0; i < CALLS; i++) {
-			rig_touch(vm, 3 + i, GN_WRITE);
-			cr_assert_not(changes_beside_reader(vm, calls[i], 3 + i, frame, SOON_MS),
-				      "call %u, a page that was written", i);
-		}
-		gn_dirty_stop(vm);
-		for (unsigned i = 0; i < CALLS; i++)
-			cr_assert_not(changes_beside_reader(vm, calls[i], 6 + i, frame, SOON_MS),
-				      "call %u, without a log", i);
-		rig_audit(vm, "with a log and without");
-		gn_frames_put(vm->frames, frame);
 		gn_vm_destroy(vm);
 	}
 }

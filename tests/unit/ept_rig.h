@@ -105,6 +105,23 @@ static inline void rig_range(struct gn_vm *vm, uint64_t start, uint64_t end,
 	gn_ept_range(vm, &run, 1, change);
 }
 
+static inline struct gn_ept *rig_ept(struct gn_vm *vm)
+{
+	return (struct gn_ept *)vm->scheme_data;
+}
+
+/* The entry for @at in its table at @level. */
+static inline uint64_t *rig_slot(struct gn_vm *vm, uint64_t at, unsigned level)
+{
+	struct gn_ept *ept = rig_ept(vm);
+	pfn_t table = ept->root;
+
+	for (unsigned l = ept->fmt->levels; l > level; l--)
+		table = gn_ept_child(ept, l,
+				     gn_entry_get(gn_ept_slot_of(vm, ept, table, l, gfn(at))));
+	return gn_ept_slot_of(vm, ept, table, level, gfn(at));
+}
+
 static inline struct gn_walk rig_walk(struct gn_vm *vm, uint64_t at)
 {
 	const struct gn_hw *hw = gn_vcpu_hw(gn_vm_vcpu(vm, 0));
