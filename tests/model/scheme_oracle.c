@@ -11,6 +11,7 @@
  * The schemes that keep 1-D tables run once more for a deprivileged guest, whose privilege is a choice of roots, one
  * slot of which is reserved.
  */
+#include <errno.h>
 #include <string.h>
 
 #include <gnomon/schemes.h>

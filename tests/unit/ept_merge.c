@@ -3,6 +3,7 @@
  * ept_merge.c - pages that come to share under nested tables: who only reads notices nothing, large leaves and sealed pages go, and
  * nobody is waited for where the dirty log says that nobody stores.
  */
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <unistd.h>
