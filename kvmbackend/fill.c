@@ -246,16 +246,24 @@ static int resolve(struct gn_kvm_nested *n, struct gn_kvm_cpu *cpu, gfn_t at, bo
 	return err;
 }
 
-/* @at shares @frame, and was not used since it does: it has no leaf. */
-static bool is_unused(const struct gn_kvm_nested *n, uint64_t at, uint64_t frame)
+/* Where the entry of @at stands, which is a small leaf; those of the pages around it stand around it, in the same table. NULL: it is none
+ * (any more). Under RCU. */
+static uint64_t *find_entry(const struct gn_kvm_nested *n, uint64_t at)
 {
 	const struct gn_hw *hw = gn_vcpu_hw(n->kvm->cpus[0].vcpu);
 	struct gn_walk walk;
 
-	if (!gn_kvm_view_may_share(n, gfn(at), pfn(frame)))
-		return false;
 	gn_walk_any(hw->fmt, n->kvm->vm->frames, hw->root, gfn_to_gpa(gfn(at)).v, &walk);
-	return walk.end != GN_WALK_LEAF;
+	return walk.end == GN_WALK_LEAF && walk.level == 1 ? walk.slot : NULL;
+}
+
+/* @at shares @frame, and was not used since it does: it has no leaf. */
+static bool is_unused(const struct gn_kvm_nested *n, uint64_t at, uint64_t frame,
+		      const uint64_t *entry)
+{
+	return gn_kvm_view_may_share(n, gfn(at), pfn(frame)) &&
+	       !gn_fmt_is_present(gn_vcpu_hw(n->kvm->cpus[0].vcpu)->fmt, 1,
+				  __atomic_load_n(entry, __ATOMIC_ACQUIRE));
 }
 
 /* @at, and the pages on either side whose frames lie as they do and which are not in either: [*from, *to). None if @at has another
@@ -265,14 +273,17 @@ static void find_around(const struct gn_kvm_nested *n, uint64_t at, uint64_t fra
 {
 	const uint64_t first = at & ~(uint64_t)(AROUND_PAGES - 1), end = first + AROUND_PAGES,
 		       last = end < n->pages ? end : n->pages;
+	const uint64_t *entry;
 
 	*from = *to = at;
 	gn_rcu_read_lock();
-	if (gn_kvm_view_may_share(n, gfn(at), pfn(frame))) {
+	entry = find_entry(n, at);
+	if (entry && gn_kvm_view_may_share(n, gfn(at), pfn(frame))) {
 		++*to;
-		while (*from > first && is_unused(n, *from - 1, frame - (at - *from) - 1))
+		while (*from > first &&
+		       is_unused(n, *from - 1, frame - (at - *from) - 1, entry - (at - *from) - 1))
 			--*from;
-		while (*to < last && is_unused(n, *to, frame + (*to - at)))
+		while (*to < last && is_unused(n, *to, frame + (*to - at), entry + (*to - at)))
 			++*to;
 	}
 	gn_rcu_read_unlock();
@@ -293,6 +304,29 @@ static bool make_leaves(struct gn_kvm_cpu *cpu, uint64_t from, uint64_t to)
 	}
 	counters->nested_faults = violations; /* the vCPU had none of those */
 	return done;
+}
+
+/* mark_accessed() for the leaves of [from, to), one of which is @at's. False: they have gone. */
+static bool mark_around(struct gn_kvm_nested *n, uint64_t at, uint64_t from, uint64_t to)
+{
+	const struct gn_fmt *fmt = gn_vcpu_hw(n->kvm->cpus[0].vcpu)->fmt;
+	const uint64_t accessed = fmt->level[1].accessed;
+	uint64_t *entries, entry;
+	bool must_flush;
+
+	gn_rcu_read_lock();
+	entries = find_entry(n, at);
+	for (uint64_t i = from; i < to && entries; i++) {
+		uint64_t *slot = entries + (i - at);
+
+		entry = __atomic_load_n(slot, __ATOMIC_ACQUIRE);
+		while (gn_fmt_is_present(fmt, 1, entry) && (entry & accessed) != accessed &&
+		       !gn_entry_cmpxchg(n->kvm->vm, fmt, 1, slot, &entry, entry | accessed,
+					 &must_flush))
+			;
+	}
+	gn_rcu_read_unlock();
+	return entries;
 }
 
 /*
@@ -317,9 +351,8 @@ static uint64_t put_around(struct gn_kvm_nested *n, struct gn_kvm_cpu *cpu, cons
 
 		pthread_mutex_lock(&n->view_lock);
 		done = atomic_load(&n->is_active) && !atomic_load(&n->is_aged) &&
-		       gn_kvm_view_has_place(n, gfn(from), to - from, first);
-		for (uint64_t i = from; i < to && done; i++)
-			mark_accessed(n, gfn(i));
+		       gn_kvm_view_has_place(n, gfn(from), to - from, first) &&
+		       mark_around(n, at, from, to);
 		/* A page that the host does not have at hand is touched again. */
 		done = done && !gn_kvm_view_put(n, gfn(from), to - from, first, false);
 		pthread_mutex_unlock(&n->view_lock);

@@ -129,24 +129,26 @@ static void note_leaf(struct gn_kvm_host *host, const struct kvm_cpuid_entry2 *e
 	}
 }
 
-/* Some KVMs pass the CPU's LA57 on to guests and refuse the CR4 bit: where their own host walks four levels. */
-static bool takes_la57(int vm, struct kvm_cpuid2 *cpuid)
+/* Some KVMs pass the CPU's LA57 on to guests and refuse the CR4 bit: where their own host walks four levels. -errno: it could not be
+ * tried, which tells nothing of the host. */
+static int try_la57(int vm, struct kvm_cpuid2 *cpuid, bool *takes)
 {
-	int vcpu = gn_kvm_ioctl_value(vm, KVM_CREATE_VCPU, 0);
+	int vcpu = gn_kvm_ioctl_value(vm, KVM_CREATE_VCPU, 0), err;
 	struct kvm_sregs sregs = { .cr4 = 0 };
-	bool does;
 
 	if (vcpu < 0)
-		return false;
-	does = !gn_kvm_ioctl(vcpu, KVM_SET_CPUID2, cpuid) &&
-	       !gn_kvm_ioctl(vcpu, KVM_GET_SREGS, &sregs);
+		return vcpu;
+	err = gn_kvm_ioctl(vcpu, KVM_SET_CPUID2, cpuid);
+	if (!err)
+		err = gn_kvm_ioctl(vcpu, KVM_GET_SREGS, &sregs);
 	sregs.cr4 |= X86_CR4_PAE | X86_CR4_LA57;
-	does = does && !gn_kvm_ioctl(vcpu, KVM_SET_SREGS, &sregs);
+	*takes = !err && !gn_kvm_ioctl(vcpu, KVM_SET_SREGS, &sregs);
 	close(vcpu);
-	return does;
+	return err;
 }
 
-static int ask_cpuid(struct gn_kvm_host *host, int fd, int vm)
+/* *asked: what was, when it failed. */
+static int ask_cpuid(struct gn_kvm_host *host, int fd, int vm, const char **asked)
 {
 	struct {
 		struct kvm_cpuid2 head;
@@ -154,13 +156,17 @@ static int ask_cpuid(struct gn_kvm_host *host, int fd, int vm)
 	} *block = calloc(1, sizeof(*block));
 	int err;
 
+	*asked = "KVM_GET_SUPPORTED_CPUID";
 	if (!block)
 		return -ENOMEM;
 	block->head.nent = CPUID_ENTRIES_MAX;
 	err = gn_kvm_ioctl(fd, KVM_GET_SUPPORTED_CPUID, block);
 	for (unsigned i = 0; !err && i < block->head.nent; i++)
 		note_leaf(host, &block->entries[i]);
-	host->la57 = host->la57 && takes_la57(vm, &block->head);
+	if (!err && host->la57) {
+		*asked = "a vCPU to try LA57 with";
+		err = try_la57(vm, &block->head, &host->la57);
+	}
 	free(block);
 	/* The engine's addresses are at most 52 bits wide, a CPU without the leaf has 36. */
 	if (!host->phys_bits)
@@ -319,6 +325,7 @@ static void refuse(struct gn_kvm_host *host, const char *what)
 
 static void ask(const char *path, struct gn_kvm_host *host)
 {
+	const char *asked = "";
 	int fd, vm, err;
 
 	memset(host, 0, sizeof(*host));
@@ -332,11 +339,11 @@ static void ask(const char *path, struct gn_kvm_host *host)
 		return;
 	ask_capabilities(host, fd);
 	vm = gn_kvm_ioctl_value(fd, KVM_CREATE_VM, 0);
-	err = ask_cpuid(host, fd, vm);
+	err = ask_cpuid(host, fd, vm, &asked);
 	if (vm < 0)
 		gn_kvm_sys_fail(host->why, sizeof(host->why), "KVM_CREATE_VM", -vm);
 	else if (err)
-		gn_kvm_sys_fail(host->why, sizeof(host->why), "KVM_GET_SUPPORTED_CPUID", -err);
+		gn_kvm_sys_fail(host->why, sizeof(host->why), asked, -err);
 	else if (!host->immediate_exit)
 		refuse(host, "KVM_CAP_IMMEDIATE_EXIT");
 	else if (!gn_kvm_sys_capability(fd, KVM_CAP_SYNC_MMU))

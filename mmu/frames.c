@@ -201,6 +201,13 @@ int gn_frames_fd(const struct gn_frames *frames)
 
 /* ---- Over a template --------------------------------------------------------------------------- */
 
+void gn_frames_populate(struct gn_frames *frames, pfn_t first, uint64_t count)
+{
+	gn_host_memory_populate(
+		&frames->impl->memory,
+		(struct gn_host_range){ first.v * GN_PAGE_SIZE, count * GN_PAGE_SIZE });
+}
+
 const void *gn_frames_template_of(const struct gn_frames *frames, pfn_t frame)
 {
 	return frames->impl->memory.template_pages + frame.v * GN_PAGE_SIZE;

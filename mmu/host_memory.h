@@ -53,6 +53,10 @@ int gn_host_memory_show(const struct gn_host_memory *memory, uint64_t offset, ui
 			int fd);
 void gn_host_memory_unmap(struct gn_host_memory *memory);
 
+/* @range will be written as a whole: have the host find memory for it by one call, for a touch costs a fault a page. A hint: who writes what
+ * the host did not find has the fault. */
+void gn_host_memory_populate(const struct gn_host_memory *memory, struct gn_host_range range);
+
 /* Give @range back: it reads as zeros afterwards, or as the template does. -errno: it is as it was (locked memory, for one). */
 int gn_host_memory_drop(const struct gn_host_memory *memory, struct gn_host_range range);
 /* The same for up to GN_HOST_RANGES_MAX ranges, in as few calls as the host allows. Returns how many of the

@@ -61,6 +61,7 @@ struct batch {
 struct step {
 	void (*prepare)(struct batch *b); /* NULL: nothing */
 	int (*choose)(struct batch *b, struct gn_merge *page);
+	void (*chosen)(struct batch *b); /* before anybody waits for the change; NULL: nothing */
 	void (*carry_out)(struct batch *b, struct gn_merge *page);
 	void (*conclude)(struct batch *b);				/* NULL: nothing */
 	void (*look_at)(struct gn_vm *vm, const struct gn_merge *page); /* before; NULL: not */
@@ -122,6 +123,20 @@ static void find_away(struct batch *b)
 	       !gn_frames_alloc_away(b->vm->frames, &b->away[b->away_count]))
 		b->away_count++;
 	qsort(b->away, b->away_count, sizeof(b->away[0]), by_pfn);
+}
+
+/* Those that were chosen, by the run. */
+static void populate_away(struct batch *b)
+{
+	size_t run;
+
+	for (size_t at = 0; at < b->away_used; at += run) {
+		for (run = 1; at + run < b->away_used; run++)
+			if (b->away[at + run].v != b->away[at].v + run)
+				break;
+		if (run > 1)
+			gn_frames_populate(b->vm->frames, b->away[at], run);
+	}
 }
 
 static void drop_away(struct batch *b)
@@ -270,6 +285,8 @@ static void batch_carry_out(struct batch *b, const struct step *step)
 	if (step->prepare)
 		step->prepare(b);
 	choose(b, step);
+	if (step->chosen)
+		step->chosen(b);
 	if (b->run_count)
 		change_locked(b, step);
 	if (step->conclude)
@@ -390,7 +407,8 @@ static uint64_t merge_sealed(struct gn_vm *vm, struct gn_merge *merges, size_t c
 int gn_p2m_publish(struct gn_vm *vm, struct gn_merge *pages, size_t count,
 		   enum gn_share_access access)
 {
-	static const struct step step = { find_away, choose_to_publish, publish, drop_away, NULL };
+	static const struct step step = { find_away, choose_to_publish, populate_away,
+					  publish,   drop_away,		NULL };
 	int err = check_pages(vm, pages, count);
 
 	if (!err)
@@ -401,7 +419,7 @@ int gn_p2m_publish(struct gn_vm *vm, struct gn_merge *pages, size_t count,
 int gn_p2m_merge(struct gn_vm *vm, struct gn_merge *merges, size_t count,
 		 enum gn_share_access access, uint64_t *merged_pages)
 {
-	static const struct step step = { NULL, choose_to_merge, merge, NULL, look_at_both };
+	static const struct step step = { NULL, choose_to_merge, NULL, merge, NULL, look_at_both };
 	int err = check_pages(vm, merges, count);
 	uint64_t merged = 0;
 

@@ -11,6 +11,7 @@
 #   --kernel K      Debian's own (stable, the default), or the newer one for it (backports), with what KVM has learned since
 #   --cpus N        processors of the lab (default 1)
 #   --mem MIB       its memory (default 2048)
+#   --exact         time is counted in instructions, 2 ns each, so that CPU times inside tell how many and repeat (one processor)
 #   --timeout S     kill a lab that has not ended by then (default 600, --ept 1800; without PROGRAM 850)
 #   --with FILE     a file that PROGRAM needs; it gets the same path there (may be repeated)
 #   --prepare       only see to it that this machine has what a lab needs: exit status 0 or 3
@@ -30,11 +31,11 @@ cannot() {
 }
 number() { case $2 in '' | *[!0-9]* | 0) wrong_use "$1 wants a positive number, not '$2'" ;; esac; }
 
-npt="" ept="" release=stable cpus=1 mem=2048 timeout="" with=() prepare=no
+npt="" ept="" release=stable cpus=1 mem=2048 timeout="" with=() prepare=no exact=no
 while [ $# -gt 0 ]; do
 	case $1 in
 	-h | --help)
-		sed -n '3,19s/^# \{0,1\}//p' "$0"
+		sed -n '3,20s/^# \{0,1\}//p' "$0"
 		exit 0
 		;;
 	--npt | --ept | --kernel | --cpus | --mem | --timeout | --with)
@@ -49,6 +50,10 @@ while [ $# -gt 0 ]; do
 		--with) with+=("$2") ;;
 		esac
 		shift 2
+		;;
+	--exact)
+		exact=yes
+		shift
 		;;
 	--prepare)
 		prepare=yes
@@ -74,6 +79,8 @@ case $npt in '' | 0 | 1 | both) ;; *) wrong_use "--npt is 0, 1 or both, not '$np
 case $release in stable | backports) ;; *) wrong_use "--kernel is stable or backports, not '$release'" ;; esac
 case $ept in '' | 0 | 1) ;; *) wrong_use "--ept is 0 or 1, not '$ept'" ;; esac
 [ -z "$ept" ] || [ -z "$npt" ] || wrong_use "--npt and --ept are of different machines: give one"
+[ $exact = no ] || [ -z "$ept" ] || wrong_use "--exact is QEMU's: not with --ept"
+[ $exact = no ] || [ "$cpus" = 1 ] || wrong_use "--exact has one processor, not $cpus"
 
 # Paths are the caller's, the rest happens at the root of the sources.
 program=""
@@ -188,15 +195,17 @@ pack() {
 # kernel_words MODULE PARAMS: the command line. GN_* words reach init as environment.
 kernel_words() {
 	echo -n "console=ttyS0 panic=-1 oops=panic quiet mitigations=off nokaslr random.trust_cpu=on tsc=reliable"
+	[ $exact = no ] || echo -n " norandmaps"
 	echo -n " LAB_MODULE=$1 LAB_PARAMS=$2"
 	env | grep -E '^GN_[A-Z_]+=[^ "]*$' | tr '\n' ' ' | sed 's/^/ /'
 }
 
 # boot_qemu 0|1: output on stdout; the status is the commands'.
 boot_qemu() {
-	local code
+	local code clock=()
+	[ $exact = no ] || clock=(-icount "shift=1,sleep=off" -rtc "base=2024-01-01T00:00:00,clock=vm" -seed 1)
 	timeout --foreground -k 5 "$timeout" qemu-system-x86_64 -accel tcg,thread=single -M pc -cpu EPYC,+svm,+npt,+la57,-cx16 \
-		-smp "$cpus" -m "$mem" -nodefaults -no-user-config -display none -no-reboot -serial stdio \
+		"${clock[@]}" -smp "$cpus" -m "$mem" -nodefaults -no-user-config -display none -no-reboot -serial stdio \
 		-device isa-debug-exit,iobase=0xf4,iosize=4 -kernel "$kernel/vmlinuz" -initrd "$work/initrd" \
 		-append "$(kernel_words kvm-amd "npt=$1")" </dev/null \
 		2> >(grep -v "TCG doesn't support requested feature" >&2)

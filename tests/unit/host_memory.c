@@ -58,6 +58,20 @@ Test(host_memory, a_dropped_range_is_the_hosts)
 	}
 }
 
+Test(host_memory, a_populated_range_is_there_and_no_more)
+{
+	for (unsigned k = 0; k < KINDS; k++) {
+		struct gn_host_memory m = map(k, 4 * MIB);
+
+		m.base[2 * MIB] = 7;
+		gn_host_memory_populate(&m, (struct gn_host_range){ 2 * MIB, 16 * PAGE });
+		cr_assert_geq(resident_pages(m.base + 2 * MIB, 16 * PAGE), 16, "%s", kinds[k].name);
+		cr_assert_eq(resident_pages(m.base, 2 * MIB), 0, "%s", kinds[k].name);
+		cr_assert_eq(m.base[2 * MIB], 7, "what is there stays");
+		gn_host_memory_unmap(&m);
+	}
+}
+
 Test(host_memory, many_ranges_with_and_without_a_vectored_call)
 {
 	static struct gn_host_range ranges[GN_HOST_RANGES_MAX];

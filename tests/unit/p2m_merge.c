@@ -572,6 +572,31 @@ Test(p2m_merge, a_home_that_waits_is_used)
 	gn_frames_put(vm->frames, shared);
 }
 
+/* Frames to publish in are asked for before it is known how many are needed: the host finds memory for those that are. */
+Test(p2m_merge, only_what_is_published_takes_memory)
+{
+	struct gn_vm_config config = plain_config(8 * MIB);
+	struct gn_merge pages[64];
+	uint8_t byte = 1;
+
+	config.home_frames = true;
+	vm = plain_vm(&config);
+	for (uint64_t i = 0; i < 64; i++) {
+		pages[i] = (struct gn_merge){ .at = gfn(i) };
+		if (i % 8 < 2)
+			cr_assert_eq(gn_vm_write(vm, gfn_to_gpa(gfn(i)), &byte, 1), 0);
+	}
+	cr_assert_eq(gn_p2m_publish(vm, pages, 64, GN_SHARE_READ), 0);
+	for (uint64_t i = 0; i < 64; i++) {
+		cr_assert_eq(pages[i].result, i % 8 < 2 ? 0 : -EINVAL);
+		if (!pages[i].result)
+			gn_frames_put(vm->frames, pages[i].frame);
+	}
+	cr_assert_eq(resident_pages(gn_frames_at(vm->frames, pfn_to_hpa(pfn(0))),
+				    vm->frames->frame_count * GN_PAGE_SIZE),
+		     16);
+}
+
 static pfn_t copied_from;
 
 static void see_copying(struct gn_vm *of)
