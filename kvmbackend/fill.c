@@ -246,9 +246,9 @@ static int resolve(struct gn_kvm_nested *n, struct gn_kvm_cpu *cpu, gfn_t at, bo
 	return err;
 }
 
-/* Where the entry of @at stands, which is a small leaf; those of the pages around it stand around it, in the same table. NULL: it is none
- * (any more). Under RCU. */
-static uint64_t *find_entry(const struct gn_kvm_nested *n, uint64_t at)
+/* Where the entry of @at stands, if it is a small leaf; entries of the aligned 512 pages around it stand around it, in the same table. NULL: it
+ * is none (any more). Under RCU. */
+static uint64_t *find_slot(const struct gn_kvm_nested *n, uint64_t at)
 {
 	const struct gn_hw *hw = gn_vcpu_hw(n->kvm->cpus[0].vcpu);
 	struct gn_walk walk;
@@ -257,13 +257,13 @@ static uint64_t *find_entry(const struct gn_kvm_nested *n, uint64_t at)
 	return walk.end == GN_WALK_LEAF && walk.level == 1 ? walk.slot : NULL;
 }
 
-/* @at shares @frame, and was not used since it does: it has no leaf. */
+/* @at, whose entry stands at @slot, shares @frame and was not used since it does: it has no leaf. */
 static bool is_unused(const struct gn_kvm_nested *n, uint64_t at, uint64_t frame,
-		      const uint64_t *entry)
+		      const uint64_t *slot)
 {
 	return gn_kvm_view_may_share(n, gfn(at), pfn(frame)) &&
 	       !gn_fmt_is_present(gn_vcpu_hw(n->kvm->cpus[0].vcpu)->fmt, 1,
-				  __atomic_load_n(entry, __ATOMIC_ACQUIRE));
+				  __atomic_load_n(slot, __ATOMIC_ACQUIRE));
 }
 
 /* @at, and the pages on either side whose frames lie as they do and which are not in either: [*from, *to). None if @at has another
@@ -273,17 +273,17 @@ static void find_around(const struct gn_kvm_nested *n, uint64_t at, uint64_t fra
 {
 	const uint64_t first = at & ~(uint64_t)(AROUND_PAGES - 1), end = first + AROUND_PAGES,
 		       last = end < n->pages ? end : n->pages;
-	const uint64_t *entry;
+	const uint64_t *slot;
 
 	*from = *to = at;
 	gn_rcu_read_lock();
-	entry = find_entry(n, at);
-	if (entry && gn_kvm_view_may_share(n, gfn(at), pfn(frame))) {
+	slot = find_slot(n, at);
+	if (slot && gn_kvm_view_may_share(n, gfn(at), pfn(frame))) {
 		++*to;
 		while (*from > first &&
-		       is_unused(n, *from - 1, frame - (at - *from) - 1, entry - (at - *from) - 1))
+		       is_unused(n, *from - 1, frame - (at - *from) - 1, slot - (at - *from) - 1))
 			--*from;
-		while (*to < last && is_unused(n, *to, frame + (*to - at), entry + (*to - at)))
+		while (*to < last && is_unused(n, *to, frame + (*to - at), slot + (*to - at)))
 			++*to;
 	}
 	gn_rcu_read_unlock();
@@ -306,27 +306,26 @@ static bool make_leaves(struct gn_kvm_cpu *cpu, uint64_t from, uint64_t to)
 	return done;
 }
 
-/* mark_accessed() for the leaves of [from, to), one of which is @at's. False: they have gone. */
-static bool mark_around(struct gn_kvm_nested *n, uint64_t at, uint64_t from, uint64_t to)
+/* mark_accessed() for [from, to), one of which is @at: all have small leaves. p2m lock and view_lock held. */
+static void mark_around(struct gn_kvm_nested *n, uint64_t at, uint64_t from, uint64_t to)
 {
 	const struct gn_fmt *fmt = gn_vcpu_hw(n->kvm->cpus[0].vcpu)->fmt;
 	const uint64_t accessed = fmt->level[1].accessed;
-	uint64_t *entries, entry;
+	uint64_t *slots, entry;
 	bool must_flush;
 
 	gn_rcu_read_lock();
-	entries = find_entry(n, at);
-	for (uint64_t i = from; i < to && entries; i++) {
-		uint64_t *slot = entries + (i - at);
-
-		entry = __atomic_load_n(slot, __ATOMIC_ACQUIRE);
+	slots = find_slot(n, at);
+	GN_BUG_ON(!slots); /* they share, so only a change of the p2m could have them go */
+	slots -= at - from;
+	for (uint64_t i = 0; i < to - from; i++) {
+		entry = __atomic_load_n(&slots[i], __ATOMIC_ACQUIRE);
 		while (gn_fmt_is_present(fmt, 1, entry) && (entry & accessed) != accessed &&
-		       !gn_entry_cmpxchg(n->kvm->vm, fmt, 1, slot, &entry, entry | accessed,
+		       !gn_entry_cmpxchg(n->kvm->vm, fmt, 1, &slots[i], &entry, entry | accessed,
 					 &must_flush))
 			;
 	}
 	gn_rcu_read_unlock();
-	return entries;
 }
 
 /*
@@ -351,8 +350,9 @@ static uint64_t put_around(struct gn_kvm_nested *n, struct gn_kvm_cpu *cpu, cons
 
 		pthread_mutex_lock(&n->view_lock);
 		done = atomic_load(&n->is_active) && !atomic_load(&n->is_aged) &&
-		       gn_kvm_view_has_place(n, gfn(from), to - from, first) &&
-		       mark_around(n, at, from, to);
+		       gn_kvm_view_has_place(n, gfn(from), to - from, first);
+		if (done)
+			mark_around(n, at, from, to);
 		/* A page that the host does not have at hand is touched again. */
 		done = done && !gn_kvm_view_put(n, gfn(from), to - from, first, false);
 		pthread_mutex_unlock(&n->view_lock);

@@ -138,16 +138,18 @@ static int try_la57(int vm, struct kvm_cpuid2 *cpuid, bool *takes)
 
 	if (vcpu < 0)
 		return vcpu;
-	err = gn_kvm_ioctl(vcpu, KVM_SET_CPUID2, cpuid);
+	err = gn_kvm_ioctl(vcpu, KVM_GET_SREGS, &sregs);
 	if (!err)
-		err = gn_kvm_ioctl(vcpu, KVM_GET_SREGS, &sregs);
+		err = gn_kvm_ioctl(vcpu, KVM_SET_CPUID2, cpuid);
 	sregs.cr4 |= X86_CR4_PAE | X86_CR4_LA57;
-	*takes = !err && !gn_kvm_ioctl(vcpu, KVM_SET_SREGS, &sregs);
+	if (!err)
+		err = gn_kvm_ioctl(vcpu, KVM_SET_SREGS, &sregs);
+	*takes = !err;
 	close(vcpu);
-	return err;
+	return err == -EINVAL ? 0 : err;
 }
 
-/* *asked: what was, when it failed. */
+/* *asked: what for, when it fails. */
 static int ask_cpuid(struct gn_kvm_host *host, int fd, int vm, const char **asked)
 {
 	struct {
@@ -164,7 +166,7 @@ static int ask_cpuid(struct gn_kvm_host *host, int fd, int vm, const char **aske
 	for (unsigned i = 0; !err && i < block->head.nent; i++)
 		note_leaf(host, &block->entries[i]);
 	if (!err && host->la57) {
-		*asked = "a vCPU to try LA57 with";
+		*asked = "trying LA57 on a vCPU";
 		err = try_la57(vm, &block->head, &host->la57);
 	}
 	free(block);

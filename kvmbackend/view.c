@@ -60,7 +60,6 @@ _Static_assert(GN_WINDOW_SERIALS - 1 <= UINT64_MAX >> SERIAL_BIT, "they fit abov
 /* Newer than the headers of Debian 12: Linux 6.4, 5.18. */
 #define CONTINUE_MODE_WP      ((uint64_t)1 << 1)
 #define MADV_DONTNEED_LOCKED_ 24
-#define MADV_POPULATE_WRITE_  23 /* 5.14 */
 #define MADV_COLLAPSE_	      25 /* 6.1 */
 
 static bool bit_get(const uint64_t *map, uint64_t i)
@@ -443,7 +442,7 @@ static void make_large(struct gn_kvm_nested *n, uint64_t start)
 {
 	uint8_t *pool = (uint8_t *)n->kvm->pool.base + start * GN_PAGE_SIZE;
 
-	if (!madvise(pool, BLOCK_BYTES, MADV_POPULATE_WRITE_))
+	if (!madvise(pool, BLOCK_BYTES, MADV_POPULATE_WRITE))
 		(void)madvise(at_gfn(n, start), BLOCK_BYTES, MADV_COLLAPSE_);
 }
 

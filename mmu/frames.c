@@ -201,13 +201,6 @@ int gn_frames_fd(const struct gn_frames *frames)
 
 /* ---- Over a template --------------------------------------------------------------------------- */
 
-void gn_frames_populate(struct gn_frames *frames, pfn_t first, uint64_t count)
-{
-	gn_host_memory_populate(
-		&frames->impl->memory,
-		(struct gn_host_range){ first.v * GN_PAGE_SIZE, count * GN_PAGE_SIZE });
-}
-
 const void *gn_frames_template_of(const struct gn_frames *frames, pfn_t frame)
 {
 	return frames->impl->memory.template_pages + frame.v * GN_PAGE_SIZE;
@@ -315,6 +308,13 @@ void gn_frames_free_range(struct gn_frames *frames, uint64_t first, uint64_t cou
 		free_in_block(impl, at / GN_BLOCK_FRAMES, offset, pages, is_clean);
 	}
 	gn_count_used(impl, -count);
+}
+
+void gn_frames_populate(struct gn_frames *frames, pfn_t first, uint64_t count)
+{
+	gn_host_memory_populate(
+		&frames->impl->memory,
+		(struct gn_host_range){ first.v * GN_PAGE_SIZE, count * GN_PAGE_SIZE });
 }
 
 void gn_frames_get(struct gn_frames *frames, pfn_t frame)

@@ -62,11 +62,11 @@ int gn_frames_alloc_lent(struct gn_frames *frames, const pfn_t *home, pfn_t *out
 /* One frame for the copy of a shared one, out of the reserve if need be; not zeroed: the caller fills all of it. @home (may be
  * NULL) if it is free, as gn_frames_alloc_home(). -ENOMEM. */
 int gn_frames_alloc_copy(struct gn_frames *frames, const pfn_t *home, pfn_t *out);
+/* The @count frames from @first on will be written as a whole, soon: gn_host_memory_populate(). */
+void gn_frames_populate(struct gn_frames *frames, pfn_t first, uint64_t count);
 void gn_frames_get(struct gn_frames *frames, pfn_t frame); /* one more reference */
 bool gn_frames_put(struct gn_frames *frames,
 		   pfn_t frame); /* one less; true: it was the last, now free */
-/* The @count frames from @first on will be written as a whole, soon: gn_host_memory_populate(). */
-void gn_frames_populate(struct gn_frames *frames, pfn_t first, uint64_t count);
 /* Neighbouring frames on their way out. */
 struct gn_frame_run {
 	pfn_t first;

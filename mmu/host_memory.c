@@ -34,8 +34,6 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#define MADV_POPULATE_WRITE_ 23 /* Linux 5.14; newer than the headers of Debian 12 */
-
 #define BLOCK_BYTES	  ((uint64_t)2 << 20)
 #define ENTRIES		  512		      /* of the pagemap, read at a time */
 #define PM_PRESENT	  ((uint64_t)1 << 63) /* Documentation/admin-guide/mm/pagemap.rst */
@@ -235,7 +233,7 @@ void gn_host_memory_unmap(struct gn_host_memory *memory)
 
 void gn_host_memory_populate(const struct gn_host_memory *memory, struct gn_host_range range)
 {
-	(void)madvise(memory->base + range.offset, range.bytes, MADV_POPULATE_WRITE_);
+	(void)madvise(memory->base + range.offset, range.bytes, MADV_POPULATE_WRITE);
 }
 
 int gn_host_memory_drop(const struct gn_host_memory *memory, struct gn_host_range range)

@@ -61,7 +61,6 @@ struct batch {
 struct step {
 	void (*prepare)(struct batch *b); /* NULL: nothing */
 	int (*choose)(struct batch *b, struct gn_merge *page);
-	void (*chosen)(struct batch *b); /* before anybody waits for the change; NULL: nothing */
 	void (*carry_out)(struct batch *b, struct gn_merge *page);
 	void (*conclude)(struct batch *b);				/* NULL: nothing */
 	void (*look_at)(struct gn_vm *vm, const struct gn_merge *page); /* before; NULL: not */
@@ -111,6 +110,44 @@ static int by_pfn(const void *x, const void *y)
 	return a->v < b->v ? -1 : a->v > b->v;
 }
 
+/* @frame, a private page's, may become shared: nobody else has it. */
+static bool is_sole(const struct batch *b, pfn_t frame)
+{
+	return b->access != GN_SHARE_RESEAL && gn_frames_refs(b->vm->frames, frame) == 1;
+}
+
+static bool is_at_home(const struct batch *b, const struct gn_merge *page, pfn_t frame)
+{
+	return b->vm->config.home_frames && frame.v == page->at.v;
+}
+
+static size_t count_leaving_home(const struct batch *b)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; i < b->count; i++) {
+		p2m_word_t w = gn_p2m_get(&b->vm->p2m, b->pages[i].at);
+		pfn_t frame = gn_p2m_word_pfn(w);
+
+		count += gn_p2m_word_state(w) == GN_P2M_PRIVATE && is_sole(b, frame) &&
+			 is_at_home(b, &b->pages[i], frame);
+	}
+	return count;
+}
+
+/* The host finds memory for them by the run, before rights are withdrawn. */
+static void populate_away(struct batch *b)
+{
+	size_t run;
+
+	for (size_t at = 0; at < b->away_count; at += run) {
+		for (run = 1; at + run < b->away_count; run++)
+			if (b->away[at + run].v != b->away[at].v + run)
+				break;
+		gn_frames_populate(b->vm->frames, b->away[at], run);
+	}
+}
+
 /*
  * With home frames a published page leaves its home, so that this is free for it when it is written: a writer that had to live
  * elsewhere would cost the backend a mapping, and no limit could be put to those. What goes away goes in runs: neighbours
@@ -118,25 +155,14 @@ static int by_pfn(const void *x, const void *y)
  */
 static void find_away(struct batch *b)
 {
+	const size_t most = b->vm->config.home_frames ? count_leaving_home(b) : 0;
+
 	b->away_count = b->away_used = 0;
-	while (b->vm->config.home_frames && b->away_count < b->count &&
+	while (b->away_count < most &&
 	       !gn_frames_alloc_away(b->vm->frames, &b->away[b->away_count]))
 		b->away_count++;
 	qsort(b->away, b->away_count, sizeof(b->away[0]), by_pfn);
-}
-
-/* Those that were chosen, by the run. */
-static void populate_away(struct batch *b)
-{
-	size_t run;
-
-	for (size_t at = 0; at < b->away_used; at += run) {
-		for (run = 1; at + run < b->away_used; run++)
-			if (b->away[at + run].v != b->away[at].v + run)
-				break;
-		if (run > 1)
-			gn_frames_populate(b->vm->frames, b->away[at], run);
-	}
+	populate_away(b);
 }
 
 static void drop_away(struct batch *b)
@@ -159,10 +185,10 @@ static int choose_to_publish(struct batch *b, struct gn_merge *page)
 		gn_frames_get(vm->frames, frame);
 		return 0;
 	case GN_P2M_PRIVATE:
-		if (b->access == GN_SHARE_RESEAL || gn_frames_refs(vm->frames, frame) != 1)
+		if (!is_sole(b, frame))
 			return -EBUSY;
 		page->frame = frame;
-		if (!vm->config.home_frames || frame.v != page->at.v)
+		if (!is_at_home(b, page, frame))
 			return CHOSEN;
 		if (b->away_used == b->away_count)
 			return -ENOMEM;
@@ -285,8 +311,6 @@ static void batch_carry_out(struct batch *b, const struct step *step)
 	if (step->prepare)
 		step->prepare(b);
 	choose(b, step);
-	if (step->chosen)
-		step->chosen(b);
 	if (b->run_count)
 		change_locked(b, step);
 	if (step->conclude)
@@ -407,8 +431,7 @@ static uint64_t merge_sealed(struct gn_vm *vm, struct gn_merge *merges, size_t c
 int gn_p2m_publish(struct gn_vm *vm, struct gn_merge *pages, size_t count,
 		   enum gn_share_access access)
 {
-	static const struct step step = { find_away, choose_to_publish, populate_away,
-					  publish,   drop_away,		NULL };
+	static const struct step step = { find_away, choose_to_publish, publish, drop_away, NULL };
 	int err = check_pages(vm, pages, count);
 
 	if (!err)
@@ -419,7 +442,7 @@ int gn_p2m_publish(struct gn_vm *vm, struct gn_merge *pages, size_t count,
 int gn_p2m_merge(struct gn_vm *vm, struct gn_merge *merges, size_t count,
 		 enum gn_share_access access, uint64_t *merged_pages)
 {
-	static const struct step step = { NULL, choose_to_merge, NULL, merge, NULL, look_at_both };
+	static const struct step step = { NULL, choose_to_merge, merge, NULL, look_at_both };
 	int err = check_pages(vm, merges, count);
 	uint64_t merged = 0;
 

@@ -202,7 +202,7 @@ static void neighbours_come_along(void)
 {
 	/* The second run has a quarter of its pages before a multiple of 512 KiB. */
 	const uint64_t pages = MOST_PAGES, second = AT + MIB / 2 - pages / 4 * PAGE,
-		       sum = pages * (pages + 1) / 2, middle = pages / 2;
+		       third = AT + MIB, sum = pages * (pages + 1) / 2, middle = pages / 2;
 	struct gn_kvm_config config = plain();
 	struct gn_kvm *kvm = rig_new(&config);
 	struct gn_audit_report report;
@@ -212,7 +212,10 @@ static void neighbours_come_along(void)
 		return;
 	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, number_pages, AT, pages, 1), 0);
 	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, number_pages, second, pages, 1), 0);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, number_pages, third, pages, 1), 0);
 	merge_runs(gn_kvm_vm(kvm), AT, second, pages);
+	merge_runs(gn_kvm_vm(kvm), AT, third, pages);
+	(void)faults_of_reading(kvm, third + middle * PAGE, 1, middle + 1);
 	(void)faults_of_reading(kvm, second + middle * PAGE, 1, middle + 1);
 	faults = faults_of_reading(kvm, second + pages / 4 * PAGE, pages / 4 * 3,
 				   sum - pages / 4 * (pages / 4 + 1) / 2);
@@ -227,6 +230,7 @@ static void neighbours_come_along(void)
 			1000 * (pages / 2) + pages / 2 * (pages / 2 + 1));
 
 	expect_used(kvm, AT, pages, 0);
+	expect_used(kvm, third, pages, kvm->nested->uffd_wp ? pages : 1);
 	expect_used(kvm, second, pages, pages);
 	expect_used(kvm, second, pages, 0);
 	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, AT, 1, 0), 1);

@@ -11,7 +11,7 @@
 #   --kernel K      Debian's own (stable, the default), or the newer one for it (backports), with what KVM has learned since
 #   --cpus N        processors of the lab (default 1)
 #   --mem MIB       its memory (default 2048)
-#   --exact         time is counted in instructions, 2 ns each, so that CPU times inside tell how many and repeat (one processor)
+#   --exact         an instruction takes 2 ns of the time inside, whatever this machine is busy with (one processor)
 #   --timeout S     kill a lab that has not ended by then (default 600, --ept 1800; without PROGRAM 850)
 #   --with FILE     a file that PROGRAM needs; it gets the same path there (may be repeated)
 #   --prepare       only see to it that this machine has what a lab needs: exit status 0 or 3
