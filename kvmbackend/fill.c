@@ -289,7 +289,8 @@ static void find_around(const struct gn_kvm_nested *n, uint64_t at, uint64_t fra
 	gn_rcu_read_unlock();
 }
 
-/* Leaves for [from, to), as if each had been read. p2m lock held: they share, so they are left as they are. */
+/* Leaves for [from, to), as if each had been read: they are born accessed. Who clears that has the pages taken out afterwards, under the p2m
+ * lock. It is held: they share, so they are left as they are. */
 static bool make_leaves(struct gn_kvm_cpu *cpu, uint64_t from, uint64_t to)
 {
 	struct gn_counters *counters = gn_vcpu_counters(cpu->vcpu);
@@ -304,28 +305,6 @@ static bool make_leaves(struct gn_kvm_cpu *cpu, uint64_t from, uint64_t to)
 	}
 	counters->nested_faults = violations; /* the vCPU had none of those */
 	return done;
-}
-
-/* mark_accessed() for [from, to), one of which is @at: all have small leaves. p2m lock and view_lock held. */
-static void mark_around(struct gn_kvm_nested *n, uint64_t at, uint64_t from, uint64_t to)
-{
-	const struct gn_fmt *fmt = gn_vcpu_hw(n->kvm->cpus[0].vcpu)->fmt;
-	const uint64_t accessed = fmt->level[1].accessed;
-	uint64_t *slots, entry;
-	bool must_flush;
-
-	gn_rcu_read_lock();
-	slots = find_slot(n, at);
-	GN_BUG_ON(!slots); /* they share, so only a change of the p2m could have them go */
-	slots -= at - from;
-	for (uint64_t i = 0; i < to - from; i++) {
-		entry = __atomic_load_n(&slots[i], __ATOMIC_ACQUIRE);
-		while (gn_fmt_is_present(fmt, 1, entry) && (entry & accessed) != accessed &&
-		       !gn_entry_cmpxchg(n->kvm->vm, fmt, 1, &slots[i], &entry, entry | accessed,
-					 &must_flush))
-			;
-	}
-	gn_rcu_read_unlock();
 }
 
 /*
@@ -351,8 +330,6 @@ static uint64_t put_around(struct gn_kvm_nested *n, struct gn_kvm_cpu *cpu, cons
 		pthread_mutex_lock(&n->view_lock);
 		done = atomic_load(&n->is_active) && !atomic_load(&n->is_aged) &&
 		       gn_kvm_view_has_place(n, gfn(from), to - from, first);
-		if (done)
-			mark_around(n, at, from, to);
 		/* A page that the host does not have at hand is touched again. */
 		done = done && !gn_kvm_view_put(n, gfn(from), to - from, first, false);
 		pthread_mutex_unlock(&n->view_lock);

@@ -110,8 +110,8 @@ static int by_pfn(const void *x, const void *y)
 	return a->v < b->v ? -1 : a->v > b->v;
 }
 
-/* @frame, a private page's, may become shared: nobody else has it. */
-static bool is_sole(const struct batch *b, pfn_t frame)
+/* Of a private page. */
+static bool can_be_published(const struct batch *b, pfn_t frame)
 {
 	return b->access != GN_SHARE_RESEAL && gn_frames_refs(b->vm->frames, frame) == 1;
 }
@@ -129,7 +129,7 @@ static size_t count_leaving_home(const struct batch *b)
 		p2m_word_t w = gn_p2m_get(&b->vm->p2m, b->pages[i].at);
 		pfn_t frame = gn_p2m_word_pfn(w);
 
-		count += gn_p2m_word_state(w) == GN_P2M_PRIVATE && is_sole(b, frame) &&
+		count += gn_p2m_word_state(w) == GN_P2M_PRIVATE && can_be_published(b, frame) &&
 			 is_at_home(b, &b->pages[i], frame);
 	}
 	return count;
@@ -185,7 +185,7 @@ static int choose_to_publish(struct batch *b, struct gn_merge *page)
 		gn_frames_get(vm->frames, frame);
 		return 0;
 	case GN_P2M_PRIVATE:
-		if (!is_sole(b, frame))
+		if (!can_be_published(b, frame))
 			return -EBUSY;
 		page->frame = frame;
 		if (!is_at_home(b, page, frame))
