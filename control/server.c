@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "descriptors.h"
 #include "protocol.h"
 
 enum { TICK_US = 20000, BACKLOG = 1024 };
@@ -313,6 +314,7 @@ static int listen_at(struct gn_server *s)
 	s->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (s->fd < 0)
 		return -errno;
+	gn_descriptors_refuse(s->fd);
 	unlink(s->path);
 	mask = umask(0177);
 	err = bind(s->fd, (struct sockaddr *)&address, sizeof(address)) ? -errno : 0;

@@ -117,6 +117,7 @@ void gn_broker_lose(struct gn_broker_vm *vm)
 {
 	/* First: its entries are void, and nobody asks it in the place of another. */
 	vm->is_lost = true;
+	vm->broker->vm_pages -= vm->pages;
 	gn_broker_cancel_unseen(vm);
 }
 
@@ -127,7 +128,7 @@ void gn_broker_remove(struct gn_broker_vm *vm)
 	/* First its name: what is said of it below concerns others. */
 	b->vms[vm->id] = NULL;
 	b->stats.vms--;
-	b->vm_pages -= vm->pages;
+	b->vm_pages -= vm->is_lost ? 0 : vm->pages;
 	gn_broker_cancel(vm);
 	for (uint64_t word = 0; word < frame_words(b); word++)
 		for (; vm->charged[word]; vm->charged[word] &= vm->charged[word] - 1) {

@@ -20,7 +20,7 @@ struct gn_broker_order {
 	uint8_t slot;
 	uint64_t gfn, frame; /* merge: the VM is charged. Detach: the segment's first */
 	struct gn_tag tag;
-	uint64_t tick;	 /* when it was issued */
+	uint64_t tick;	 /* when it was issued; before that: wanted */
 	bool is_expired; /* a show: another VM was asked instead, and an answer comes too late */
 };
 

@@ -30,11 +30,21 @@ static bool grow(struct gn_broker_vm *vm)
 	return true;
 }
 
+static void drop_first_wanted(struct gn_broker_vm *vm)
+{
+	vm->wanted_head = (vm->wanted_head + 1) % vm->wanted_capacity;
+	vm->wanted_count--;
+}
+
 static bool enqueue(struct gn_broker_vm *vm, const struct gn_broker_order *order)
 {
+	struct gn_broker_order *at;
+
 	if (vm->is_broken || vm->is_lost || (vm->wanted_count == vm->wanted_capacity && !grow(vm)))
 		return false;
-	vm->wanted[(vm->wanted_head + vm->wanted_count++) % vm->wanted_capacity] = *order;
+	at = &vm->wanted[(vm->wanted_head + vm->wanted_count++) % vm->wanted_capacity];
+	*at = *order;
+	at->tick = vm->broker->tick;
 	return true;
 }
 
@@ -121,6 +131,10 @@ void gn_broker_issue(struct gn_broker_vm *vm)
 		unsigned place = 0;
 		int err;
 
+		if (order.is_expired) {
+			drop_first_wanted(vm);
+			continue;
+		}
 		if (!find_place(vm, &order, &place))
 			return;
 		record.slot = order.slot;
@@ -134,8 +148,7 @@ void gn_broker_issue(struct gn_broker_vm *vm)
 		if (err)
 			return;
 		note_issued(vm, &order, place);
-		vm->wanted_head = (vm->wanted_head + 1) % vm->wanted_capacity;
-		vm->wanted_count--;
+		drop_first_wanted(vm);
 		vm->needs_kick = true;
 		gn_broker_step(vm->broker, "ordered");
 	}
@@ -171,9 +184,9 @@ static void cancel_one(struct gn_broker_vm *vm, const struct gn_broker_order *or
 
 static void cancel_wanted(struct gn_broker_vm *vm)
 {
-	for (; vm->wanted_count; vm->wanted_count--) {
+	while (vm->wanted_count) {
 		cancel_one(vm, &vm->wanted[vm->wanted_head]);
-		vm->wanted_head = (vm->wanted_head + 1) % vm->wanted_capacity;
+		drop_first_wanted(vm);
 	}
 }
 
@@ -187,18 +200,27 @@ void gn_broker_cancel_unseen(struct gn_broker_vm *vm)
 	cancel_wanted(vm);
 }
 
+/* Whose content it is finds somebody else to ask, who may be the same VM: its queue may grow meanwhile. */
+static void expire_one(struct gn_broker_vm *vm, struct gn_broker_order *order)
+{
+	const struct gn_broker_order late = *order;
+
+	if (late.kind != GN_ORDER_SHOW || late.is_expired ||
+	    vm->broker->tick - late.tick < SHOW_TICKS)
+		return;
+	order->is_expired = true;
+	vm->broker->stats.shows_late++;
+	cancel_one(vm, &late);
+}
+
 void gn_broker_expire(struct gn_broker_vm *vm)
 {
-	for (unsigned i = 0; i < GN_BROKER_ORDERS && vm->order_count; i++) {
-		struct gn_broker_order *order = &vm->orders[i];
+	const size_t wanted = vm->wanted_count;
 
-		if (order->kind != GN_ORDER_SHOW || order->is_expired ||
-		    vm->broker->tick - order->tick < SHOW_TICKS)
-			continue;
-		vm->broker->stats.shows_late++;
-		cancel_one(vm, order);
-		order->is_expired = true;
-	}
+	for (unsigned i = 0; i < GN_BROKER_ORDERS && vm->order_count; i++)
+		expire_one(vm, &vm->orders[i]);
+	for (size_t i = 0; i < wanted && i < vm->wanted_count; i++)
+		expire_one(vm, &vm->wanted[(vm->wanted_head + i) % vm->wanted_capacity]);
 }
 
 void gn_broker_cancel(struct gn_broker_vm *vm)

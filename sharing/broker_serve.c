@@ -299,8 +299,8 @@ static void take_answer(struct gn_broker_vm *vm, const struct gn_exchange_answer
 		on_shown(vm, &order, answer->result);
 	else if (order.kind == GN_ORDER_MERGE)
 		on_merged(vm, &order, answer->result);
-	else if (order.kind == GN_ORDER_DETACH && !answer->result)
-		on_detached(vm, &order);
+	else if (order.kind == GN_ORDER_DETACH && (!answer->result || answer->result == -ENOENT))
+		on_detached(vm, &order); /* or it never had room for it */
 	else if (order.kind == GN_ORDER_SPLIT)
 		gn_broker_on_split(vm, order.gfn);
 }

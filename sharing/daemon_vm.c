@@ -118,7 +118,8 @@ void gn_shared_on_gone(void *ctx, struct gn_peer *p)
 	if (!vm)
 		return;
 	d->vm_count--;
-	if (d->base.is_stopping || !lose(vm))
+	/* When the daemon stops, too: until it has, what it does for others must not take frames that this VM maps. */
+	if (!lose(vm))
 		gn_shared_forget(vm);
 	if (!d->base.is_stopping)
 		gn_shared_tell_budget(d, false);

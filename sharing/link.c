@@ -7,12 +7,17 @@
 #include <errno.h>
 #include <sys/socket.h>
 
+#include "control/descriptors.h"
+
+enum { READS_MAX = 16 }; /* of 4 KiB, and of kicks, a byte each, not that many find room */
+
 int gn_link_create(int *ours, int *theirs)
 {
 	int fds[2];
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds))
 		return -errno;
+	gn_descriptors_refuse(fds[0]);
 	*ours = fds[0];
 	*theirs = fds[1];
 	return 0;
@@ -29,11 +34,13 @@ void gn_link_kick(int fd)
 
 bool gn_link_drain(int fd)
 {
-	char kicks[256];
-	ssize_t got;
+	char kicks[4096];
+	ssize_t got = -1;
 
-	do
+	for (unsigned i = 0; i < READS_MAX; i++) {
 		got = recv(fd, kicks, sizeof(kicks), MSG_DONTWAIT);
-	while (got == (ssize_t)sizeof(kicks) || (got < 0 && errno == EINTR));
-	return got > 0 || (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK));
+		if (got != (ssize_t)sizeof(kicks) && (got >= 0 || errno != EINTR))
+			break;
+	}
+	return got > 0 || (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR));
 }

@@ -13,11 +13,12 @@
 extern "C" {
 #endif
 
-/* -errno. Both are closed on exec. */
+/* -errno. Both are closed on exec; what is sent to *ours brings no descriptors, where the kernel can refuse them. */
 int gn_link_create(int *ours, int *theirs);
 /* Wake the other side. Never waits: a link that is full has a kick in it. */
 void gn_link_kick(int fd);
-/* Take all kicks out. False: the other side is gone. */
+/* Take the kicks out that are there, and not for ever those that come meanwhile: then there are some left, and poll() says so. False: the other
+ * side is gone. */
 bool gn_link_drain(int fd);
 
 #ifdef __cplusplus

@@ -155,12 +155,20 @@ static inline void sharer_split(struct sharer *s)
 	sharer_offer_block(s, pages);
 }
 
+static inline int sharer_detach(struct sharer *s, unsigned segment)
+{
+	if (!s->segments[segment])
+		return -ENOENT;
+	munmap((void *)s->segments[segment], GN_SEGMENT_BYTES);
+	s->segments[segment] = NULL;
+	return 0;
+}
+
 /* One order, if there is one. */
 static inline bool sharer_obey(struct sharer *s)
 {
 	struct gn_exchange_order order;
 	struct gn_exchange_answer answer = { .kind = GN_ANSWER_DONE };
-	unsigned segment;
 
 	if (s->is_deaf || gn_exchange_take(s->exchange, GN_EXCHANGE_ORDERS, &order) <= 0)
 		return false;
@@ -179,10 +187,7 @@ static inline bool sharer_obey(struct sharer *s)
 	} else if (order.kind == GN_ORDER_SPLIT) {
 		sharer_split(s);
 	} else {
-		segment = (unsigned)(order.frame / GN_SEGMENT_FRAMES);
-		if (s->segments[segment])
-			munmap((void *)s->segments[segment], GN_SEGMENT_BYTES);
-		s->segments[segment] = NULL;
+		answer.result = sharer_detach(s, (unsigned)(order.frame / GN_SEGMENT_FRAMES));
 	}
 	sharer_answer(s, &answer);
 	return true;

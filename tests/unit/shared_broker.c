@@ -120,6 +120,9 @@ Test(shared_broker, frames_come_back)
 		sharer_write(r.vms[i], 0, (uint8_t)(i + 200));
 	sharers_settle(r.vms, VMS);
 	r.vms[2]->is_deaf = true;
+	/* As if it had asked for it, and then had no place for it. */
+	for (unsigned i = 0; i < SHARER_SEGMENTS; i++)
+		(void)sharer_detach(r.vms[3], i);
 	gn_broker_tidy(r.broker);
 	sharers_settle(r.vms, VMS);
 	check_books(&r);
@@ -540,6 +543,49 @@ Test(shared_broker, a_show_that_is_not_answered_expires)
 	check_books(&r);
 	cr_assert_eq(r.stats.pages_shared, 1);
 	cr_assert_eq(r.stats.bad_records, 0);
+	rig_fini(&r);
+}
+
+/* More than can be under way: what still waits to be asked of a silent VM is asked of another as well. */
+Test(shared_broker, shows_that_wait_expire_too)
+{
+	struct rig r;
+
+	rig_init(&r, 0);
+	r.vms[0]->is_deaf = true;
+	for (unsigned gfn = 0; gfn < 100; gfn++)
+		offer_all(&r, 3, gfn, (uint8_t)gfn);
+	sharers_settle(r.vms, VMS);
+	cr_assert_eq(sharer_merged(r.vms[1]), 0);
+	for (unsigned i = 0; i < 10; i++)
+		gn_broker_tidy(r.broker);
+	sharers_settle(r.vms, VMS);
+	check_books(&r);
+	cr_assert_eq(r.stats.shows_late, 100);
+	cr_assert_eq(sharer_merged(r.vms[1]), 100);
+	cr_assert_eq(sharer_merged(r.vms[2]), 100);
+	r.vms[0]->is_deaf = false;
+	sharers_settle(r.vms, VMS);
+	check_books(&r);
+	cr_assert_eq(r.stats.bad_records, 0);
+	rig_fini(&r);
+}
+
+/* A lost one has its room in the index no more: its VM comes back and wants it. */
+Test(shared_broker, a_lost_vm_leaves_its_room)
+{
+	const uint64_t room = 4096 - VMS * SHARER_PAGES;
+	struct gn_broker_vm *again;
+	struct rig r;
+
+	rig_init(&r, 0);
+	cr_assert_eq(gn_broker_add(r.broker, room + 1, &again), -ENOSPC);
+	gn_broker_lose(r.vms[0]->vm);
+	cr_assert_eq(gn_broker_add(r.broker, room + SHARER_PAGES + 1, &again), -ENOSPC);
+	cr_assert_eq(gn_broker_add(r.broker, room + SHARER_PAGES, &again), 0);
+	rig_remove(&r, 0);
+	cr_assert_eq(gn_broker_add(r.broker, 1, &(struct gn_broker_vm *){ NULL }), -ENOSPC);
+	gn_broker_remove(again);
 	rig_fini(&r);
 }
 
