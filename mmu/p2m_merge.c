@@ -116,7 +116,7 @@ static bool can_be_published(const struct batch *b, pfn_t frame)
 	return b->access != GN_SHARE_RESEAL && gn_frames_refs(b->vm->frames, frame) == 1;
 }
 
-static bool is_at_home(const struct batch *b, const struct gn_merge *page, pfn_t frame)
+static bool has_home_to_leave(const struct batch *b, const struct gn_merge *page, pfn_t frame)
 {
 	return b->vm->config.home_frames && frame.v == page->at.v;
 }
@@ -130,7 +130,7 @@ static size_t count_leaving_home(const struct batch *b)
 		pfn_t frame = gn_p2m_word_pfn(w);
 
 		count += gn_p2m_word_state(w) == GN_P2M_PRIVATE && can_be_published(b, frame) &&
-			 is_at_home(b, &b->pages[i], frame);
+			 has_home_to_leave(b, &b->pages[i], frame);
 	}
 	return count;
 }
@@ -188,7 +188,7 @@ static int choose_to_publish(struct batch *b, struct gn_merge *page)
 		if (!can_be_published(b, frame))
 			return -EBUSY;
 		page->frame = frame;
-		if (!is_at_home(b, page, frame))
+		if (!has_home_to_leave(b, page, frame))
 			return CHOSEN;
 		if (b->away_used == b->away_count)
 			return -ENOMEM;

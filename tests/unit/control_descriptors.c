@@ -2,9 +2,8 @@
 /*
  * control_descriptors.c - answers that bring descriptors: they come with their line, and none is left over.
  */
-#include "control/descriptors.h"
-
 #include "control_rig.h"
+#include "support/send_descriptor.h"
 
 /* Lines up to the one with @id, which brings @fd (-1: none came). */
 static void await_with_fd(struct rig *r, int from, const char *id, int *fd)
@@ -50,28 +49,15 @@ static size_t open_files(void)
 	return count;
 }
 
-/* A descriptor that is dropped is closed by the daemon, which may take long. Kernels before 6.16 cannot refuse it. */
+/* A descriptor that is dropped is closed by the daemon, which may take long. */
 Test(control_descriptors, none_are_taken)
 {
-	_Alignas(struct cmsghdr) char space[CMSG_SPACE(sizeof(int))] = { 0 };
-	struct iovec bytes = { "{", 1 };
-	struct msghdr m = { .msg_iov = &bytes,
-			    .msg_iovlen = 1,
-			    .msg_control = space,
-			    .msg_controllen = sizeof(space) };
-	struct cmsghdr *head = CMSG_FIRSTHDR(&m);
-	socklen_t size = sizeof(int);
 	struct rig r;
-	int fd, passes;
+	int fd;
 
 	rig_init(&r, (struct gn_server_config){ 0 });
 	fd = dial(&r);
-	*head = (struct cmsghdr){ CMSG_LEN(sizeof(fd)), SOL_SOCKET, SCM_RIGHTS };
-	memcpy(CMSG_DATA(head), &fd, sizeof(fd));
-	if (getsockopt(fd, SOL_SOCKET, SO_PASSRIGHTS, &passes, &size))
-		cr_log_warn("this kernel passes descriptors always");
-	else
-		cr_assert_lt(sendmsg(fd, &m, MSG_NOSIGNAL), 0);
+	expect_descriptor_refused(fd);
 	close(fd);
 	rig_fini(&r);
 }
