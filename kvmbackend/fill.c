@@ -54,15 +54,16 @@ struct leaf {
 	gfn_t start;
 	uint64_t pages;
 	pfn_t frame; /* of start */
-	bool writable, can_open, is_shared;
+	bool writable, can_open, is_shared, was_used;
 };
 
 /* False: there is none (any more). */
-static bool find_leaf(struct gn_kvm_nested *n, gfn_t at, struct leaf *out)
+static bool find_leaf(const struct gn_kvm_nested *n, gfn_t at, struct leaf *out)
 {
 	struct gn_vm *vm = n->kvm->vm;
 	const struct gn_hw *hw = gn_vcpu_hw(n->kvm->cpus[0].vcpu);
 	struct gn_walk walk;
+	uint64_t accessed;
 	p2m_word_t word;
 	unsigned level;
 
@@ -72,6 +73,7 @@ static bool find_leaf(struct gn_kvm_nested *n, gfn_t at, struct leaf *out)
 	gn_rcu_read_unlock();
 	if (walk.end != GN_WALK_LEAF)
 		return false;
+	accessed = hw->fmt->level[walk.level].accessed;
 	/* A larger leaf is put in by blocks: a fault should not take as long as a GiB takes. */
 	level = walk.level < BLOCK_LEVEL ? walk.level : BLOCK_LEVEL;
 	out->pages = gn_level_pages(level);
@@ -81,6 +83,7 @@ static bool find_leaf(struct gn_kvm_nested *n, gfn_t at, struct leaf *out)
 	out->writable =
 		(walk.rights & GN_W) || (gn_dirty_is_logged(vm) && gn_p2m_word_grants(word, GN_W));
 	out->is_shared = gn_p2m_word_state(word) == GN_P2M_SHARED;
+	out->was_used = (walk.entry & accessed) == accessed;
 	out->can_open = n->huge && level == BLOCK_LEVEL && out->writable &&
 			gn_p2m_word_level(word) >= BLOCK_LEVEL && out->frame.v == out->start.v &&
 			out->start.v + out->pages <= n->pages;
@@ -336,6 +339,29 @@ static uint64_t put_around(struct gn_kvm_nested *n, struct gn_kvm_cpu *cpu, cons
 	}
 	gn_unlock(&p2m->lock);
 	return done ? to - from - 1 : 0;
+}
+
+static bool was_in(const struct gn_kvm_nested *n, uint64_t at, struct leaf *out)
+{
+	return find_leaf(n, gfn(at), out) && out->pages == 1 && out->was_used &&
+	       (n->uffd_wp || !out->is_shared) && gn_kvm_view_has_place(n, gfn(at), 1, out->frame);
+}
+
+void gn_kvm_fill_back(struct gn_kvm_nested *n, uint64_t start, uint64_t end)
+{
+	struct leaf first, next;
+
+	if (!atomic_load(&n->is_active))
+		return;
+	for (uint64_t at = start, run; at < end; at += run) {
+		run = 1;
+		if (!was_in(n, at, &first))
+			continue;
+		while (at + run < end && was_in(n, at + run, &next) &&
+		       next.frame.v == first.frame.v + run && next.writable == first.writable)
+			run++;
+		(void)gn_kvm_view_put(n, gfn(at), run, first.frame, first.writable);
+	}
 }
 
 static struct gn_kvm_cpu *cpu_of(struct gn_kvm *kvm, pid_t tid)

@@ -60,10 +60,10 @@ static void backend_quiesce(struct gn_vm *vm)
 		gn_kvm_quiesce(kvm_of(vm));
 }
 
-static void backend_range_changing(struct gn_vm *vm, gfn_t start, gfn_t end,
+static void backend_range_changing(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
 				   enum gn_range_change change)
 {
-	gn_kvm_nested_range_changing(kvm_of(vm), start, end, change);
+	gn_kvm_nested_range_changing(kvm_of(vm), runs, count, change);
 }
 
 static void backend_change_over(struct gn_vm *vm)

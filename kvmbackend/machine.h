@@ -221,7 +221,7 @@ bool gn_kvm_slots_get(const struct gn_kvm *kvm, uint32_t id, struct gn_kvm_slot 
 void gn_kvm_nested_destroy(struct gn_kvm *kvm);
 /* When it returns, the faults whose vCPUs were awake before are in their books. May wait for the engine. */
 void gn_kvm_fill_settle(struct gn_kvm *kvm);
-void gn_kvm_nested_range_changing(struct gn_kvm *kvm, gfn_t start, gfn_t end,
+void gn_kvm_nested_range_changing(struct gn_kvm *kvm, const struct gn_gfn_run *runs, size_t count,
 				  enum gn_range_change change);
 void gn_kvm_nested_change_over(struct gn_kvm *kvm);
 void gn_kvm_nested_range_changed(struct gn_kvm *kvm, gfn_t start, gfn_t end);

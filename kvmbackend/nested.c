@@ -317,7 +317,7 @@ static bool is_at_boundary(const struct gn_kvm_cpu *cpu)
 
 /* ---- What the engine tells us --------------------------------------------------------------------------------------------- */
 
-void gn_kvm_nested_range_changing(struct gn_kvm *kvm, gfn_t start, gfn_t end,
+void gn_kvm_nested_range_changing(struct gn_kvm *kvm, const struct gn_gfn_run *runs, size_t count,
 				  enum gn_range_change change)
 {
 	struct gn_kvm_nested *n = kvm->nested;
@@ -333,11 +333,12 @@ void gn_kvm_nested_range_changing(struct gn_kvm *kvm, gfn_t start, gfn_t end,
 	pthread_mutex_lock(&n->view_lock);
 	if (gn_vm_is_over_template(kvm->vm)) {
 		if (change == GN_RANGE_ZAP)
-			gn_kvm_view_template_hold_off(n, start, end);
+			gn_kvm_view_template_hold_off(n, runs, count);
 	} else {
-		gn_kvm_view_take(n, start, end);
-		if (change != GN_RANGE_AGE)
-			gn_kvm_view_send_home(n, start, end);
+		gn_kvm_view_take_runs(n, runs, count);
+		for (size_t i = 0; i < count && change != GN_RANGE_AGE; i++)
+			gn_kvm_view_send_home(n, runs[i].start,
+					      gfn(runs[i].start.v + runs[i].count));
 	}
 	pthread_mutex_unlock(&n->view_lock);
 }

@@ -115,6 +115,18 @@ struct gn_kvm_nested {
 	bool logs_dirty; /* [slots_lock] */
 };
 
+/* Runs that are told of together and lie near each other are dealt with at once, for what a call costs is not the page but the flush of the host's
+ * TLBs. Where those from @runs[at] on end that no two of are more than @gap pages apart; *next is the first that is none of them. */
+static inline uint64_t gn_kvm_hull_end(const struct gn_gfn_run *runs, size_t count, size_t at,
+				       uint64_t gap, size_t *next)
+{
+	uint64_t end = runs[at].start.v + runs[at].count;
+
+	for (*next = at + 1; *next < count && runs[*next].start.v <= end + gap; ++*next)
+		end = runs[*next].start.v + runs[*next].count;
+	return end;
+}
+
 /* ---- view.c: all but new and destroy with view_lock held --------------------------------------------------- */
 
 int gn_kvm_view_new(struct gn_kvm_nested *n, char *why, size_t why_bytes);
@@ -133,6 +145,8 @@ int gn_kvm_view_put(struct gn_kvm_nested *n, gfn_t start, uint64_t count, pfn_t 
 int gn_kvm_view_open(struct gn_kvm_nested *n, gfn_t start);
 /* Take [start, end) out. When it returns no vCPU uses it. Cannot fail: on a host out of memory the VM is stopped. */
 void gn_kvm_view_take(struct gn_kvm_nested *n, gfn_t start, gfn_t end);
+/* The same for all of @runs, ascending and disjoint. The engine's p2m lock is held, and the ept room has no leaves for them any more. */
+void gn_kvm_view_take_runs(struct gn_kvm_nested *n, const struct gn_gfn_run *runs, size_t count);
 /* After gn_kvm_view_take(), if their pages lose their frames: those of the window are in the view's way no more. */
 void gn_kvm_view_send_home(struct gn_kvm_nested *n, gfn_t start, gfn_t end);
 /* From now on a touch (or only a write) fails, so that a vCPU blocked on it gets out of the kernel. Until taken out. */
@@ -143,8 +157,9 @@ void gn_kvm_view_wake(struct gn_kvm_nested *n, gfn_t at);
 /* ---- view_template.c: over a template. view_new()'s part and, with view_lock held, view_take()'s ------------------- */
 
 int gn_kvm_view_template_new(struct gn_kvm_nested *n, char *why, size_t why_bytes);
-/* When it returns no vCPU stores to [start, end), and one that will has to wait; without memory for it the engine is told that they do not. */
-void gn_kvm_view_template_hold_off(struct gn_kvm_nested *n, gfn_t start, gfn_t end);
+/* When it returns no vCPU stores to any of @runs, and one that will has to wait; without memory for it the engine is told that they do not. */
+void gn_kvm_view_template_hold_off(struct gn_kvm_nested *n, const struct gn_gfn_run *runs,
+				   size_t count);
 /* The change is over: whoever waits goes on. */
 void gn_kvm_view_template_let_all_in(struct gn_kvm_nested *n);
 /* Somebody waits, or is about to. */
@@ -157,6 +172,9 @@ void gn_kvm_fill_stop(struct gn_kvm_nested *n);
 /* Around an mremap() of what is registered, one at a time: the kernel ends it when another thread has read the event. */
 void gn_kvm_fill_move_begins(struct gn_kvm_nested *n);
 void gn_kvm_fill_move_ends(struct gn_kvm_nested *n);
+/* What the ept room has leaves for that were used is in the view, or was until a moment ago: puts it in again, as far as that needs no
+ * change of mappings. What is missing comes at its next touch. View_lock and the engine's p2m lock held. */
+void gn_kvm_fill_back(struct gn_kvm_nested *n, uint64_t start, uint64_t end);
 /* Put in what has a frame, before the guest asks. -errno. */
 int gn_kvm_fill_ahead(struct gn_kvm_nested *n);
 

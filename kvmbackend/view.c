@@ -54,6 +54,7 @@
 #define SERIAL_BIT  44 /* of a source: frames are numbered below that */
 _Static_assert(GN_WINDOW_SERIALS - 1 <= UINT64_MAX >> SERIAL_BIT, "they fit above");
 #define RUN_PAGES 512 /* looked at on either side of a page that is lent */
+#define GAP_PAGES 8   /* between two that are taken out at once */
 #define PIECES_PART                                                                                \
 	2 /* of the mappings that a process may have; the rest is for what else it maps, and for blocked pages */
 
@@ -519,6 +520,25 @@ void gn_kvm_view_take(struct gn_kvm_nested *n, gfn_t start, gfn_t end)
 	close_blocks(n, start.v, last);
 	zap(n, start.v, last);
 	unblock(n, start.v, last);
+}
+
+/* A flush for each run would cost more than to put back what lies between them. Blocked pages stay so. */
+void gn_kvm_view_take_runs(struct gn_kvm_nested *n, const struct gn_gfn_run *runs, size_t count)
+{
+	for (size_t at = 0, next; at < count; at = next) {
+		const uint64_t start = runs[at].start.v,
+			       end = gn_kvm_hull_end(runs, count, at, GAP_PAGES, &next);
+
+		if (start == end)
+			continue;
+		close_blocks(n, start, end);
+		zap(n, start, end);
+		for (size_t i = at; i < next; i++)
+			unblock(n, runs[i].start.v, runs[i].start.v + runs[i].count);
+		for (size_t i = at + 1; i < next; i++)
+			gn_kvm_fill_back(n, runs[i - 1].start.v + runs[i - 1].count,
+					 runs[i].start.v);
+	}
 }
 
 void gn_kvm_view_send_home(struct gn_kvm_nested *n, gfn_t start, gfn_t end)

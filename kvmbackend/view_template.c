@@ -35,6 +35,8 @@
 
 #include "nested.h"
 
+#define GAP_PAGES 16 /* between two that are held off at once */
+
 int gn_kvm_view_template_new(struct gn_kvm_nested *n, char *why, size_t why_bytes)
 {
 	struct uffdio_api api = { .api = UFFD_API,
@@ -81,24 +83,36 @@ static void fail(struct gn_kvm_nested *n, int err)
 	gn_kvm_stop(n->kvm);
 }
 
-void gn_kvm_view_template_hold_off(struct gn_kvm_nested *n, gfn_t start, gfn_t end)
+static void hold_off(struct gn_kvm_nested *n, uint64_t start, uint64_t end)
 {
 	struct gn_gfn_run *last = &n->held[GN_KVM_HELD_RANGES - 1];
-	int err = write_protect(n, start.v, end.v, true);
+	int err = write_protect(n, start, end, true);
 
 	if (n->held_count < GN_KVM_HELD_RANGES) {
-		n->held[n->held_count++] = (struct gn_gfn_run){ start, end.v - start.v };
+		n->held[n->held_count++] = (struct gn_gfn_run){ gfn(start), end - start };
 	} else {
 		const uint64_t last_end = last->start.v + last->count;
 
-		if (start.v < last->start.v)
-			last->start = start;
-		last->count = (end.v > last_end ? end.v : last_end) - last->start.v;
+		if (start < last->start.v)
+			last->start = gfn(start);
+		last->count = (end > last_end ? end : last_end) - last->start.v;
 	}
 	if (err) {
 		gn_log(GN_LOG_WARN, "stores to guest memory cannot be held off: %s",
 		       strerror(-err));
 		gn_p2m_note_unheld(n->kvm->vm);
+	}
+}
+
+void gn_kvm_view_template_hold_off(struct gn_kvm_nested *n, const struct gn_gfn_run *runs,
+				   size_t count)
+{
+	for (size_t at = 0, next; at < count; at = next) {
+		const uint64_t start = runs[at].start.v,
+			       end = gn_kvm_hull_end(runs, count, at, GAP_PAGES, &next);
+
+		if (start < end)
+			hold_off(n, start, end);
 	}
 }
 

@@ -40,7 +40,7 @@ static void wrprotect(struct gn_vm *vm, gfn_t start, gfn_t end)
 
 	if (vm->ops->range)
 		vm->ops->range(vm, &run, 1, GN_RANGE_WRPROTECT);
-	gn_vm_range_changing(vm, start, end, GN_RANGE_WRPROTECT);
+	gn_vm_range_changing(vm, &run, 1, GN_RANGE_WRPROTECT);
 }
 
 /* Hardware that keeps a log of its own starts or stops it. vm->lock held. */
@@ -289,6 +289,7 @@ static bool shows_accesses(struct gn_vm *vm)
 int gn_accessed_harvest(struct gn_vm *vm, gfn_t start, uint64_t count, uint8_t *bitmap)
 {
 	const struct gn_flush everything = { .scope = GN_FLUSH_ALL };
+	const struct gn_gfn_run run = { start, count };
 	bool any = false;
 	int err = 0;
 
@@ -307,7 +308,7 @@ int gn_accessed_harvest(struct gn_vm *vm, gfn_t start, uint64_t count, uint8_t *
 	if (any) {
 		gn_vm_flush(vm, &everything);
 		gn_lock(&vm->p2m.lock);
-		gn_vm_range_changing(vm, start, gfn(start.v + count), GN_RANGE_AGE);
+		gn_vm_range_changing(vm, &run, 1, GN_RANGE_AGE);
 		gn_unlock(&vm->p2m.lock);
 	}
 out:

@@ -33,7 +33,6 @@
 #include "p2m_writer.h"
 
 #define LEAVING_RUNS 512 /* put at a time by a VM that ends */
-#define TEMPLATE_GAP 16	 /* pages between runs that a backend is told as one range */
 
 /* Over a template RAM has all its frames from the start, and its frames are RAM's to the end. */
 static void back_all(struct gn_p2m *p2m)
@@ -233,27 +232,13 @@ static void await_stores(struct gn_vm *vm)
 		gn_rcu_synchronize();
 }
 
-/* The backend is told. Over a template it holds stores off and no more, and then one call costs more than a few pages too many. */
-static void tell_changing(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count)
-{
-	const uint64_t gap = gn_vm_is_over_template(vm) ? TEMPLATE_GAP : 0;
-
-	for (size_t i = 0, next; i < count; i = next) {
-		uint64_t end = runs[i].start.v + runs[i].count;
-
-		for (next = i + 1; gap && next < count && runs[next].start.v <= end + gap; next++)
-			end = runs[next].start.v + runs[next].count;
-		if (runs[i].start.v < end)
-			gn_vm_range_changing(vm, runs[i].start, gfn(end), GN_RANGE_ZAP);
-	}
-}
-
 /* Translations that there are go. */
 static void forget(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count)
 {
 	if (count && vm->ops && vm->ops->range)
 		vm->ops->range(vm, runs, count, GN_RANGE_ZAP);
-	tell_changing(vm, runs, count);
+	if (count)
+		gn_vm_range_changing(vm, runs, count, GN_RANGE_ZAP);
 }
 
 static void sequence_begin(struct gn_vm *vm)

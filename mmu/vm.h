@@ -83,11 +83,11 @@ void gn_vm_flush(struct gn_vm *vm, const struct gn_flush *flush);
 void gn_vcpu_flush(struct gn_vcpu *vcpu, const struct gn_flush *flush);
 
 /* Tell a backend that programs its hardware by ranges. */
-static inline void gn_vm_range_changing(struct gn_vm *vm, gfn_t start, gfn_t end,
-					enum gn_range_change change)
+static inline void gn_vm_range_changing(struct gn_vm *vm, const struct gn_gfn_run *runs,
+					size_t count, enum gn_range_change change)
 {
 	if (vm->config.backend && vm->config.backend->range_changing)
-		vm->config.backend->range_changing(vm, start, end, change);
+		vm->config.backend->range_changing(vm, runs, count, change);
 }
 
 /* Wait until nobody uses a translation or a table that went away before the call, its flush posted. */

@@ -112,6 +112,12 @@ struct gn_flush {
 	gva_t va;
 };
 
+/* Pages in a row. */
+struct gn_gfn_run {
+	gfn_t start;
+	uint64_t count;
+};
+
 /* What becomes of a range of gfns. */
 enum gn_range_change {
 	GN_RANGE_ZAP, /* forget every translation to the range; a guest table in it is unshadowed */
@@ -137,13 +143,13 @@ struct gn_backend_ops {
 	void (*table_retired)(struct gn_vm *vm, pfn_t table);
 
 	/* For hardware that is programmed by ranges (nested paging as KVM offers it): the scheme just
-	 * dropped or write-protected [start, end); the p2m's words have not changed yet, and its sequence is odd
+	 * dropped or write-protected @runs, ascending and disjoint; the p2m's words have not changed yet, and its sequence is odd
 	 * (GN_RANGE_AGE: they do not change, and it is even).
-	 * When it returns, no vCPU may use an old translation of the range. Called with the p2m lock held: must not
+	 * When it returns, no vCPU may use an old translation of any of them (a run may be of no pages). Called with the p2m lock held: must not
 	 * call back into the engine. Over a template the engine's own stores to what changes are over
-	 * (GN_RANGE_ZAP): it may hold off all. There a range may have gfns in it that do not change, and keep their rights in the p2m: stores to
-	 * those may be held off for a moment, but not until the change is over. */
-	void (*range_changing)(struct gn_vm *vm, gfn_t start, gfn_t end,
+	 * (GN_RANGE_ZAP): it may hold off all. Pages that lie between may be taken along: they do not change, and keep their rights in the p2m. They
+	 * may be out of reach for a moment, but over a template not until the change is over. */
+	void (*range_changing)(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
 			       enum gn_range_change change);
 	/* The change that range_changing() told of, maybe in several calls, is over: all words are as they are to be. Called with the p2m lock
 	 * held, which it was since. Must not call back into the engine, nor wait for who may be in it. */
@@ -320,10 +326,6 @@ int gn_p2m_collapse(struct gn_vm *vm, gfn_t start);
  * again before they return, by vectored system calls; memory that the host would not take back (it is locked)
  * stays with the pool. *done_pages (may be NULL): the sum of the counts; 0 on error. Balloon refuses
  * pages that are BALLOONED already. */
-struct gn_gfn_run {
-	gfn_t start;
-	uint64_t count;
-};
 int gn_p2m_discard_runs(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
 			uint64_t *done_pages);
 int gn_p2m_balloon_runs(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,

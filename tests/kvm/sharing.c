@@ -118,21 +118,30 @@ static void mappings_have_a_ceiling(void)
 	gn_kvm_destroy(kvm);
 }
 
-/* Page by page, the pages at @other are merged into those at @at. */
+/* Page by page, those of @pages at @other whose number is @first or a multiple of @step more are merged into those at @at. Returns how many. */
+static uint64_t merge_some(struct gn_vm *vm, uint64_t at, uint64_t other, uint64_t pages,
+			   uint64_t first, uint64_t step)
+{
+	struct gn_merge theirs[MOST_PAGES], ours[MOST_PAGES];
+	uint64_t count = 0, merged;
+
+	for (uint64_t i = first; i < pages; i += step)
+		theirs[count++] = (struct gn_merge){ .at = gfn((at >> 12) + i) };
+	RIG_CHECK(!gn_p2m_publish(vm, theirs, count, GN_SHARE_READ), "publish");
+	for (uint64_t i = 0; i < count; i++)
+		ours[i] = (struct gn_merge){ gfn((other >> 12) + first + i * step), theirs[i].frame,
+					     0 };
+	RIG_CHECK(!gn_p2m_merge(vm, ours, count, GN_SHARE_READ, &merged), "merge");
+	RIG_CHECK(merged == count, "%llu of %llu were merged", (unsigned long long)merged,
+		  (unsigned long long)count);
+	for (uint64_t i = 0; i < count; i++)
+		gn_frames_put(vm->frames, theirs[i].frame);
+	return count;
+}
+
 static void merge_runs(struct gn_vm *vm, uint64_t at, uint64_t other, uint64_t pages)
 {
-	struct gn_merge first[MOST_PAGES], second[MOST_PAGES];
-	uint64_t merged;
-
-	for (uint64_t i = 0; i < pages; i++)
-		first[i] = (struct gn_merge){ .at = gfn((at >> 12) + i) };
-	RIG_CHECK(!gn_p2m_publish(vm, first, pages, GN_SHARE_READ), "publish");
-	for (uint64_t i = 0; i < pages; i++)
-		second[i] = (struct gn_merge){ gfn((other >> 12) + i), first[i].frame, 0 };
-	RIG_CHECK(!gn_p2m_merge(vm, second, pages, GN_SHARE_READ, &merged), "merge");
-	RIG_CHECK(merged == pages, "%llu of a run were merged", (unsigned long long)merged);
-	for (uint64_t i = 0; i < pages; i++)
-		gn_frames_put(vm->frames, first[i].frame);
+	(void)merge_some(vm, at, other, pages, 0, 1);
 }
 
 /* Runs that share are one mapping each, and stay few when the guest takes every second page out of one. */
@@ -238,6 +247,47 @@ static void neighbours_come_along(void)
 	expect_used(kvm, AT, pages, 1);
 	expect_used(kvm, second, pages, 1);
 	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, AT, pages, 0), sum);
+	RIG_CHECK(!gn_audit(gn_kvm_vm(kvm), &report), "%s", report.first);
+	gn_kvm_destroy(kvm);
+}
+
+/* Runs near each other are taken out at once. What lies between them was in, and is, with all its rights, and nothing else is. */
+static void what_lies_between_stays(void)
+{
+	const uint64_t pages = MOST_PAGES, other = AT + pages * PAGE, sum = pages * (pages + 1) / 2;
+	struct gn_kvm_config config = plain();
+	struct gn_kvm *kvm = rig_new(&config);
+	struct gn_audit_report report;
+	struct gn_kvm_stats before, after;
+	uint64_t count, faults;
+
+	if (!kvm)
+		return;
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, number_pages, AT, pages, 1), 0);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, number_pages, other, pages, 1), 0);
+	count = merge_some(gn_kvm_vm(kvm), AT, other, pages, 0, 3);
+	gn_kvm_stats(kvm, &before);
+	for (uint64_t i = 1; i < pages; i += 3)
+		RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, fill_pages, other + i * PAGE, 1, i + 1), 0);
+	gn_kvm_stats(kvm, &after);
+	RIG_CHECK(after.uffd_faults == before.uffd_faults, "stores between them faulted");
+	faults = faults_of_reading(kvm, other, pages, sum);
+	RIG_CHECK(faults == count, "%llu faults to read %llu pages that share",
+		  (unsigned long long)faults, (unsigned long long)count);
+
+	/* Of two that lie side by side, one shares. */
+	count = merge_some(gn_kvm_vm(kvm), AT, other, pages, 2, 3);
+	faults = faults_of_reading(kvm, other, pages, sum);
+	RIG_CHECK(faults == count, "%llu faults to read %llu more", (unsigned long long)faults,
+		  (unsigned long long)count);
+
+	expect_used(kvm, other, pages, pages);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, other + 2 * PAGE, 2, 0), 3 + 4);
+	(void)merge_some(gn_kvm_vm(kvm), AT, other, pages, 1, 3);
+	RIG_CHECK(!faults_of_reading(kvm, other + 2 * PAGE, 2, 3 + 4), "those in use went");
+	RIG_CHECK(faults_of_reading(kvm, other + 6 * PAGE, 1, 7) == 1, "one came that was not");
+	expect_used(kvm, other, pages, 3);
+	(void)faults_of_reading(kvm, other, pages, sum);
 	RIG_CHECK(!gn_audit(gn_kvm_vm(kvm), &report), "%s", report.first);
 	gn_kvm_destroy(kvm);
 }
@@ -408,6 +458,7 @@ int main(void)
 			PART(mappings_have_a_ceiling());
 			PART(runs_have_few_ends());
 			PART(neighbours_come_along());
+			PART(what_lies_between_stays());
 			PART(stores_of_the_host_are_seen());
 			PART(ends_while_pages_come());
 			PART(reads_break_where_they_must());

@@ -20,7 +20,8 @@ static struct {
 	unsigned changed, retired, ranges, changes, logs, syncs;
 	hpa_t slot;
 	pfn_t table;
-	gfn_t start, end;
+	gfn_t start, end; /* of the first, of the last */
+	size_t runs;
 	enum gn_range_change change;
 	bool after_scheme, sequence_was_odd, had_frame, was_settled, log_on, hides_accesses;
 	int log_error, sync_error;
@@ -41,11 +42,15 @@ static void table_retired(struct gn_vm *vm, pfn_t table)
 	cr_assert_geq(gn_frames_refs(vm->frames, table), 1, "not free yet");
 }
 
-static void range_changing(struct gn_vm *vm, gfn_t start, gfn_t end, enum gn_range_change change)
+static void range_changing(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
+			   enum gn_range_change change)
 {
+	const gfn_t start = runs[0].start;
+
 	told.ranges++;
+	told.runs = count;
 	told.start = start;
-	told.end = end;
+	told.end = gfn(runs[count - 1].start.v + runs[count - 1].count);
 	told.change = change;
 	told.after_scheme = plain.ranges == told.ranges;
 	told.sequence_was_odd = vm->p2m.sequence & 1;
@@ -223,6 +228,15 @@ Test(backend_hooks, ranges)
 	cr_assert_not(told.had_frame);
 	cr_assert_eq(gn_p2m_protect(vm, gfn(20), 1, true), 0);
 	cr_assert(told.changes == 3 && told.was_settled && told.start.v == 20);
+}
+
+Test(backend_hooks, runs_of_one_change_come_together)
+{
+	const struct gn_gfn_run runs[] = { { gfn(20), 2 }, { gfn(23), 1 }, { gfn(90), 4 } };
+
+	cr_assert_eq(gn_p2m_discard_runs(vm, runs, 3, NULL), 0);
+	cr_assert(told.ranges == 1 && told.runs == 3);
+	cr_assert(told.start.v == 20 && told.end.v == 94 && told.change == GN_RANGE_ZAP);
 }
 
 Test(backend_hooks, dirty_log)

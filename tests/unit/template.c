@@ -197,35 +197,13 @@ Test(template, the_second_look_counts)
 	storing_to = PAGES;
 }
 
-static unsigned told_ranges;
+static unsigned told_times;
 
-static void count_ranges(struct gn_vm *v, gfn_t start, gfn_t end, enum gn_range_change change)
+static void fail_once(struct gn_vm *v, const struct gn_gfn_run *runs, size_t count,
+		      enum gn_range_change change)
 {
-	(void)v;
-	cr_assert(start.v < end.v && change == GN_RANGE_ZAP);
-	told_ranges++;
-}
-
-static const struct gn_backend_ops counting = { .name = "counting",
-						.flush = plain_flush,
-						.range_changing = count_ranges };
-
-Test(template, a_backend_is_told_neighbours_as_one)
-{
-	make(&counting);
-	rewrite(0);
-	rewrite(10);
-	rewrite(27);
-	rewrite(45);
-	told_ranges = 0;
-	cr_assert_eq(drop(0, PAGES, NULL), 4);
-	cr_assert_eq(told_ranges, 2, "what is 17 pages away is no neighbour");
-}
-
-static void fail_once(struct gn_vm *v, gfn_t start, gfn_t end, enum gn_range_change change)
-{
-	count_ranges(v, start, end, change);
-	if (told_ranges == 1)
+	cr_assert(count == 1 && runs[0].count == 1 && change == GN_RANGE_ZAP);
+	if (++told_times == 1)
 		gn_p2m_note_unheld(v);
 }
 
@@ -237,7 +215,7 @@ Test(template, nothing_goes_where_stores_are_not_held_off)
 {
 	make(&failing);
 	rewrite(3);
-	told_ranges = 0;
+	told_times = 0;
 	cr_assert_eq(drop(0, PAGES, NULL), 0);
 	cr_assert_eq(count_copies(), 1);
 	cr_assert_eq(plain_query(vm, 3).rights, GN_RWX);
