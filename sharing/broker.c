@@ -72,15 +72,24 @@ static void free_vm(struct gn_broker_vm *vm)
 	free(vm);
 }
 
+/* That no VM has, and of which the index has fewest entries left. GN_BROKER_VMS: none. */
+static unsigned find_number(const struct gn_broker *b)
+{
+	unsigned best = GN_BROKER_VMS;
+
+	for (unsigned i = 0; i < GN_BROKER_VMS; i++)
+		if (!b->vms[i] && (best == GN_BROKER_VMS || b->entries[i] < b->entries[best]))
+			best = i;
+	return best;
+}
+
 int gn_broker_add(struct gn_broker *b, uint64_t pages, struct gn_broker_vm **out)
 {
+	const unsigned id = find_number(b);
 	struct gn_broker_vm *vm;
-	unsigned id = 0;
 	int err = -ENOMEM;
 
 	_Static_assert(GN_BROKER_VMS <= GN_ENTRY_VMS, "an entry names a VM");
-	while (id < GN_BROKER_VMS && b->vms[id])
-		id++;
 	if (id == GN_BROKER_VMS)
 		return -ENOSPC;
 	if (!pages || pages >> GN_ENTRY_NUMBER_BITS)
@@ -215,12 +224,19 @@ void gn_broker_vm_get_stats(const struct gn_broker_vm *vm, struct gn_broker_vm_s
 
 /* ---- The proof ------------------------------------------------------------------------------------------------- */
 
-static void count_frame(void *ctx, struct gn_index_entry *entry)
+struct counts {
+	uint32_t *frames;		 /* references */
+	uint64_t entries[GN_BROKER_VMS]; /* of the index */
+};
+
+static void count_entry(void *ctx, struct gn_index_entry *entry)
 {
-	uint32_t *counts = ctx;
+	struct counts *counts = ctx;
 
 	if (gn_entry_kind_of(entry->value) == GN_ENTRY_FRAME)
-		counts[gn_entry_number_of(entry->value)]++;
+		counts->frames[gn_entry_number_of(entry->value)]++;
+	else
+		counts->entries[gn_entry_vm_of(entry->value)]++;
 }
 
 static void count_vm(const struct gn_broker_vm *vm, uint64_t frames, uint32_t *counts)
@@ -242,21 +258,29 @@ static void count_vm(const struct gn_broker_vm *vm, uint64_t frames, uint32_t *c
 int gn_broker_audit(const struct gn_broker *b, char *why, size_t bytes)
 {
 	const uint64_t frames = (uint64_t)gn_share_pool_segments(b->pool) * GN_SEGMENT_FRAMES;
-	uint32_t *counts = calloc(frames, sizeof(*counts));
+	struct counts counts = { .frames = calloc(frames, sizeof(*counts.frames)) };
 	int err = 0;
 
-	if (!counts)
+	if (!counts.frames)
 		return -ENOMEM;
-	gn_index_visit(&b->index, count_frame, counts);
-	for (unsigned i = 0; i < GN_BROKER_VMS; i++)
+	gn_index_visit(&b->index, count_entry, &counts);
+	for (unsigned i = 0; i < GN_BROKER_VMS && !err; i++) {
 		if (b->vms[i])
-			count_vm(b->vms[i], frames, counts);
-	for (uint64_t i = 0; i < frames && !err; i++)
-		if (counts[i] != gn_share_pool_refs(b->pool, i)) {
-			snprintf(why, bytes, "frame %llu: %u references, %u users",
-				 (unsigned long long)i, gn_share_pool_refs(b->pool, i), counts[i]);
+			count_vm(b->vms[i], frames, counts.frames);
+		if (counts.entries[i] != b->entries[i]) {
+			snprintf(why, bytes, "VM %u: %llu entries, %llu counted", i,
+				 (unsigned long long)counts.entries[i],
+				 (unsigned long long)b->entries[i]);
 			err = -EBADMSG;
 		}
-	free(counts);
+	}
+	for (uint64_t i = 0; i < frames && !err; i++)
+		if (counts.frames[i] != gn_share_pool_refs(b->pool, i)) {
+			snprintf(why, bytes, "frame %llu: %u references, %u users",
+				 (unsigned long long)i, gn_share_pool_refs(b->pool, i),
+				 counts.frames[i]);
+			err = -EBADMSG;
+		}
+	free(counts.frames);
 	return err;
 }

@@ -34,7 +34,6 @@ struct gn_broker_vm {
 	uint8_t *asked;	       /* by area: what its VM was asked for */
 	uint64_t *charged;     /* a bit a frame: it has merged, and not returned */
 	uint64_t *views;       /* a bit a segment: it has it mapped, or may */
-	uint64_t entry_count;  /* its pages in the index, void ones too */
 	bool needs_kick, is_broken, is_lost;
 	struct gn_broker_order orders[GN_BROKER_ORDERS]; /* under way */
 	unsigned order_count, place_hint;
@@ -52,6 +51,8 @@ struct gn_broker {
 	struct gn_index index;
 	struct gn_share_pool *pool;
 	struct gn_broker_vm *vms[GN_BROKER_VMS];
+	/* Of the index, by the number they name: pages of its VM, void ones too, and of those that had the number before. */
+	uint64_t entries[GN_BROKER_VMS];
 	uint64_t vm_pages; /* of all of them */
 	uint64_t tick;	   /* gn_broker_tidy() */
 	struct gn_broker_stats stats;

@@ -3,7 +3,8 @@
  * broker_index.c - what the index says of a tag, and what it may forget.
  *
  * An entry names a VM by a number that is used again. That of a VM which is gone may thus come to mean a page of another;
- * as with a page that has changed, the tag decides when it is shown, and bytes when it is merged.
+ * as with a page that has changed, the tag decides when it is shown, and bytes when it is merged. So entries are counted by number, or who comes
+ * and goes would have more of them each time; a VM that is new gets the number of which fewest are left.
  *
  * A page that is offered again has changed, so its former entry is void, and known by a byte a page: the check of its last offer. So
  * the index holds about an entry a page, however often pages change.
@@ -20,13 +21,10 @@ struct gn_index_entry *gn_broker_find(struct gn_broker *b, struct gn_tag tag, ui
 	return e;
 }
 
-/* An entry of a VM goes. One that is new under the number of one that is gone has none of those. */
+/* An entry of a VM goes. */
 static void count_out(struct gn_broker *b, uint64_t value)
 {
-	struct gn_broker_vm *vm = b->vms[gn_entry_vm_of(value)];
-
-	if (vm && vm->entry_count)
-		vm->entry_count--;
+	b->entries[gn_entry_vm_of(value)]--;
 }
 
 void gn_broker_erase(struct gn_broker *b, struct gn_index_entry *e)
@@ -59,17 +57,16 @@ bool gn_broker_entry_is_stale(void *ctx, const struct gn_index_entry *entry)
 
 bool gn_broker_enter(struct gn_broker *b, struct gn_tag tag, uint64_t value)
 {
-	struct gn_broker_vm *vm =
-		gn_entry_kind_of(value) != GN_ENTRY_FRAME ? b->vms[gn_entry_vm_of(value)] : NULL;
+	const bool is_of_vm = gn_entry_kind_of(value) != GN_ENTRY_FRAME;
+	const unsigned id = gn_entry_vm_of(value);
 	struct gn_index_entry *e;
 
-	if ((vm && vm->entry_count >= gn_broker_most(vm)) ||
+	if ((is_of_vm && b->entries[id] >= gn_broker_most(b->vms[id])) ||
 	    gn_index_insert(&b->index, tag.bits, value, gn_broker_entry_is_stale, b, &e)) {
 		b->stats.index_full++;
 		return false;
 	}
-	if (vm)
-		vm->entry_count++;
+	b->entries[id] += is_of_vm;
 	return true;
 }
 

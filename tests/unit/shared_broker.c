@@ -5,6 +5,7 @@
  */
 #include <criterion/criterion.h>
 
+#include "sharing/broker_impl.h"
 #include "support/fake_sharer.h"
 
 #define VMS 4
@@ -589,33 +590,74 @@ Test(shared_broker, a_lost_vm_leaves_its_room)
 	rig_fini(&r);
 }
 
-/* A page with any number of tags takes no more of the index than its VM has coming, and others find room. */
+/* The VM offers one page with any number of tags. */
+static void flood(struct rig *r, unsigned vm, uint64_t salt)
+{
+	for (uint64_t i = 0; i < 20000; i++) {
+		const struct gn_exchange_offer offer = { .gfn = 3,
+							 .tag = 0x9e3779b97f4a7c15 * (salt + i),
+							 .check = 7 };
+
+		if (gn_exchange_put(r->vms[vm]->exchange, GN_EXCHANGE_OFFERS, &offer)) {
+			sharers_settle(&r->vms[vm], 1);
+			i--;
+		}
+	}
+	sharers_settle(r->vms, VMS);
+	gn_broker_get_stats(r->broker, &r->stats);
+}
+
+static void expect_sharing(struct rig *r, unsigned first)
+{
+	for (unsigned i = first; i < VMS; i++) {
+		r->vms[i]->bytes[1] = 1;
+		sharer_offer(r->vms[i], 1);
+	}
+	sharers_settle(r->vms, VMS);
+	check_books(r);
+	for (unsigned i = first; i < VMS; i++)
+		cr_assert_neq(r->vms[i]->frames[1], SHARER_NONE, "VM %u", i);
+}
+
+/* That takes no more of the index than its VM has coming, and others find room. */
 Test(shared_broker, no_vm_fills_the_index)
 {
 	struct rig r;
 
 	rig_init(&r, 0);
-	for (unsigned i = 0; i < 20000; i++) {
-		const struct gn_exchange_offer offer = { .gfn = 3,
-							 .tag = 0x9e3779b97f4a7c15 * i,
-							 .check = 7 };
-
-		if (gn_exchange_put(r.vms[0]->exchange, GN_EXCHANGE_OFFERS, &offer)) {
-			sharers_settle(r.vms, 1);
-			i--;
-		}
-	}
-	sharers_settle(r.vms, VMS);
-	gn_broker_get_stats(r.broker, &r.stats);
+	flood(&r, 0, 0);
 	cr_assert_leq(r.stats.index_entries, 2 * SHARER_PAGES + 4096);
 	cr_assert_gt(r.stats.index_full, 10000);
-	for (unsigned i = 1; i < VMS; i++) {
-		r.vms[i]->bytes[1] = 1;
-		sharer_offer(r.vms[i], 1);
+	expect_sharing(&r, 1);
+	rig_fini(&r);
+}
+
+static void renew(struct rig *r, unsigned i)
+{
+	rig_remove(r, i);
+	r->vms[i] = malloc(sizeof(struct sharer));
+	cr_assert_eq(sharer_init(r->vms[i], r->broker, 0), 0);
+}
+
+/* Nor one that comes and goes: what the number it had means to the next one is not more than that has coming. Who comes then is not in need
+ * either. */
+Test(shared_broker, who_comes_and_goes_does_not_fill_the_index)
+{
+	uint64_t full;
+	struct rig r;
+
+	rig_init(&r, 0);
+	for (unsigned i = 0; i < 4; i++) {
+		renew(&r, 0);
+		flood(&r, 0, i * 20000);
 	}
-	sharers_settle(r.vms, VMS);
-	check_books(&r);
-	cr_assert_neq(r.vms[1]->frames[1], SHARER_NONE);
+	expect_sharing(&r, 1);
+	flood(&r, 0, 4 * 20000);
+	renew(&r, 0);
+	cr_assert_eq(r.broker->entries[r.vms[0]->vm->id], 0, "a number with nothing left to it");
+	full = r.stats.index_full;
+	expect_sharing(&r, 0);
+	cr_assert_eq(r.stats.index_full, full);
 	rig_fini(&r);
 }
 
