@@ -12,6 +12,9 @@
  * A change of the p2m makes the sequence odd, then has the view take the range out under view_lock. So what is put in
  * from an old leaf is either refused by the check or taken out by the change.
  *
+ * The change itself puts back what it took out along with its own (gn_kvm_fill_back()): the leaves of that stay while it holds the p2m lock. It
+ * wakes nobody: a vCPU that touched such a page meanwhile may be in the filler's hands.
+ *
  * A page that is sealed (GN_SHARE_SEALED) has no leaf, ever: the engine's answer to its first touch, a read too, is a page of its own,
  * and that is put in.
  *
@@ -341,10 +344,10 @@ static uint64_t put_around(struct gn_kvm_nested *n, struct gn_kvm_cpu *cpu, cons
 	return done ? to - from - 1 : 0;
 }
 
-static bool was_in(const struct gn_kvm_nested *n, uint64_t at, struct leaf *out)
+static bool belongs_in(const struct gn_kvm_nested *n, uint64_t at, struct leaf *out)
 {
 	return find_leaf(n, gfn(at), out) && out->pages == 1 && out->was_used &&
-	       (n->uffd_wp || !out->is_shared) && gn_kvm_view_has_place(n, gfn(at), 1, out->frame);
+	       (n->uffd_wp || !out->is_shared);
 }
 
 void gn_kvm_fill_back(struct gn_kvm_nested *n, uint64_t start, uint64_t end)
@@ -355,12 +358,13 @@ void gn_kvm_fill_back(struct gn_kvm_nested *n, uint64_t start, uint64_t end)
 		return;
 	for (uint64_t at = start, run; at < end; at += run) {
 		run = 1;
-		if (!was_in(n, at, &first))
+		if (!belongs_in(n, at, &first))
 			continue;
-		while (at + run < end && was_in(n, at + run, &next) &&
-		       next.frame.v == first.frame.v + run && next.writable == first.writable)
+		while (at + run < end && belongs_in(n, at + run, &next) &&
+		       next.frame.v == first.frame.v + run && next.writable == first.writable &&
+		       gn_kvm_view_has_place(n, gfn(at), run + 1, first.frame))
 			run++;
-		(void)gn_kvm_view_put(n, gfn(at), run, first.frame, first.writable);
+		(void)gn_kvm_view_put_back(n, gfn(at), run, first.frame, first.writable);
 	}
 }
 

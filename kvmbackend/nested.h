@@ -115,8 +115,9 @@ struct gn_kvm_nested {
 	bool logs_dirty; /* [slots_lock] */
 };
 
-/* Runs that are told of together and lie near each other are dealt with at once, for what a call costs is not the page but the flush of the host's
- * TLBs. Where those from @runs[at] on end that no two of are more than @gap pages apart; *next is the first that is none of them. */
+/* Runs of one change that lie near each other are dealt with at once, for what a call costs is not the page but the flush of the host's TLBs. Joins to
+ * @runs[at] those that follow, as long as each begins at most @gap pages behind the end of the one before. Returns where the last
+ * ends; *next is the first left over. */
 static inline uint64_t gn_kvm_hull_end(const struct gn_gfn_run *runs, size_t count, size_t at,
 				       uint64_t gap, size_t *next)
 {
@@ -141,11 +142,15 @@ bool gn_kvm_view_has_place(const struct gn_kvm_nested *n, gfn_t start, uint64_t 
  * shall be. -EAGAIN: the frames were not in the pool's page cache; -errno. */
 int gn_kvm_view_put(struct gn_kvm_nested *n, gfn_t start, uint64_t count, pfn_t frame,
 		    bool writable);
+/* The same with what was in until a moment ago: nothing is placed for it, and who waits for one of the pages waits for his answer. False:
+ * they are not all in. */
+bool gn_kvm_view_put_back(struct gn_kvm_nested *n, gfn_t start, uint64_t count, pfn_t frame,
+			  bool writable);
 /* A whole 2 MiB block of its home frames, all rights: let the kernel map it as it can. */
 int gn_kvm_view_open(struct gn_kvm_nested *n, gfn_t start);
 /* Take [start, end) out. When it returns no vCPU uses it. Cannot fail: on a host out of memory the VM is stopped. */
 void gn_kvm_view_take(struct gn_kvm_nested *n, gfn_t start, gfn_t end);
-/* The same for all of @runs, ascending and disjoint. The engine's p2m lock is held, and the ept room has no leaves for them any more. */
+/* The same for all of @runs, ascending and disjoint. The engine's p2m lock is held; the ept room has no leaves for them any more, or they were aged. */
 void gn_kvm_view_take_runs(struct gn_kvm_nested *n, const struct gn_gfn_run *runs, size_t count);
 /* After gn_kvm_view_take(), if their pages lose their frames: those of the window are in the view's way no more. */
 void gn_kvm_view_send_home(struct gn_kvm_nested *n, gfn_t start, gfn_t end);
@@ -172,8 +177,8 @@ void gn_kvm_fill_stop(struct gn_kvm_nested *n);
 /* Around an mremap() of what is registered, one at a time: the kernel ends it when another thread has read the event. */
 void gn_kvm_fill_move_begins(struct gn_kvm_nested *n);
 void gn_kvm_fill_move_ends(struct gn_kvm_nested *n);
-/* What the ept room has leaves for that were used is in the view, or was until a moment ago: puts it in again, as far as that needs no
- * change of mappings. What is missing comes at its next touch. View_lock and the engine's p2m lock held. */
+/* Pages that were taken out with others are put in again if the ept room has leaves for them and they were used, as far as that needs no change
+ * of mappings. What is missing comes at its next touch. View_lock and the engine's p2m lock held, so that the leaves stay. */
 void gn_kvm_fill_back(struct gn_kvm_nested *n, uint64_t start, uint64_t end);
 /* Put in what has a frame, before the guest asks. -errno. */
 int gn_kvm_fill_ahead(struct gn_kvm_nested *n);

@@ -377,7 +377,8 @@ static int make_writable(struct gn_kvm_nested *n, uint64_t at)
 	return ioctl(n->uffd, UFFDIO_WRITEPROTECT, &what) ? -errno : 0;
 }
 
-static int put_run(struct gn_kvm_nested *n, uint64_t start, uint64_t count, bool writable)
+static int put_run(struct gn_kvm_nested *n, uint64_t start, uint64_t count, bool writable,
+		   bool wakes)
 {
 	uint64_t done = 0;
 	int err = 0;
@@ -386,7 +387,8 @@ static int put_run(struct gn_kvm_nested *n, uint64_t start, uint64_t count, bool
 		struct uffdio_continue what = {
 			.range = { .start = (uintptr_t)at_gfn(n, start + done),
 				   .len = (count - done) * GN_PAGE_SIZE },
-			.mode = writable || !n->uffd_wp ? 0 : CONTINUE_MODE_WP,
+			.mode = (writable || !n->uffd_wp ? 0 : CONTINUE_MODE_WP) |
+				(wakes ? 0 : UFFDIO_CONTINUE_MODE_DONTWAKE),
 		};
 		int error = ioctl(n->uffd, UFFDIO_CONTINUE, &what) ? errno : 0;
 
@@ -435,7 +437,14 @@ int gn_kvm_view_put(struct gn_kvm_nested *n, gfn_t start, uint64_t count, pfn_t 
 			find_run(n, &from, &to, &source);
 		err = place(n, from, to - from, source);
 	}
-	return err ? err : put_run(n, start.v, count, writable);
+	return err ? err : put_run(n, start.v, count, writable, true);
+}
+
+bool gn_kvm_view_put_back(struct gn_kvm_nested *n, gfn_t start, uint64_t count, pfn_t frame,
+			  bool writable)
+{
+	return is_placed(n, start.v, count, source_of(n, frame)) &&
+	       !put_run(n, start.v, count, writable, false);
 }
 
 /* Small pages become a large one; a block with holes under a userfaultfd would be refused. It may fail, then they stay. */
@@ -478,7 +487,7 @@ static void close_blocks(struct gn_kvm_nested *n, uint64_t start, uint64_t end)
 		if (!bit_get(n->open, block))
 			continue;
 		if (enroll(n, at_gfn(n, block * BLOCK_PAGES), BLOCK_BYTES)) {
-			/* Too many pieces: all of it in one piece needs none more. What is mapped stays. */
+			/* Too many pieces: all of it in one piece needs none more. */
 			if (enroll(n, n->view, n->pages * GN_PAGE_SIZE)) {
 				gn_log(GN_LOG_ERROR,
 				       "guest memory cannot be guarded: %s; the VM "
@@ -487,9 +496,12 @@ static void close_blocks(struct gn_kvm_nested *n, uint64_t start, uint64_t end)
 				gn_kvm_stop(n->kvm);
 			}
 			memset(n->open, 0, (n->pages / BLOCK_PAGES / WORD_BITS + 1) * 8);
+			zap(n, 0, n->pages);
 			return;
 		}
 		bit_put(n->open, block, false);
+		/* The ept room's leaf goes as a whole. */
+		zap(n, block * BLOCK_PAGES, (block + 1) * BLOCK_PAGES);
 	}
 }
 

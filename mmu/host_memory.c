@@ -253,8 +253,8 @@ int gn_host_memory_drop(const struct gn_host_memory *memory, struct gn_host_rang
  * A hole flushes the TLBs once for each range of it that is mapped here, also in a vectored call: pages of a file are dirty, and the kernel will not
  * put that off. So they are unmapped first, together with the few between two of them, which are mapped again by a touch and at less cost.
  */
-static void unmap(const struct gn_host_memory *memory, const struct gn_host_range *ranges,
-		  size_t count)
+static void unmap_near(const struct gn_host_memory *memory, const struct gn_host_range *ranges,
+		       size_t count)
 {
 	for (size_t i = 0, next; i < count; i = next) {
 		uint64_t end = ranges[i].offset + ranges[i].bytes;
@@ -282,7 +282,7 @@ static size_t drop_vector(const struct gn_host_memory *memory, const struct gn_h
 		vector[i] = (struct iovec){ .iov_base = memory->base + ranges[i].offset,
 					    .iov_len = ranges[i].bytes };
 	if (memory->fd >= 0)
-		unmap(memory, ranges, count);
+		unmap_near(memory, ranges, count);
 	bytes = syscall(SYS_process_madvise, memory->self_fd, vector, count, advice, 0);
 	while (done < count && bytes > 0 && (uint64_t)bytes >= ranges[done].bytes)
 		bytes -= (long)ranges[done++].bytes;

@@ -145,10 +145,10 @@ struct gn_backend_ops {
 	/* For hardware that is programmed by ranges (nested paging as KVM offers it): the scheme just
 	 * dropped or write-protected @runs, ascending and disjoint; the p2m's words have not changed yet, and its sequence is odd
 	 * (GN_RANGE_AGE: they do not change, and it is even).
-	 * When it returns, no vCPU may use an old translation of any of them (a run may be of no pages). Called with the p2m lock held: must not
-	 * call back into the engine. Over a template the engine's own stores to what changes are over
-	 * (GN_RANGE_ZAP): it may hold off all. Pages that lie between may be taken along: they do not change, and keep their rights in the p2m. They
-	 * may be out of reach for a moment, but over a template not until the change is over. */
+	 * When it returns, no vCPU may use an old translation of any of them (a run may be of no pages). Called with the
+	 * p2m lock held: must not call back into the engine. Over a template the engine's own stores to what changes are over
+	 * (GN_RANGE_ZAP): it may hold off all. Pages that lie between may be taken along: they do not change, and keep
+	 * their rights in the p2m. They may be out of reach for a moment; over a template that must end before the change does. */
 	void (*range_changing)(struct gn_vm *vm, const struct gn_gfn_run *runs, size_t count,
 			       enum gn_range_change change);
 	/* The change that range_changing() told of, maybe in several calls, is over: all words are as they are to be. Called with the p2m lock

@@ -464,6 +464,52 @@ static void borrowed_by_who_locks_memory(void)
 	end(&l);
 }
 
+/* Pages that share the last frame of one memory and the first of the next, which follow one another here, are of two pieces, also when a change on either
+ * side of them takes them out and puts them back. The first memory's file may go on (@extra pages) or end there. */
+static void neighbours_of_two_memories(uint64_t extra)
+{
+	const uint64_t pages = FILE_BYTES / PAGE;
+	struct gn_kvm_config config = plain();
+	struct gn_merge lent[2], near[2];
+	int first = owner_new(FILE_BYTES + extra * PAGE), second = owner_new(FILE_BYTES);
+	struct gn_kvm *kvm;
+	uint64_t freed;
+	pfn_t from;
+
+	owner_put(first, (pages - 1) * PAGE, 3);
+	if (extra)
+		owner_put(first, pages * PAGE, 666);
+	owner_put(second, 0, 4);
+	owner_seal(first);
+	owner_seal(second);
+	config.vm.window_bytes = 4 * FILE_BYTES;
+	kvm = rig_new(&config);
+	if (!kvm)
+		return;
+	from = attach(gn_kvm_vm(kvm), first);
+	RIG_CHECK(attach(gn_kvm_vm(kvm), second).v == from.v + pages, "they lie apart");
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, number_pages, AT, PAGES, 1), 0);
+	for (unsigned i = 0; i < 2; i++) {
+		lent[i] = (struct gn_merge){ gfn((AT >> 12) + 2 + i), pfn(from.v + pages - 1 + i),
+					     0 };
+		RIG_CHECK(gn_frames_lend(gn_kvm_vm(kvm)->frames, lent[i].frame) >= 0, "lend");
+	}
+	RIG_CHECK(!gn_p2m_merge(gn_kvm_vm(kvm), lent, 2, GN_SHARE_READ, &freed), "merge");
+	RIG_CHECK(freed == 2, "%llu merged", (unsigned long long)freed);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, AT, 4, 0), 1 + 2 + 3 + 4);
+	near[0] = (struct gn_merge){ .at = gfn((AT >> 12) + 1) };
+	near[1] = (struct gn_merge){ .at = gfn((AT >> 12) + 4) };
+	RIG_CHECK(!gn_p2m_publish(gn_kvm_vm(kvm), near, 2, GN_SHARE_READ), "publish");
+	for (unsigned i = 0; i < 2; i++) {
+		gn_frames_put(gn_kvm_vm(kvm)->frames, lent[i].frame);
+		gn_frames_put(gn_kvm_vm(kvm)->frames, near[i].frame);
+	}
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, read_pages, AT, 5, 0), 1 + 2 + 3 + 4 + 5);
+	gn_kvm_destroy(kvm);
+	close(first);
+	close(second);
+}
+
 int main(void)
 {
 	if (rig_start(&host)) {
@@ -484,6 +530,8 @@ int main(void)
 			PART(no_mapping_is_left());
 			PART(mappings_are_counted());
 			PART(borrowed_by_who_locks_memory());
+			PART(neighbours_of_two_memories(0));
+			PART(neighbours_of_two_memories(1));
 		}
 	}
 	return rig_end();

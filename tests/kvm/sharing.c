@@ -292,6 +292,35 @@ static void what_lies_between_stays(void)
 	gn_kvm_destroy(kvm);
 }
 
+/* A page that is put back wakes nobody: a vCPU that waits for the filler goes on when the filler has its answer, and not before, for its books are the
+ * filler's until then. */
+static void who_waits_gets_the_answer(void)
+{
+	const uint64_t pages = 5, other = AT + MIB, middle = pages / 2;
+	struct gn_kvm_config config = plain();
+	struct gn_kvm *kvm = rig_new(&config);
+	const gfn_t at = gfn((other >> 12) + middle);
+	struct runner r;
+
+	if (!kvm)
+		return;
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, number_pages, AT, pages, 1), 0);
+	RIG_EXPECT_EXIT(kvm, RIG_RUN(kvm, 3, number_pages, other, pages, 1), 0);
+	pthread_mutex_lock(&kvm->nested->fill_lock);
+	pthread_mutex_lock(&kvm->nested->view_lock);
+	gn_kvm_view_take(kvm->nested, at, gfn(at.v + 1));
+	pthread_mutex_unlock(&kvm->nested->view_lock);
+	rig_program(kvm, 0, 3, read_pages, read_pages_end, other + middle * PAGE, 1, 0);
+	start(&r, kvm, 0);
+	pause_ms(50);
+	(void)merge_some(gn_kvm_vm(kvm), AT, other, pages, 1, 2);
+	pause_ms(50);
+	RIG_CHECK(!atomic_load(&r.is_done), "it did not wait");
+	pthread_mutex_unlock(&kvm->nested->fill_lock);
+	RIG_EXPECT_EXIT(kvm, finish(&r), middle + 1);
+	gn_kvm_destroy(kvm);
+}
+
 /* Not by PAUSE, at which an emulated processor lets the others go first. */
 static void spin(uint64_t turns)
 {
@@ -459,6 +488,7 @@ int main(void)
 			PART(runs_have_few_ends());
 			PART(neighbours_come_along());
 			PART(what_lies_between_stays());
+			PART(who_waits_gets_the_answer());
 			PART(stores_of_the_host_are_seen());
 			PART(ends_while_pages_come());
 			PART(reads_break_where_they_must());
