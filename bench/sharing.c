@@ -17,6 +17,7 @@
 #include "emit.h"
 #include "progress.h"
 #include "report.h"
+#include "sharing_touch.h"
 
 enum {
 	OPT_CASE = 0x400,
@@ -206,6 +207,7 @@ static void run_case(struct sharing_results *r, struct sharing_ksm *ksm,
 
 	if (!err)
 		err = sharing_contents_oracle(&contents, &c->oracle);
+	sharing_warm_host(r->setup.mem_bytes);
 	for (unsigned n = 0; n < r->setup.repeat; n++)
 		for (unsigned side = 0; side < SHARING_SIDES && !err; side++) {
 			snprintf(what, sizeof(what), "%s, %s", c->of->name,

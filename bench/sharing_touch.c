@@ -113,15 +113,18 @@ static void pause_after(const struct sharing_touches *touches)
 		;
 }
 
-/* A virtual machine's memory may itself be filled on demand: then the first use ever of each page would be in the times. */
-static void warm_host(const struct sharing_touches *touches)
+void sharing_warm_host(uint64_t bytes)
 {
-	size_t bytes = (touches->count * 2 + 1) * SHARING_PAGE_BYTES;
-	uint8_t *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 
 	if (memory != MAP_FAILED)
 		munmap(memory, bytes);
+}
+
+static void warm_host(const struct sharing_touches *touches)
+{
+	sharing_warm_host((touches->count * 2 + 1) * SHARING_PAGE_BYTES);
 }
 
 /* What this kernel did to this thread so far. Not asked while a touch is timed. */

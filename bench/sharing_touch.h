@@ -29,6 +29,9 @@ int sharing_touches_pick(const struct sharing_contents *contents, unsigned vm, s
 			 bool both, struct sharing_touches *out);
 void sharing_touches_fini(struct sharing_touches *touches);
 
+/* A virtual machine's memory may itself be filled on demand: then the first use ever of each page would be in the times. What it cannot have is
+ * left. */
+void sharing_warm_host(uint64_t bytes);
 void sharing_touches_native(struct sharing_touches *touches, uint8_t *memory, bool is_write);
 /* Of a software machine's guest. -errno of gn_soft_run(). */
 int sharing_touches_soft(struct sharing_touches *touches, struct gn_soft_cpu *cpu, bool is_write);
