@@ -12,7 +12,7 @@
 #   --cpus N        processors of the lab (default 1)
 #   --mem MIB       its memory (default 2048)
 #   --exact         an instruction takes 2 ns of the time inside, whatever this machine is busy with (one processor)
-#   --timeout S     kill a lab that has not ended by then (default 600, --ept 1800; without PROGRAM 850)
+#   --timeout S     kill a lab that has not ended by then (default 600, --ept 1800; without PROGRAM 1200)
 #   --with FILE     a file that PROGRAM needs; it gets the same path there (may be repeated)
 #   --prepare       only see to it that this machine has what a lab needs: exit status 0 or 3
 #
@@ -68,7 +68,7 @@ while [ $# -gt 0 ]; do
 	esac
 done
 if [ -z "$timeout" ]; then
-	timeout=850
+	timeout=1200
 	[ $# = 0 ] || timeout=600
 	[ -z "$ept" ] || timeout=1800
 fi
@@ -312,8 +312,8 @@ cmake --preset checked -DGN_TESTS=ON >"$work/log" 2>&1 && cmake --build --preset
 	tail -n 20 "$work/log" >&2
 	cannot "the build failed (see above)"
 }
-# Emulation is slow: a twentieth of the cases, unless told otherwise.
-export GN_TEST_SCALE=${GN_TEST_SCALE:-5}
+# Emulation is slow: three in a hundred of the cases, unless told otherwise.
+export GN_TEST_SCALE=${GN_TEST_SCALE:-3}
 for source in tests/kvm/*.c; do
 	[ -e "$source" ] && add_command "$PWD/build/checked/tests/kvm/$(basename "$source" .c)"
 done
